@@ -1,0 +1,159 @@
+"""Files that are there whole or not at all, content hashes, and the stamp of where a run was made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hblm
+
+_STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    """Return the hex sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def temporary_beside(target: Path) -> Path:
+    """Return the temporary name of a file or folder: `.{name}.{host}.{pid}.tmp`, in the same folder."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Give a temporary path to write; at the end it is flushed and becomes `target` in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+        _flush(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give an empty temporary folder to fill; at the end it becomes `target`, replacing an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush(path)
+        if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
+            aside = temporary_beside(target.with_name(f"{target.name}.old"))
+            target.rename(aside)
+            temporary.rename(target)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with new_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: object) -> None:
+    """Write indented JSON whole or not at all; a number that JSON cannot hold is an error."""
+    write_text(target, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary names in `folder` whose process is gone."""
+    for path in list(folder.glob(".*.tmp")):
+        host, _, pid = path.name[1 : -len(".tmp")].rpartition(".")
+        if not pid.isdigit():
+            continue
+        if host.endswith(f".{socket.gethostname()}"):
+            stale = not _alive(int(pid))
+        else:
+            with contextlib.suppress(OSError):
+                stale = time.time() - path.stat().st_mtime > _STALE_SECONDS
+        if stale:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Return where this runs: git commit and dirty flag of the code, versions, platform."""
+    versions = {}
+    for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "hblm": hblm.__version__,
+        **_git(Path(hblm.__file__).resolve().parent.parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "versions": versions,
+    }
+
+
+def _git(folder: Path) -> Mapping[str, Any]:
+    """Return commit and dirty flag of a checkout, nulls for an installed wheel."""
+    if not (folder / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+
+
+def _flush(path: Path) -> None:
+    """Bring a file or folder entry to the disk before its name is trusted."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

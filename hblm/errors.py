@@ -1,0 +1,38 @@
+"""Errors that a user can act on: what was given, where, and what would be right.
+
+The programs print their message without a traceback and exit with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HblmError(Exception):
+    """Base of every error that is the user's to mend; its message is all that a program prints."""
+
+
+class ConfigError(HblmError):
+    """A key, value or combination on the command line or in a YAML file that no run can have."""
+
+
+class DataError(HblmError):
+    """A dataset, raw or prepared, that breaks its format: file, line, document and label named."""
+
+
+class CheckpointError(HblmError):
+    """A checkpoint folder that is missing, damaged, or contradicts what was asked of it."""
+
+
+class TrainingError(HblmError):
+    """Training that cannot go on, such as a loss that is no longer a number."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name closest to `given`, or "" where none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    if not close:  # `lr` for `learning_rate` is close to nobody by edit distance, but its initials tell
+        close = [name for name in known if "".join(part[0] for part in name.split("_") if part) == given][:1]
+    return f"; did you mean {close[0]}?" if close else ""

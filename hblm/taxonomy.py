@@ -1,0 +1,180 @@
+"""The label forest: nodes, levels, parents, and the order in which every tensor holds them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hblm.errors import DataError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A label: its unique id, the name people read (which may repeat), its parent's id or None."""
+
+    id: str
+    name: str
+    parent: str | None
+
+
+class Taxonomy:
+    """A forest of nodes in taxonomy order: a stable sort by level, so that each level is one slice.
+
+    Attributes:
+        nodes: the N nodes in taxonomy order.
+        index: node id -> position in that order.
+        parents: position of each node's parent, -1 for a root.
+        levels: one `range` of positions per level, coarsest first.
+
+    Raises:
+        DataError: no node at all, a duplicate id, two parents, an unknown parent, or a cycle.
+    """
+
+    def __init__(
+        self, nodes: Iterable[Node], place: Callable[[str], str] = lambda node_id: "taxonomy"
+    ) -> None:
+        """Order the nodes; `place` names where a node stands ("" for the whole), for messages."""
+        given = list(nodes)
+        if not given:
+            raise DataError(f"{place('')}: the taxonomy has no nodes")
+        by_id: dict[str, Node] = {}
+        for node in given:
+            other = by_id.setdefault(node.id, node)
+            if other is not node and other.parent != node.parent:
+                raise DataError(
+                    f"{place(node.id)}: node {node.id!r} has two parents, {other.parent!r} and {node.parent!r}; "
+                    "give each of the two places a node id of its own (names may repeat)"
+                )
+            if other is not node:
+                raise DataError(f"{place(node.id)}: node {node.id!r} is there twice; ids must be unique")
+        depth = _depths(by_id, place)
+        self.nodes: tuple[Node, ...] = tuple(sorted(given, key=lambda node: depth[node.id]))
+        self.index: dict[str, int] = {node.id: position for position, node in enumerate(self.nodes)}
+        self.parents: tuple[int, ...] = tuple(
+            -1 if node.parent is None else self.index[node.parent] for node in self.nodes
+        )
+        counts = [0] * (max(depth.values()) + 1)
+        for node in self.nodes:
+            counts[depth[node.id]] += 1
+        starts = [sum(counts[:level]) for level in range(len(counts) + 1)]
+        self.levels: tuple[range, ...] = tuple(
+            range(start, stop) for start, stop in zip(starts[:-1], starts[1:], strict=True)
+        )
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Taxonomy) and self.nodes == other.nodes
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def ancestors(self, node_id: str) -> list[str]:
+        """Return the ids above a node, its parent first, its root last."""
+        found = []
+        position = self.parents[self.index[node_id]]
+        while position >= 0:
+            found.append(self.nodes[position].id)
+            position = self.parents[position]
+        return found
+
+    def close(self, labels: Iterable[str]) -> set[str]:
+        """Return the labels with all their ancestors."""
+        closed = set()
+        for label in labels:
+            if label not in closed:
+                closed.update((label, *self.ancestors(label)))
+        return closed
+
+    def level_parents(self, level: int) -> list[int]:
+        """Return, for each node of `level` >= 1, its parent's position within level - 1."""
+        start = self.levels[level - 1].start
+        return [self.parents[position] - start for position in self.levels[level]]
+
+    def to_json(self) -> str:
+        """Return taxonomy.json: one node a line, in taxonomy order."""
+        rows = ",\n".join(
+            json.dumps({"id": node.id, "name": node.name, "parent": node.parent}, ensure_ascii=False)
+            for node in self.nodes
+        )
+        return '{"nodes": [\n' + rows + "\n]}\n"
+
+
+def read_taxonomy(path: Path) -> Taxonomy:
+    """Read a taxonomy.json.
+
+    Raises:
+        DataError: the file is missing or not in the format, with line and node.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise DataError(f"{path}: not a taxonomy: nested too deeply") from None
+    if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
+        raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
+    nodes = [_node(item, f"{path}: node {number}") for number, item in enumerate(value["nodes"], 1)]
+    return Taxonomy(
+        nodes, place=lambda node_id: f"{path}:{_line_of(text, node_id)}" if node_id else str(path)
+    )
+
+
+def _node(item: object, place: str) -> Node:
+    if not isinstance(item, dict):
+        raise DataError(f'{place}: expected an object {{"id", "name", "parent"}}, found {item!r:.60}')
+    missing = [key for key in ("id", "name", "parent") if key not in item]
+    if missing:
+        raise DataError(f"{place} has no {' and no '.join(missing)}: {item!r:.120}")
+    identity, name, parent = item["id"], item["name"], item["parent"]
+    if not isinstance(identity, str) or not identity or not isinstance(name, str):
+        raise DataError(f"{place}: id and name must be strings, and id not empty: {item!r:.120}")
+    if parent is not None and not isinstance(parent, str):
+        raise DataError(f"{place} ({identity!r}): parent must be a node id or null, found {parent!r:.60}")
+    return Node(identity, name, parent)
+
+
+def _line_of(text: str, node_id: str) -> int:
+    """Return the line on which the last node of that id stands (the second one is the fault)."""
+    forms = "|".join(re.escape(json.dumps(node_id, ensure_ascii=escape)) for escape in (False, True))
+    places = [match.start() for match in re.finditer(rf'"id"\s*:\s*(?:{forms})', text)]
+    return text.count("\n", 0, places[-1] if places else 0) + 1
+
+
+def _depths(by_id: dict[str, Node], place: Callable[[str], str]) -> dict[str, int]:
+    """Return each node's number of ancestors; iterative, so that depth has no limit."""
+    depth: dict[str, int] = {}
+    for start in by_id:
+        trail: list[str] = []
+        seen: set[str] = set()
+        current: str | None = start
+        while current is not None and current not in depth:
+            if current in seen:
+                circle = [*trail[trail.index(current) :], current]
+                raise DataError(
+                    f"{place(current)}: node {current!r} is its own ancestor: {' -> '.join(circle)}"
+                )
+            trail.append(current)
+            seen.add(current)
+            parent = by_id[current].parent
+            if parent is not None and parent not in by_id:
+                raise DataError(
+                    f"{place(current)}: node {current!r} has the parent {parent!r}, which is not a node"
+                    f"{nearest(parent, by_id)}"
+                )
+            current = parent
+        above = -1 if current is None else depth[current]
+        for steps, node_id in enumerate(reversed(trail), 1):
+            depth[node_id] = above + steps
+    return depth
