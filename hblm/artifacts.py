@@ -96,16 +96,16 @@ def write_json(target: Path, value: object) -> None:
 def remove_stale(folder: Path) -> None:
     """Remove the temporary names in `folder` whose process is gone."""
     for path in list(folder.glob(".*.tmp")):
-        host, _, pid = path.name[1 : -len(".tmp")].rpartition(".")
-        if not pid.isdigit():
-            continue
-        if host.endswith(f".{socket.gethostname()}"):
-            stale = not _alive(int(pid))
-        else:
-            with contextlib.suppress(OSError):
-                stale = time.time() - path.stat().st_mtime > _STALE_SECONDS
-        if stale:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
+            if _stale(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _stale(path: Path) -> bool:
+    host, _, pid = path.name[1 : -len(".tmp")].rpartition(".")
+    if host.endswith(f".{socket.gethostname()}") and pid.isdigit():
+        return not _alive(int(pid))
+    return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 def environment() -> dict[str, Any]:

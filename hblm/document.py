@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from hblm.errors import DataError
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

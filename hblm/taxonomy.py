@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -45,8 +46,8 @@ class Taxonomy:
             other = by_id.setdefault(node.id, node)
             if other is not node and other.parent != node.parent:
                 raise DataError(
-                    f"{place(node.id)}: node {node.id!r} has two parents, {other.parent!r} and {node.parent!r}; "
-                    "give each of the two places a node id of its own (names may repeat)"
+                    f"{place(node.id)}: node {node.id!r} has two parents, "
+                    f"{other.parent!r} and {node.parent!r}; give each of the two places a node id of its own (names may repeat)"
                 )
             if other is not node:
                 raise DataError(f"{place(node.id)}: node {node.id!r} is there twice; ids must be unique")
@@ -61,7 +62,7 @@ class Taxonomy:
             counts[depth[node.id]] += 1
         starts = [sum(counts[:level]) for level in range(len(counts) + 1)]
         self.levels: tuple[range, ...] = tuple(
-            range(start, stop) for start, stop in zip(starts[:-1], starts[1:], strict=True)
+            range(start, stop) for start, stop in itertools.pairwise(starts)
         )
 
     def __len__(self) -> int:
