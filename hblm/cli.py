@@ -1,0 +1,305 @@
+"""Arguments checked before Hydra starts, help, and what a program prints when something is wrong.
+
+`@hydra.main` alone reports the first fault only, with exit code 1 or a traceback, and lets misspelt keys
+inside a YAML file through. Here every override is looked at on its own, then what the YAML files compose to;
+all faults come in one message, with exit code 2, before anything is imported, created or run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Transformer
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hblm.config import Leaf, leaves, plain, read_leaf, read_tree, typed
+from hblm.errors import ConfigError, HblmError, nearest
+
+PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
+MAY_BE_NULL = ("method", "experiment", "sweep")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the package: `python -m hblm.{name}`, with conf/{name}.yaml as its primary file."""
+
+    name: str
+    schema: type
+    summary: str
+    examples: tuple[str, ...]
+
+
+def main(program: Program, task: Callable[[Any], None], argv: list[str] | None = None) -> None:
+    """Check the arguments, let Hydra compose them, and run `task` with the typed configuration.
+
+    Exits with code 2 and a message for what is the user's to mend, 130 for Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        print(help_text(program))
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the handlers below instead of Hydra's own printer
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            task(typed(_plain_tree(cfg), program.schema))
+        except HblmError as error:
+            # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                _fail(program, error)
+            print(f"{_overrides()}: {error}", file=sys.stderr)
+            raise
+
+    try:
+        check(program, argv)
+        sys.argv = [sys.argv[0], *argv]
+        hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+    except (HblmError, HydraException, OmegaConfBaseException) as error:
+        _fail(program, error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(program, f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def check(program: Program, argv: list[str]) -> None:
+    """Raise one ConfigError with every fault of the command line and of the YAML files it selects."""
+    arguments = get_args_parser().parse_args(argv)
+    if any(getattr(arguments, name, None) for name in PASSED_ON):
+        return
+    catalogue = Catalogue(arguments.config_dir)
+    faults: list[str] = []
+    if arguments.multirun and arguments.cfg:
+        faults.append("--cfg shows one run; drop --multirun (-m)")
+    good: list[Override] = []
+    for text in arguments.overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            faults.append(f"{text} is not of the form key=value; quote values with special characters")
+            continue
+        wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
+        faults += wrong
+        if not wrong:
+            good.append(override)
+    given = {override.key_or_group for override in good}
+    needs_dataset = "dataset" in _groups_of(program, catalogue) and not {"experiment", "sweep"} & given
+    stand_in = []
+    if needs_dataset and "dataset" not in given:
+        stand_in = ["dataset=wos"]  # so that all the rest can be judged in the same message
+        if not any(text.startswith("dataset=") for text in arguments.overrides):
+            faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
+    faults += _composition_faults(program, catalogue, good, stand_in)
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+class Catalogue:
+    """The groups and options that stand in conf/, multirun/ and --config-dir."""
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        self.config_dir = Path(config_dir).resolve() if config_dir else None
+        roots = [Path(str(resources.files(package))) for package in ("hblm.conf", "hblm.multirun")]
+        if self.config_dir:
+            if not self.config_dir.is_dir():
+                raise ConfigError(f"--config-dir {config_dir} is not a folder")
+            roots.append(self.config_dir)
+        self.roots = roots
+        self.groups: dict[str, dict[str, Path]] = {}
+        for root in roots:
+            for file in sorted(root.glob("*/*.yaml")):
+                self.groups.setdefault(file.parent.name, {})[file.stem] = file
+
+    def place_of(self, key: str, choices: dict[str, str | None]) -> str:
+        """Return the YAML file which gives `key` its value, as far as the chosen options tell."""
+        node, _, rest = key.partition(".")
+        for group, option in reversed(choices.items()):
+            file = self.groups.get(group, {}).get(option or "")
+            if file is None:
+                continue
+            tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            path = rest.split(".") if group == node and rest else key.split(".")
+            while path and isinstance(tree, dict) and path[0] in tree:
+                tree, path = tree[path[0]], path[1:]
+            if not path:
+                return f"{group}/{file.name}: "
+        return ""
+
+
+def _override_faults(program: Program, catalogue: Catalogue, override: Override, many: bool) -> Iterator[str]:
+    """Yield what is wrong with one override, whatever the others say."""
+    key, text = override.key_or_group, override.input_line or ""
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        return
+    known = {leaf.name: leaf for leaf in leaves(program.schema)}
+    groups = set(_groups_of(program, catalogue))
+    if override.type == OverrideType.DEL:
+        yield f"{text}: a key cannot be removed; give it another value"
+        return
+    if override.is_sweep_override() and not many:
+        yield f"{text} names several values; add -m to run one after the other"
+        return
+    if key in groups:
+        yield from _option_faults(catalogue, override)
+    elif key in known:
+        yield from _value_faults(known[key], override)
+    elif key.rpartition(".")[0] not in (
+        name for name, leaf in known.items() if isinstance(leaf.default, dict)
+    ):
+        yield f"{key}={text.partition('=')[2]} is not a key{_suggest(key, [*known, *groups])}"
+
+
+def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:
+    group, options = override.key_or_group, catalogue.groups[override.key_or_group]
+    for value in _values(override):
+        if value is None and group in MAY_BE_NULL:
+            continue
+        if not isinstance(value, str) or value not in options:
+            close = nearest(str(value), options)
+            yield f"{group}={plain(value)} is not one of {', '.join(sorted(options))}{close}"
+
+
+def _value_faults(leaf: Leaf, override: Override) -> Iterator[str]:
+    for value in _values(override):
+        group = leaf.rules["option_of"]
+        if group:
+            yield f"{leaf.name}={plain(value)} is set by choosing the option; write {group}={plain(value)}"
+            continue
+        if isinstance(value, str) and "${" in value:
+            continue  # an interpolation: judged by what it composes to
+        _, why = read_leaf(leaf, value)
+        if why:
+            yield f"{leaf.name}={plain(value)} {why}"
+
+
+def _values(override: Override) -> list[Any]:
+    if override.is_sweep_override():
+        return list(override.sweep_iterator(transformer=Transformer.identity))
+    return [override.value()]
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    """Return the nearest of all keys: by last part, then inside the same group, then by spelling."""
+    last = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    if same:
+        return f"; did you mean {' or '.join(same)}?"
+    group = [name for name in known if name.startswith(key.rpartition(".")[0] + ".")]
+    for candidates in (group, known):
+        close = nearest(last, [name.rpartition(".")[2] for name in candidates])
+        if close:
+            short = close.removeprefix("; did you mean ").removesuffix("?")
+            return f"; did you mean {next(n for n in candidates if n.rpartition('.')[2] == short)}?"
+    return nearest(key, known)
+
+
+def _composition_faults(
+    program: Program, catalogue: Catalogue, overrides: list[Override], stand_in: list[str]
+) -> Iterator[str]:
+    """Yield what is wrong in the YAML files that the good overrides select, and between keys."""
+    texts = [_first_of_sweep(override) for override in overrides]
+    if catalogue.config_dir:
+        texts.append(f"hydra.searchpath=[file://{catalogue.config_dir}]")
+    given = {override.key_or_group for override in overrides}
+    try:
+        with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+            cfg = hydra.compose(program.name, [*texts, *stand_in], return_hydra_config=True)
+            choices = dict(cfg.hydra.runtime.choices)
+            tree = _plain_tree(cfg)
+    except yaml.YAMLError as error:
+        yield f"a YAML file cannot be read: {' '.join(str(error).split())}"
+        return
+    except (HydraException, OmegaConfBaseException) as error:
+        yield " ".join(str(error).split())
+        return
+    config: Any
+    config, faults = read_tree(tree, program.schema)
+    for fault in faults:
+        if fault.key not in given:
+            yield f"{catalogue.place_of(fault.key, choices)}{fault}"
+    if not faults:
+        yield from config.conflicts()
+
+
+def _first_of_sweep(override: Override) -> str:
+    if override.is_sweep_override():
+        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+    return override.input_line or ""
+
+
+def _plain_tree(cfg: DictConfig) -> dict[str, Any]:
+    """Return the composed job configuration as plain values, interpolations resolved."""
+    job = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    tree = OmegaConf.to_container(job, resolve=True, throw_on_missing=False)
+    assert isinstance(tree, dict)
+    return {str(name): value for name, value in tree.items()}
+
+
+def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
+    return {"train": sorted(catalogue.groups), "prepare": ["dataset"]}.get(program.name, [])
+
+
+def _overrides() -> str:
+    return " ".join(HydraConfig.get().overrides.task)
+
+
+def _fail(program: Program, error: object) -> NoReturn:
+    lines = str(error).splitlines() or [type(error).__name__]
+    if len(lines) == 1:
+        print(f"hblm.{program.name}: {lines[0]}", file=sys.stderr)
+    else:
+        print(f"hblm.{program.name}: {len(lines)} faults", file=sys.stderr)
+        print("\n".join(f"  {line}" for line in lines), file=sys.stderr)
+    sys.exit(2)
+
+
+def help_text(program: Program) -> str:
+    """Return the --help page: usage, examples, groups with their options, keys with their defaults."""
+    catalogue = Catalogue()
+    lines = [
+        program.summary,
+        "",
+        f"usage: python -m hblm.{program.name} [GROUP=OPTION ...] [KEY=VALUE ...]",
+        "",
+    ]
+    lines += ["examples", *(f"  {example}" for example in program.examples), ""]
+    groups = _groups_of(program, catalogue)
+    if groups:
+        lines.append("groups (GROUP=OPTION)")
+        for group in groups:
+            lines.append(f"  {group}=")
+            for option, file in sorted(catalogue.groups[group].items()):
+                lines.append(f"    {option:<17} {_first_comment(file)}")
+        lines.append("")
+    lines.append("keys (KEY=VALUE; the defaults are those of the default options)")
+    for leaf in leaves(program.schema):
+        if leaf.rules["option_of"]:
+            continue
+        choices = f" [{', '.join(leaf.rules['choices'])}]" if leaf.rules["choices"] else ""
+        shown = f"{leaf.name}={plain(leaf.default)}"
+        lines.append(f"  {shown:<44} {leaf.rules['doc']}{choices}")
+    lines += ["", "-m runs every combination of comma-separated values; --cfg job shows what would be run;"]
+    lines += ["--config-dir DIR adds options of your own; Hydra's flags: --hydra-help"]
+    return "\n".join(lines)
+
+
+def _first_comment(file: Path) -> str:
+    comments = (line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
+    return next((comment for comment in comments if not comment.startswith("@")), "")

@@ -1,0 +1,455 @@
+"""The typed configuration: every key with its type, default, range and meaning, in one place.
+
+Hydra composes YAML; `typed` turns the composed tree into the dataclasses below and collects every fault on
+the way. Nothing below build.py sees a configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hblm.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def key(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    open_low: bool = False,
+    choices: tuple[str, ...] = (),
+    identity: bool = True,
+    option_of: str | None = None,
+) -> Any:
+    """Declare one configuration key.
+
+    Args:
+        default: the schema's default; a list or dict is copied for each configuration.
+        doc: what it does, for --help.
+        low, high, open_low: the closed range, or half-open where `low` itself is not allowed.
+        choices: the only values allowed.
+        identity: False for a key that cannot change a run's numbers and so stays out of its run id.
+        option_of: the group whose chosen option this key carries; it is set by choosing the option only.
+    """
+    metadata = {
+        "doc": doc,
+        "low": low,
+        "high": high,
+        "open_low": open_low,
+        "choices": choices,
+        "identity": identity,
+        "option_of": option_of,
+    }
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(schema: type, doc: str) -> Any:
+    """Declare a group: a node whose keys one YAML option sets together."""
+    return field(default_factory=schema, metadata={"doc": doc})
+
+
+@dataclass
+class Dataset:
+    """Which documents; identified in run ids by their hashes, never by name or place."""
+
+    name: str | None = key(None, "name of the set and of its folder (custom: the folder's)", identity=False)
+    path: str = key("${data_dir}/${dataset.name}", "the prepared folder", identity=False)
+    converter: str | None = key(None, "script in datasets/ that prepares the set", identity=False)
+    prepare: dict[str, Any] = key({}, "options of the converter", identity=False)
+
+
+@dataclass
+class Encoder:
+    """The transformer, and the projection of its pooled state."""
+
+    model_name: str = key("FacebookAI/roberta-large", "hub id, local folder, or tiny")
+    revision: str | None = key(None, "hub revision: a tag or commit")
+    max_length: int = key(512, "tokens a document is cut to, special tokens included", low=4)
+    trainable: bool = key(True, "false: frozen, in eval mode")
+    gradient_checkpointing: bool = key(False, "less memory for about a third more time")
+    dropout: float | None = key(None, "null: the checkpoint's own", low=0, high=0.99)
+    project_embedding: bool = key(True, "false: heads and FiLM see the pooled state itself")
+    projection_dim: int | None = key(None, "width P of the projection; null: the encoder's", low=1)
+    projection_dropout: float = key(0.1, "dropout after the projection", low=0, high=0.99)
+
+
+@dataclass
+class Pooling:
+    """How token states become one vector."""
+
+    pooling: str = key("cls", "the option", choices=("cls", "mean", "last", "max"), option_of="pooling")
+
+
+@dataclass
+class Direction:
+    """In which order the cascade visits the levels."""
+
+    cascade_direction: str = key(
+        "top_down", "the option", choices=("top_down", "bottom_up"), option_of="direction"
+    )
+
+
+@dataclass
+class Film:
+    """How the level predicted before modulates the embedding for the next."""
+
+    propagation_method: str = key(
+        "sigmoid", "the option", choices=("sigmoid", "multi_hot", "logit", "none"), option_of="film"
+    )
+    propagation_space: str = key(
+        "child_space",
+        "conditioning on the source level's nodes, or carried along the tree to the target level's",
+        choices=("parent_space", "child_space"),
+    )
+    film_scale: float = key(0.2, "a in e (1 + a γ) + a β", low=0)
+    detach_parent_signal: bool = key(True, "no gradient from a level into the one predicted before")
+
+
+@dataclass
+class Head:
+    """What turns a level's embedding into its logits."""
+
+    classification_head_type: str = key(
+        "mlp", "the option", choices=("mlp", "wide_mlp", "residual_mlp", "linear"), option_of="head"
+    )
+    dropout: float = key(0.1, "dropout inside the head", low=0, high=0.99)
+    output_init: str = key(
+        "prior", "prior: start at the training split's label frequencies", choices=("prior", "default")
+    )
+
+
+@dataclass
+class Loss:
+    """What is minimised."""
+
+    loss: str = key("bce", "the option", choices=("bce",), option_of="loss")
+    level_reduction: str = key(
+        "levels",
+        "mean over a level's nodes, then over levels; or over all nodes",
+        choices=("levels", "nodes"),
+    )
+
+
+@dataclass
+class JointVariant:
+    """Whether top-down and bottom-up branches share one model."""
+
+    joint_variant: str = key("none", "the option", choices=("none",), option_of="joint_variant")
+
+
+@dataclass
+class Trainer:
+    """How long, how fast, on what."""
+
+    learning_rate: float = key(3e-5, "peak learning rate of AdamW", low=0, open_low=True)
+    head_learning_rate: float | None = key(
+        None, "the same for everything above the encoder; null: learning_rate", low=0, open_low=True
+    )
+    epochs: int = key(65, "at most so many passes over the training split", low=1)
+    batch_size: int = key(32, "documents per optimizer step, over all processes and micro-batches", low=1)
+    gradient_accumulation: int = key(1, "micro-batches a step is split into, to save memory", low=1)
+    weight_decay: float = key(0.01, "on all but biases and norms", low=0)
+    warmup_ratio: float = key(0.06, "share of the steps in which the learning rate rises", low=0, high=1)
+    max_grad_norm: float = key(1.0, "gradient clipping", low=0, open_low=True)
+    patience: int = key(10, "epochs without a better score before training stops", low=1)
+    monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
+    precision: str = key(
+        "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    num_workers: int = key(0, "processes that collate batches", low=0, identity=False)
+    keep_checkpoint: bool = key(True, "false: keep only the result", identity=False)
+
+
+@dataclass
+class TrainConfig:
+    """One run of `python -m hblm.train`."""
+
+    seed: int = key(1, "decides initial weights, order of documents and dropout", low=0, high=2**32 - 1)
+    threshold: float = key(0.5, "a node is predicted from this probability on", low=0, high=1)
+    dataset_fraction: float = key(
+        1.0, "share of the training and validation splits used", low=0, high=1, open_low=True
+    )
+    data_dir: str = key("data", "where prepared datasets lie", identity=False)
+    output_dir: str = key("outputs", "where checkpoints, results and caches go", identity=False)
+    cache_dir: str = key("${output_dir}/cache", "tokenised documents", identity=False)
+    posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors", identity=False)
+    force: bool = key(False, "run again although the result is there", identity=False)
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"), identity=False)
+    trackers: list[str] = key(
+        [], "experiment trackers to log to", choices=("tensorboard", "mlflow", "wandb"), identity=False
+    )
+    dataset: Dataset = group(Dataset, "which documents")
+    encoder: Encoder = group(Encoder, "which transformer")
+    pooling: Pooling = group(Pooling, "how token states become one vector")
+    direction: Direction = group(Direction, "root to leaves, or leaves to root")
+    film: Film = group(Film, "how one level conditions the next")
+    head: Head = group(Head, "what turns an embedding into logits")
+    loss: Loss = group(Loss, "what is minimised")
+    joint_variant: JointVariant = group(JointVariant, "one branch or several")
+    trainer: Trainer = group(Trainer, "how long, how fast, on what")
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong between keys that are each right."""
+        found = []
+        if self.encoder.projection_dim is not None and not self.encoder.project_embedding:
+            found.append(
+                f"encoder.projection_dim={self.encoder.projection_dim} has nothing to project to with "
+                "encoder.project_embedding=false; drop one of the two"
+            )
+        if self.trainer.gradient_accumulation > self.trainer.batch_size:
+            found.append(
+                f"trainer.gradient_accumulation={self.trainer.gradient_accumulation} is more micro-batches "
+                f"than trainer.batch_size={self.trainer.batch_size} documents"
+            )
+        if self.trainer.precision == "fp16" and self.device == "cpu":
+            found.append("trainer.precision=fp16 needs a GPU, and device=cpu is asked for; bf16 runs on both")
+        if self.dataset.name is not None and (
+            self.dataset.name in ("", ".", "..") or set("/\\\0") & set(self.dataset.name)
+        ):
+            found.append(f"dataset.name={self.dataset.name!r} cannot name a file; write a plain name")
+        return found
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's name, a custom one's being its folder's."""
+        return self.dataset.name or Path(self.dataset.path).resolve().name
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether this is the flat baseline: one linear layer over all nodes."""
+        return (
+            self.joint_variant.joint_variant == "none"
+            and self.film.propagation_method == "none"
+            and self.head.classification_head_type == "linear"
+            and not self.encoder.project_embedding
+            and self.loss.level_reduction == "nodes"
+        )
+
+    def choices(self) -> dict[str, str]:
+        """Return group -> option, from the typed values and not from how they were asked for."""
+        options = {
+            fld.metadata["option_of"]: getattr(node, fld.name)
+            for node in vars(self).values()
+            if dataclasses.is_dataclass(node)
+            for fld in dataclasses.fields(node)
+            if fld.metadata["option_of"]
+        }
+        return {"dataset": self.dataset_name, "encoder": self.encoder.model_name, **options}
+
+
+@dataclass
+class StoredDataset:
+    """Where the documents lie now, if not where the checkpoint says."""
+
+    path: str | None = key(None, "the prepared folder; null: where it lay at training")
+
+
+@dataclass
+class EvaluateConfig:
+    """One run of `python -m hblm.evaluate`; whatever is not here comes from the checkpoint."""
+
+    checkpoint: str = key("???", "folder of a trained model")
+    split: str = key("test", "which documents to score", choices=("train", "val", "test"))
+    threshold: float | None = key(None, "null: the checkpoint's", low=0, high=1)
+    posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors")
+    output_dir: str | None = key(
+        None, "null: the folder of checkpoints/ that the checkpoint lies in, else outputs"
+    )
+    cache_dir: str | None = key(None, "null: cache/ in output_dir")
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
+    num_workers: int = key(0, "processes that collate batches", low=0)
+    dataset: StoredDataset = group(StoredDataset, "where the documents lie now")
+
+    def conflicts(self) -> list[str]:
+        """Return nothing: these keys do not touch each other."""
+        return []
+
+
+@dataclass
+class PrepareConfig:
+    """One run of `python -m hblm.prepare`."""
+
+    raw: str | None = key(None, "the raw download, for sets that have one")
+    check: bool = key(False, "verify the prepared folder and stop")
+    force: bool = key(False, "prepare again although the folder is there")
+    data_dir: str = key("data", "where prepared datasets lie")
+    dataset: Dataset = group(Dataset, "which documents")
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong between keys that are each right."""
+        return ["check=true only reads; drop force=true"] if self.check and self.force else []
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a configuration: the key, the value, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={plain(self.value)} {self.reason}"
+
+
+def plain(value: Any) -> str:
+    """Return a value as one would write it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+class Leaf(NamedTuple):
+    """One key of a schema: its dotted name, the dataclass that holds it, its field there."""
+
+    name: str
+    owner: type
+    field: dataclasses.Field[Any]
+
+    @property
+    def default(self) -> Any:
+        """The schema's default."""
+        make = self.field.default_factory
+        return make() if make is not dataclasses.MISSING else self.field.default
+
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        """What `key` declared."""
+        return self.field.metadata
+
+
+def nested_schema(fld: dataclasses.Field[Any]) -> type | None:
+    """Return the dataclass of a group, None for a plain key."""
+    made = fld.default_factory
+    return made if isinstance(made, type) and dataclasses.is_dataclass(made) else None
+
+
+def leaves(schema: type, prefix: str = "") -> Iterator[Leaf]:
+    """Yield every key of a schema."""
+    for fld in dataclasses.fields(schema):
+        nested = nested_schema(fld)
+        if nested:
+            yield from leaves(nested, f"{prefix}{fld.name}.")
+        else:
+            yield Leaf(prefix + fld.name, schema, fld)
+
+
+def typed(tree: Mapping[str, Any], schema: type[T]) -> T:
+    """Return a composed tree of plain values as the schema's dataclass.
+
+    Raises:
+        ConfigError: all unknown keys, wrong types, values out of range and conflicts, in one message.
+    """
+    config, faults = read_tree(tree, schema)
+    problems = [str(fault) for fault in faults] or (
+        config.conflicts() if hasattr(config, "conflicts") else []
+    )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tuple[T, list[Fault]]:
+    """Return the typed tree, defaults where a value is faulty or absent, and the faults."""
+    fields = {fld.name: fld for fld in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, value in tree.items():
+        full = f"{prefix}{name}"
+        if name not in fields:
+            reason = f"is not a key{nearest(str(name), fields)}"
+            faults.append(Fault(full, value, reason))
+            continue
+        nested = nested_schema(fields[name])
+        if nested:
+            if isinstance(value, Mapping):
+                values[name], inner = read_tree(value, nested, f"{full}.")
+                faults += inner
+            else:
+                faults.append(
+                    Fault(full, value, "is a group of keys: choose an option or set a key under it")
+                )
+            continue
+        checked, why = read_leaf(Leaf(full, schema, fields[name]), value)
+        if why:
+            faults.append(Fault(full, value, why))
+        else:
+            values[name] = checked
+    return schema(**values), faults
+
+
+def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
+    """Return one value in its key's type, and why it cannot be ("" where it can)."""
+    if value == "???":
+        return None, "is required"
+    node, name = OmegaConf.structured(leaf.owner), leaf.field.name
+    kind = _kind(get_type_hints(leaf.owner)[name])
+    try:
+        if kind == "true or false" and not isinstance(value, (bool, str)):
+            raise ValueError("numbers are not truth values here")
+        node[name] = value
+        checked = node[name]
+    except (OmegaConfBaseException, ValueError):
+        return None, f"is not {kind}{_range(leaf.rules)}"
+    checked = OmegaConf.to_container(checked) if OmegaConf.is_config(checked) else checked
+    return checked, _out_of_range(leaf.rules, checked, kind)
+
+
+def _out_of_range(rules: Mapping[str, Any], value: Any, kind: str) -> str:
+    for item in value if isinstance(value, list) else [value]:
+        if item is None:
+            continue
+        if rules["choices"] and item not in rules["choices"]:
+            close = nearest(str(item), rules["choices"])
+            if isinstance(value, list):
+                return f"holds {item}, which is not one of {', '.join(rules['choices'])}{close}"
+            return f"is not one of {', '.join(rules['choices'])}{close}"
+        if isinstance(item, str) and not item.strip():
+            return f"is empty; write {kind}"
+        if isinstance(item, float) and not math.isfinite(item):
+            return f"is not {kind}{_range(rules)}"
+        low, high = rules["low"], rules["high"]
+        if low is not None and (item < low or (rules["open_low"] and item == low)):
+            return f"is out of range; write {kind}{_range(rules)}"
+        if high is not None and item > high:
+            return f"is out of range; write {kind}{_range(rules)}"
+    return ""
+
+
+def _range(rules: Mapping[str, Any]) -> str:
+    low, high, open_low = rules["low"], rules["high"], rules["open_low"]
+    if rules["choices"]:
+        return f" out of {', '.join(rules['choices'])}"
+    if low is None:
+        return ""
+    if high is None:
+        return f" above {low}" if open_low else f" of at least {low}"
+    return f" above {low} and at most {high}" if open_low else f" between {low} and {high}"
+
+
+def _kind(hint: Any) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        list[str]: "a list such as [a,b]",
+        dict[str, Any]: "a group of keys",
+    }
+    inner = [part for part in getattr(hint, "__args__", ()) if part is not type(None)]
+    if hint not in names and len(inner) == 1:
+        return f"{names[inner[0]]} or null"
+    return names[hint]
