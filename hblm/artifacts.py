@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,9 @@ from typing import Any
 
 import hblm
 
+_HOST = socket.gethostname()
+_TEMPORARY = re.compile(rf"\.(?P<name>.+)\.(?P<host>{re.escape(_HOST)}|[^.]+)\.(?P<pid>\d+)\.tmp")
+_ASIDE = ".old"
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
 
 
@@ -42,7 +46,7 @@ def sha256_file(path: Path) -> str:
 
 def temporary_beside(target: Path) -> Path:
     """Return the temporary name of a file or folder: `.{name}.{host}.{pid}.tmp`, in the same folder."""
-    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    return target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
@@ -71,7 +75,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         for path in [*temporary.rglob("*"), temporary]:
             _flush(path)
         if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
-            aside = temporary_beside(target.with_name(f"{target.name}.old"))
+            aside = temporary_beside(target.with_name(target.name + _ASIDE))
             target.rename(aside)
             temporary.rename(target)
             shutil.rmtree(aside)
@@ -94,17 +98,25 @@ def write_json(target: Path, value: object) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary names in `folder` whose process is gone."""
+    """Clear `folder` of the temporary names whose process is gone; put back a folder set aside."""
     for path in list(folder.glob(".*.tmp")):
-        with contextlib.suppress(FileNotFoundError):  # another process may clean up at the same time
-            if _stale(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        match = _TEMPORARY.fullmatch(path.name)
+        # another process may clean up at the same time, or another user own what lies there
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if not match or not _stale(path, match["host"], int(match["pid"])):
+                continue
+            original = path.with_name(match["name"].removesuffix(_ASIDE))
+            if match["name"].endswith(_ASIDE) and not original.exists():
+                path.rename(original)  # killed between the two renames of new_folder
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
-def _stale(path: Path) -> bool:
-    host, _, pid = path.name[1 : -len(".tmp")].rpartition(".")
-    if host.endswith(f".{socket.gethostname()}") and pid.isdigit():
-        return not _alive(int(pid))
+def _stale(path: Path, host: str, pid: int) -> bool:
+    if host == _HOST:
+        return not _alive(pid)
     return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
@@ -119,7 +131,7 @@ def environment() -> dict[str, Any]:
         **_git(Path(hblm.__file__).resolve().parent.parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "host": socket.gethostname(),
+        "host": _HOST,
         "versions": versions,
     }
 

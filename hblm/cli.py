@@ -8,6 +8,7 @@ all faults come in one message, with exit code 2, before anything is imported, c
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hblm.config import Leaf, leaves, plain, read_leaf, read_tree, typed
-from hblm.errors import ConfigError, HblmError, nearest
+from hblm.errors import ConfigError, HblmError, close_names, did_you_mean, nearest
 
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 MAY_BE_NULL = ("method", "experiment", "sweep")
@@ -43,10 +44,16 @@ class Program:
     examples: tuple[str, ...]
 
 
-def main(program: Program, task: Callable[[Any], None], argv: list[str] | None = None) -> None:
+def main(
+    program: Program,
+    task: Callable[[Any], None],
+    argv: list[str] | None = None,
+    before: Callable[[list[str]], list[str]] = lambda argv: argv,
+) -> None:
     """Check the arguments, let Hydra compose them, and run `task` with the typed configuration.
 
-    Exits with code 2 and a message for what is the user's to mend, 130 for Ctrl-C.
+    `before` may look at the arguments first, and returns those to go on with. Exits with code 2 and a message
+    for what is the user's to mend, 130 for Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
@@ -65,6 +72,7 @@ def main(program: Program, task: Callable[[Any], None], argv: list[str] | None =
             raise
 
     try:
+        argv = before(argv)
         check(program, argv)
         sys.argv = [sys.argv[0], *argv]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
@@ -196,17 +204,17 @@ def _values(override: Override) -> list[Any]:
 
 
 def _suggest(key: str, known: list[str]) -> str:
-    """Return the nearest of all keys: by last part, then inside the same group, then by spelling."""
-    last = key.rpartition(".")[2]
+    """Propose the nearest of all keys: by last part, then inside the same group, then by spelling."""
+    prefix, _, last = key.rpartition(".")
     same = [name for name in known if name.rpartition(".")[2] == last]
-    if same:
-        return f"; did you mean {' or '.join(same)}?"
-    group = [name for name in known if name.startswith(key.rpartition(".")[0] + ".")]
-    for candidates in (group, known):
-        close = nearest(last, [name.rpartition(".")[2] for name in candidates])
+    inside = [name for name in known if name.startswith(f"{prefix}.")]
+    for candidates in (same, inside, known):
+        by_last: dict[str, list[str]] = {}
+        for name in candidates:
+            by_last.setdefault(name.rpartition(".")[2], []).append(name)
+        close = close_names(last, by_last)
         if close:
-            short = close.removeprefix("; did you mean ").removesuffix("?")
-            return f"; did you mean {next(n for n in candidates if n.rpartition('.')[2] == short)}?"
+            return did_you_mean(name for found in close for name in by_last[found])
     return nearest(key, known)
 
 
@@ -227,12 +235,14 @@ def _composition_faults(
         yield f"a YAML file cannot be read: {' '.join(str(error).split())}"
         return
     except (HydraException, OmegaConfBaseException) as error:
-        yield " ".join(str(error).split())
+        yield re.sub(r" To append to your config use \S+", "", " ".join(str(error).split()))
         return
     config: Any
     config, faults = read_tree(tree, program.schema)
     for fault in faults:
-        if fault.key not in given:
+        if fault.value == "???":
+            yield f"{fault.key}= is required with {fault.key.partition('.')[0]}={choices.get('dataset')}"
+        elif fault.key not in given:
             yield f"{catalogue.place_of(fault.key, choices)}{fault}"
     if not faults:
         yield from config.conflicts()

@@ -36,37 +36,54 @@ def parse_document(line: str, place: str) -> Document:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not valid JSON: {error.msg} at column {error.colno}") from None
+        raise DataError(f"{place}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
     except RecursionError:
         raise DataError(f"{place}: not a document: nested too deeply") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise DataError(f"{place}: not a document: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f'{place}: expected an object {{"id", "text", "labels"}}, found {_kind(value)}')
-    missing = [key for key in ("id", "text", "labels") if key not in value]
-    if missing:
+    if not ("id" in value and "text" in value and "labels" in value):
+        missing = [key for key in ("id", "text", "labels") if key not in value]
         raise DataError(
-            f"{place}: the document has no {' and no '.join(missing)}; its keys are {sorted(value)}"
+            f"{place}: the document has no {' and no '.join(missing)}; its keys are {sorted(value)!s:.300}"
         )
     identity, text, labels = value["id"], value["text"], value["labels"]
     if not isinstance(identity, str) or not identity:
         raise DataError(f"{place}: id must be a string that is not empty, found {_kind(identity)}")
-    where = f"{place}, document {identity!r}"
     if not isinstance(text, str):
-        raise DataError(f"{where}: text must be a string, found {_kind(text)}")
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{where}: labels must be a list of node ids (strings), found {_kind(labels)}")
+        raise DataError(f"{place}, document {identity!r:.100}: text must be a string, found {_kind(text)}")
+    if not isinstance(labels, list) or not set(map(type, labels)) <= {str}:
+        raise DataError(
+            f"{place}, document {identity!r:.100}: labels must be a list of node ids (strings), "
+            f"found {_kind(labels)}"
+        )
+    if "\\" in line:  # a str decoded from UTF-8 holds lone surrogates only as escapes
+        check_text(identity, text, place)
+    return Document(identity, text, tuple(labels))
+
+
+def check_text(identity: str, text: str, place: str) -> None:
+    """Refuse an id or text that UTF-8 cannot hold.
+
+    Raises:
+        DataError: a lone surrogate, left by a wrong decoding or by half an escaped pair.
+    """
     for name, part in (("id", identity), ("text", text)):
         try:
             part.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise DataError(f"{where}: {name} holds a lone surrogate at character {error.start}") from None
-    return Document(identity, text, tuple(labels))
+            raise DataError(
+                f"{place}, document {identity!r:.100}: {name} holds a lone surrogate "
+                f"at character {error.start}"
+            ) from None
 
 
 def _kind(value: object) -> str:
     names = {str: "a string", list: "a list", dict: "an object", bool: "true/false", type(None): "null"}
     if isinstance(value, list) and value:
-        odd = next((item for item in value if not isinstance(item, str)), None)
-        return f"a list with {_kind(odd)}" if odd is not None or None in value else "a list"
+        odd = [item for item in value if not isinstance(item, str)]
+        return f"a list with {_kind(odd[0])}" if odd else "a list"
     if isinstance(value, str) and not value:
         return "an empty string"
     return names.get(type(value), "a number")

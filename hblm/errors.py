@@ -30,9 +30,20 @@ class TrainingError(HblmError):
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the known name closest to `given`, or "" where none is close."""
-    known = list(known)
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    if not close:  # `lr` for `learning_rate` is close to nobody by edit distance, but its initials tell
-        close = [name for name in known if "".join(part[0] for part in name.split("_") if part) == given][:1]
-    return f"; did you mean {close[0]}?" if close else ""
+    """Return "; did you mean X?" for the known names closest to `given`, or "" where none is close."""
+    return did_you_mean(close_names(given, known))
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """Return the question that proposes the names, "" for none."""
+    names = list(names)
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def close_names(given: str, known: Iterable[str]) -> list[str]:
+    """Return the known name closest in spelling, else those whose initials `given` is, as in lr."""
+    names = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(given.casefold(), names, n=1, cutoff=0.6)
+    if not close:
+        close = [name for name in names if "".join(part[:1] for part in name.split("_")) == given.casefold()]
+    return [names[name] for name in close]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 import re
@@ -31,7 +32,8 @@ class Taxonomy:
         levels: one `range` of positions per level, coarsest first.
 
     Raises:
-        DataError: no node at all, a duplicate id, two parents, an unknown parent, or a cycle.
+        DataError: no node at all, an empty id, a lone surrogate, a duplicate id, two parents, an
+            unknown parent, or a cycle.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Taxonomy:
             raise DataError(f"{place('')}: the taxonomy has no nodes")
         by_id: dict[str, Node] = {}
         for node in given:
+            _check_text(node, place)
             other = by_id.setdefault(node.id, node)
             if other is not node and other.parent != node.parent:
                 raise DataError(
-                    f"{place(node.id)}: node {node.id!r} has two parents, "
-                    f"{other.parent!r} and {node.parent!r}; give each of the two places a node id of its own (names may repeat)"
+                    f"{place(node.id)}: node {node.id!r} has two parents, {other.parent!r} and "
+                    f"{node.parent!r}; give each of the two places a node id of its own (names may repeat)"
                 )
             if other is not node:
                 raise DataError(f"{place(node.id)}: node {node.id!r} is there twice; ids must be unique")
@@ -84,11 +87,15 @@ class Taxonomy:
 
     def close(self, labels: Iterable[str]) -> set[str]:
         """Return the labels with all their ancestors."""
-        closed = set()
+        closed: set[str] = set()
         for label in labels:
             if label not in closed:
                 closed.update((label, *self.ancestors(label)))
         return closed
+
+    def suggest(self, label: str) -> str:
+        """Return "; did you mean X?" for the node id closest to an unknown label, or ""."""
+        return _suggest(label, self.index)
 
     def level_parents(self, level: int) -> list[int]:
         """Return, for each node of `level` >= 1, its parent's position within level - 1."""
@@ -115,15 +122,18 @@ def read_taxonomy(path: Path) -> Taxonomy:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 at byte {error.start} of the file") from None
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}"
+            f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
         ) from None
     except RecursionError:
         raise DataError(f"{path}: not a taxonomy: nested too deeply") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise DataError(f"{path}: not a taxonomy: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
     nodes = [_node(item, f"{path}: node {number}") for number, item in enumerate(value["nodes"], 1)]
@@ -144,6 +154,28 @@ def _node(item: object, place: str) -> Node:
     if parent is not None and not isinstance(parent, str):
         raise DataError(f"{place} ({identity!r}): parent must be a node id or null, found {parent!r:.60}")
     return Node(identity, name, parent)
+
+
+def _check_text(node: Node, place: Callable[[str], str]) -> None:
+    """Refuse what no file can hold or no message can name."""
+    if not node.id:
+        raise DataError(f"{place('')}: a node (name {node.name!r:.60}) has an empty id")
+    try:
+        (node.id + node.name).encode("utf-8")
+    except UnicodeEncodeError:
+        where = f"{place(node.id)}: node {node.id!r:.60}"
+        raise DataError(f"{where}: id or name holds a lone surrogate") from None
+
+
+def _suggest(given: str, known: Iterable[str]) -> str:
+    """Ask `nearest` among the 50 ids that share most pairs of characters: difflib is slow on many."""
+    given = given[:200]
+    pairs = set(map("".join, itertools.pairwise(given)))
+
+    def shared(name: str) -> float:
+        return sum(pair in name for pair in pairs) / (len(given) + len(name))
+
+    return nearest(given, heapq.nlargest(50, known, key=shared))
 
 
 def _line_of(text: str, node_id: str) -> int:
@@ -172,7 +204,7 @@ def _depths(by_id: dict[str, Node], place: Callable[[str], str]) -> dict[str, in
             if parent is not None and parent not in by_id:
                 raise DataError(
                     f"{place(current)}: node {current!r} has the parent {parent!r}, which is not a node"
-                    f"{nearest(parent, by_id)}"
+                    f"{_suggest(parent, by_id)}"
                 )
             current = parent
         above = -1 if current is None else depth[current]

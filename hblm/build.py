@@ -1,0 +1,166 @@
+"""From the typed configuration to objects: the only place where configuration meets code."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from hblm.checkpoint import Checkpoint, load_weights
+from hblm.config import TrainConfig
+from hblm.corpus.batches import TokenisedSplit, collate
+from hblm.errors import ConfigError
+from hblm.fit import Schedule, Scoring
+from hblm.loss import LOSSES, prior_logits
+from hblm.nn.cascade import Cascade
+from hblm.nn.classifier import Classifier, Projection
+from hblm.nn.encoder import encoder_from_folder, encoder_width
+from hblm.nn.pooling import POOLINGS
+from hblm.taxonomy import Taxonomy
+
+log = logging.getLogger("hblm")
+
+
+def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> Classifier:
+    """Return the model that a configuration describes, around an encoder."""
+    pooled = encoder_width(encoder)
+    options = config.encoder
+    width = (options.projection_dim or pooled) if options.project_embedding else pooled
+    projection = (
+        Projection(pooled, width, options.projection_dropout) if options.project_embedding else nn.Identity()
+    )
+    cascade = Cascade(
+        taxonomy,
+        direction=config.direction.cascade_direction,
+        width=width,
+        head=config.head.classification_head_type,
+        head_dropout=config.head.dropout,
+        propagation_method=config.film.propagation_method,
+        propagation_space=config.film.propagation_space,
+        film_scale=config.film.film_scale,
+        detach_parent_signal=config.film.detach_parent_signal,
+        threshold=config.threshold,
+    )
+    pooling = POOLINGS[config.pooling.pooling]()
+    return Classifier(encoder, pooling, projection, cascade, trainable=options.trainable)
+
+
+def initialise_output(model: Classifier, config: TrainConfig, train: TokenisedSplit, n_nodes: int) -> Tensor:
+    """Start the heads where the configuration says; return the training split's prior logits."""
+    priors = prior_logits(torch.as_tensor(train.label_counts(n_nodes)), len(train))
+    model.cascade.initialise_output(priors if config.head.output_init == "prior" else None)
+    return priors
+
+
+def stored_model(checkpoint: Checkpoint) -> tuple[Classifier, PreTrainedTokenizerBase]:
+    """Return the model and tokenizer of a checkpoint."""
+    encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
+    model = classifier(checkpoint.config, checkpoint.taxonomy, encoder)
+    load_weights(checkpoint, model)
+    return model, tokenizer
+
+
+def schedule(config: TrainConfig) -> Schedule:
+    """Return how long and how fast to train."""
+    names = Schedule.__dataclass_fields__.keys() - {"seed"}
+    return Schedule(seed=config.seed, **{name: getattr(config.trainer, name) for name in names})
+
+
+def scoring(
+    config: TrainConfig,
+    taxonomy: Taxonomy,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    threshold: float,
+    batch_size: int,
+    num_workers: int,
+) -> Scoring:
+    """Return how splits are scored."""
+    return Scoring(
+        taxonomy=taxonomy,
+        loss=LOSSES[config.loss.loss](taxonomy, config.loss.level_reduction),
+        threshold=threshold,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate=functools.partial(
+            collate,
+            n_nodes=len(taxonomy),
+            pad_id=tokenizer.pad_token_id,
+            padding_side=tokenizer.padding_side,
+        ),
+    )
+
+
+def eval_batch_size(config: TrainConfig) -> int:
+    """Return documents per batch without gradients: twice a micro-batch fits where one with them does."""
+    return max(1, 2 * config.trainer.batch_size // config.trainer.gradient_accumulation)
+
+
+def accelerator(
+    device: str,
+    precision: str,
+    *,
+    fallback: str | None = None,
+    trackers: list[str] | None = None,
+    project_dir: Path | None = None,
+) -> Accelerator:
+    """Return the accelerator for a device and a precision, trackers logging under `project_dir`.
+
+    `fallback` is the precision to take instead of one that this device does not have.
+
+    Raises:
+        ConfigError: a device that is not there, fp16 without a GPU, a tracker that is not installed.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        raise ConfigError(f"device={device} is not available here; write device=auto or device=cpu")
+    gpu = device != "cpu" and any(available.values())
+    if precision == "fp16" and not gpu and fallback:
+        precision = fallback
+    if precision == "fp16" and not gpu:
+        raise ConfigError("trainer.precision=fp16 needs a GPU, and there is none; write bf16, fp32 or auto")
+    if precision == "auto":
+        precision = "bf16" if _fast_bf16(gpu) else "fp32"
+    AcceleratorState._reset_state(True)  # cells of one process may differ in precision and device
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision={"fp32": "no"}.get(precision, precision),
+            log_with=list(trackers or []) or None,
+            project_dir=project_dir,
+        )
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"trackers={trackers} device={device} trainer.precision={precision}: {error}"
+        ) from None
+
+
+def resolved_precision(accelerator: Accelerator) -> str:
+    """Return the precision in use: fp32, bf16 or fp16."""
+    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Make what follows a function of the seed; on a GPU this picks deterministic kernels."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
+
+
+def _fast_bf16(gpu: bool) -> bool:
+    if gpu:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def describe_device(accelerator: Accelerator) -> dict[str, Any]:
+    """Return what the numbers were made on."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": name, "precision": resolved_precision(accelerator), "threads": torch.get_num_threads()}

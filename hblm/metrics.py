@@ -1,0 +1,207 @@
+"""Streamed counts -> scores: the one place where each score's formula and source stand.
+
+T_i and P_i are the gold and the predicted nodes of document i; a node is predicted when its score is at
+least the threshold. A hat closes a set under ancestors. Every 0/0 is 0. With counts TP, FP, FN, precision is
+TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP + FP + FN):
+
+- micro: TP, FP, FN summed over documents and nodes.
+- macro: per node over all documents, then the mean over ALL nodes of the taxonomy (or of the level); a node
+  with neither support nor prediction counts 0. The published HTC tables do so (HiAGM, HGCLR, HPT), and
+  scikit-learn's average="macro", zero_division=0. Elsewhere "macro" is the mean over labels seen in gold or
+  prediction (RADAr++), the F1 of mean precision and mean recall (LibMultiLabel's Another-Macro-F1), or the
+  mean over documents (hiclass): other numbers, not to be compared.
+- macro_f1_supported: the mean over the nodes with at least one gold label, 0 if there is none.
+- samples: per document over nodes, then the mean over documents; empty gold and empty prediction give 0.
+- exact_match: share of documents with P_i = T_i; empty gold and empty prediction give 1.
+- support: number of gold labels.
+- violation_rate: share of documents with a predicted node whose parent is not predicted.
+- hierarchical (Kiritchenko, Matwin and Famili 2005, "Functional annotation of genes using hierarchical text
+  categorization"): precision Σ|P̂_i ∩ T̂_i| / Σ|P̂_i|, recall Σ|P̂_i ∩ T̂_i| / Σ|T̂_i|, F1 their harmonic mean.
+- repath: the same with P̂_i in place of P_i; gold stays as given. Its hierarchical block is the plain one,
+  because closing twice changes nothing.
+
+If gold and predicted sets are closed, micro-F1 is the hierarchical F1 to the bit: equal integers, equal
+division.
+"""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from hblm.taxonomy import Taxonomy
+
+AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets that are scored: positions on every axis called "sets"
+
+
+class ScoreCounter:
+    """Stream the counts of one view: memory is O(nodes), whatever the number of documents.
+
+    Counts are integers and do not depend on how documents are batched. The sums behind the samples scores are
+    float64, and do in their last digits.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, threshold: float, device: torch.device | str = "cpu") -> None:
+        """Start at zero documents; `device` must have float64 (count on the CPU for mps)."""
+        self.taxonomy = taxonomy
+        self.threshold = float(threshold)
+        self.device = torch.device(device)
+        self.n_documents = 0
+        n_scopes = len(taxonomy.levels) + 1  # the levels, and last all of them together
+        self._level_sizes = [len(level) for level in taxonomy.levels]
+        self._level_parents = [
+            torch.tensor(taxonomy.level_parents(level), device=self.device)
+            for level in range(1, len(taxonomy.levels))
+        ]
+        # Rows: predicted and hits, each for both predicted sets; support.
+        self._node_counts = self._zeros(5, len(taxonomy))
+        self._closed_hits = self._zeros()
+        self._closed_support = self._zeros()
+        self._violations = self._zeros(2)
+        self._exact = self._zeros(2, n_scopes)
+        self._samples = self._zeros(3, 2, n_scopes).double()  # precision, recall, F1
+
+    def update(self, scores: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]) -> None:
+        """Count a batch; targets are 0/1 of any dtype. Nothing is read back to the host.
+
+        Raises:
+            ValueError: the two shapes differ, or their width is not the number of nodes.
+        """
+        if scores.shape != targets.shape or scores.shape[1:] != (len(self.taxonomy),):
+            raise ValueError(
+                f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must both be "
+                f"(batch, {len(self.taxonomy)}): one column per node"
+            )
+        given = torch.stack([scores.to(self.device) >= self.threshold, targets.to(self.device, torch.bool)])
+        closed = self._close(given)
+        predicted, gold = torch.stack([given[0], closed[0]]), given[1:]
+        # One conversion, then sums in the same type: summing bool would convert a copy for each sum.
+        counted = torch.cat([predicted, predicted & gold, gold]).to(torch.int32)
+        self.n_documents += len(scores)
+        self._node_counts += counted.sum(1, dtype=torch.int32)
+        self._closed_hits += (closed[0] & closed[1]).sum()
+        self._closed_support += closed[1].sum()
+        self._count_documents(counted)
+
+    def compute(self) -> dict[str, Any]:
+        """Return every score as plain numbers, ready for JSON.
+
+        Raises:
+            ValueError: no document was counted; zeros would pass an empty split off as a bad model.
+        """
+        self._refuse_nothing()
+        return {
+            "documents": self.n_documents,
+            "threshold": self.threshold,
+            **self._blocks(AS_PREDICTED),
+            "repath": self._blocks(CLOSED),
+        }
+
+    def node_table(self) -> list[dict[str, Any]]:
+        """Return one row per node in taxonomy order, of the predictions as they are (not closed).
+
+        Raises:
+            ValueError: no document was counted.
+        """
+        self._refuse_nothing()
+        predicted, _, hits, _, support = self._node_counts.tolist()
+        rows = []
+        for level, positions in enumerate(self.taxonomy.levels):
+            for at in positions:
+                precision, recall, f1 = _precision_recall_f1(hits[at], predicted[at], support[at])
+                rows.append(
+                    {
+                        "id": self.taxonomy.nodes[at].id,
+                        "name": self.taxonomy.nodes[at].name,
+                        "level": level,
+                        "support": support[at],
+                        "predicted": predicted[at],
+                        "precision": precision,
+                        "recall": recall,
+                        "f1": f1,
+                    }
+                )
+        return rows
+
+    def _zeros(self, *shape: int) -> Int[Tensor, "..."]:
+        return torch.zeros(shape, dtype=torch.int64, device=self.device)
+
+    def _refuse_nothing(self) -> None:
+        if not self.n_documents:
+            raise ValueError("no document was counted, so there are no scores: is the split empty?")
+
+    def _close(self, sets: Bool[Tensor, "sets batch nodes"]) -> Bool[Tensor, "sets batch nodes"]:
+        """Return the sets with all ancestors: from the deepest up, a parent takes its children's maximum."""
+        closed = sets.clone()
+        # The same bytes as uint8: scatter_reduce takes twice the time on bool.
+        levels = torch.split(closed.view(torch.uint8), self._level_sizes, -1)
+        for level in range(len(levels) - 1, 0, -1):
+            parents = self._level_parents[level - 1].expand(levels[level].shape)
+            levels[level - 1].scatter_reduce_(-1, parents, levels[level], "amax")
+        return closed
+
+    def _count_documents(self, counted: Int[Tensor, "rows batch nodes"]) -> None:
+        """Add what needs each document's own counts: samples scores, exact matches, violations."""
+        levels = torch.split(counted, self._level_sizes, -1)
+        per_level = [level.sum(-1, dtype=torch.int32) for level in levels]
+        counts = torch.stack([*per_level, torch.stack(per_level).sum(0)], -1)
+        predicted, hits, support = counts[:2], counts[2:4], counts[4:]
+        self._exact += ((hits == predicted) & (hits == support)).sum(1)
+        # A parent is missing exactly where closing adds a node.
+        self._violations += (predicted[..., -1] < predicted[CLOSED, :, -1]).sum(1)
+        # Where a denominator is 0 there is no hit either: raised to 1, it makes the 0/0 a 0.
+        ratios = [hits / predicted.clamp(min=1).double(), hits / support.clamp(min=1).double()]
+        ratios.append(2 * hits / (predicted + support).clamp(min=1).double())
+        self._samples += torch.stack(ratios).sum(2)
+
+    def _blocks(self, which: int) -> dict[str, Any]:
+        """Return overall, per_level and hierarchical of one of the two predicted sets."""
+        overall = self._scope(which, -1, range(len(self.taxonomy)))
+        overall["violation_rate"] = int(self._violations[which]) / self.n_documents
+        n_closed = int(self._node_counts[CLOSED].sum())
+        hierarchical = _precision_recall_f1(int(self._closed_hits), n_closed, int(self._closed_support))
+        return {
+            "overall": overall,
+            "per_level": [
+                {"level": level, "nodes": len(positions), **self._scope(which, level, positions)}
+                for level, positions in enumerate(self.taxonomy.levels)
+            ],
+            "hierarchical": dict(zip(("precision", "recall", "f1"), hierarchical, strict=True)),
+        }
+
+    def _scope(self, which: int, scope: int, nodes: range) -> dict[str, Any]:
+        """Return the scores over some nodes: one level, or (scope -1) all."""
+        rows = self._node_counts[[2 + which, which, 4], nodes.start : nodes.stop]
+        hits, predicted, support = rows.tolist()
+        per_node = [_precision_recall_f1(*counts) for counts in zip(hits, predicted, support, strict=True)]
+        precision, recall, f1 = zip(*per_node, strict=True)
+        micro = _precision_recall_f1(sum(hits), sum(predicted), sum(support))
+        samples = (self._samples[:, which, scope] / self.n_documents).tolist()
+        supported = [score for score, n_gold in zip(f1, support, strict=True) if n_gold]
+        return {
+            "micro_precision": micro[0],
+            "micro_recall": micro[1],
+            "micro_f1": micro[2],
+            "macro_precision": fmean(precision),
+            "macro_recall": fmean(recall),
+            "macro_f1": fmean(f1),
+            "macro_f1_supported": fmean(supported) if supported else 0.0,
+            "samples_precision": samples[0],
+            "samples_recall": samples[1],
+            "samples_f1": samples[2],
+            "exact_match": int(self._exact[which, scope]) / self.n_documents,
+            "support": sum(support),
+        }
+
+
+def _precision_recall_f1(hits: int, predicted: int, support: int) -> tuple[float, float, float]:
+    """Return the three from integer counts: the single formula of micro, macro and hierarchical scores."""
+    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else 0.0

@@ -1,0 +1,54 @@
+"""The optimizer's parameter groups and the learning rate's schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from transformers import get_linear_schedule_with_warmup
+
+
+def adamw(
+    model: nn.Module,
+    encoder: nn.Module,
+    *,
+    learning_rate: float,
+    head_learning_rate: float | None,
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters, biases and norms without weight decay.
+
+    Args:
+        model: all parameters.
+        encoder: the part of it that gets `learning_rate`; the rest gets `head_learning_rate`, if given.
+        learning_rate, head_learning_rate: peak rates.
+        weight_decay: for every parameter with two or more axes.
+    """
+    below = {id(parameter) for parameter in encoder.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            rate = learning_rate if id(parameter) in below or not head_learning_rate else head_learning_rate
+            decay = weight_decay if parameter.ndim > 1 else 0.0  # biases and norms have one axis
+            groups.setdefault((rate, decay), []).append(parameter)
+    device = next(model.parameters()).device.type
+    return torch.optim.AdamW(
+        [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()],
+        fused=device in ("cpu", "cuda"),
+    )
+
+
+def linear_schedule(
+    optimizer: torch.optim.Optimizer, *, steps: int, warmup_ratio: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a rise over `warmup_ratio` of the steps and a fall to zero over the rest."""
+    schedule: torch.optim.lr_scheduler.LambdaLR = get_linear_schedule_with_warmup(
+        optimizer, num_warmup_steps=round(steps * warmup_ratio), num_training_steps=steps
+    )
+    return schedule
+
+
+def trainable(model: nn.Module) -> Iterable[nn.Parameter]:
+    """Return the parameters that get gradients."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

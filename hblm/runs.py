@@ -1,0 +1,155 @@
+"""What a run is called: its id, from all that can change its numbers, and the files that bear its name."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hblm.artifacts import canonical_json, sha256_text
+from hblm.config import Leaf, TrainConfig, leaves
+
+SCHEMA_VERSION = 1
+
+# What a file name tells: deviating in these alone, a run bears the plain name.
+_NAMED = {"seed", "encoder.model_name", "direction.cascade_direction"}
+_FLAT = {
+    "film.propagation_method",
+    "head.classification_head_type",
+    "encoder.project_embedding",
+    "loss.level_reduction",
+}
+RESULT_SUFFIXES = (".nodes.csv", ".json")  # the last one makes a result complete
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its id, the name of its files, and the folder under which they lie."""
+
+    id: str
+    name: str
+    output_dir: Path
+
+    @property
+    def result(self) -> Path:
+        """The result file; its existence means that the run is done."""
+        return self.output_dir / "results" / f"{self.name}.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's folder."""
+        return self.output_dir / "checkpoints" / self.name
+
+    def supersede(self) -> None:
+        """Move an older result of this name to superseded/."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.result.stat().st_mtime))
+        folder = self.output_dir / "superseded"
+        folder.mkdir(parents=True, exist_ok=True)
+        target = untaken(folder / f"{self.name}_{stamp}.json")
+        for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it nothing counts as a result
+            file = self.result.with_name(self.name + suffix)
+            if file.exists():
+                file.replace(target.with_name(target.stem + suffix))
+
+
+def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag: str) -> Run:
+    """Return the run of a configuration.
+
+    Args:
+        config: the typed configuration.
+        data: fingerprint of the prepared dataset.
+        encoder: what identifies the encoder: weights' sha256, or hub id and revision.
+        tag: last part of the encoder's name, for file names.
+    """
+    values = identity_values(config)
+    run_id = sha256_text(
+        canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})
+    )
+    output_dir = Path(config.output_dir)
+    plain = plain_name(config, tag)
+    in_the_name = _NAMED | (_FLAT if config.is_flat else set())
+    names = [] if set(values) - in_the_name else [plain]
+    names += [f"{plain}-{run_id[:digits]}" for digits in (8, 16, 64)]
+    name = next(name for name in names if _owner(output_dir, name) in (None, run_id))
+    return Run(run_id, name, output_dir)
+
+
+def plain_name(config: TrainConfig, tag: str) -> str:
+    """Return the original's name; where no level conditions another, `flat` or `none` is the direction."""
+    direction = config.direction.cascade_direction
+    if config.film.propagation_method == "none":
+        direction = "flat" if config.is_flat else "none"
+    return f"{config.dataset_name}_single_{direction}_{tag}_seed{config.seed}"
+
+
+def identity_values(config: TrainConfig) -> dict[str, Any]:
+    """Return the keys that can change the numbers and are not at the schema's default."""
+    inert = inert_keys(config)
+    values = {}
+    for leaf in leaves(TrainConfig):
+        value = value_of(config, leaf)
+        if leaf.rules["identity"] and leaf.name not in inert and value != leaf.default:
+            values[leaf.name] = value
+    return values
+
+
+def value_of(config: TrainConfig, leaf: Leaf) -> Any:
+    """Return the value of one key."""
+    value: Any = config
+    for part in leaf.name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def inert_keys(config: TrainConfig) -> set[str]:
+    """Return the keys that cannot change this run's numbers, given its other keys."""
+    inert: set[str] = {"encoder.model_name", "encoder.revision"}  # the encoder has an identity of its own
+    if config.film.propagation_method == "none":
+        inert |= {
+            "direction.cascade_direction",
+            "film.propagation_space",
+            "film.film_scale",
+            "film.detach_parent_signal",
+        }
+    if config.film.propagation_method == "multi_hot":  # a step function has no gradient to detach
+        inert.add("film.detach_parent_signal")
+    if config.head.classification_head_type == "linear":
+        inert.add("head.dropout")
+    if not config.encoder.project_embedding:
+        inert.add("encoder.projection_dropout")
+    if not config.encoder.trainable:
+        inert |= {"encoder.gradient_checkpointing", "encoder.dropout"}
+    return inert
+
+
+def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
+    """Return an untaken path for an evaluation's result."""
+    stem = re.sub(r"_seed\d+$", "", plain_name(config, tag))
+    name = stem.removeprefix(f"{config.dataset_name}_single_")
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    return untaken(output_dir / "results" / f"eval_single_{config.dataset_name}_{name}_{stamp}.json")
+
+
+def untaken(path: Path) -> Path:
+    """Return the path, with a counter where the name is taken."""
+    counter, free = 1, path
+    while free.exists():
+        counter += 1
+        free = path.with_name(f"{path.stem}_{counter}{path.suffix}")
+    return free
+
+
+def _owner(output_dir: Path, name: str) -> str | None:
+    """Return the run id whose files bear the name, None where there are none that can be read."""
+    for file in (output_dir / "results" / f"{name}.json", output_dir / "checkpoints" / name / "hblm.json"):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and "run_id" in found:
+            return str(found["run_id"])
+    return None

@@ -1,0 +1,124 @@
+"""What a person sees: progress bars on a terminal, plain lines elsewhere, and the table of scores."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+Advance = Callable[[int], None]
+StartTask = Callable[[str, "int | None"], Advance]
+
+log = logging.getLogger("hblm")
+
+
+def silent(description: str, total: int | None) -> Advance:
+    """Start a task that shows nothing."""
+    return lambda steps: None
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[StartTask]:
+    """Give a function that starts a task, `start("tokenising", total)`, and returns how to advance it.
+
+    Bars appear on a terminal only, on standard error, and go when they are done.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield silent
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+
+        def start(description: str, total: int | None) -> Advance:
+            task = bars.add_task(description, total=total)
+            return lambda steps: bars.advance(task, steps)
+
+        yield start
+
+
+class TrainingBar:
+    """The bar of a training run: epoch, loss, validation F1, documents per second, time left.
+
+    Off a terminal it is one line of log an epoch.
+    """
+
+    def __init__(self, documents: int, epochs: int) -> None:
+        """Stand ready for `epochs` passes over `documents` documents."""
+        self.epochs = epochs
+        self.console = Console(stderr=True)
+        self.shown = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
+        self.seen, self.started = 0, time.perf_counter()
+        columns = [TextColumn("{task.fields[" + name + "]}") for name in self.shown]
+        self.bars = Progress(
+            columns[0],
+            BarColumn(bar_width=24),
+            *columns[1:],
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bars.add_task("training", total=documents * epochs, **self.shown)
+
+    def __enter__(self) -> TrainingBar:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def step(self, documents: int, loss: float | None) -> None:
+        """Count an optimizer step; `loss` is the epoch's mean so far, where it was read."""
+        self.seen += documents
+        if loss is not None:
+            speed = self.seen / (time.perf_counter() - self.started)
+            self.shown.update(loss=f"loss {loss:.4f}", speed=f"{speed:.0f} documents/s")
+        self.bars.update(self.task, advance=documents, **self.shown)
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """Show an epoch's entry in the history."""
+        number = entry["epoch"]
+        val = f"val micro-F1 {entry['val_micro_f1']:.4f} macro-F1 {entry['val_macro_f1']:.4f}"
+        self.shown.update(epoch=f"epoch {min(number + 1, self.epochs)}/{self.epochs}", val=val)
+        self.bars.update(self.task, **self.shown)
+        if not self.console.is_terminal:
+            log.info(
+                "epoch %d/%d  loss %.4f  %s  %.0f documents/s",
+                number,
+                self.epochs,
+                entry["train_loss"],
+                val,
+                entry["documents_per_second"],
+            )
+
+
+def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: str) -> None:
+    """Print one view's scores: a row a level, and all nodes."""
+    shown = scores["repath"] if repath else scores
+    closed = ", predictions closed under ancestors" if repath else ""
+    table = Table(title=f"{title}, view {view}{closed}", title_justify="left")
+    table.add_column("level")
+    for column in ("nodes", "micro-F1", "macro-F1", "support"):
+        table.add_column(column, justify="right")
+    rows = [(str(level["level"]), level["nodes"], level) for level in shown["per_level"]]
+    rows.append(("all", sum(row[1] for row in rows), shown["overall"]))
+    for level, nodes, row in rows:
+        if level == "all":
+            table.add_section()
+        f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
+        table.add_row(level, str(nodes), *f1, str(row["support"]))
+    Console().print(table)

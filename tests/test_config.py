@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from hblm.config import EvaluateConfig, PrepareConfig, TrainConfig, leaves, typed
+from hblm.errors import ConfigError
+from hblm.loss import LOSSES
+from hblm.nn.cascade import DIRECTIONS, SPACES
+from hblm.nn.film import PROPAGATIONS
+from hblm.nn.heads import HEADS
+from hblm.nn.pooling import POOLINGS
+
+CONF = Path(str(resources.files("hblm.conf")))
+PRESETS = ("method", "experiment")
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "__pycache__")
+OPTIONS = sorted(
+    f"{group}={file.stem}" for group in GROUPS for file in (CONF / group).glob("*.yaml")
+)  # walks the tree, so a new option is tested by being there
+
+
+def compose(program: str, *overrides: str) -> dict:
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        tree = OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True)
+    assert isinstance(tree, dict)
+    return tree
+
+
+def needed(option: str) -> list[str]:
+    given = [] if option.startswith(("dataset=", "experiment=")) else ["dataset=wos"]
+    return [*given, option, *(["dataset.path=somewhere"] if option == "dataset=custom" else [])]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_into_the_typed_configuration(option):
+    config = typed(compose("train", *needed(option)), TrainConfig)
+    group, name = option.split("=")
+    if group in config.choices() and group not in ("dataset", "encoder"):
+        assert config.choices()[group] == name
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_says_in_its_first_comment_what_it_is(option):
+    group, name = option.split("=")
+    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    comments = [line for line in lines[:2] if line.startswith("# ") and "@package" not in line]
+    assert len(comments) == 1
+    assert ("# @package _global_" == lines[0]) == (group in PRESETS)
+
+
+def test_default_options_are_the_schema_defaults():
+    """So that "not at the default", which run ids and file names are made of, means the same in both places."""
+    config = typed(compose("train", "dataset=wos"), TrainConfig)
+    for leaf in leaves(TrainConfig):
+        if leaf.name.startswith("dataset.") or leaf.name == "cache_dir":
+            continue
+        value = config
+        for part in leaf.name.split("."):
+            value = getattr(value, part)
+        assert value == leaf.default, leaf.name
+
+
+def test_originals_setting():
+    config = typed(compose("train", "dataset=wos", "direction=bottom_up"), TrainConfig)
+    assert (config.encoder.model_name, config.encoder.max_length) == ("FacebookAI/roberta-large", 512)
+    assert (config.trainer.learning_rate, config.trainer.epochs, config.trainer.batch_size) == (3e-5, 65, 32)
+    assert (config.threshold, config.film.film_scale, config.pooling.pooling) == (0.5, 0.2, "cls")
+    assert config.encoder.project_embedding
+    assert config.film.detach_parent_signal
+    assert config.choices()["direction"] == "bottom_up"
+    assert config.dataset.path == "data/wos"
+
+
+def test_every_yaml_names_every_key_of_its_node():
+    """A key that no YAML names cannot be overridden from the command line without a plus."""
+    tree = compose("train", "dataset=wos")
+    for leaf in leaves(TrainConfig):
+        node = tree
+        for part in leaf.name.split("."):
+            assert part in node, leaf.name
+            node = node[part]
+
+
+@pytest.mark.parametrize(
+    ("group", "registry"),
+    [
+        ("pooling", POOLINGS),
+        ("head", HEADS),
+        ("film", PROPAGATIONS),
+        ("direction", DIRECTIONS),
+        ("loss", LOSSES),
+    ],
+)
+def test_options_classes_and_allowed_values_are_the_same_names(group, registry):
+    files = {file.stem for file in (CONF / group).glob("*.yaml")}
+    allowed = next(leaf.rules["choices"] for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == group)
+    assert files == set(registry) == set(allowed)
+
+
+def test_spaces_are_the_allowed_ones():
+    allowed = next(leaf for leaf in leaves(TrainConfig) if leaf.name == "film.propagation_space").rules["choices"]
+    assert set(SPACES) == set(allowed)
+
+
+def test_all_faults_come_in_one_message():
+    tree = {"seed": "abc", "threshold": 2, "trainer": {"epochs": 0, "lr": 1}, "film": 3, "dataset": {"name": "x"}}
+    with pytest.raises(ConfigError) as caught:
+        typed(tree, TrainConfig)
+    lines = str(caught.value).splitlines()
+    assert [line.split("=")[0] for line in lines] == ["seed", "threshold", "trainer.epochs", "trainer.lr", "film"]
+    assert "did you mean learning_rate?" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", True),
+        ("threshold", float("nan")),
+        ("threshold", "inf"),
+        ("dataset_fraction", 0),
+        ("dataset_fraction", 1.01),
+        ("trainer.learning_rate", 0),
+        ("trainer.learning_rate", "fast"),
+        ("trainer.batch_size", 0),
+        ("trainer.warmup_ratio", 1.1),
+        ("trainer.precision", "int8"),
+        ("encoder.dropout", 1.0),
+        ("encoder.max_length", 3),
+        ("encoder.projection_dim", 0),
+        ("encoder.trainable", 2),
+        ("film.film_scale", -0.1),
+        ("film.propagation_space", "sibling_space"),
+        ("trackers", ["excel"]),
+        ("trackers", "wandb"),
+        ("output_dir", ""),
+        ("output_dir", None),
+        ("device", "tpu"),
+    ],
+)
+def test_a_value_out_of_type_or_range_is_refused_with_its_key(key, value):
+    tree: dict = {}
+    node = tree
+    *groups, last = key.split(".")
+    for group in groups:
+        node = node.setdefault(group, {})
+    node[last] = value
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+        typed(tree, TrainConfig)
+
+
+def test_the_edges_of_a_range_are_inside():
+    config = typed({"threshold": 0, "dataset_fraction": 1, "encoder": {"dropout": 0}}, TrainConfig)
+    assert (config.threshold, config.encoder.dropout) == (0.0, 0.0)
+
+
+def test_conflicts_name_both_keys():
+    with pytest.raises(ConfigError, match=r"projection_dim.*project_embedding"):
+        typed({"encoder": {"projection_dim": 8, "project_embedding": False}}, TrainConfig)
+    with pytest.raises(ConfigError, match=r"gradient_accumulation.*batch_size"):
+        typed({"trainer": {"gradient_accumulation": 64}}, TrainConfig)
+    with pytest.raises(ConfigError, match=r"fp16.*device"):
+        typed({"trainer": {"precision": "fp16"}, "device": "cpu"}, TrainConfig)
+    with pytest.raises(ConfigError, match=r"dataset\.name"):
+        typed({"dataset": {"name": "a/b"}}, TrainConfig)
+    with pytest.raises(ConfigError, match="check"):
+        typed({"check": True, "force": True}, PrepareConfig)
+
+
+def test_only_the_flat_preset_is_flat():
+    flat = typed(compose("train", "dataset=wos", "method=flat"), TrainConfig)
+    assert flat.is_flat
+    for change in ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss.level_reduction=levels"):
+        assert not typed(compose("train", "dataset=wos", "method=flat", change), TrainConfig).is_flat
+
+
+def test_a_custom_dataset_is_named_after_its_folder():
+    config = typed(compose("train", "dataset=custom", "dataset.path=/some/place/mine"), TrainConfig)
+    assert config.dataset_name == "mine"
+    assert replace(config, dataset=replace(config.dataset, name="other")).dataset_name == "other"
+
+
+def test_other_programs_compose():
+    assert typed(compose("evaluate", "checkpoint=x"), EvaluateConfig).split == "test"
+    assert typed(compose("prepare", "dataset=docstrings"), PrepareConfig).dataset.converter == "docstrings"
+
+
+def test_converters_named_in_conf_exist():
+    scripts = {file.stem for file in (Path(__file__).parent.parent / "datasets").glob("*.py")}
+    for file in (CONF / "dataset").glob("*.yaml"):
+        converter = (yaml.safe_load(file.read_text()) or {}).get("converter")
+        assert converter is None or converter in scripts, file.name
