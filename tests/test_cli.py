@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hblm import cli
+from hblm.errors import ConfigError
+from hblm.evaluate import PROGRAM as EVALUATE
+from hblm.prepare import PROGRAM as PREPARE
+from hblm.train import PROGRAM as TRAIN
+
+
+def faults(*argv: str, program: cli.Program = TRAIN) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        cli.check(program, list(argv))
+    return str(caught.value).splitlines()
+
+
+def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
+    (fault,) = faults(*argv, program=program)
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (
+            "film=sigmiod",
+            "film=sigmiod is not one of logit, multi_hot, none, sigmoid; did you mean sigmoid?",
+        ),
+        ("film=null", "film=null is not one of"),
+        ("method=null", "method=null is not one of"),
+        ("film=[sigmoid,logit]", "film=['sigmoid', 'logit'] is not one of"),
+        ("film.propagation_method=logit", "write film=logit"),
+        ("direction.cascade_direction=bottom_up", "write direction=bottom_up"),
+        ("pooling.pooling=mean", "write pooling=mean"),
+        ("head.classification_head_type=mlp", "write head=mlp"),
+        ("trainer.lr=3e-5", "trainer.lr=3e-5 is not a key; did you mean trainer.learning_rate?"),
+        ("lr=3e-5", "or trainer.learning_rate?"),
+        ("film_scale=0.3", "film_scale=0.3 is not a key; did you mean film.film_scale?"),
+        ("dropout=0.3", "did you mean encoder.dropout or head.dropout?"),
+        ("sed=1", "sed=1 is not a key; did you mean seed?"),
+        ("hed=mlp", "hed=mlp is not a key; did you mean head?"),
+        ("zzzz=1", "zzzz=1 is not a key"),
+        ("+stray=1", "stray=1 is not a key"),
+        ("++trainer.stray=1", "trainer.stray=1 is not a key"),
+        ("~seed", "~seed: a key cannot be removed"),
+        ("~film", "~film: a key cannot be removed"),
+        ("bottom_up", "bottom_up is not of the form key=value"),
+        ("=3", "=3 is not of the form key=value"),
+        ("seed=abc", "seed=abc is not a whole number between 0 and 4294967295"),
+        ("seed=1.5", "seed=1.5 is not a whole number"),
+        ("seed=-1", "seed=-1 is out of range"),
+        ("seed=", "seed= is not a whole number"),
+        ("seed=null", "seed=null is not a whole number"),
+        ("threshold=1.5", "threshold=1.5 is out of range; write a number between 0 and 1"),
+        ("threshold=nan", "threshold=nan is not a number between 0 and 1"),
+        ("dataset_fraction=0", "write a number above 0 and at most 1"),
+        ("trainer.epochs=0", "trainer.epochs=0 is out of range; write a whole number of at least 1"),
+        ("trainer.precision=float16", "is not one of auto, fp32, bf16, fp16"),
+        ("encoder.trainable=maybe", "encoder.trainable=maybe is not true or false"),
+        ("encoder.projection_dim=wide", "is not a whole number or null"),
+        ("trackers=[excel]", "holds excel, which is not one of tensorboard, mlflow, wandb"),
+        ("trainer={epochs:3}", "is not one of default, small, smoke"),
+        ("seed=1,2", "add -m"),
+        ("film=logit,none", "add -m"),
+        ("hydra.sweep.subdri=x", "Could not override 'hydra.sweep.subdri'"),
+        ("dataset.prepare.min_suport=3", "Could not override 'dataset.prepare.min_suport'"),
+        ("output_dir=${nowhere}", "nowhere"),
+        ("trainer.gradient_accumulation=64", "trainer.batch_size=32"),
+    ],
+)
+def test_one_fault_is_one_line_which_says_what_would_be_right(argument, expected):
+    assert expected in only_fault("dataset=docstrings", argument)
+
+
+def test_all_faults_of_a_command_line_come_at_once():
+    found = faults("film=sigmiod", "trainer.lr=1", "seed=abc", "foo")
+    assert [line.split("=")[0].split()[0] for line in found] == [
+        "film",
+        "trainer.lr",
+        "seed",
+        "foo",
+        "dataset",
+    ]
+
+
+def test_the_dataset_is_required():
+    assert only_fault().startswith("dataset= is required: one of aapd, ")
+    assert only_fault("dataset=custom") == "dataset.path= is required with dataset=custom"
+    assert "did you mean wos?" in only_fault("dataset=woss")
+
+
+def test_every_value_of_a_sweep_is_checked():
+    assert "x is not a whole number" in only_fault("-m", "dataset=wos", "seed=1,x")
+    assert "did you mean aapd?" in only_fault("-m", "dataset=wos,aap")
+    cli.check(TRAIN, ["-m", "dataset=wos,aapd", "seed=range(1,4)", "film=choice(logit,none)"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["dataset=wos", "direction=bottom_up"],
+        ["dataset=custom", "dataset.path=DIR"],
+        ["experiment=quickstart"],
+        ["dataset=wos", "method=flat"],
+        ["dataset=wos", "output_dir=${data_dir}/runs"],
+        ["dataset=wos", "hydra.job.chdir=false", "hydra/job_logging=stdout"],
+        ["dataset=docstrings", "dataset.prepare.max_documents=10"],
+        ["dataset=docstrings", "+dataset.prepare.note=x"],  # the converter judges its own options
+        ["dataset=wos", "trackers=[tensorboard]"],
+        ["dataset=wos", "--cfg", "job"],
+        ["--hydra-help"],
+    ],
+)
+def test_right_command_lines_pass(argv):
+    cli.check(TRAIN, argv)
+
+
+def test_faults_in_a_yaml_file_are_placed(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrainer:\n  epochs: many\n  lerning_rate: 1\nsede: 3\n"
+    )
+    found = faults("--config-dir", str(tmp_path), "dataset=wos", "experiment=mine")
+    assert all(line.startswith("experiment/mine.yaml: ") for line in found)
+    assert [line.split(": ")[1].split("=")[0] for line in found] == [
+        *("trainer.epochs", "trainer.lerning_rate", "sede")
+    ]
+    assert "did you mean trainer.learning_rate?" in found[1]
+
+
+def test_an_option_of_ones_own(tmp_path):
+    (tmp_path / "film").mkdir()
+    option = tmp_path / "film" / "strong.yaml"
+    option.write_text("propagation_method: logit\nfilm_scale: 0.5\n")
+    cli.check(TRAIN, ["--config-dir", str(tmp_path), "dataset=wos", "film=strong"])
+    option.write_text("propagation_method: logit\nfilm_scale: high\n")
+    assert only_fault("--config-dir", str(tmp_path), "dataset=wos", "film=strong").startswith(
+        "film/strong.yaml: "
+    )
+    option.write_text("film_scale: [\n")
+    assert "strong.yaml" in only_fault("--config-dir", str(tmp_path), "dataset=wos", "film=strong")
+    assert "is not a folder" in only_fault("--config-dir", str(tmp_path / "no"), "dataset=wos")
+
+
+def test_other_programs_know_their_own_keys():
+    assert "did you mean checkpoint?" in faults("chekpoint=x", program=EVALUATE)[0]
+    assert only_fault(program=EVALUATE) == "checkpoint= is required"
+    assert "is not one of train, val, test" in only_fault("checkpoint=x", "split=dev", program=EVALUATE)
+    assert "did you mean docstrings?" in only_fault("dataset=docstring", program=PREPARE)
+    assert "film=logit is not a key" in only_fault("dataset=wos", "film=logit", program=PREPARE)
+
+
+def program(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"hblm.{name}", *argv], check=False, capture_output=True, text=True
+    )
+
+
+def test_the_program_prints_faults_without_a_traceback_and_leaves_nothing():
+    done = program("train", "film=sigmiod", "seed=abc")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[0] == "hblm.train: 3 faults"
+    assert not list(Path().iterdir())
+
+
+def test_an_unknown_flag_exits_with_2():
+    assert program("train", "--sed").returncode == 2
+
+
+def test_cfg_shows_the_job():
+    done = program("train", "dataset=wos", "direction=bottom_up", "--cfg", "job")
+    assert done.returncode == 0
+    assert "cascade_direction: bottom_up" in done.stdout
+    assert "hydra" not in done.stdout
+
+
+@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE], ids=lambda program: program.name)
+def test_help_names_every_key_and_option(program):
+    text = cli.help_text(program)
+    for leaf in cli.leaves(program.schema):
+        if not leaf.rules["option_of"]:
+            assert f"\n  {leaf.name}=" in text
+            assert leaf.rules["doc"] in text
+    if program is TRAIN:
+        for group, options in cli.Catalogue().groups.items():
+            assert f"\n  {group}=" in text
+            assert all(f"\n    {option} " in text for option in options)
+
+
+def test_help_needs_no_dataset():
+    done = program("train", "--help")
+    assert done.returncode == 0
+    assert "python -m hblm.train dataset=wos direction=bottom_up" in done.stdout
