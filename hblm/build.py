@@ -17,10 +17,11 @@ from hblm.config import TrainConfig
 from hblm.corpus.batches import TokenisedSplit, collate
 from hblm.errors import ConfigError
 from hblm.fit import Schedule, Scoring
-from hblm.loss import LOSSES, prior_logits
+from hblm.loss import LOSSES
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
+from hblm.nn.heads import prior_logits
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Taxonomy
 

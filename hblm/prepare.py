@@ -127,13 +127,13 @@ def run(config: PrepareConfig) -> None:
 
 def _print_counts(prepared: Prepared, counts: Mapping[str, Any]) -> None:
     table = Table(title=f"{prepared.folder}: {len(prepared.taxonomy)} nodes", title_justify="left")
-    table.add_column("split")
-    table.add_column("documents", justify="right")
-    for level, nodes in enumerate(prepared.taxonomy.levels):
-        table.add_column(f"level {level}: labels (of {len(nodes)} nodes used)", justify="right")
+    for column in ("split", "level", "nodes", "nodes with documents", "labels"):
+        table.add_column(column, justify="left" if column == "split" else "right")
     for split, found in counts.items():
-        levels = [f"{level['labels']:,} ({level['nodes']})" for level in found["levels"]]
-        table.add_row(split, f"{found['documents']:,}", *levels)
+        for level, (nodes, row) in enumerate(zip(prepared.taxonomy.levels, found["levels"], strict=True)):
+            cells = (level, len(nodes), row["nodes"], row["labels"])
+            table.add_row("" if level else split, *(f"{cell:,}" for cell in cells))
+        table.add_row("", "documents", "", "", f"{found['documents']:,}", end_section=True)
     Console().print(table)
     for warning in (prepared.manifest or {}).get("warnings", []):
         print(f"note: {warning}")

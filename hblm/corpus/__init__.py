@@ -1,0 +1,1 @@
+"""Prepared datasets: written whole or not at all, verified when read, turned into batches."""

@@ -1,0 +1,388 @@
+"""Documents as token ids: tokenised once, kept in a cache, put together into batches of similar length.
+
+The cache is `cache_dir/tokens/<key>/`: flat arrays per split, mapped into memory, beside a `meta.json` that
+says what they were made from and how large each file is. Shuffles and subsamples are sorted draws of PCG64,
+whose stream numpy promises to keep, so that they are the same in years to come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text, write_json
+from hblm.corpus.prepared import Prepared
+from hblm.document import SPLITS, Document
+from hblm.errors import ConfigError
+
+FORMAT = 1
+META = "meta.json"
+_ARRAYS = ("tokens", "offsets", "labels", "label_offsets")
+_AT_ONCE, _CHARACTERS_AT_ONCE = 1_000, 2_000_000
+_SUBSAMPLE_SEED = 20_240_229  # of its own: every run sees the same documents, whatever its seed
+_STEPS_SORTED_TOGETHER = 32
+
+Array = npt.NDArray[Any]
+StartTask = Callable[[str, "int | None"], Callable[[int], None]]
+
+
+class TokenisedSplit:
+    """The documents of a split as token ids and label positions, in the order of the file or a part of it.
+
+    It is pickled as the place of its files, so that it may go to the worker processes of a loader.
+
+    Attributes:
+        folder, name: where the files lie, and the split's name.
+        order: positions in the file of the documents in view; None for all.
+        lengths: tokens of each document in view, special tokens included.
+    """
+
+    def __init__(self, folder: Path, name: str, order: npt.NDArray[np.int64] | None = None) -> None:
+        self.folder, self.name, self.order = folder, name, order
+        dtypes = json.loads((folder / META).read_text(encoding="utf-8"))["dtypes"]
+        arrays = {part: _mapped(folder / f"{name}.{part}", dtypes[part]) for part in _ARRAYS}
+        self._tokens, self._labels = arrays["tokens"], arrays["labels"]
+        self._offsets, self._label_offsets = np.array(arrays["offsets"]), np.array(arrays["label_offsets"])
+        self.lengths: npt.NDArray[np.int64] = self._in_view(np.diff(self._offsets))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __reduce__(self) -> tuple[type[TokenisedSplit], tuple[Path, str, npt.NDArray[np.int64] | None]]:
+        return TokenisedSplit, (self.folder, self.name, self.order)
+
+    def label_counts(self, n_nodes: int) -> npt.NDArray[np.int64]:
+        """Return how many of the documents in view bear each node."""
+        if self.order is None:
+            return np.bincount(self._labels, minlength=n_nodes)
+        _, labels = self.labels(np.arange(len(self)))
+        return np.bincount(labels, minlength=n_nodes)
+
+    def tokens(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the row (0, 1, ... in `indices`) and the id of every token of some documents in view."""
+        return _gather(self._tokens, self._offsets, self._in_file(indices))
+
+    def labels(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the row and the node of every label of some documents in view."""
+        return _gather(self._labels, self._label_offsets, self._in_file(indices))
+
+    def document_ids(self) -> list[str]:
+        """Return the ids of the documents in view; read anew at each call."""
+        with (self.folder / f"{self.name}.ids").open(encoding="utf-8") as lines:
+            ids = [json.loads(line) for line in lines]
+        return ids if self.order is None else [ids[position] for position in self.order]
+
+    def is_consistent(self) -> bool:
+        """Return whether the offsets end where the arrays do."""
+        return all(
+            len(offsets) > 1
+            and offsets[0] == 0
+            and offsets[-1] == len(values)
+            and (np.diff(offsets) >= 0).all()
+            for offsets, values in ((self._offsets, self._tokens), (self._label_offsets, self._labels))
+        ) and len(self._offsets) == len(self._label_offsets)
+
+    def _in_file(self, indices: Array) -> Array:
+        return indices if self.order is None else self.order[indices]
+
+    def _in_view(self, values: Array) -> Array:
+        return values if self.order is None else values[self.order]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some documents as the model takes them; the mask is 1 on tokens, 0 on padding."""
+
+    input_ids: Int64[Tensor, "batch tokens"]
+    attention_mask: Int64[Tensor, "batch tokens"]
+    targets: Float32[Tensor, "batch nodes"]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            self.input_ids.to(device, non_blocking=True),
+            self.attention_mask.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+        )
+
+
+def tokenise(
+    prepared: Prepared,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    cache_dir: Path,
+    progress: StartTask = lambda description, total: lambda steps: None,
+) -> dict[str, TokenisedSplit]:
+    """Return the tokenised splits, from the cache if it has them.
+
+    All documents of all splits are read (and so verified) before the first is trained on. Of several
+    processes that start at once, one tokenises and the others wait for it.
+
+    Args:
+        prepared: the dataset.
+        tokenizer: a fast one; what an earlier call left in it (truncation, padding) plays no part.
+        max_length: tokens that a document is cut to, special tokens included.
+        cache_dir: the folder of all caches.
+        progress: starts a task (description, total or None), returns how to advance it.
+
+    Raises:
+        ConfigError: `max_length` leaves no room for a token of the text.
+        DataError: the first fault in the documents.
+    """
+    _require_room(tokenizer, max_length)
+    made_from = {
+        "format": FORMAT,
+        "dataset": prepared.fingerprint,
+        "tokenizer": tokenizer_hash(tokenizer),
+        "max_length": max_length,
+    }
+    folder = cache_dir / "tokens" / sha256_text(canonical_json(made_from))
+    found = _open(folder, made_from)
+    if found is not None:
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(f"{folder.name}.lock"), progress):
+        found = _open(folder, made_from)  # another process may have been faster
+        if found is None:
+            remove_stale(folder.parent)
+            with new_folder(folder) as temporary:
+                _write(temporary, prepared, _cutting(tokenizer, max_length), made_from, progress)
+            found = _open(folder, made_from)
+    if found is None:
+        raise OSError(
+            f"{folder}: written, but not there as written; does something else clean up this folder?"
+        )
+    return found
+
+
+def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
+    """Return the sha256 of what a fast tokenizer does, wherever it lay and whatever it was last asked."""
+    backend = _bare(tokenizer)
+    return sha256_text(f"{backend.to_str()}\n{tokenizer.truncation_side}\n{backend.encode_special_tokens}")
+
+
+def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
+    """Return a fixed part of a split: whatever the run's seed, and contained in every larger part.
+
+    Raises:
+        ConfigError: `fraction` is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"dataset_fraction={fraction}: write a number above 0 and up to 1")
+    size = max(1, round(fraction * len(split)))
+    if size >= len(split):
+        return split
+    chosen = np.sort(_shuffled(len(split), _SUBSAMPLE_SEED)[:size])
+    return TokenisedSplit(split.folder, split.name, split._in_file(chosen))
+
+
+def training_steps(lengths: Array, *, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+    """Return the documents of each optimizer step of an epoch: each document once, similar lengths together.
+
+    The shuffled documents are sorted by length within chunks of several steps, and the steps are shuffled; a
+    chunk is at most an eighth of the epoch, so that a small dataset meets itself in new company every time.
+    The last step has what is left over, drawn before any sorting; within a step the longest comes first.
+    """
+    order = _shuffled(len(lengths), seed, epoch)
+    n_full = len(order) // batch_size
+    full, rest = np.split(order, [n_full * batch_size])
+    chunk = batch_size * max(1, min(_STEPS_SORTED_TOGETHER, n_full // 8))
+    pieces = [_longest_first(lengths, full[start : start + chunk]) for start in range(0, len(full), chunk)]
+    steps = np.concatenate([*pieces, full[:0]]).reshape(n_full, batch_size)
+    shuffled = [steps[position] for position in _shuffled(n_full, seed, epoch, 1)]
+    return [*shuffled, _longest_first(lengths, rest)] if len(rest) else shuffled
+
+
+def evaluation_batches(lengths: Array, *, batch_size: int) -> list[npt.NDArray[np.int64]]:
+    """Return all documents, the longest first, so that too large a batch shows at once."""
+    order = _longest_first(lengths, np.arange(len(lengths)))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def collate(
+    split: TokenisedSplit,
+    indices: Array,
+    *,
+    n_nodes: int,
+    pad_id: int,
+    padding_side: str = "right",
+    multiple_of: int = 1,
+) -> Batch:
+    """Pad some documents to the longest of them, and set a 1 for each of their labels.
+
+    Args:
+        split, indices: which documents, as positions in the split.
+        n_nodes: N, all nodes of the taxonomy.
+        pad_id: the token to pad with.
+        padding_side: "right" or "left", the tokenizer's.
+        multiple_of: round the width up to it; 8 suits tensor cores, 1 a CPU.
+    """
+    lengths = split.lengths[indices]
+    longest = int(lengths.max(initial=1))
+    width = longest + -longest % multiple_of
+    columns = np.arange(width)
+    starts = 0 if padding_side == "right" else (width - lengths)[:, None]
+    mask = (columns >= starts) & (columns < starts + lengths[:, None])
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = split.tokens(indices)[1]  # both run row by row
+    targets = np.zeros((len(indices), n_nodes), dtype=np.float32)
+    targets[split.labels(indices)] = 1.0
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(targets))
+
+
+def _write(
+    folder: Path, prepared: Prepared, backend: Any, made_from: dict[str, Any], progress: StartTask
+) -> None:
+    """Tokenise all splits into `folder`, a thousand documents at a time."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said aloud, or a later fork warns about it
+    index = prepared.taxonomy.index
+    highest = max(backend.get_vocab(with_added_tokens=True).values())
+    dtypes = {
+        "tokens": np.min_scalar_type(highest),
+        "labels": np.min_scalar_type(len(index)),
+        "offsets": np.dtype(np.int64),
+        "label_offsets": np.dtype(np.int64),
+    }
+    for split in SPLITS:
+        advance = progress(f"tokenising {split}", _expected(prepared, split))
+        with contextlib.ExitStack() as stack:
+            files = {
+                part: stack.enter_context((folder / f"{split}.{part}").open("wb"))
+                for part in (*_ARRAYS, "ids")
+            }
+
+            def append(part: str, values: Iterable[int], files: dict[str, Any] = files) -> None:
+                np.fromiter(values, dtype=dtypes[part]).tofile(files[part])
+
+            ends = {"offsets": 0, "label_offsets": 0}
+            for part in ends:
+                append(part, [0])
+            for documents in _portions(prepared.documents(split)):
+                encodings = backend.encode_batch_fast([document.text for document in documents])
+                rows = [encoding.ids for encoding in encodings]
+                nodes = [sorted(index[label] for label in document.labels) for document in documents]
+                for part, offsets, lists in (("tokens", "offsets", rows), ("labels", "label_offsets", nodes)):
+                    append(part, itertools.chain.from_iterable(lists))
+                    passed = list(itertools.accumulate(map(len, lists), initial=ends[offsets]))
+                    append(offsets, passed[1:])
+                    ends[offsets] = passed[-1]
+                files["ids"].writelines(f"{json.dumps(document.id)}\n".encode() for document in documents)
+                advance(len(documents))
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    names = {part: dtype.name for part, dtype in dtypes.items()}
+    write_json(folder / META, {"made_from": made_from, "dtypes": names, "sizes": sizes})
+
+
+def _open(folder: Path, made_from: dict[str, Any]) -> dict[str, TokenisedSplit] | None:
+    """Return the splits of a cache folder; None where it is not there, not whole, or of something else."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if meta["made_from"] != made_from:
+            return None
+        if any((folder / name).stat().st_size != size for name, size in meta["sizes"].items()):
+            return None
+        splits = {name: TokenisedSplit(folder, name) for name in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return splits if all(split.is_consistent() for split in splits.values()) else None
+
+
+def _mapped(path: Path, dtype: str) -> Array:
+    """Map a flat array; an empty file cannot be mapped."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def _gather(values: Array, offsets: Array, documents: Array) -> tuple[npt.NDArray[np.int64], Array]:
+    """Return, of ragged rows laid end to end, the chosen ones: the row and the value of each entry."""
+    starts, lengths = offsets[documents], offsets[documents + 1] - offsets[documents]
+    rows = np.repeat(np.arange(len(documents)), lengths)
+    before = np.cumsum(lengths) - lengths  # entries of the rows above
+    return rows, values[np.arange(len(rows)) + (starts - before)[rows]]
+
+
+def _portions(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Yield the documents a thousand at a time, fewer of long ones, so that memory stays bounded."""
+    portion: list[Document] = []
+    characters = 0
+    for document in documents:
+        portion.append(document)
+        characters += len(document.text)
+        if len(portion) == _AT_ONCE or characters > _CHARACTERS_AT_ONCE:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion
+
+
+@contextlib.contextmanager
+def _locked(path: Path, progress: StartTask) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        progress("waiting for another process that tokenises", None)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _require_room(tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> None:
+    special = tokenizer.backend_tokenizer.num_special_tokens_to_add(False)
+    if max_length <= special:
+        raise ConfigError(
+            f"encoder.max_length={max_length} leaves no room for text: the tokenizer adds {special} special "
+            f"tokens; write at least {special + 1}"
+        )
+
+
+def _bare(tokenizer: transformers.PreTrainedTokenizerBase) -> Any:
+    """Return a copy of the Rust tokenizer without truncation and padding."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens
+    return backend
+
+
+def _cutting(tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Any:
+    backend = _bare(tokenizer)
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    return backend
+
+
+def _expected(prepared: Prepared, split: str) -> int | None:
+    """Return how many documents the manifest promises, for a bar only."""
+    try:
+        promised = prepared.manifest["counts"][split]["documents"] if prepared.manifest else None
+    except (KeyError, TypeError):
+        return None
+    return promised if isinstance(promised, int) else None
+
+
+def _shuffled(count: int, *seed: int) -> npt.NDArray[np.int64]:
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+
+
+def _longest_first(lengths: Array, documents: Array) -> npt.NDArray[np.int64]:
+    return documents[np.argsort(-lengths[documents], kind="stable")]

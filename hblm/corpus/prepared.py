@@ -1,0 +1,236 @@
+"""A prepared dataset: a folder opened by its hashes, its documents verified as they stream by.
+
+A text of nothing but white space is allowed (a document without tokens pools to zeros) and counted.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hblm.artifacts import canonical_json, sha256_file, sha256_text
+from hblm.corpus.write import FILES, MANIFEST, SplitCounts
+from hblm.document import SPLITS, Document, parse_document
+from hblm.errors import DataError, nearest
+from hblm.taxonomy import Taxonomy, read_taxonomy
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened prepared dataset.
+
+    Attributes:
+        folder: as the user gave it.
+        name: what results are filed under.
+        taxonomy: the label forest.
+        files: name -> sha256 of the four files.
+        manifest: what preparing noted; None in a folder made by hand.
+    """
+
+    folder: Path
+    name: str
+    taxonomy: Taxonomy
+    files: Mapping[str, str]
+    manifest: Mapping[str, Any] | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the sha256 of the four hashes: what run ids and caches are keyed by."""
+        return sha256_text(canonical_json(dict(self.files)))
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """Stream the documents of `split`, verified one by one; only ids stay in memory.
+
+        Raises:
+            DataError: `split` is none of train, val, test (at once); while streaming, the first fault
+                with file, line, document and label.
+        """
+        if split not in SPLITS:
+            known = ", ".join(SPLITS)
+            raise DataError(f"{self.folder}: split {split!r} is not one of {known}{nearest(split, SPLITS)}")
+        return self._verified(self.folder / f"{split}.jsonl", labels_needed=split == "train")
+
+    def _verified(self, path: Path, *, labels_needed: bool) -> Iterator[Document]:
+        # A root stands above itself, an unknown label maps to None: so one test, all of it in C, covers
+        # unknown and unclosed labels (if every parent is there, every ancestor is).
+        above = {node.id: node.parent or node.id for node in self.taxonomy.nodes}
+        seen: set[str] = set()
+        file = str(path)
+        for number, line in enumerate(_lines(path), 1):
+            document = _parse(line, f"{file}:{number}")
+            labels = set(document.labels)
+            seen.add(document.id)
+            if (
+                len(seen) != number
+                or len(labels) != len(document.labels)
+                or not labels.issuperset(map(above.get, labels))
+                or (labels_needed and not labels)
+            ):
+                raise DataError(_fault(document, path, number, self.taxonomy))
+            yield document
+        if not seen:
+            raise DataError(f"{path}: the split is empty; it needs at least one document")
+
+
+def open_prepared(folder: Path, name: str | None = None) -> Prepared:
+    """Open a prepared dataset: hash its files, read its taxonomy, parse no document.
+
+    Args:
+        folder: where the four files lie.
+        name: what to call it; the folder's own name if not given.
+
+    Raises:
+        DataError: a missing or unreadable file, hashes that contradict the manifest, a bad taxonomy.
+    """
+    name = name or Path(os.path.abspath(folder)).name  # not resolved: a link has a name of its own
+    _require_files(folder, name)
+    files = {}
+    for file in FILES:
+        try:
+            files[file] = sha256_file(folder / file)
+        except OSError as error:
+            raise DataError(f"{folder / file}: cannot be read: {error.strerror}") from None
+    manifest = _read_manifest(folder / MANIFEST)
+    if manifest is not None:
+        _compare_hashes(folder, name, files, manifest["files"])
+    return Prepared(folder, name, read_taxonomy(folder / FILES[0]), files, manifest)
+
+
+def verify(prepared: Prepared) -> dict[str, Any]:
+    """Read every document; return per split and level the counts that a manifest holds.
+
+    Raises:
+        DataError: the first fault.
+    """
+    found = {}
+    for split in SPLITS:
+        counts = SplitCounts(prepared.taxonomy)
+        for document in prepared.documents(split):
+            counts.add(document)
+        found[split] = counts.as_json()
+    return found
+
+
+def _require_files(folder: Path, name: str) -> None:
+    way_out = (
+        f"prepare it with `python -m hblm.prepare dataset={name}`, or give the folder that holds "
+        f"{', '.join(FILES)} as dataset.path=DIR"
+    )
+    try:
+        found = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder; {way_out}") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder}: a file where a prepared dataset's folder should be; {way_out}") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    missing = [file for file in FILES if file not in found]
+    if missing:
+        there = f"it holds {', '.join(found[:10])}" if found else "it is empty"
+        raise DataError(f"{folder}: no {' and no '.join(missing)} ({there}); {way_out}")
+    for file in (*FILES, MANIFEST):
+        if file in found and not os.path.isfile(folder / file):
+            raise DataError(f"{folder / file}: not a file (a folder, a link to nothing?); {way_out}")
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any] | None:
+    """Return the manifest with its four hashes, or None where there is none."""
+    mend = "prepare the dataset again, or delete this file if the folder was made by hand"
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or far too deep
+        raise DataError(f"{path}: not valid JSON: {error}; {mend}") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path}: expected an object, found {manifest!r:.60}; {mend}")
+    hashes = manifest.get("files")
+    if not isinstance(hashes, dict):
+        raise DataError(f'{path}: has no "files" object with the sha256 of the four files; {mend}')
+    for file in FILES:
+        if not isinstance(hashes.get(file), str):
+            raise DataError(f'{path}: "files" has no sha256 of {file}; {mend}')
+    return manifest
+
+
+def _compare_hashes(folder: Path, name: str, files: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    for file, digest in files.items():
+        if digest != expected[file].lower():
+            raise DataError(
+                f"{folder / file}: not the file that was prepared: its sha256 is {digest[:12]}..., "
+                f"{MANIFEST} says {expected[file][:12]}...; prepare again with "
+                f"`python -m hblm.prepare dataset={name}`, or delete {folder / MANIFEST} "
+                f"if the files were edited on purpose"
+            )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines without their ends; bytes split at \\n only, so U+2028 in a text is harmless."""
+    blank = 0
+    try:
+        with path.open("rb") as stream:
+            for number, raw in enumerate(stream, 1):
+                if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                    raw = raw[len(codecs.BOM_UTF8) :]
+                if blank:
+                    raise DataError(f"{path}:{blank}: a blank line; only the last line may be blank")
+                if raw.isspace() or not raw:
+                    blank = number
+                    continue
+                try:
+                    line = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line; "
+                        f"save the file as UTF-8"
+                    ) from None
+                yield line
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse(line: str, place: str) -> Document:
+    """Parse a line; where it cannot be, add what the file as a whole suffers from."""
+    try:
+        return parse_document(line, place)
+    except DataError as error:
+        if "\0" in line:
+            raise DataError(f"{error}; the line holds NUL bytes: the file is damaged") from None
+        if "\r" in line.rstrip("\r\n"):
+            raise DataError(f"{error}; lines must end in \\n or \\r\\n, this file has bare \\r") from None
+        if not line.endswith("\n"):
+            raise DataError(
+                f"{error}; the file ends inside this line: was it written or copied in part?"
+            ) from None
+        raise
+
+
+def _fault(document: Document, path: Path, number: int, taxonomy: Taxonomy) -> str:
+    """Say what is wrong with a document that is known to be wrong."""
+    where = f"{path}:{number}, document {document.id!r:.100}"
+    labels = set(document.labels)
+    for label, times in Counter(document.labels).items():
+        if label not in taxonomy.index:
+            return f"{where}: label {label!r:.100} is not a node of the taxonomy{taxonomy.suggest(label)}"
+        if times > 1:
+            return f"{where}: label {label!r:.100} is there {times} times; name each label once"
+        for ancestor in taxonomy.ancestors(label):
+            if ancestor not in labels:
+                return (
+                    f"{where}: label {label!r:.100} without its ancestor {ancestor!r:.100}; a document has "
+                    f"the ancestors of all its labels (preparing with hblm.prepare adds them)"
+                )
+    if not labels:
+        return f"{where}: no labels; a training document needs at least one (val and test may have none)"
+    for earlier, line in enumerate(_lines(path), 1):  # a second pass, so that lines need no memory
+        if parse_document(line, f"{path}:{earlier}").id == document.id:
+            break
+    return f"{where}: the same id as on line {earlier}; ids are unique within a split"

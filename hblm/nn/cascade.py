@@ -1,0 +1,133 @@
+"""One branch: the levels visited one after another, each conditioned on the one before.
+
+The only file that knows a direction. What leaves it is in taxonomy order (nodes) and level order (levels).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hblm.nn.film import PROPAGATIONS, Film, GatherSpace, ScatterMaxSpace, SourceSpace, Space
+from hblm.nn.heads import HEADS, Head, set_prior
+from hblm.taxonomy import Taxonomy
+
+DIRECTIONS: dict[str, Callable[[int], range]] = {
+    "top_down": lambda n_levels: range(n_levels),
+    "bottom_up": lambda n_levels: range(n_levels - 1, -1, -1),
+}
+
+
+def parent_space(taxonomy: Taxonomy, source: int, target: int) -> Space:
+    """Leave a signal on the source level's nodes."""
+    return SourceSpace(len(taxonomy.levels[source]))
+
+
+def child_space(taxonomy: Taxonomy, source: int, target: int) -> Space:
+    """Carry a signal to the target level's nodes: from the parent, or as the maximum over the children."""
+    if source < target:
+        return GatherSpace(taxonomy.level_parents(target))
+    return ScatterMaxSpace(taxonomy.level_parents(source), len(taxonomy.levels[target]))
+
+
+SPACES: dict[str, Callable[[Taxonomy, int, int], Space]] = {
+    "parent_space": parent_space,
+    "child_space": child_space,
+}
+
+
+@dataclass(frozen=True)
+class CascadeOutput:
+    """What a branch makes of a batch.
+
+    Attributes:
+        logits: of all nodes in taxonomy order, whatever the direction.
+        embeddings: what each level's head read, in level order.
+        modulation: mean |a γ| over batch and dim of each level, detached; 0 where nothing conditions it.
+    """
+
+    logits: Float[Tensor, "batch nodes"]
+    embeddings: tuple[Float[Tensor, "batch dim"], ...]
+    modulation: Float[Tensor, " levels"]
+
+
+class Cascade(nn.Module):
+    """A head per level, and a FiLM layer before every head but the first visited one's.
+
+    Attributes:
+        heads: by level.
+        films: by level as a string; empty with `propagation_method="none"`, where the heads are independent.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        *,
+        direction: str,
+        width: int,
+        head: str,
+        head_dropout: float,
+        propagation_method: str,
+        propagation_space: str,
+        film_scale: float,
+        detach_parent_signal: bool,
+        threshold: float,
+    ) -> None:
+        super().__init__()
+        self.order = DIRECTIONS[direction](len(taxonomy.levels))
+        # Heads in level order, before any FiLM: one seed gives all directions and methods the same heads.
+        self.heads = nn.ModuleList(
+            HEADS[head](width, width, len(level), head_dropout) for level in taxonomy.levels
+        )
+        self.films = nn.ModuleDict()
+        propagation = PROPAGATIONS[propagation_method]
+        if propagation is not None:
+            for source, target in itertools.pairwise(self.order):
+                self.films[str(target)] = Film(
+                    width=width,
+                    propagation=propagation(threshold),
+                    space=SPACES[propagation_space](taxonomy, source, target),
+                    scale=film_scale,
+                    detach_parent_signal=detach_parent_signal,
+                )
+        self.initialise_output(None)
+
+    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
+        """Let every head start at its nodes' prior logits (None: where it stands); centre every FiLM there.
+
+        For once, before training: each call with priors shrinks the last weights to a tenth again.
+        """
+        heads = cast("list[Head]", [*self.heads])
+        if prior_logits is not None:
+            sizes = [head.output.out_features for head in heads]
+            for head, prior in zip(heads, torch.split(prior_logits, sizes), strict=True):
+                set_prior(head, prior)
+        for source, target in itertools.pairwise(self.order):
+            if str(target) in self.films:
+                cast("Film", self.films[str(target)]).centre(heads[source].output.bias)
+
+    def forward(self, embedding: Float[Tensor, "batch dim"]) -> CascadeOutput:
+        """Visit the levels; every FiLM starts from the same embedding, not from the one before."""
+        logits: dict[int, Tensor] = {}
+        embeddings: dict[int, Tensor] = {}
+        modulation: dict[int, Tensor] = {}
+        for step, level in enumerate(self.order):
+            if str(level) in self.films:
+                film, source = self.films[str(level)], self.order[step - 1]
+                embeddings[level], modulation[level] = film(embedding, logits[source])
+            else:
+                embeddings[level] = embedding
+                modulation[level] = embedding.new_zeros((), dtype=torch.float32)
+            logits[level] = self.heads[level](embeddings[level])
+        levels = range(len(self.order))
+        return CascadeOutput(
+            logits=torch.cat([logits[level] for level in levels], dim=1),
+            embeddings=tuple(embeddings[level] for level in levels),
+            modulation=torch.stack([modulation[level] for level in levels]),
+        )

@@ -1,0 +1,374 @@
+"""Encoders and tokenizers of `transformers`: loaded, checked, and kept beside a checkpoint.
+
+Everything is float32 in the way `transformers` built it, but for three things: the pooler goes (nothing reads
+it, so its parameters would never get a gradient), dropout is drawn by `hblm.nn.dropout`, and `tiny` is ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+from collections.abc import Iterator
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.errors as hub
+import torch
+import transformers
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+from safetensors import SafetensorError
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, processors
+from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.utils import logging
+
+from hblm.errors import ConfigError
+from hblm.nn.dropout import attend, replace_dropout
+from hblm.pretrained import Pretrained, way_out
+
+Tokenizer = transformers.PreTrainedTokenizerBase
+
+_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+_ATTENTION = "hblm_lane_dropout"
+_TABLES = ("position_embeddings", "pos_embeddings", "embed_positions", "wpe")
+
+
+def load_encoder(
+    source: Pretrained, *, dropout: float | None, gradient_checkpointing: bool, max_length: int | None = None
+) -> nn.Module:
+    """Load an encoder in float32, without pooler, in eval mode.
+
+    `forward(input_ids=, attention_mask=)` returns an object with `last_hidden_state`. The weights of tiny
+    come from torch's global generator.
+
+    Args:
+        source: where its files lie.
+        dropout: set all its dropout probabilities; None leaves the checkpoint's own.
+        gradient_checkpointing: keep less of the forward pass, compute it again for the gradient.
+        max_length: the tokens that documents are cut to, to be refused if they are too many.
+
+    Raises:
+        ConfigError: not to be had, not an encoder, weights that do not fit, or an option it does not know.
+    """
+    if source.is_tiny:
+        config = _tiny_config()
+        _set_dropout(config, dropout, source)
+        encoder = _from_config(config)
+    else:
+        encoder = _load_weights(source, dropout)
+    encoder_width(encoder)
+    _finish(encoder)
+    if max_length is not None:
+        check_max_length(encoder, max_length)
+    if gradient_checkpointing:
+        if not encoder.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"encoder.gradient_checkpointing=true: {type(encoder).__name__} ({source.model_name}) does "
+                "not support it; set it to false"
+            )
+        newer = getattr(encoder, "activation_checkpointing_enable", None)  # the newer name of the same
+        (newer or encoder.gradient_checkpointing_enable)({"use_reentrant": False})
+    model: nn.Module = encoder.eval()
+    return model
+
+
+def load_tokenizer(source: Pretrained) -> Tokenizer:
+    """Load the encoder's fast tokenizer, with a padding token (the end of text where it has none).
+
+    Raises:
+        ConfigError: not to be had, or not a fast one.
+    """
+    if source.is_tiny:
+        return _tiny_tokenizer()
+    with _quiet(), _explained(source, "tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            _place(source), revision=source.revision, trust_remote_code=False
+        )
+    return _ready(tokenizer, source.model_name)
+
+
+def save_encoder(folder: Path, encoder: nn.Module, tokenizer: Tokenizer) -> None:
+    """Write config.json and the tokenizer's files, not the weights, so that a checkpoint loads offline."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # whatever the last call asked for is no part of the tokenizer
+    backend.no_padding()
+    with _quiet():
+        encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        tokenizer.save_pretrained(folder)
+
+
+def encoder_from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
+    """Rebuild what `save_encoder` wrote: the architecture with random weights, and the tokenizer.
+
+    Raises:
+        ConfigError: missing or damaged files.
+    """
+    source = Pretrained(str(folder), None, folder)
+    with _quiet(), _explained(source, "configuration and tokenizer"):
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        encoder = _from_config(config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    _finish(encoder)
+    encoder.eval()
+    return encoder, _ready(tokenizer, str(folder))
+
+
+def encoder_width(encoder: nn.Module) -> int:
+    """Return D, the width of the hidden states."""
+    width = getattr(encoder.config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise ConfigError(
+            f"encoder.model_name: {type(encoder).__name__} has no hidden_size, so it is not a text encoder; "
+            "give a model such as FacebookAI/roberta-large"
+        )
+    return width
+
+
+def max_positions(encoder: nn.Module) -> int | None:
+    """Return how many tokens the encoder can hold; None where nothing limits them.
+
+    A table of positions is a hard limit; RoBERTa's counts from its padding index on, so 514 rows hold 512
+    tokens. Rotary positions are good for as many as were trained; relative distances are unlimited.
+    """
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES:
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped - int(getattr(module, "offset", 0))
+    trained = getattr(encoder.config, "max_position_embeddings", None)
+    if not isinstance(trained, int) or trained <= 0 or getattr(encoder.config, "relative_attention", False):
+        return None
+    return trained
+
+
+def check_max_length(encoder: nn.Module, max_length: int) -> None:
+    """Refuse more tokens than the encoder can hold.
+
+    Raises:
+        ConfigError: both numbers named.
+    """
+    limit = max_positions(encoder)
+    if limit is not None and max_length > limit:
+        raise ConfigError(
+            f"encoder.max_length={max_length} is more than {type(encoder).__name__} can hold: {limit} "
+            f"tokens; write encoder.max_length={limit}"
+        )
+
+
+def _from_config(config: Any) -> Any:
+    maker: Any = transformers.AutoModel
+    return maker.from_config(config, dtype=torch.float32)
+
+
+def _load_weights(source: Pretrained, dropout: float | None) -> Any:
+    """Load configuration, then weights: what the configuration forbids is not downloaded."""
+    where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
+    with _quiet(), _explained(source, "encoder"):
+        config = transformers.AutoConfig.from_pretrained(_place(source), **where)
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"encoder.model_name={source.model_name} is an encoder-decoder ({config.model_type}), which "
+            "needs a decoder's input; give an encoder such as FacebookAI/roberta-large"
+        )
+    _set_dropout(config, dropout, source)
+    with _quiet(), _explained(source, "encoder"):
+        encoder, report = transformers.AutoModel.from_pretrained(
+            _place(source), config=config, dtype=torch.float32, output_loading_info=True, **where
+        )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ConfigError(
+            f"encoder.model_name={source.model_name}: its weights lack {len(missing)} that the model needs, "
+            f"such as {', '.join(missing[:3])}, which would start at random; are config.json and weights of "
+            "the same model?"
+        )
+    return encoder
+
+
+def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None:
+    """Set every dropout probability that the configuration has, whatever each model calls them."""
+    if dropout is None:
+        return
+    names = [
+        name
+        for name, value in config.to_dict().items()
+        if ("dropout" in name or name.endswith("_pdrop"))
+        and isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+    ]
+    if not names and dropout > 0:
+        raise ConfigError(
+            f"encoder.dropout={dropout}: {source.model_name} ({config.model_type}) has no dropout to set; "
+            "write encoder.dropout=null"
+        )
+    for name in names:
+        setattr(config, name, dropout)
+
+
+def _finish(encoder: Any) -> None:
+    """Take the pooler away, put cheap dropout in."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # what `add_pooling_layer=False` does, in the models that know it
+    replace_dropout(encoder)
+    if encoder.config._attn_implementation == "sdpa":
+        encoder.set_attn_implementation(_ATTENTION)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Be sdpa, except where a CPU trains with dropout on plain attention."""
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    plain = (
+        query.device.type == "cpu"
+        and dropout > 0
+        and query.shape == key.shape == value.shape
+        and (attention_mask.dtype == torch.bool if attention_mask is not None else not causal)
+        and not any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
+    )
+    if not plain:
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
+        )
+        return output
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attended = attend(query, key, value, attention_mask, p=dropout, scale=scale)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+transformers.AttentionInterface.register(_ATTENTION, _attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+def _ready(tokenizer: Any, name: str) -> Tokenizer:
+    """Refuse a slow or empty tokenizer, and give it something to pad with."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            f"encoder.model_name={name}: {type(tokenizer).__name__} is not a fast tokenizer "
+            "(tokenizer.json); give an encoder that has one"
+        )
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):  # transformers invents such a one
+        raise ConfigError(
+            f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also holds "
+            "the tokenizer's files, such as tokenizer.json"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ConfigError(
+                f"encoder.model_name={name}: its tokenizer has neither a padding nor an end token; set "
+                "pad_token in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token  # masked, and no new row in the embedding
+    checked: Tokenizer = tokenizer
+    return checked
+
+
+def _place(source: Pretrained) -> str:
+    return source.model_name if source.folder is None else str(source.folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence loading reports and bars for a while; a download keeps its bar."""
+    bars: Any = logging  # untyped
+    levels = (logging.get_verbosity(), hub_logging.get_verbosity())
+    shown, hub_shown = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity(ERROR)
+    hub_logging.set_verbosity(ERROR)
+    bars.disable_progress_bar()
+    if hub_shown:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(levels[0])
+        hub_logging.set_verbosity(levels[1])
+        if shown:
+            bars.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _explained(source: Pretrained, what: str) -> Iterator[None]:
+    """Turn what `transformers` raises while it loads into one line that says what to do."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise ConfigError(_explain(source, what, error)) from error
+
+
+def _explain(source: Pretrained, what: str, error: BaseException) -> str:
+    given = f"encoder.model_name={source.model_name}"
+    if source.revision is not None:
+        given += f" encoder.revision={source.revision}"
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    help_ = way_out(source.model_name)
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if source.folder is not None:
+        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}"
+    if "trust_remote_code" in str(error):
+        return f"{given}: it comes with code of its own, which is never run here; give a model without"
+    if has(hub.GatedRepoError):
+        return f"{given}: its owner grants access on request; ask on its page, then run `hf auth login`"
+    if has(hub.RevisionNotFoundError):
+        return f"{given}: the hub has the model, but no such revision; give one of its tags or commits"
+    if has(hub.RepositoryNotFoundError, hub.HFValidationError):
+        return f"{given}: neither a local folder nor a model on the hub (or a private one); {help_}"
+    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
+        return f"{given}: the hub cannot be reached, and the model is not in its local cache; {help_}"
+    return f"{given}: its {what} cannot be loaded: {said}; {help_}"
+
+
+def _tiny_config() -> transformers.BertConfig:
+    return transformers.BertConfig(
+        vocab_size=len(_tiny_tokenizer()),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=512,
+        type_vocab_size=1,
+    )
+
+
+def _tiny_tokenizer() -> Tokenizer:
+    """Build a tokenizer whose tokens are bytes, so that nothing is unknown and nothing is downloaded."""
+    symbols = ["[PAD]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {symbol: position for position, symbol in enumerate(symbols)}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    maker: Any = transformers.PreTrainedTokenizerFast
+    tokenizer: Tokenizer = maker(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=512,
+    )
+    return tokenizer
