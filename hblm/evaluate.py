@@ -131,6 +131,7 @@ def without_stored(argv: list[str]) -> list[str]:
     own = {leaf.name for leaf in leaves(EvaluateConfig)}
     known = {leaf.name: leaf for leaf in leaves(TrainConfig)}
     by_group = {leaf.rules["option_of"]: leaf for leaf in known.values() if leaf.rules["option_of"]}
+    groups = cli.Catalogue().groups
     kept, faults = [], []
     for text in argv:
         try:
@@ -140,13 +141,17 @@ def without_stored(argv: list[str]) -> list[str]:
             continue
         name = override.key_or_group
         leaf = by_group.get(name) or known.get(name)
-        if name in own or leaf is None or override.is_sweep_override():
+        if name in own or override.is_sweep_override() or (leaf is None and name not in groups):
             kept.append(text)
-            continue
-        value, why = read_leaf(leaf, override.value())
-        has = runs.value_of(stored, leaf)
-        if why or value != has:
-            faults.append(f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out")
+        elif leaf is None:
+            faults.append(f"{text} was decided at training, and the checkpoint has it; leave it out")
+        else:
+            value, why = read_leaf(leaf, override.value())
+            has = runs.value_of(stored, leaf)
+            if why or value != has:
+                faults.append(
+                    f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
+                )
     if faults:
         raise ConfigError("\n".join(faults))
     return kept

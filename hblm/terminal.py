@@ -110,7 +110,8 @@ def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: s
     """Print one view's scores: a row a level, and all nodes."""
     shown = scores["repath"] if repath else scores
     closed = ", predictions closed under ancestors" if repath else ""
-    table = Table(title=f"{title}, view {view}{closed}", title_justify="left")
+    print(f"{title}, view {view}{closed}")
+    table = Table()
     table.add_column("level")
     for column in ("nodes", "micro-F1", "macro-F1", "support"):
         table.add_column(column, justify="right")
@@ -120,5 +121,5 @@ def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: s
         if level == "all":
             table.add_section()
         f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
-        table.add_row(level, str(nodes), *f1, str(row["support"]))
+        table.add_row(level, f"{nodes:,}", *f1, f"{row['support']:,}")
     Console().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ from hblm.terminal import TrainingBar, log, print_scores, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
+
+    from hblm.corpus.batches import TokenisedSplit
+    from hblm.fit import Fitted, Scores, Scoring
+    from hblm.nn.classifier import Classifier
+    from hblm.nn.encoder import Tokenizer
 
 PROGRAM = cli.Program(
     name="train",
@@ -47,21 +54,60 @@ def run(config: TrainConfig) -> None:
     train(config, prepared, source, this, started)
 
 
+@dataclass(frozen=True)
+class Job:
+    """All that a run needs, loaded: nothing here has been trained yet."""
+
+    accelerator: Accelerator
+    model: Classifier
+    tokenizer: Tokenizer
+    train: TokenisedSplit
+    val: TokenisedSplit
+    test: TokenisedSplit
+    scoring: Scoring
+    priors: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What fitting and testing gave."""
+
+    fitted: Fitted
+    val: dict[str, Scores]
+    test: dict[str, Scores]
+    eval_seconds: float
+
+
 def train(
     config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, started: float
 ) -> None:
-    """Do the run: tokenise, build, fit, test, write."""
+    """Do the run: load, fit, test, write."""
+    job = set_up(config, prepared, source)
+    log.info(
+        "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
+        *(this.name, len(job.train), len(job.val), len(job.test)),
+        *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
+    )
+    outcome = fit_and_test(config, job, this)
+    if config.trainer.keep_checkpoint:
+        keep_checkpoint(config, prepared, source, this, job)
+    write_record(config, prepared, this, job, outcome, started)
+    print_scores(VIEW, outcome.test[VIEW], repath=config.posthoc_repath, title=f"{this.name}: test")
+    _print_places(config, this)
+
+
+def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
+    """Load the encoder, the tokenised documents and the device; build the model."""
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build
-    from hblm.checkpoint import save_checkpoint
     from hblm.corpus.batches import subsample, tokenise
-    from hblm.fit import Watch, fit, score
-    from hblm.nn.encoder import load_encoder, load_tokenizer, save_encoder
-    from hblm.record import without_nodes, write_result
+    from hblm.nn.encoder import load_encoder, load_tokenizer
 
-    trackers_dir = Path(config.output_dir) / "trackers"
     accelerator = build.accelerator(
-        config.device, config.trainer.precision, trackers=config.trackers, project_dir=trackers_dir
+        config.device,
+        config.trainer.precision,
+        trackers=config.trackers,
+        project_dir=Path(config.output_dir) / "trackers",
     )
     build.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
@@ -80,71 +126,94 @@ def train(
             progress=start,
         )
     train_split = subsample(splits["train"], config.dataset_fraction)
-    val_split = subsample(splits["val"], config.dataset_fraction)
-    taxonomy = prepared.taxonomy
-    model = build.classifier(config, taxonomy, encoder)
-    priors = build.initialise_output(model, config, train_split, len(taxonomy))
-    scoring = build.scoring(
-        config,
-        taxonomy,
-        tokenizer,
-        threshold=config.threshold,
-        batch_size=build.eval_batch_size(config),
-        num_workers=config.trainer.num_workers,
+    model = build.classifier(config, prepared.taxonomy, encoder)
+    return Job(
+        accelerator=accelerator,
+        model=model,
+        tokenizer=tokenizer,
+        train=train_split,
+        val=subsample(splits["val"], config.dataset_fraction),
+        test=splits["test"],
+        scoring=build.scoring(
+            config,
+            prepared.taxonomy,
+            tokenizer,
+            threshold=config.threshold,
+            batch_size=build.eval_batch_size(config),
+            num_workers=config.trainer.num_workers,
+        ),
+        priors=build.initialise_output(model, config, train_split, len(prepared.taxonomy)),
     )
-    log.info(
-        "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels; %s",
-        *(this.name, len(train_split), len(val_split), len(splits["test"])),
-        *(len(taxonomy), len(taxonomy.levels), build.describe_device(accelerator)),
-    )
-    _start_trackers(accelerator, config, this)
-    with TrainingBar(len(train_split), config.trainer.epochs) as bar:
+
+
+def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
+    """Train the job's model, then score the best epoch on the validation and test splits."""
+    from hblm import build
+    from hblm.fit import Watch, fit, score
+
+    _start_trackers(job.accelerator, config, this)
+    with TrainingBar(len(job.train), config.trainer.epochs) as bar:
 
         def tell(entry: dict[str, Any]) -> None:
             bar.epoch(entry)
             numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
-            accelerator.log(numbers, step=entry["epoch"])
+            job.accelerator.log(numbers, step=entry["epoch"])
 
         fitted = fit(
-            model,
-            train_split,
-            val_split,
+            job.model,
+            job.train,
+            job.val,
             schedule=build.schedule(config),
-            scoring=scoring,
+            scoring=job.scoring,
             monitor=(VIEW, config.trainer.monitor),
-            accelerator=accelerator,
+            accelerator=job.accelerator,
             watch=Watch(step=bar.step, epoch=tell),
         )
-    tested = time.perf_counter()
+    began = time.perf_counter()
     with progress() as start:
-        val, _ = score(model, val_split, scoring, accelerator, start("validating", len(val_split)))
-        test, _ = score(model, splits["test"], scoring, accelerator, start("testing", len(splits["test"])))
-    finished = time.perf_counter()
-    accelerator.log({f"test_{name}": test[VIEW]["overall"][name] for name in ("micro_f1", "macro_f1")})
-    accelerator.end_training()
-    data = {
-        "name": prepared.name,
-        "path": str(prepared.folder.resolve()),
-        "fingerprint": prepared.fingerprint,
-    }
-    if config.trainer.keep_checkpoint:
-        save_checkpoint(
-            this.checkpoint,
-            model=model,
-            save_encoder=lambda folder: save_encoder(folder, encoder, tokenizer),
-            config=config,
-            taxonomy=taxonomy,
-            meta={
-                "run_id": this.id,
-                "name": this.name,
-                "tag": source.tag,
-                "dataset": data,
-                "node_priors": priors.tolist(),
-                "thresholds": {"training": config.threshold},
-                "precision": build.resolved_precision(accelerator),
-                "eval_batch_size": scoring.batch_size,
-            },
-        )
+        val, _ = score(job.model, job.val, job.scoring, job.accelerator, start("validating", len(job.val)))
+        test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
+    overall = test[VIEW]["overall"]
+    job.accelerator.log({f"test_{name}": overall[name] for name in ("micro_f1", "macro_f1")})
+    job.accelerator.end_training()
+    return Outcome(fitted, val, test, time.perf_counter() - began)
+
+
+def keep_checkpoint(
+    config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, job: Job
+) -> None:
+    """Write the model and all that an evaluation needs."""
+    from hblm import build
+    from hblm.checkpoint import save_checkpoint
+    from hblm.nn.encoder import save_encoder
+
+    save_checkpoint(
+        this.checkpoint,
+        model=job.model,
+        save_encoder=lambda folder: save_encoder(folder, job.model.encoder, job.tokenizer),
+        config=config,
+        taxonomy=prepared.taxonomy,
+        meta={
+            "run_id": this.id,
+            "name": this.name,
+            "tag": source.tag,
+            "dataset": _dataset_record(prepared),
+            "node_priors": job.priors.tolist(),
+            "thresholds": {"training": config.threshold},
+            "precision": build.resolved_precision(job.accelerator),
+            "eval_batch_size": job.scoring.batch_size,
+        },
+    )
+
+
+def write_record(
+    config: TrainConfig, prepared: Prepared, this: runs.Run, job: Job, outcome: Outcome, started: float
+) -> None:
+    """Write the result file; an older one of the run is kept under superseded/."""
+    from hblm import build
+    from hblm.record import without_nodes, write_result
+
+    documents = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
     record = {
         "run_id": this.id,
         "status": "done",
@@ -152,41 +221,43 @@ def train(
         "choices": config.choices(),
         "config": dataclasses.asdict(config),
         "dataset": {
-            **data,
+            **_dataset_record(prepared),
             "files": dict(prepared.files),
-            "documents": {
-                "train": len(train_split),
-                "val": len(val_split),
-                "test": len(splits["test"]),
-            },
-            "levels": [len(level) for level in taxonomy.levels],
+            "documents": documents,
+            "levels": [len(level) for level in prepared.taxonomy.levels],
         },
         "seed": config.seed,
-        "best_epoch": fitted.best_epoch,
-        "history": fitted.history,
-        "val": without_nodes(val),
-        "test": without_nodes(test),
+        "best_epoch": outcome.fitted.best_epoch,
+        "history": outcome.fitted.history,
+        "val": without_nodes(outcome.val),
+        "test": without_nodes(outcome.test),
         "parameters": {
-            "total": sum(parameter.numel() for parameter in model.parameters()),
-            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "total": sum(parameter.numel() for parameter in job.model.parameters()),
+            "trainable": sum(p.numel() for p in job.model.parameters() if p.requires_grad),
         },
         "seconds": {
             "total": time.perf_counter() - started,
-            "train": fitted.seconds,
-            "eval": finished - tested,
+            "train": outcome.fitted.seconds,
+            "eval": outcome.eval_seconds,
         },
-        "throughput": {"train_documents_per_second": fitted.documents / fitted.seconds},
+        "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
         "environment": {
             **environment(),
-            **build.describe_device(accelerator),
-            "eval_batch_size": scoring.batch_size,
+            **build.describe_device(job.accelerator),
+            "eval_batch_size": job.scoring.batch_size,
         },
     }
     if this.result.exists():
         this.supersede()
-    write_result(this.result, record, {view: found["nodes"] for view, found in test.items()})
-    print_scores(VIEW, test[VIEW], repath=config.posthoc_repath, title=f"{this.name}: test")
-    _print_places(config, this)
+    write_result(this.result, record, {view: found["nodes"] for view, found in outcome.test.items()})
+
+
+def _dataset_record(prepared: Prepared) -> dict[str, str]:
+    return {
+        "name": prepared.name,
+        "path": str(prepared.folder.resolve()),
+        "fingerprint": prepared.fingerprint,
+    }
 
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:

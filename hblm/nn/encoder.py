@@ -264,8 +264,8 @@ def _ready(tokenizer: Any, name: str) -> Tokenizer:
         )
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):  # transformers invents such a one
         raise ConfigError(
-            f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also holds "
-            "the tokenizer's files, such as tokenizer.json"
+            f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also "
+            "holds the tokenizer's files, such as tokenizer.json"
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
