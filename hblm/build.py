@@ -144,7 +144,7 @@ def accelerator(
 
 def resolved_precision(accelerator: Accelerator) -> str:
     """Return the precision in use: fp32, bf16 or fp16."""
-    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    return {"no": "fp32"}.get(accelerator.mixed_precision, str(accelerator.mixed_precision))
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

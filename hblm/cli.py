@@ -59,6 +59,8 @@ def main(
     if {"-h", "--help"} & set(argv):
         print(help_text(program))
         return
+    # threads that wait by spinning take the processor from each other where two runs share a CPU
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the handlers below instead of Hydra's own printer
 
     def job(cfg: DictConfig) -> None:

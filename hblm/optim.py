@@ -43,7 +43,7 @@ def linear_schedule(
     optimizer: torch.optim.Optimizer, *, steps: int, warmup_ratio: float
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return a rise over `warmup_ratio` of the steps and a fall to zero over the rest."""
-    schedule: torch.optim.lr_scheduler.LambdaLR = get_linear_schedule_with_warmup(
+    schedule: torch.optim.lr_scheduler.LambdaLR = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
         optimizer, num_warmup_steps=round(steps * warmup_ratio), num_training_steps=steps
     )
     return schedule

@@ -60,7 +60,7 @@ class TrainingBar:
         """Stand ready for `epochs` passes over `documents` documents."""
         self.epochs = epochs
         self.console = Console(stderr=True)
-        self.shown = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
+        self.shown: dict[str, Any] = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
         self.seen, self.started = 0, time.perf_counter()
         columns = [TextColumn("{task.fields[" + name + "]}") for name in self.shown]
         self.bars = Progress(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hblm import cli, runs
 from hblm.artifacts import environment, remove_stale
-from hblm.config import TrainConfig
+from hblm.config import TrainConfig, leaves
 from hblm.corpus.prepared import Prepared
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, locate
@@ -262,7 +262,7 @@ def _dataset_record(prepared: Prepared) -> dict[str, str]:
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:
     if config.trackers:
-        flat = {leaf.name: runs.value_of(config, leaf) for leaf in runs.leaves(TrainConfig)}
+        flat = {leaf.name: runs.value_of(config, leaf) for leaf in leaves(TrainConfig)}
         shown = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in flat.items()}
         accelerator.init_trackers("hblm", config=shown, init_kwargs={"wandb": {"name": this.name}})
 

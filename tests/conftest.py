@@ -8,14 +8,44 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once; threads waiting for each other cost minutes
 
+import itertools
+import random
+from pathlib import Path
+
 import pytest
 from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
 install_import_hook(["hblm.nn", "hblm.loss", "hblm.metrics", "hblm.corpus.batches"], "beartype.beartype")
 
+from hblm.corpus.write import Conversion, write_dataset
+from hblm.document import Document
+from hblm.taxonomy import Node, Taxonomy
+
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path_factory, monkeypatch):
     """Run every test in an empty folder, so that none depends on, or leaves, files in the checkout."""
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(scope="session")
+def learnable(tmp_path_factory) -> Path:
+    """Return a prepared dataset that a tiny model learns: three uneven levels, a word for each node."""
+    words = dict(zip(("a", "b", "a1", "a2", "b1", "a1x", "a1y"), "ABCDEFG", strict=True))  # a byte each
+    parents = {"a": None, "b": None, "a1": "a", "a2": "a", "b1": "b", "a1x": "a1", "a1y": "a1"}
+    taxonomy = Taxonomy(Node(node, words[node], parent) for node, parent in parents.items())
+    draw = random.Random(0)
+    ends = ["a1x", "a1y", "a2", "b1", "b"]
+
+    def documents(split: str, count: int):
+        for number, end in zip(range(count), itertools.cycle(ends), strict=False):
+            labels = taxonomy.close([end, *(["b1"] if number % 7 == 0 else [])])
+            text = [words[label] for label in labels] + draw.choices("xyz", k=draw.randint(1, 6))
+            draw.shuffle(text)
+            yield Document(f"{split}{number}", " ".join(text), tuple(labels))
+
+    folder = tmp_path_factory.mktemp("data") / "fruit"
+    splits = {"train": documents("train", 60), "val": documents("val", 20), "test": documents("test", 23)}
+    write_dataset(folder, Conversion(taxonomy, splits, {}), converter="tests")
+    return folder

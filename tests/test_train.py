@@ -1,0 +1,273 @@
+"""Whole runs of the tiny encoder, in this process: what they write, and that it can be had again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from hblm import evaluate, train
+from hblm.checkpoint import open_checkpoint
+from hblm.config import EvaluateConfig, TrainConfig, typed
+from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
+
+TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
+
+
+LEARNING = ("trainer.epochs=12", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=mean")
+
+
+def compose(program: str, schema: type, *overrides: str) -> Any:
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        return typed(OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True), schema)
+
+
+def run(data: Path, *overrides: str) -> Path:
+    """Train and return the result's path."""
+    before = set(Path().glob("*/results/*.json"))
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides))
+    (made,) = set(Path().glob("*/results/*.json")) - before
+    return made
+
+
+def evaluation(checkpoint: Path, *overrides: str) -> dict[str, Any]:
+    results = checkpoint.parent.parent / "results"
+    before = set(results.glob("eval_*.json"))
+    evaluate.run(compose("evaluate", EvaluateConfig, f"checkpoint={checkpoint}", "device=cpu", *overrides))
+    (made,) = set(results.glob("eval_*.json")) - before
+    return json.loads(made.read_text())
+
+
+def checkpoint_of(result: Path) -> Path:
+    return result.parent.parent / "checkpoints" / result.stem
+
+
+def numbers(result: Path) -> dict[str, Any]:
+    """Return what must not differ between two runs of one command."""
+    record = json.loads(result.read_text())
+    for entry in record["history"]:
+        del entry["documents_per_second"]
+    return {name: record[name] for name in ("run_id", "best_epoch", "history", "val", "test", "parameters")}
+
+
+@pytest.fixture(scope="module")
+def trained(learnable, tmp_path_factory) -> Path:
+    """Return the result of a run that learnt something; tests only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trained"))
+        return run(learnable, *LEARNING).resolve()
+
+
+def test_a_result_holds_what_the_tables_need(trained, learnable):
+    record = json.loads(trained.read_text())
+    assert record["schema_version"] == 1
+    assert (record["status"], record["kind"], record["seed"]) == ("done", "single", 1)
+    assert record["choices"]["film"] == "sigmoid"
+    assert record["config"]["trainer"]["epochs"] == 12
+    assert record["dataset"]["documents"] == {"train": 60, "val": 20, "test": 23}
+    assert record["dataset"]["levels"] == [2, 3, 2]
+    assert len(record["history"]) == 12
+    assert record["history"][-1]["modulation"]["single"][0] == 0.0  # the first level visited
+    assert record["history"][-1]["modulation"]["single"][1] > 0.0
+    assert record["environment"]["precision"] in ("fp32", "bf16")
+    assert {"overall", "per_level", "hierarchical", "repath"} <= record["test"]["single"].keys()
+    assert record["test"]["single"]["overall"]["micro_f1"] > 0.8
+
+
+def test_the_best_epoch_is_what_is_kept(trained):
+    record = json.loads(trained.read_text())
+    best = record["history"][record["best_epoch"] - 1]
+    assert best["val_macro_f1"] == max(entry["val_macro_f1"] for entry in record["history"])
+    assert record["val"]["single"]["overall"]["macro_f1"] == best["val_macro_f1"]
+
+
+def test_nodes_csv_has_a_row_for_each_node(trained):
+    nodes = pd.read_csv(trained.with_suffix(".nodes.csv"))
+    assert list(nodes["id"]) == ["a", "b", "a1", "a2", "b1", "a1x", "a1y"]
+    assert list(nodes["level"]) == [0, 0, 1, 1, 1, 2, 2]
+    record = json.loads(trained.read_text())["test"]["single"]["overall"]
+    assert nodes["f1"].mean() == pytest.approx(record["macro_f1"])
+    assert nodes["support"].sum() == record["support"]
+
+
+def test_nothing_but_the_named_files_is_written(trained):
+    root = trained.parent.parent
+    assert {path.name for path in root.iterdir()} == {"results", "checkpoints", "cache"}
+    assert {path.name for path in checkpoint_of(trained).iterdir()} == {
+        *("hblm.json", "model.safetensors", "taxonomy.json", "encoder")
+    }
+    assert not [path for path in root.rglob("*") if path.suffix in (".tmp", ".pt", ".bin", ".pkl")]
+
+
+def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # from any folder
+    record = json.loads(trained.read_text())
+    found = evaluation(checkpoint_of(trained))
+    assert found["test"] == record["test"]
+    assert (found["kind"], found["run_id"]) == ("evaluation", record["run_id"])
+    assert evaluation(checkpoint_of(trained), "split=val")["val"] == record["val"]
+    assert not list(tmp_path.iterdir())  # it writes beside its checkpoint
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
+        ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
+        ("method=flat", "head.output_init=default", "pooling=max"),
+        ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
+        ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
+        ("trainer.precision=fp32", "encoder.gradient_checkpointing=true", "loss.level_reduction=nodes"),
+    ],
+)
+def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
+    result = run(learnable, *variant, "output_dir=out")
+    record = json.loads(result.read_text())
+    found = evaluation(checkpoint_of(result), "output_dir=out")
+    assert found["test"] == record["test"]
+    assert evaluation(checkpoint_of(result), "split=val")["val"] == record["val"]
+
+
+def test_the_same_command_gives_the_same_numbers(learnable):
+    first, again = (run(learnable, f"output_dir=out{i}") for i in range(2))
+    assert numbers(first) == numbers(again)
+    weights = [(checkpoint_of(result) / "model.safetensors").read_bytes() for result in (first, again)]
+    assert weights[0] == weights[1]
+    other = run(learnable, "output_dir=out2", "seed=2")
+    assert numbers(other)["history"] != numbers(first)["history"]
+
+
+def test_splitting_a_step_changes_nothing_but_rounding(learnable):
+    still = ("encoder.dropout=0", "encoder.projection_dropout=0", "head.dropout=0", "trainer.precision=fp32")
+    whole = run(learnable, *still, "output_dir=out0")
+    split = run(learnable, *still, "output_dir=out1", "trainer.gradient_accumulation=5")
+    losses = [[entry["train_loss"] for entry in numbers(result)["history"]] for result in (whole, split)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_finished_run_is_not_run_again(learnable, capsys, monkeypatch):
+    result = run(learnable)
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it was run again"))
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}"))
+    assert f"done before: {result}" in capsys.readouterr().out
+
+
+def test_force_keeps_the_older_result(learnable):
+    result = run(learnable)
+    before = result.read_text()
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "force=true"))
+    (older,) = Path("outputs/superseded").glob("*.json")
+    assert older.read_text() == before
+    assert len(list(Path("outputs/superseded").iterdir())) == 2
+    assert numbers(result)["test"] == json.loads(before)["test"]
+
+
+def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(learnable, copy)
+    result = run(copy, "output_dir=out")
+    moved = copy.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"not where it lay.*dataset\.path=DIR"):
+        evaluation(checkpoint_of(result))
+    found = evaluation(checkpoint_of(result), f"dataset.path={moved}")
+    assert found["test"] == json.loads(result.read_text())["test"]
+    with (moved / "test.jsonl").open("a") as stream:
+        stream.write('{"id": "new", "text": "apple", "labels": ["a"]}\n')
+    (moved / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has the hash .* was trained on .* dataset\.path=DIR"):
+        evaluation(checkpoint_of(result), f"dataset.path={moved}")
+
+
+def test_arguments_that_contradict_the_checkpoint_are_named_with_both_values(trained):
+    given = f"checkpoint={checkpoint_of(trained)}"
+    with pytest.raises(ConfigError) as caught:
+        evaluate.without_stored([given, "film=logit", "trainer.epochs=3", "encoder=minilm", "seed=x"])
+    film, epochs, encoder, seed = str(caught.value).splitlines()
+    assert film.startswith("film=logit contradicts the checkpoint, which has film=sigmoid")
+    assert "trainer.epochs=12" in epochs
+    assert "encoder=minilm was decided at training" in encoder
+    assert "seed=1" in seed
+    kept = evaluate.without_stored([given, "film=sigmoid", "trainer.epochs=12", "threshold=0.3", "-m"])
+    assert kept == [given, "threshold=0.3", "-m"]
+
+
+def test_a_threshold_of_ones_own_is_recorded(trained):
+    found = evaluation(checkpoint_of(trained), "threshold=0.9")
+    assert found["settings"]["threshold"] == found["test"]["single"]["threshold"] == 0.9
+    assert found["test"] != json.loads(trained.read_text())["test"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "hblm.json").unlink(), "has no hblm.json"),
+        (lambda folder: (folder / "hblm.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "hblm.json").write_text('{"schema_version": 99}'), "version 99"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 50), "cannot be read"),
+        (lambda folder: (folder / "taxonomy.json").write_text("[]"), "is damaged"),
+        (lambda folder: shutil.rmtree(folder / "encoder"), "has no encoder"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(trained, tmp_path, damage, message):
+    folder = tmp_path / "checkpoints" / "copy"
+    shutil.copytree(checkpoint_of(trained), folder)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        evaluation(folder)
+
+
+def test_a_checkpoint_that_is_not_there_names_those_that_are(trained):
+    with pytest.raises(CheckpointError, match=checkpoint_of(trained).name):
+        open_checkpoint(checkpoint_of(trained).with_name("other"))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(learnable):
+    with pytest.raises(TrainingError, match=r"epoch \d+, step \d+: lower trainer.learning_rate"):
+        run(learnable, "trainer.learning_rate=1e30", "trainer.warmup_ratio=0", "trainer.precision=fp32")
+    assert not Path("outputs/results").exists()
+
+
+def test_a_broken_split_is_found_before_training(learnable, tmp_path):
+    copy = tmp_path / "broken"
+    shutil.copytree(learnable, copy)
+    (copy / "manifest.json").unlink()
+    with (copy / "test.jsonl").open("a") as stream:
+        stream.write('{"id": "new", "text": "apple", "labels": ["a1x"]}\n')
+    with pytest.raises(DataError, match=r"test\.jsonl:24.*'new'.*'a1x'"):
+        run(copy)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_the_machine_does_not_have_is_refused(learnable):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        run(learnable, "trainer.precision=fp16", "device=auto")
+    with pytest.raises(ConfigError, match="device=cuda is not available"):
+        run(learnable, "device=cuda")
+
+
+def test_too_many_tokens_are_refused(learnable):
+    with pytest.raises(ConfigError, match=r"max_length=1000.*512"):
+        run(learnable, "encoder.max_length=1000")
+
+
+def test_trackers_get_the_history(learnable):
+    pytest.importorskip("tensorboard")
+    run(learnable, "trackers=[tensorboard]")
+    assert list(Path("outputs/trackers").rglob("events.out.tfevents.*"))
+
+
+def test_without_a_checkpoint_only_the_result_is_kept(learnable):
+    result = run(learnable, "trainer.keep_checkpoint=false")
+    assert not checkpoint_of(result).exists()
+
+
+def test_a_dataset_without_converter_says_what_to_do():
+    with pytest.raises(DataError, match=r"data/wos.*dataset\.path=DIR"):
+        train.run(compose("train", TrainConfig, "dataset=wos", "encoder=tiny"))
