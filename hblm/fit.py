@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hblm.corpus.batches import Batch, TokenisedSplit, evaluation_batches, training_steps
+from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches, training_steps
 from hblm.errors import TrainingError
 from hblm.loss import BceLoss
 from hblm.metrics import ScoreCounter
@@ -22,7 +22,8 @@ from hblm.nn.classifier import Classifier
 from hblm.optim import adamw, linear_schedule, trainable
 from hblm.taxonomy import Taxonomy
 
-Collate = Callable[[TokenisedSplit, np.ndarray], Batch]
+Split = TokenisedSplit | PooledSplit
+Collate = Callable[[Split, np.ndarray], Batch]
 Scores = dict[str, Any]
 
 
@@ -74,8 +75,8 @@ class Watch:
 
 def fit(
     model: Classifier,
-    train: TokenisedSplit,
-    val: TokenisedSplit,
+    train: Split,
+    val: Split,
     *,
     schedule: Schedule,
     scoring: Scoring,
@@ -87,7 +88,7 @@ def fit(
 
     Args:
         model: on any device; moved to the accelerator's.
-        train, val: tokenised documents.
+        train, val: tokenised documents, or what a frozen encoder made of them (see `pool`).
         schedule, scoring: see there.
         monitor: view and score, such as ("single", "macro_f1"), that decide which epoch is best; ties go to
             the lower validation loss, and patience counts only once the score has left 0.
@@ -122,7 +123,7 @@ def fit(
         for number, (size, micro_batches) in enumerate(_steps(train, schedule, scoring, epoch), 1):
             for batch in micro_batches:
                 batch = batch.to(accelerator.device)
-                output = wrapped(batch.input_ids, batch.attention_mask)
+                output = wrapped(**batch.inputs)
                 loss = scoring.loss(output.views["single"], batch.targets)
                 accelerator.backward(loss / size)
                 total += loss.detach()
@@ -168,7 +169,7 @@ def fit(
 @torch.inference_mode()
 def score(
     model: Classifier,
-    split: TokenisedSplit,
+    split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
     advance: Callable[[int], None] = lambda documents: None,
@@ -187,7 +188,7 @@ def score(
     for batch in _loader(split, batches, scoring):
         batch = batch.to(accelerator.device)
         with accelerator.autocast():
-            output = model(batch.input_ids, batch.attention_mask)
+            output = model(**batch.inputs)
         for view, logits in output.views.items():
             counter = counters.setdefault(view, ScoreCounter(scoring.taxonomy, scoring.threshold, counted))
             counter.update(scoring.loss.to_scores(logits).to(counted), batch.targets.to(counted))
@@ -202,8 +203,34 @@ def score(
     return found, total.item() / len(split)
 
 
+@torch.inference_mode()
+def pool(
+    model: Classifier,
+    split: TokenisedSplit,
+    scoring: Scoring,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = lambda documents: None,
+) -> PooledSplit:
+    """Run a frozen encoder over a split once, instead of once an epoch; a float32 vector a document is kept.
+
+    Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit.
+    """
+    model.to(accelerator.device).eval()
+    found: Tensor | None = None
+    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+    for indices, batch in zip(batches, _loader(split, batches, scoring), strict=True):
+        with accelerator.autocast():
+            pooled = model.pool(**batch.to(accelerator.device).inputs).cpu()
+        if found is None:
+            found = torch.empty(len(split), pooled.shape[1])
+        found[torch.from_numpy(indices)] = pooled
+        advance(len(batch))
+    assert found is not None
+    return PooledSplit(split, found)
+
+
 def _steps(
-    split: TokenisedSplit, schedule: Schedule, scoring: Scoring, epoch: int
+    split: Split, schedule: Schedule, scoring: Scoring, epoch: int
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Yield each optimizer step's number of documents and its micro-batches."""
     steps = training_steps(split.lengths, batch_size=schedule.batch_size, seed=schedule.seed, epoch=epoch)
@@ -213,7 +240,7 @@ def _steps(
         yield len(step), (next(stream) for _ in micro)
 
 
-def _loader(split: TokenisedSplit, batches: Sequence[np.ndarray], scoring: Scoring) -> DataLoader[Any]:
+def _loader(split: Split, batches: Sequence[np.ndarray], scoring: Scoring) -> DataLoader[Any]:
     """Return a loader that collates each array of positions as it is."""
     return DataLoader(
         _Batches(split, batches, scoring.collate),
@@ -224,7 +251,7 @@ def _loader(split: TokenisedSplit, batches: Sequence[np.ndarray], scoring: Scori
 
 
 class _Batches(torch.utils.data.Dataset[Batch]):
-    def __init__(self, split: TokenisedSplit, batches: Sequence[np.ndarray], collate: Collate) -> None:
+    def __init__(self, split: Split, batches: Sequence[np.ndarray], collate: Collate) -> None:
         self.split, self.batches, self.collate = split, batches, collate
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hblm.corpus.batches import TokenisedSplit
-    from hblm.fit import Fitted, Scores, Scoring
+    from hblm.fit import Fitted, Scores, Scoring, Split
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
 
@@ -149,8 +149,16 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
-    from hblm.fit import Watch, fit, score
+    from hblm.fit import Watch, fit, pool, score
 
+    train_split: Split = job.train
+    val_split: Split = job.val
+    if not job.model.trainable:
+        with progress() as start:
+            train_split, val_split = (
+                pool(job.model, split, job.scoring, job.accelerator, start("encoding once", len(split)))
+                for split in (job.train, job.val)
+            )
     _start_trackers(job.accelerator, config, this)
     with TrainingBar(len(job.train), config.trainer.epochs) as bar:
 
@@ -161,8 +169,8 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
         fitted = fit(
             job.model,
-            job.train,
-            job.val,
+            train_split,
+            val_split,
             schedule=build.schedule(config),
             scoring=job.scoring,
             monitor=(VIEW, config.trainer.monitor),

@@ -21,7 +21,7 @@ from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
 TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
 
 
-LEARNING = ("trainer.epochs=12", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=mean")
+LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=mean")
 
 
 def compose(program: str, schema: type, *overrides: str) -> Any:
@@ -70,10 +70,10 @@ def test_a_result_holds_what_the_tables_need(trained, learnable):
     assert record["schema_version"] == 1
     assert (record["status"], record["kind"], record["seed"]) == ("done", "single", 1)
     assert record["choices"]["film"] == "sigmoid"
-    assert record["config"]["trainer"]["epochs"] == 12
+    assert record["config"]["trainer"]["epochs"] == 25
     assert record["dataset"]["documents"] == {"train": 60, "val": 20, "test": 23}
     assert record["dataset"]["levels"] == [2, 3, 2]
-    assert len(record["history"]) == 12
+    assert len(record["history"]) == 25
     assert record["history"][-1]["modulation"]["single"][0] == 0.0  # the first level visited
     assert record["history"][-1]["modulation"]["single"][1] > 0.0
     assert record["environment"]["precision"] in ("fp32", "bf16")
@@ -144,6 +144,16 @@ def test_the_same_command_gives_the_same_numbers(learnable):
     assert numbers(other)["history"] != numbers(first)["history"]
 
 
+def test_a_frozen_encoder_is_run_once_and_scores_are_the_same_to_the_bit(learnable, monkeypatch):
+    frozen = ("encoder.trainable=false", "trainer.precision=bf16", "pooling=mean", "film=logit")
+    record = numbers(run(learnable, *frozen, "output_dir=out0"))
+    best = record["history"][record["best_epoch"] - 1]
+    assert record["val"]["single"]["overall"]["macro_f1"] == best["val_macro_f1"]
+    monkeypatch.setattr("hblm.fit.pool", lambda model, split, *_: split)  # from the tokens, every epoch
+    tokens = numbers(run(learnable, *frozen, "output_dir=out1"))
+    assert tokens["history"][0]["train_loss"] == pytest.approx(record["history"][0]["train_loss"], rel=1e-3)
+
+
 def test_splitting_a_step_changes_nothing_but_rounding(learnable):
     still = ("encoder.dropout=0", "encoder.projection_dropout=0", "head.dropout=0", "trainer.precision=fp32")
     whole = run(learnable, *still, "output_dir=out0")
@@ -191,10 +201,10 @@ def test_arguments_that_contradict_the_checkpoint_are_named_with_both_values(tra
         evaluate.without_stored([given, "film=logit", "trainer.epochs=3", "encoder=minilm", "seed=x"])
     film, epochs, encoder, seed = str(caught.value).splitlines()
     assert film.startswith("film=logit contradicts the checkpoint, which has film=sigmoid")
-    assert "trainer.epochs=12" in epochs
+    assert "trainer.epochs=25" in epochs
     assert "encoder=minilm was decided at training" in encoder
     assert "seed=1" in seed
-    kept = evaluate.without_stored([given, "film=sigmoid", "trainer.epochs=12", "threshold=0.3", "-m"])
+    kept = evaluate.without_stored([given, "film=sigmoid", "trainer.epochs=25", "threshold=0.3", "-m"])
     assert kept == [given, "threshold=0.3", "-m"]
 
 

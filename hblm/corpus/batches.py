@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text, write_json
@@ -106,10 +106,9 @@ class TokenisedSplit:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some documents as the model takes them; the mask is 1 on tokens, 0 on padding."""
+    """Some documents as the model takes them, under the names of its arguments; targets are 0 or 1."""
 
-    input_ids: Int64[Tensor, "batch tokens"]
-    attention_mask: Int64[Tensor, "batch tokens"]
+    inputs: dict[str, Tensor]
     targets: Float32[Tensor, "batch nodes"]
 
     def __len__(self) -> int:
@@ -117,11 +116,24 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.attention_mask.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-        )
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.targets.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class PooledSplit:
+    """A split that has been through a frozen encoder: one vector a document, in the split's order."""
+
+    split: TokenisedSplit
+    pooled: Float32[Tensor, "documents width"]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each document, so that batches are those of the split itself."""
+        return self.split.lengths
 
 
 def tokenise(
@@ -219,7 +231,7 @@ def evaluation_batches(lengths: Array, *, batch_size: int) -> list[npt.NDArray[n
 
 
 def collate(
-    split: TokenisedSplit,
+    split: TokenisedSplit | PooledSplit,
     indices: Array,
     *,
     n_nodes: int,
@@ -236,6 +248,8 @@ def collate(
         padding_side: "right" or "left", the tokenizer's.
         multiple_of: round the width up to it; 8 suits tensor cores, 1 a CPU.
     """
+    if isinstance(split, PooledSplit):
+        return Batch({"pooled": split.pooled[indices]}, _targets(split.split, indices, n_nodes))
     lengths = split.lengths[indices]
     longest = int(lengths.max(initial=1))
     width = longest + -longest % multiple_of
@@ -244,9 +258,14 @@ def collate(
     mask = (columns >= starts) & (columns < starts + lengths[:, None])
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
     ids[mask] = split.tokens(indices)[1]  # both run row by row
+    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    return Batch(inputs, _targets(split, indices, n_nodes))
+
+
+def _targets(split: TokenisedSplit, indices: Array, n_nodes: int) -> Float32[Tensor, "batch nodes"]:
     targets = np.zeros((len(indices), n_nodes), dtype=np.float32)
     targets[split.labels(indices)] = 1.0
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(targets))
+    return torch.from_numpy(targets)
 
 
 def _write(

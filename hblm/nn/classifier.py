@@ -72,18 +72,26 @@ class Classifier(nn.Module):
         return self
 
     def forward(
-        self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]
+        self,
+        input_ids: Int[Tensor, "batch tokens"] | None = None,
+        attention_mask: Int[Tensor, "batch tokens"] | None = None,
+        pooled: Float[Tensor, "batch width"] | None = None,
     ) -> ClassifierOutput:
-        output = self.cascade(self.embed(input_ids, attention_mask))
+        """Return the logits of documents, given as tokens or as what `pool` made of them."""
+        if pooled is None:
+            assert input_ids is not None
+            assert attention_mask is not None
+            pooled = self.pool(input_ids, attention_mask)
+        output = self.cascade(self.projection(pooled))
         return ClassifierOutput(
             views={"single": output.logits.float()}, modulation={"single": output.modulation}
         )
 
-    def embed(
+    def pool(
         self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]
-    ) -> Float[Tensor, "batch dim"]:
-        """Return e, the document embedding that the cascade starts from."""
+    ) -> Float[Tensor, "batch width"]:
+        """Return the encoder's part of the work, in float32: one vector a document."""
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        embedding: Tensor = self.projection(self.pooling(hidden, attention_mask.bool()))
-        return embedding
+        pooled: Tensor = self.pooling(hidden, attention_mask.bool())
+        return pooled.float()

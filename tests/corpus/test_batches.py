@@ -359,8 +359,8 @@ def test_collating_is_the_tokenizers_padding(splits, tokenizer, side):
     expected = tokenizer(
         texts, truncation=True, max_length=40, padding=True, padding_side=side, return_tensors="pt"
     )
-    assert torch.equal(batch.input_ids, expected["input_ids"])
-    assert torch.equal(batch.attention_mask, expected["attention_mask"])
+    assert torch.equal(batch.inputs["input_ids"], expected["input_ids"])
+    assert torch.equal(batch.inputs["attention_mask"], expected["attention_mask"])
     for row, position in enumerate(chosen):
         nodes = {TAXONOMY.nodes[at].id for at in batch.targets[row].nonzero()[:, 0]}
         assert nodes == set((LABELS * 3)[position])
@@ -369,8 +369,8 @@ def test_collating_is_the_tokenizers_padding(splits, tokenizer, side):
 
 def test_a_width_can_be_rounded_up(splits):
     batch = collate(splits["train"], np.array([1]), n_nodes=4, pad_id=0, multiple_of=8)
-    assert batch.input_ids.shape == (1, 8)
-    assert batch.attention_mask.sum() == 7
+    assert batch.inputs["input_ids"].shape == (1, 8)
+    assert batch.inputs["attention_mask"].sum() == 7
 
 
 def test_a_document_without_labels(splits):

@@ -198,7 +198,7 @@ def test_without_projection_the_cascade_reads_what_was_pooled():
     model = make(project=False)
     hidden = model.encoder(ids, mask).last_hidden_state
     pooled = model.pooling(hidden, mask.bool())
-    assert torch.equal(model.embed(ids, mask), pooled)
+    assert torch.equal(model.pool(ids, mask), pooled)
     assert torch.equal(model(ids, mask).views["single"], model.cascade(pooled).logits)
 
 
