@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
 from hblm.nn.heads import prior_logits
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Taxonomy
-
-log = logging.getLogger("hblm")
 
 
 def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> Classifier:
@@ -149,6 +147,7 @@ def resolved_precision(accelerator: Accelerator) -> str:
 
 def seed_everything(seed: int, device: torch.device) -> None:
     """Make what follows a function of the seed; on a GPU this picks deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
 

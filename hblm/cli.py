@@ -63,6 +63,8 @@ def main(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the handlers below instead of Hydra's own printer
 
+    failed: list[str] = []
+
     def job(cfg: DictConfig) -> None:
         try:
             task(typed(_plain_tree(cfg), program.schema))
@@ -70,7 +72,8 @@ def main(
             # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 _fail(program, error)
-            print(f"{_overrides()}: {error}", file=sys.stderr)
+            failed.append(" ".join(HydraConfig.get().overrides.task))
+            print(f"{failed[-1]}: {error}", file=sys.stderr)
             raise
 
     try:
@@ -79,7 +82,7 @@ def main(
         sys.argv = [sys.argv[0], *argv]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
     except (HblmError, HydraException, OmegaConfBaseException) as error:
-        _fail(program, error)
+        _fail(program, f"failed, {len(failed)} in all: {'; '.join(failed)}" if failed else error)
     except OSError as error:
         if error.filename is None:
             raise
@@ -268,10 +271,6 @@ def _plain_tree(cfg: DictConfig) -> dict[str, Any]:
 
 def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
     return {"train": sorted(catalogue.groups), "prepare": ["dataset"]}.get(program.name, [])
-
-
-def _overrides() -> str:
-    return " ".join(HydraConfig.get().overrides.task)
 
 
 def _fail(program: Program, error: object) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,7 +226,7 @@ class TrainConfig:
     @property
     def dataset_name(self) -> str:
         """The dataset's name, a custom one's being its folder's."""
-        return self.dataset.name or Path(self.dataset.path).resolve().name
+        return self.dataset.name or Path(os.path.abspath(self.dataset.path)).name
 
     @property
     def is_flat(self) -> bool:

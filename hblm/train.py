@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ VIEW = "single"
 def run(config: TrainConfig) -> None:
     """Train, test and write, unless the run's result is there already."""
     started = time.perf_counter()
+    # a custom set is named after its folder: from here on, and in the checkpoint, by that name
+    config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
     prepared = open_or_prepare(config.dataset)
     source = locate(config.encoder.model_name, config.encoder.revision)
     this = runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)

@@ -1,0 +1,125 @@
+"""Short fault runs: programs killed at random moments, and started twice at once. Marked slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+TRAIN = (
+    *(sys.executable, "-m", "hblm.train", "dataset=custom", "encoder=tiny", "trainer=smoke"),
+    *("trainer.epochs=3", "encoder.max_length=16", "force=true", "device=cpu"),
+)
+
+
+def start(*argv: str) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own, so that its workers die with it."""
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def assert_whole(root: Path) -> None:
+    """Check that every file under `root` that has a final name is complete."""
+    for path in root.rglob("*"):
+        relative = path.relative_to(root)
+        if relative.parts[0] == "hydra" or any(part.startswith(".") for part in relative.parts):
+            continue  # Hydra's log is exempt, and a temporary name may hold anything
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        if path.name == "model.safetensors":
+            load_file(path)
+    for checkpoint in root.glob("checkpoints/[!.]*"):
+        names = {path.name for path in checkpoint.iterdir()}
+        assert names == {"hblm.json", "model.safetensors", "taxonomy.json", "encoder"}
+    for result in root.glob("results/[!.]*.json"):
+        assert result.with_suffix(".nodes.csv").exists()
+        assert json.loads(result.read_text())["status"] == "done"
+
+
+def test_kill_9_at_random_moments_leaves_nothing_half_written(learnable):
+    command = (*TRAIN, f"dataset.path={learnable}")
+    began = time.monotonic()
+    first = start(*command)
+    assert first.wait(timeout=300) == 0, first.stdout
+    whole = time.monotonic() - began
+    draw = random.Random(1)
+    outputs = Path("outputs")
+    for number in range(8):
+        child = start(*command, f"seed={number % 2 + 1}")
+        # most of a short run is loading libraries; what writes comes towards its end
+        time.sleep(whole * draw.uniform(0.4, 1.05))
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        assert_whole(outputs)
+    last = start(*command)
+    assert last.wait(timeout=300) == 0
+    assert_whole(outputs)
+    assert not list(outputs.glob("results/.*.tmp"))
+    assert not list(outputs.glob("checkpoints/.*.tmp"))
+
+
+def test_a_killed_preparation_leaves_no_dataset():
+    options = "dataset.prepare.packages=[pandas]", "dataset.prepare.max_documents=300"
+    command = (sys.executable, "-m", "hblm.prepare", "dataset=docstrings", *options)
+    began = time.monotonic()
+    assert start(*command).wait(timeout=300) == 0
+    whole = time.monotonic() - began
+    for share in (0.3, 0.6, 0.8, 0.95):
+        child = start(*command, "force=true")
+        time.sleep(whole * share)
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        check = subprocess.run([*command, "check=true"], check=False, capture_output=True, text=True)
+        assert check.returncode == 0, check.stderr
+    assert start(*command, "force=true").wait(timeout=300) == 0
+    assert [path.name for path in Path("data").iterdir() if not path.name.startswith(".")] == ["docstrings"]
+    assert not list(Path("data").glob(".*.tmp"))
+
+
+def test_two_processes_may_prepare_and_tokenise_the_same_data_at_once():
+    command = (
+        *(sys.executable, "-m", "hblm.train", "dataset=docstrings", "encoder=tiny", "trainer=smoke"),
+        *("dataset.prepare.packages=[networkx]", "dataset.prepare.max_documents=300"),
+        *("dataset.prepare.min_support=5", "encoder.max_length=16", "trainer.epochs=1", "device=cpu"),
+    )
+    both = [start(*command, f"seed={seed}") for seed in (1, 2)]
+    for child in both:
+        output, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, output.decode()
+    assert len(list(Path("outputs/results").glob("*.json"))) == 2
+    assert len([path for path in Path("outputs/cache/tokens").iterdir() if path.is_dir()]) == 1
+    assert_whole(Path("outputs"))
+
+
+def test_a_grid_goes_on_after_a_cell_that_fails(learnable):
+    done = subprocess.run(
+        [*TRAIN, "-m", f"dataset.path={learnable}", "encoder.max_length=16,1000,17"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "max_length=1000 is more than" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(Path("outputs/results").glob("*.json"))) == 2
+
+
+def test_errors_inside_a_run_exit_with_2_and_no_traceback(learnable):
+    for fault in ("encoder.max_length=1000", f"dataset.path={learnable}/nowhere", "encoder.model_name=./no"):
+        done = subprocess.run(
+            [*TRAIN, f"dataset.path={learnable}", fault], check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 2, fault
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
