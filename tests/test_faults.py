@@ -24,7 +24,13 @@ TRAIN = (
 
 def start(*argv: str) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own, so that its workers die with it."""
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    with Path("child.log").open("ab") as log:
+        return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(*argv: str) -> None:
+    """Run a program that must succeed."""
+    assert start(*argv).wait(timeout=300) == 0, Path("child.log").read_text()
 
 
 def assert_whole(root: Path) -> None:
@@ -48,8 +54,7 @@ def assert_whole(root: Path) -> None:
 def test_kill_9_at_random_moments_leaves_nothing_half_written(learnable):
     command = (*TRAIN, f"dataset.path={learnable}")
     began = time.monotonic()
-    first = start(*command)
-    assert first.wait(timeout=300) == 0, first.stdout
+    finish(*command)
     whole = time.monotonic() - began
     draw = random.Random(1)
     outputs = Path("outputs")
@@ -61,8 +66,7 @@ def test_kill_9_at_random_moments_leaves_nothing_half_written(learnable):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         assert_whole(outputs)
-    last = start(*command)
-    assert last.wait(timeout=300) == 0
+    finish(*command)
     assert_whole(outputs)
     assert not list(outputs.glob("results/.*.tmp"))
     assert not list(outputs.glob("checkpoints/.*.tmp"))
@@ -72,7 +76,7 @@ def test_a_killed_preparation_leaves_no_dataset():
     options = "dataset.prepare.packages=[pandas]", "dataset.prepare.max_documents=300"
     command = (sys.executable, "-m", "hblm.prepare", "dataset=docstrings", *options)
     began = time.monotonic()
-    assert start(*command).wait(timeout=300) == 0
+    finish(*command)
     whole = time.monotonic() - began
     for share in (0.3, 0.6, 0.8, 0.95):
         child = start(*command, "force=true")
@@ -82,7 +86,7 @@ def test_a_killed_preparation_leaves_no_dataset():
         child.wait()
         check = subprocess.run([*command, "check=true"], check=False, capture_output=True, text=True)
         assert check.returncode == 0, check.stderr
-    assert start(*command, "force=true").wait(timeout=300) == 0
+    finish(*command, "force=true")
     assert [path.name for path in Path("data").iterdir() if not path.name.startswith(".")] == ["docstrings"]
     assert not list(Path("data").glob(".*.tmp"))
 
@@ -95,8 +99,7 @@ def test_two_processes_may_prepare_and_tokenise_the_same_data_at_once():
     )
     both = [start(*command, f"seed={seed}") for seed in (1, 2)]
     for child in both:
-        output, _ = child.communicate(timeout=300)
-        assert child.returncode == 0, output.decode()
+        assert child.wait(timeout=300) == 0, Path("child.log").read_text()
     assert len(list(Path("outputs/results").glob("*.json"))) == 2
     assert len([path for path in Path("outputs/cache/tokens").iterdir() if path.is_dir()]) == 1
     assert_whole(Path("outputs"))
@@ -104,7 +107,7 @@ def test_two_processes_may_prepare_and_tokenise_the_same_data_at_once():
 
 def test_a_grid_goes_on_after_a_cell_that_fails(learnable):
     done = subprocess.run(
-        [*TRAIN, "-m", f"dataset.path={learnable}", "encoder.max_length=16,1000,17"],
+        [*TRAIN[:3], "-m", *TRAIN[3:], f"dataset.path={learnable}", "encoder.max_length=16,1000,17"],
         check=False,
         capture_output=True,
         text=True,

@@ -21,7 +21,7 @@ from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
 TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
 
 
-LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=mean")
+LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=max")
 
 
 def compose(program: str, schema: type, *overrides: str) -> Any:
