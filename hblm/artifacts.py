@@ -19,8 +19,8 @@ from typing import Any
 
 import hblm
 
-_HOST = socket.gethostname()
-_TEMPORARY = re.compile(rf"\.(?P<name>.+)\.(?P<host>{re.escape(_HOST)}|[^.]+)\.(?P<pid>\d+)\.tmp")
+_HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
 

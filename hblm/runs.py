@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hblm.artifacts import canonical_json, sha256_text
+from hblm.artifacts import canonical_json, sha256_text, temporary_beside
 from hblm.config import Leaf, TrainConfig, leaves
+from hblm.errors import ConfigError
 
 SCHEMA_VERSION = 1
+_LONGEST_NAME = 255  # bytes, on the usual file systems
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
-_NAMED = {"seed", "encoder.model_name", "direction.cascade_direction"}
+_NAMED = {"seed", "direction.cascade_direction"}
 _FLAT = {
     "film.propagation_method",
     "head.classification_head_type",
@@ -44,6 +46,11 @@ class Run:
         """The checkpoint's folder."""
         return self.output_dir / "checkpoints" / self.name
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is there and is this run's."""
+        return _run_id_in(self.result) == self.id
+
     def supersede(self) -> None:
         """Move an older result of this name to superseded/."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.result.stat().st_mtime))
@@ -64,6 +71,9 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
         data: fingerprint of the prepared dataset.
         encoder: what identifies the encoder: weights' sha256, or hub id and revision.
         tag: last part of the encoder's name, for file names.
+
+    Raises:
+        ConfigError: the name is longer than a file system takes.
     """
     values = identity_values(config)
     run_id = sha256_text(
@@ -72,9 +82,12 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     output_dir = Path(config.output_dir)
     plain = plain_name(config, tag)
     in_the_name = _NAMED | (_FLAT if config.is_flat else set())
-    names = [] if set(values) - in_the_name else [plain]
+    deviates = set(values) - in_the_name or config.encoder.revision is not None
+    names = [] if deviates else [plain]
     names += [f"{plain}-{run_id[:digits]}" for digits in (8, 16, 64)]
     name = next(name for name in names if _owner(output_dir, name) in (None, run_id))
+    if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > _LONGEST_NAME:
+        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
     return Run(run_id, name, output_dir)
 
 
@@ -144,12 +157,17 @@ def untaken(path: Path) -> Path:
 
 
 def _owner(output_dir: Path, name: str) -> str | None:
-    """Return the run id whose files bear the name, None where there are none that can be read."""
-    for file in (output_dir / "results" / f"{name}.json", output_dir / "checkpoints" / name / "hblm.json"):
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and "run_id" in found:
-            return str(found["run_id"])
-    return None
+    """Return the run id whose files bear the name, None where there are none, "" where they are damaged."""
+    files = (output_dir / "results" / f"{name}.json", output_dir / "checkpoints" / name / "hblm.json")
+    owners = [owner for owner in map(_run_id_in, files) if owner is not None]
+    return owners[0] if owners else None
+
+
+def _run_id_in(file: Path) -> str | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("run_id", "")) if isinstance(found, dict) else ""
