@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,22 @@ from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.taxonomy import Taxonomy, read_taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
 SCHEMA_VERSION = 1
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "config": lambda value: isinstance(value, dict),
+    "run_id": lambda value: isinstance(value, str),
+    "name": lambda value: isinstance(value, str),
+    "tag": lambda value: isinstance(value, str),
+    "dataset": lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("name", "path", "fingerprint"))
+    ),
+    "precision": lambda value: value in ("fp32", "bf16", "fp16"),
+    "eval_batch_size": lambda value: isinstance(value, int) and value > 0,
+}
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,15 @@ def save_checkpoint(
     meta: dict[str, Any],
 ) -> None:
     """Write a checkpoint whole or not at all; `save_encoder` fills the encoder's folder."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with new_folder(folder) as temporary:
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one
+            raise CheckpointError(f"{folder}: cannot be written: {error}") from None
         (temporary / TAXONOMY).write_text(taxonomy.to_json(), encoding="utf-8")
         save_encoder(temporary / ENCODER)
         content = {"schema_version": SCHEMA_VERSION, **meta, "config": asdict(config)}
@@ -85,9 +100,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
         found = meta.get("schema_version") if isinstance(meta, dict) else None
         raise CheckpointError(f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}")
-    absent = {"config", "run_id", "name", "tag", "dataset", "precision", "eval_batch_size"} - meta.keys()
-    if absent:
-        raise CheckpointError(f"{folder / META}: has no {', '.join(sorted(absent))}")
+    odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
+    if odd:
+        raise CheckpointError(f"{folder / META} is damaged: no sound value of {', '.join(odd)}")
     try:
         config = typed(meta["config"], TrainConfig)
         taxonomy = read_taxonomy(folder / TAXONOMY)

@@ -7,6 +7,7 @@ all faults come in one message, with exit code 2, before anything is imported, c
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -84,9 +85,9 @@ def main(
     except (HblmError, HydraException, OmegaConfBaseException) as error:
         _fail(program, f"failed, {len(failed)} in all: {'; '.join(failed)}" if failed else error)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
-        _fail(program, f"{error.filename}: {error.strerror}")
+        _fail(program, f"{error.filename or 'writing failed'}: {error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -236,7 +237,7 @@ def _composition_faults(
             cfg = hydra.compose(program.name, [*texts, *stand_in], return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             tree = _plain_tree(cfg)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         yield f"a YAML file cannot be read: {' '.join(str(error).split())}"
         return
     except (HydraException, OmegaConfBaseException) as error:

@@ -365,6 +365,8 @@ def typed(tree: Mapping[str, Any], schema: type[T]) -> T:
 
 def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tuple[T, list[Fault]]:
     """Return the typed tree, defaults where a value is faulty or absent, and the faults."""
+    if not isinstance(tree, Mapping):
+        return schema(), [Fault(prefix.rstrip(".") or "configuration", tree, "is not a group of keys")]
     fields = {fld.name: fld for fld in dataclasses.fields(schema)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     faults: list[Fault] = []

@@ -57,7 +57,11 @@ class Scoring:
 
 @dataclass
 class Fitted:
-    """What training leaves besides the model, which holds the best epoch's state."""
+    """What training leaves besides the model, which holds the best epoch's state.
+
+    Attributes:
+        documents, seconds: all that went through optimizer steps, and the time it took without validation.
+    """
 
     best_epoch: int
     history: list[dict[str, Any]]
@@ -115,7 +119,7 @@ def fit(
     state: dict[str, Tensor] = {}
     history: list[dict[str, Any]] = []
     best_epoch = waited = documents = 0
-    started = time.perf_counter()
+    seconds: list[float] = []
     for epoch in range(1, schedule.epochs + 1):
         wrapped.train()
         total = torch.zeros((), device=accelerator.device)
@@ -134,13 +138,13 @@ def fit(
             optimizer.zero_grad()
             documents += size
             if number % 10 == 0 or number == steps_per_epoch:  # reading the loss waits for the device
-                watch.step(
-                    size, _finite(total.item() / (documents - (epoch - 1) * len(train)), epoch, number)
-                )
+                mean = total.item() / (documents - (epoch - 1) * len(train))
+                watch.step(size, _finite(mean, "training", epoch, number))
             else:
                 watch.step(size, None)
-        seconds = time.perf_counter() - clock
+        seconds.append(time.perf_counter() - clock)
         scores, val_loss = score(model, val, scoring, accelerator)
+        _finite(val_loss, "validation", epoch, steps_per_epoch)
         view, name = monitor
         result = (float(scores[view]["overall"][name]), -val_loss)
         history.append(
@@ -151,7 +155,7 @@ def fit(
                 "val_micro_f1": scores[view]["overall"]["micro_f1"],
                 "val_macro_f1": scores[view]["overall"]["macro_f1"],
                 "modulation": {branch: found["modulation"] for branch, found in scores.items()},
-                "documents_per_second": len(train) / seconds,
+                "documents_per_second": len(train) / seconds[-1],
             }
         )
         watch.epoch(history[-1])
@@ -163,7 +167,7 @@ def fit(
             if waited >= schedule.patience:
                 break
     model.load_state_dict(state)
-    return Fitted(best_epoch, history, documents, time.perf_counter() - started)
+    return Fitted(best_epoch, history, documents, sum(seconds))
 
 
 @torch.inference_mode()
@@ -265,10 +269,10 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _finite(loss: float, epoch: int, step: int) -> float:
+def _finite(loss: float, which: str, epoch: int, step: int) -> float:
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the training loss is {loss} at epoch {epoch}, step {step}: lower trainer.learning_rate or "
+            f"the {which} loss is {loss} at epoch {epoch}, step {step}: lower trainer.learning_rate or "
             "trainer.head_learning_rate, or set trainer.precision=fp32"
         )
     return loss

@@ -121,8 +121,7 @@ def run(config: PrepareConfig) -> None:
         if not prepare(config.dataset, raw, force=config.force):
             print(f"{folder} is there already; force=true prepares it again")
     prepared = open_prepared(folder, config.dataset.name)
-    counts = verify(prepared) if config.check or prepared.manifest is None else prepared.manifest["counts"]
-    _print_counts(prepared, counts)
+    _print_counts(prepared, verify(prepared))
 
 
 def _print_counts(prepared: Prepared, counts: Mapping[str, Any]) -> None:
@@ -135,7 +134,7 @@ def _print_counts(prepared: Prepared, counts: Mapping[str, Any]) -> None:
             table.add_row("" if level else split, *(f"{cell:,}" for cell in cells))
         table.add_row("", "documents", "", "", f"{found['documents']:,}", end_section=True)
     Console().print(table)
-    for warning in (prepared.manifest or {}).get("warnings", []):
+    for warning in (prepared.manifest or {}).get("warnings") or []:
         print(f"note: {warning}")
 
 
