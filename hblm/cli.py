@@ -8,10 +8,11 @@ all faults come in one message, with exit code 2, before anything is imported, c
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,7 @@ from hblm.config import Leaf, leaves, plain, read_leaf, read_tree, typed
 from hblm.errors import ConfigError, HblmError, close_names, did_you_mean, nearest
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
+_CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
@@ -49,12 +51,12 @@ def main(
     program: Program,
     task: Callable[[Any], None],
     argv: list[str] | None = None,
-    before: Callable[[list[str]], list[str]] = lambda argv: argv,
+    before: Callable[[list[str]], tuple[list[str], list[str]]] = lambda argv: (argv, []),
 ) -> None:
     """Check the arguments, let Hydra compose them, and run `task` with the typed configuration.
 
-    `before` may look at the arguments first, and returns those to go on with. Exits with code 2 and a message
-    for what is the user's to mend, 130 for Ctrl-C.
+    `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
+    and a message for what is the user's to mend, 130 for Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
@@ -78,8 +80,8 @@ def main(
             raise
 
     try:
-        argv = before(argv)
-        check(program, argv)
+        argv, faults = before(argv)
+        check(program, argv, faults)
         sys.argv = [sys.argv[0], *argv]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
     except (HblmError, HydraException, OmegaConfBaseException) as error:
@@ -93,13 +95,13 @@ def main(
         sys.exit(130)
 
 
-def check(program: Program, argv: list[str]) -> None:
-    """Raise one ConfigError with every fault of the command line and of the YAML files it selects."""
+def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
+    """Raise one ConfigError with `found`, and each fault of the command line and the YAML it selects."""
     arguments = get_args_parser().parse_args(argv)
     if any(getattr(arguments, name, None) for name in PASSED_ON):
         return
     catalogue = Catalogue(arguments.config_dir)
-    faults: list[str] = []
+    faults = [*found]
     if arguments.multirun and arguments.cfg:
         faults.append("--cfg shows one run; drop --multirun (-m)")
     good: list[Override] = []
@@ -122,9 +124,21 @@ def check(program: Program, argv: list[str]) -> None:
         stand_in = ["dataset=wos"]  # so that all the rest can be judged in the same message
         if not any(text.startswith("dataset=") for text in arguments.overrides):
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
-    faults += _composition_faults(program, catalogue, good, stand_in)
+    for cell in itertools.islice(_cells(good), _CELLS_CHECKED):
+        faults += _composition_faults(program, catalogue, good, [*cell, *stand_in])
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+
+
+def _cells(overrides: list[Override]) -> Iterator[tuple[str, ...]]:
+    """Yield the overrides of each run of a grid; of a single run, the overrides as they are."""
+    swept = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.input_line or ""]
+        for override in overrides
+    ]
+    return itertools.product(*swept)
 
 
 class Catalogue:
@@ -168,6 +182,9 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
     groups = set(_groups_of(program, catalogue))
     if override.type == OverrideType.DEL:
         yield f"{text}: a key cannot be removed; give it another value"
+        return
+    if override.is_sweep_override() and not (override.is_choice_sweep() or override.is_range_sweep()):
+        yield f"{text}: write the values one by one, or as range(start,stop)"
         return
     if override.is_sweep_override() and not many:
         yield f"{text} names several values; add -m to run one after the other"
@@ -225,16 +242,16 @@ def _suggest(key: str, known: list[str]) -> str:
 
 
 def _composition_faults(
-    program: Program, catalogue: Catalogue, overrides: list[Override], stand_in: list[str]
+    program: Program, catalogue: Catalogue, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
-    """Yield what is wrong in the YAML files that the good overrides select, and between keys."""
-    texts = [_first_of_sweep(override) for override in overrides]
+    """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
+    texts = [*cell]
     if catalogue.config_dir:
         texts.append(f"hydra.searchpath=[file://{catalogue.config_dir}]")
-    given = {override.key_or_group for override in overrides}
+    judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}
     try:
         with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-            cfg = hydra.compose(program.name, [*texts, *stand_in], return_hydra_config=True)
+            cfg = hydra.compose(program.name, texts, return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             tree = _plain_tree(cfg)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -250,16 +267,10 @@ def _composition_faults(
         if fault.value == "???":
             context = f" with {group}={choices[group]}" if group in choices else ""
             yield f"{fault.key}= is required{context}"
-        elif fault.key not in given:
+        elif fault.key not in judged:
             yield f"{catalogue.place_of(fault.key, choices)}{fault}"
-    if not faults:
+    if all(fault.value == "???" for fault in faults):
         yield from config.conflicts()
-
-
-def _first_of_sweep(override: Override) -> str:
-    if override.is_sweep_override():
-        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-    return override.input_line or ""
 
 
 def _plain_tree(cfg: DictConfig) -> dict[str, Any]:

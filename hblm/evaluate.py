@@ -7,15 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from hblm import cli, runs
-from hblm.artifacts import environment
+from hblm.artifacts import environment, remove_stale
 from hblm.checkpoint import Checkpoint, open_checkpoint
 from hblm.config import EvaluateConfig, TrainConfig, leaves, plain, read_leaf
 from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.errors import CheckpointError, DataError
 from hblm.terminal import print_scores, progress
 
 PROGRAM = cli.Program(
@@ -33,6 +35,7 @@ PROGRAM = cli.Program(
 def run(config: EvaluateConfig) -> None:
     """Score one split and write the evaluation's result."""
     started = time.perf_counter()
+    remove_stale(Path(config.checkpoint).parent)
     checkpoint = open_checkpoint(Path(config.checkpoint))
     prepared = open_data(checkpoint, config.dataset.path)
     output_dir = Path(config.output_dir) if config.output_dir else _home_of(checkpoint.folder)
@@ -66,7 +69,6 @@ def run(config: EvaluateConfig) -> None:
         if config.split != "test":  # as the run itself saw it
             split = subsample(split, trained.dataset_fraction)
         views, _ = score(model, split, scoring, accelerator, start(f"scoring {config.split}", len(split)))
-    path = runs.evaluation_path(output_dir, trained, checkpoint.meta["tag"])
     record = {
         "run_id": checkpoint.meta["run_id"],
         "status": "done",
@@ -89,7 +91,9 @@ def run(config: EvaluateConfig) -> None:
             "eval_batch_size": scoring.batch_size,
         },
     }
-    write_result(path, record, {view: found["nodes"] for view, found in views.items()})
+    with runs.naming(output_dir):
+        path = runs.evaluation_path(output_dir, trained, checkpoint.meta["tag"])
+        write_result(path, record, {view: found["nodes"] for view, found in views.items()})
     for view, found in views.items():
         title = f"{checkpoint.meta['name']}: {config.split}"
         print_scores(view, found, repath=config.posthoc_repath, title=title)
@@ -118,16 +122,15 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
     return prepared
 
 
-def without_stored(argv: list[str]) -> list[str]:
-    """Drop arguments that say what the checkpoint says anyway.
-
-    Raises:
-        ConfigError: arguments that contradict the checkpoint, both values named.
-    """
+def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Drop arguments that say what the checkpoint says anyway; return the others, and what contradicts it."""
     places = [text.removeprefix("checkpoint=") for text in argv if text.startswith("checkpoint=")]
-    if not places or not Path(places[-1]).is_dir():
-        return argv
-    stored = open_checkpoint(Path(places[-1])).config
+    if not places:
+        return argv, []
+    try:
+        stored = open_checkpoint(Path(places[-1])).config
+    except CheckpointError as error:
+        return argv, [str(error)]
     own = {leaf.name for leaf in leaves(EvaluateConfig)}
     known = {leaf.name: leaf for leaf in leaves(TrainConfig)}
     by_group = {leaf.rules["option_of"]: leaf for leaf in known.values() if leaf.rules["option_of"]}
@@ -144,7 +147,7 @@ def without_stored(argv: list[str]) -> list[str]:
         if name in own or override.is_sweep_override() or (leaf is None and name not in groups):
             kept.append(text)
         elif leaf is None:
-            faults.append(f"{text} was decided at training, and the checkpoint has it; leave it out")
+            faults += _differences(stored, name, text)
         else:
             value, why = read_leaf(leaf, override.value())
             has = runs.value_of(stored, leaf)
@@ -152,9 +155,28 @@ def without_stored(argv: list[str]) -> list[str]:
                 faults.append(
                     f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
                 )
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return kept
+    return kept, faults
+
+
+def _differences(stored: TrainConfig, group: str, text: str) -> list[str]:
+    """Return where an option says something else than the checkpoint: the first such key, both values."""
+    try:
+        with initialize_config_module("hblm.conf", version_base="1.3"):
+            composed = compose("train", ["dataset=wos", text] if group != "dataset" else [text])
+    except HydraException as error:
+        return [" ".join(str(error).split())]
+    if group not in composed:  # a preset sets keys of many groups
+        return [f"{text} was decided at training, and the checkpoint has all it set; leave it out"]
+    for leaf in leaves(TrainConfig):
+        if leaf.name.startswith(f"{group}.") and leaf.name not in ("dataset.path", "dataset.prepare"):
+            says, _ = read_leaf(leaf, OmegaConf.select(composed, leaf.name))
+            has = runs.value_of(stored, leaf)
+            if says != has:
+                return [
+                    f"{text} contradicts the checkpoint: it says {leaf.name}={plain(says)}, "
+                    f"the checkpoint has {plain(has)}; leave it out"
+                ]
+    return []
 
 
 def _home_of(folder: Path) -> Path:

@@ -44,7 +44,7 @@ def open_or_prepare(dataset: Dataset) -> Prepared:
     if not folder.exists() and dataset.converter:
         log.info("%s is not there yet: preparing it", folder)
         prepare(dataset, raw=None)
-    prepared = open_prepared(folder, dataset.name)
+    prepared = open_prepared(folder, dataset.name, _command(dataset))
     made_with = (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
         for name in sorted(dataset.prepare.keys() & made_with.keys()):
@@ -55,6 +55,10 @@ def open_or_prepare(dataset: Dataset) -> Prepared:
                     *(folder, name, plain(made_with[name]), name, plain(dataset.prepare[name])),
                 )
     return prepared
+
+
+def _command(dataset: Dataset) -> str | None:
+    return f"python -m hblm.prepare dataset={dataset.name}" if dataset.converter else None
 
 
 def prepare(dataset: Dataset, raw: Path | None, *, force: bool = False) -> bool:
@@ -120,7 +124,7 @@ def run(config: PrepareConfig) -> None:
             raise DataError(f"raw={raw} is not there")
         if not prepare(config.dataset, raw, force=config.force):
             print(f"{folder} is there already; force=true prepares it again")
-    prepared = open_prepared(folder, config.dataset.name)
+    prepared = open_prepared(folder, config.dataset.name, _command(config.dataset))
     _print_counts(prepared, verify(prepared))
 
 

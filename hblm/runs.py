@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from hblm.artifacts import canonical_json, sha256_text, temporary_beside
 from hblm.config import Leaf, TrainConfig, leaves
 from hblm.errors import ConfigError
@@ -46,6 +48,10 @@ class Run:
         """The checkpoint's folder."""
         return self.output_dir / "checkpoints" / self.name
 
+    def alone(self) -> FileLock:
+        """Return the lock of this run id: of two processes that want the same run, one waits."""
+        return locked(self.output_dir, self.id[:16])
+
     @property
     def is_done(self) -> bool:
         """Whether the result is there and is this run's."""
@@ -61,6 +67,18 @@ class Run:
             file = self.result.with_name(self.name + suffix)
             if file.exists():
                 file.replace(target.with_name(target.stem + suffix))
+
+
+def locked(output_dir: Path, name: str) -> FileLock:
+    """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies."""
+    folder = output_dir / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
+
+
+def naming(output_dir: Path) -> FileLock:
+    """Return the lock to hold from choosing a name to having written the files that bear it."""
+    return locked(output_dir, "names")
 
 
 def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag: str) -> Run:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import Timeout
 
 from hblm import cli, runs
 from hblm.artifacts import environment, remove_stale
@@ -47,13 +50,36 @@ def run(config: TrainConfig) -> None:
     config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
     prepared = open_or_prepare(config.dataset)
     source = locate(config.encoder.model_name, config.encoder.revision)
-    this = runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
-    if this.result.exists() and not config.force:
-        print(f"done before: {this.result} (run {this.id[:8]}); force=true runs it again")
-        return
-    for folder in (this.result.parent, this.checkpoint.parent):
-        remove_stale(folder)
-    train(config, prepared, source, this, started)
+    for folder in ("results", "checkpoints"):
+        remove_stale(Path(config.output_dir) / folder)
+    lock = identify(config, prepared, source).alone()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process does this run: waiting for it")
+        lock.acquire()
+    try:
+        this = identify(config, prepared, source)
+        if this.is_done and not config.force:
+            show_done(config, this)
+        else:
+            train(config, prepared, source, this, started)
+    finally:
+        lock.release()
+
+
+def identify(config: TrainConfig, prepared: Prepared, source: Pretrained) -> runs.Run:
+    """Return the run, its name as the files now tell it."""
+    return runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
+
+
+def show_done(config: TrainConfig, this: runs.Run) -> None:
+    """Say where the result of a finished run lies, and print it."""
+    record = json.loads(this.result.read_text(encoding="utf-8"))
+    print("done before; force=true runs it again")
+    for view, scores in record["test"].items():
+        print_scores(view, scores, repath=config.posthoc_repath, title=f"{this.name}: test")
+    _print_places(config, this)
 
 
 @dataclass(frozen=True)
@@ -91,9 +117,13 @@ def train(
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
     outcome = fit_and_test(config, job, this)
-    if config.trainer.keep_checkpoint:
-        keep_checkpoint(config, prepared, source, this, job)
-    write_record(config, prepared, this, job, outcome, started)
+    with runs.naming(this.output_dir):
+        this = identify(config, prepared, source)  # another run may have taken the name meanwhile
+        if this.result.exists():
+            this.supersede()
+        if config.trainer.keep_checkpoint:
+            keep_checkpoint(config, prepared, source, this, job)
+        write_record(config, prepared, this, job, outcome, started)
     print_scores(VIEW, outcome.test[VIEW], repath=config.posthoc_repath, title=f"{this.name}: test")
     _print_places(config, this)
 
@@ -219,7 +249,7 @@ def keep_checkpoint(
 def write_record(
     config: TrainConfig, prepared: Prepared, this: runs.Run, job: Job, outcome: Outcome, started: float
 ) -> None:
-    """Write the result file; an older one of the run is kept under superseded/."""
+    """Write the result file."""
     from hblm import build
     from hblm.record import without_nodes, write_result
 
@@ -257,8 +287,6 @@ def write_record(
             "eval_batch_size": job.scoring.batch_size,
         },
     }
-    if this.result.exists():
-        this.supersede()
     write_result(this.result, record, {view: found["nodes"] for view, found in outcome.test.items()})
 
 
@@ -280,7 +308,7 @@ def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Ru
 def _print_places(config: TrainConfig, this: runs.Run) -> None:
     other = "top_down" if config.direction.cascade_direction == "bottom_up" else "bottom_up"
     print(f"result      {this.result}")
-    if config.trainer.keep_checkpoint:
+    if this.checkpoint.exists():
         print(f"checkpoint  {this.checkpoint}")
         print(f"try next    python -m hblm.evaluate checkpoint={this.checkpoint} posthoc_repath=true")
     print(f"            the same command with direction={other}, film=logit, seed=2 or method=flat")

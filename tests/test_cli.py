@@ -70,6 +70,7 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("hydra.sweep.subdri=x", "Could not override 'hydra.sweep.subdri'"),
         ("dataset.prepare.min_suport=3", "Could not override 'dataset.prepare.min_suport'"),
         ("output_dir=${nowhere}", "nowhere"),
+        ("seed=${threshold}", "seed=0.5 is not a whole number"),
         ("trainer.gradient_accumulation=64", "trainer.batch_size=32"),
     ],
 )
@@ -97,7 +98,15 @@ def test_the_dataset_is_required():
 def test_every_value_of_a_sweep_is_checked():
     assert "x is not a whole number" in only_fault("-m", "dataset=wos", "seed=1,x")
     assert "did you mean aapd?" in only_fault("-m", "dataset=wos,aap")
+    assert "write the values one by one" in only_fault("-m", "dataset=wos", "film=glob(*)")
+    assert "write the values one by one" in only_fault("-m", "dataset=wos", "threshold=interval(0,1)")
     cli.check(TRAIN, ["-m", "dataset=wos,aapd", "seed=range(1,4)", "film=choice(logit,none)"])
+
+
+def test_every_combination_of_a_grid_is_checked():
+    fault = only_fault("-m", "dataset=wos", "trainer.gradient_accumulation=1,64", "seed=1,2")
+    assert "trainer.gradient_accumulation=64" in fault
+    assert "dataset.path= is required" in only_fault("-m", "dataset=wos,custom")
 
 
 @pytest.mark.parametrize(

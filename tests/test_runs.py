@@ -100,6 +100,10 @@ def test_names():
     assert independent.name == f"wos_single_none_minilm_seed1-{independent.id[:8]}"
 
 
+def test_a_revision_is_no_main_run():
+    assert identify(encoder__revision="v1").name.startswith("wos_single_top_down_minilm_seed1-")
+
+
 def test_a_name_taken_by_another_run_gets_the_id(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     mine = identify()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hblm import evaluate, train
+from hblm import cli, evaluate, train
 from hblm.checkpoint import open_checkpoint
 from hblm.config import EvaluateConfig, TrainConfig, typed
 from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -43,6 +43,11 @@ def evaluation(checkpoint: Path, *overrides: str) -> dict[str, Any]:
     evaluate.run(compose("evaluate", EvaluateConfig, f"checkpoint={checkpoint}", "device=cpu", *overrides))
     (made,) = set(results.glob("eval_*.json")) - before
     return json.loads(made.read_text())
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Change some keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def checkpoint_of(result: Path) -> Path:
@@ -99,7 +104,7 @@ def test_nodes_csv_has_a_row_for_each_node(trained):
 
 def test_nothing_but_the_named_files_is_written(trained):
     root = trained.parent.parent
-    assert {path.name for path in root.iterdir()} == {"results", "checkpoints", "cache"}
+    assert {path.name for path in root.iterdir()} == {"results", "checkpoints", "cache", ".locks"}
     assert {path.name for path in checkpoint_of(trained).iterdir()} == {
         *("hblm.json", "model.safetensors", "taxonomy.json", "encoder")
     }
@@ -166,7 +171,30 @@ def test_a_finished_run_is_not_run_again(learnable, capsys, monkeypatch):
     result = run(learnable)
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it was run again"))
     train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}"))
-    assert f"done before: {result}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "done before" in shown
+    assert str(result) in shown
+
+
+def test_a_damaged_result_is_neither_trusted_nor_touched(learnable):
+    result = run(learnable)
+    result.write_text("")
+    again = run(learnable)
+    assert again.stem.startswith(result.stem)
+    assert again != result
+    assert result.read_text() == ""
+
+
+def test_a_name_that_no_file_can_bear_is_refused_before_training(learnable):
+    with pytest.raises(ConfigError, match="too long"):
+        run(learnable, f"dataset.name={'long' * 60}")
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run(learnable):
+    once = ("trainer.epochs=1", "trainer.batch_size=64", "trainer.warmup_ratio=0", "trainer.precision=fp32")
+    with pytest.raises(TrainingError, match="the validation loss is nan"):
+        run(learnable, *once, "trainer.learning_rate=1e30", "trainer.head_learning_rate=1e30")
+    assert not list(Path("outputs").glob("checkpoints/*"))
 
 
 def test_force_keeps_the_older_result(learnable):
@@ -197,15 +225,29 @@ def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
 
 def test_arguments_that_contradict_the_checkpoint_are_named_with_both_values(trained):
     given = f"checkpoint={checkpoint_of(trained)}"
-    with pytest.raises(ConfigError) as caught:
-        evaluate.without_stored([given, "film=logit", "trainer.epochs=3", "encoder=minilm", "seed=x"])
-    film, epochs, encoder, seed = str(caught.value).splitlines()
+    _, faults = evaluate.without_stored(
+        [given, "film=logit", "trainer.epochs=3", "encoder=minilm", "seed=x", "method=flat"]
+    )
+    film, epochs, encoder, seed, method = faults
     assert film.startswith("film=logit contradicts the checkpoint, which has film=sigmoid")
     assert "trainer.epochs=25" in epochs
-    assert "encoder=minilm was decided at training" in encoder
+    assert "encoder.model_name=sentence-transformers/all-MiniLM-L6-v2, the checkpoint has tiny" in encoder
     assert "seed=1" in seed
-    kept = evaluate.without_stored([given, "film=sigmoid", "trainer.epochs=25", "threshold=0.3", "-m"])
-    assert kept == [given, "threshold=0.3", "-m"]
+    assert "was decided at training" in method
+    kept, faults = evaluate.without_stored(
+        [given, "film=sigmoid", "trainer.epochs=25", "threshold=0.3", "-m"]
+    )
+    assert (kept, faults) == ([given, "threshold=0.3", "-m"], [])
+
+
+def test_faults_of_an_evaluation_come_at_once(trained):
+    argv = [f"checkpoint={checkpoint_of(trained)}", "film=logit", "sede=3", "split=dev"]
+    kept, found = evaluate.without_stored(argv)
+    with pytest.raises(ConfigError) as caught:
+        cli.check(evaluate.PROGRAM, kept, found)
+    assert [line.split("=")[0] for line in str(caught.value).splitlines()] == ["film", "sede", "split"]
+    kept, found = evaluate.without_stored(["checkpoint=nowhere", "film=logit"])
+    assert "checkpoint=nowhere is not a folder" in found[0]
 
 
 def test_a_threshold_of_ones_own_is_recorded(trained):
@@ -220,6 +262,9 @@ def test_a_threshold_of_ones_own_is_recorded(trained):
         (lambda folder: (folder / "hblm.json").unlink(), "has no hblm.json"),
         (lambda folder: (folder / "hblm.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "hblm.json").write_text('{"schema_version": 99}'), "version 99"),
+        (lambda folder: edit(folder / "hblm.json", config=[]), "no sound value of config"),
+        (lambda folder: edit(folder / "hblm.json", dataset={"name": "d"}), "no sound value of dataset"),
+        (lambda folder: edit(folder / "hblm.json", eval_batch_size="x"), "no sound value of eval_batch_size"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 50), "cannot be read"),
         (lambda folder: (folder / "taxonomy.json").write_text("[]"), "is damaged"),
         (lambda folder: shutil.rmtree(folder / "encoder"), "has no encoder"),

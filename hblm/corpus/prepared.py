@@ -78,18 +78,19 @@ class Prepared:
             raise DataError(f"{path}: the split is empty; it needs at least one document")
 
 
-def open_prepared(folder: Path, name: str | None = None) -> Prepared:
+def open_prepared(folder: Path, name: str | None = None, prepare_with: str | None = None) -> Prepared:
     """Open a prepared dataset: hash its files, read its taxonomy, parse no document.
 
     Args:
         folder: where the four files lie.
         name: what to call it; the folder's own name if not given.
+        prepare_with: the command that makes it, for messages; None where there is none.
 
     Raises:
         DataError: a missing or unreadable file, hashes that contradict the manifest, a bad taxonomy.
     """
     name = name or Path(os.path.abspath(folder)).name  # not resolved: a link has a name of its own
-    _require_files(folder, name)
+    _require_files(folder, prepare_with)
     files = {}
     for file in FILES:
         try:
@@ -98,7 +99,7 @@ def open_prepared(folder: Path, name: str | None = None) -> Prepared:
             raise DataError(f"{folder / file}: cannot be read: {error.strerror}") from None
     manifest = _read_manifest(folder / MANIFEST)
     if manifest is not None:
-        _compare_hashes(folder, name, files, manifest["files"])
+        _compare_hashes(folder, prepare_with, files, manifest["files"])
     return Prepared(folder, name, read_taxonomy(folder / FILES[0]), files, manifest)
 
 
@@ -117,11 +118,9 @@ def verify(prepared: Prepared) -> dict[str, Any]:
     return found
 
 
-def _require_files(folder: Path, name: str) -> None:
-    way_out = (
-        f"prepare it with `python -m hblm.prepare dataset={name}`, or give the folder that holds "
-        f"{', '.join(FILES)} as dataset.path=DIR"
-    )
+def _require_files(folder: Path, prepare_with: str | None) -> None:
+    prepare = f"prepare it with `{prepare_with}`, or " if prepare_with else ""
+    way_out = f"{prepare}give the folder that holds {', '.join(FILES)} as dataset.path=DIR"
     try:
         found = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
@@ -161,14 +160,16 @@ def _read_manifest(path: Path) -> Mapping[str, Any] | None:
     return manifest
 
 
-def _compare_hashes(folder: Path, name: str, files: Mapping[str, str], expected: Mapping[str, str]) -> None:
+def _compare_hashes(
+    folder: Path, prepare_with: str | None, files: Mapping[str, str], expected: Mapping[str, str]
+) -> None:
+    again = f"prepare again with `{prepare_with} force=true`, or " if prepare_with else ""
     for file, digest in files.items():
         if digest != expected[file].lower():
             raise DataError(
                 f"{folder / file}: not the file that was prepared: its sha256 is {digest[:12]}..., "
-                f"{MANIFEST} says {expected[file][:12]}...; prepare again with "
-                f"`python -m hblm.prepare dataset={name}`, or delete {folder / MANIFEST} "
-                f"if the files were edited on purpose"
+                f"{MANIFEST} says {expected[file][:12]}...; "
+                f"{again}delete {folder / MANIFEST} if the files were edited on purpose"
             )
 
 

@@ -152,11 +152,12 @@ def test_a_file_that_vanished_is_an_error_of_the_data(folder_by_hand: Folder) ->
 
 def test_a_missing_folder_names_command_and_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        open_prepared(tmp_path / "wos")
-    for part in (str(tmp_path / "wos"), "hblm.prepare dataset=wos`", *FILES, "dataset.path=DIR"):
+        open_prepared(tmp_path / "wos", prepare_with="the command")
+    for part in (str(tmp_path / "wos"), "prepare it with `the command`", *FILES, "dataset.path=DIR"):
         assert part in str(caught.value)
-    with pytest.raises(DataError, match="dataset=other`"):
-        open_prepared(tmp_path / "wos", "other")
+    with pytest.raises(DataError) as caught:  # a set that no command can make
+        open_prepared(tmp_path / "wos")
+    assert "prepare it" not in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", [*FILES])
@@ -164,7 +165,7 @@ def test_missing_files_are_listed(missing: str, folder_by_hand: Folder) -> None:
     folder = folder_by_hand({missing: None, "dev.jsonl": b""})
     with pytest.raises(DataError) as caught:
         open_prepared(folder)
-    for part in (f"{folder}: no {missing} (", "it holds dev.jsonl", "hblm.prepare dataset=byhand"):
+    for part in (f"{folder}: no {missing} (", "it holds dev.jsonl", "dataset.path=DIR"):
         assert part in str(caught.value)
 
 
@@ -232,12 +233,12 @@ def test_an_edited_file_is_named_with_both_hashes_and_the_way_out(
         stream.write(b"\n")
     changed = sha256_file(folder / name)
     with pytest.raises(DataError) as caught:
-        open_prepared(folder)
+        open_prepared(folder, prepare_with="the command")
     for part in (
         f"{folder / name}: ",
         changed[:12] + "...",
         manifest["files"][name][:12] + "...",
-        "hblm.prepare dataset=wos`",
+        "prepare again with `the command force=true`",
         f"delete {folder / 'manifest.json'} if the files were edited on purpose",
     ):
         assert part in str(caught.value)
