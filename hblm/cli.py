@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Transformer
+from hydra.core.override_parser.types import Glob, Override, OverrideType, Transformer
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -124,21 +124,27 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         stand_in = ["dataset=wos"]  # so that all the rest can be judged in the same message
         if not any(text.startswith("dataset=") for text in arguments.overrides):
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
-    for cell in itertools.islice(_cells(good), _CELLS_CHECKED):
+    for cell in itertools.islice(_cells(catalogue, good), _CELLS_CHECKED):
         faults += _composition_faults(program, catalogue, good, [*cell, *stand_in])
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
-def _cells(overrides: list[Override]) -> Iterator[tuple[str, ...]]:
+def _cells(catalogue: Catalogue, overrides: list[Override]) -> Iterator[tuple[str, ...]]:
     """Yield the overrides of each run of a grid; of a single run, the overrides as they are."""
     swept = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        [f"{override.get_key_element()}={value}" for value in _written(catalogue, override)]
         if override.is_sweep_override()
         else [override.input_line or ""]
         for override in overrides
     ]
     return itertools.product(*swept)
+
+
+def _written(catalogue: Catalogue, override: Override) -> Iterable[str]:
+    if isinstance(override.value(), Glob):
+        return _values(override, catalogue.groups.get(override.key_or_group, {}))
+    return override.sweep_string_iterator()
 
 
 class Catalogue:
@@ -183,7 +189,7 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
     if override.type == OverrideType.DEL:
         yield f"{text}: a key cannot be removed; give it another value"
         return
-    if override.is_sweep_override() and not (override.is_choice_sweep() or override.is_range_sweep()):
+    if override.is_sweep_override() and not override.is_discrete_sweep():
         yield f"{text}: write the values one by one, or as range(start,stop)"
         return
     if override.is_sweep_override() and not many:
@@ -201,7 +207,7 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
 
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:
     group, options = override.key_or_group, catalogue.groups[override.key_or_group]
-    for value in _values(override):
+    for value in _values(override, options):
         if not isinstance(value, str) or value not in options:
             close = nearest(str(value), options)
             yield f"{group}={plain(value)} is not one of {', '.join(sorted(options))}{close}"
@@ -220,7 +226,9 @@ def _value_faults(leaf: Leaf, override: Override) -> Iterator[str]:
             yield f"{leaf.name}={plain(value)} {why}"
 
 
-def _values(override: Override) -> list[Any]:
+def _values(override: Override, options: Iterable[str] = ()) -> list[Any]:
+    if isinstance(override.value(), Glob):
+        return override.value().filter(list(options))  # type: ignore[union-attr, no-any-return]
     if override.is_sweep_override():
         return list(override.sweep_iterator(transformer=Transformer.identity))
     return [override.value()]

@@ -98,7 +98,8 @@ def test_the_dataset_is_required():
 def test_every_value_of_a_sweep_is_checked():
     assert "x is not a whole number" in only_fault("-m", "dataset=wos", "seed=1,x")
     assert "did you mean aapd?" in only_fault("-m", "dataset=wos,aap")
-    assert "write the values one by one" in only_fault("-m", "dataset=wos", "film=glob(*)")
+    assert "is not a key" in only_fault("-m", "dataset=wos", "flim=glob(*)")
+    cli.check(TRAIN, ["-m", "dataset=wos", "film=glob(*)"])
     assert "write the values one by one" in only_fault("-m", "dataset=wos", "threshold=interval(0,1)")
     cli.check(TRAIN, ["-m", "dataset=wos,aapd", "seed=range(1,4)", "film=choice(logit,none)"])
 
