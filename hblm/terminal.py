@@ -51,21 +51,21 @@ def progress() -> Iterator[StartTask]:
 
 
 class TrainingBar:
-    """The bar of a training run: epoch, loss, validation F1, documents per second, time left.
+    """The bar of a training run: epoch, loss, validation micro/macro-F1, documents per second, time left.
 
-    Off a terminal it is one line of log an epoch.
+    It fits 80 columns. Off a terminal it is one line of log an epoch.
     """
 
-    def __init__(self, documents: int, epochs: int) -> None:
+    def __init__(self, documents: int, epochs: int, console: Console | None = None) -> None:
         """Stand ready for `epochs` passes over `documents` documents."""
         self.epochs = epochs
-        self.console = Console(stderr=True)
+        self.console = console or Console(stderr=True)
         self.shown: dict[str, Any] = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
         self.seen, self.started = 0, time.perf_counter()
         columns = [TextColumn("{task.fields[" + name + "]}") for name in self.shown]
         self.bars = Progress(
             columns[0],
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             *columns[1:],
             TimeRemainingColumn(),
             console=self.console,
@@ -86,23 +86,21 @@ class TrainingBar:
         self.seen += documents
         if loss is not None:
             speed = self.seen / (time.perf_counter() - self.started)
-            self.shown.update(loss=f"loss {loss:.4f}", speed=f"{speed:.0f} documents/s")
+            self.shown.update(loss=f"loss {loss:.4f}", speed=f"{speed:.0f} docs/s")
         self.bars.update(self.task, advance=documents, **self.shown)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Show an epoch's entry in the history."""
         number = entry["epoch"]
-        val = f"val micro-F1 {entry['val_micro_f1']:.4f} macro-F1 {entry['val_macro_f1']:.4f}"
-        self.shown.update(epoch=f"epoch {min(number + 1, self.epochs)}/{self.epochs}", val=val)
+        micro, macro = 100 * entry["val_micro_f1"], 100 * entry["val_macro_f1"]
+        self.shown.update(
+            epoch=f"epoch {min(number + 1, self.epochs)}/{self.epochs}", val=f"F1 {micro:.1f}/{macro:.1f}"
+        )
         self.bars.update(self.task, **self.shown)
         if not self.console.is_terminal:
             log.info(
-                "epoch %d/%d  loss %.4f  %s  %.0f documents/s",
-                number,
-                self.epochs,
-                entry["train_loss"],
-                val,
-                entry["documents_per_second"],
+                "epoch %d/%d  loss %.4f  val micro-F1 %.2f  macro-F1 %.2f  %.0f documents/s",
+                *(number, self.epochs, entry["train_loss"], micro, macro, entry["documents_per_second"]),
             )
 
 

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import io
+import logging
+
+from rich.console import Console
+
+from hblm.terminal import TrainingBar, print_scores, progress, silent
+
+ENTRY = {
+    "epoch": 64,
+    "train_loss": 0.01234,
+    "val_micro_f1": 0.8712,
+    "val_macro_f1": 0.8145,
+    "documents_per_second": 1234.5,
+}
+
+
+def drive(console: Console) -> None:
+    with TrainingBar(1000, 65, console) as bar:
+        bar.step(32, 0.1234)
+        bar.epoch(ENTRY)
+        bar.step(32, None)
+
+
+def test_the_bar_fits_80_columns():
+    text = io.StringIO()
+    drive(Console(file=text, force_terminal=True, width=80, color_system=None))
+    assert "…" not in text.getvalue()
+    for part in ("epoch 65/65", "loss 0.1234", "F1 87.1/81.5", "docs/s", ":"):
+        assert part in text.getvalue()
+
+
+def test_off_a_terminal_there_is_one_line_an_epoch(caplog):
+    text = io.StringIO()
+    with caplog.at_level(logging.INFO, logger="hblm"):
+        drive(Console(file=text, force_terminal=False))
+    assert text.getvalue().strip() == ""
+    assert caplog.messages == [
+        "epoch 64/65  loss 0.0123  val micro-F1 87.12  macro-F1 81.45  1234 documents/s"
+    ]
+
+
+def test_progress_is_silent_off_a_terminal(capsys):
+    with progress() as start:
+        assert start is silent
+        start("tokenising", 3)(1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_flag_decides_which_scores_are_shown(capsys):
+    def scores(f1: float) -> dict:
+        row = {"micro_f1": f1, "macro_f1": f1, "support": 1234}
+        return {"overall": row, "per_level": [{"level": 0, "nodes": 7, **row}]}
+
+    both = {**scores(0.25), "repath": scores(0.75)}
+    print_scores("single", both, repath=False, title="run: test")
+    plain = capsys.readouterr().out
+    assert "25.00" in plain
+    assert "1,234" in plain
+    print_scores("single", both, repath=True, title="run: test")
+    closed = capsys.readouterr().out
+    assert "75.00" in closed
+    assert "closed under ancestors" in closed
