@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ def accelerator(
         raise ConfigError("trainer.precision=fp16 needs a GPU, and there is none; write bf16, fp32 or auto")
     if precision == "auto":
         precision = "bf16" if _fast_bf16(gpu) else "fp32"
+    for tracker in trackers or []:  # accelerate would go on without it
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(
+                f"trackers=[{tracker}] is not installed: pip install {tracker}, or all with 'hblm[trackers]'"
+            )
     AcceleratorState._reset_state(True)  # cells of one process may differ in precision and device
     try:
         return Accelerator(

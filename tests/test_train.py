@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hblm import cli, evaluate, train
+from hblm import build, cli, evaluate, train
 from hblm.checkpoint import open_checkpoint
 from hblm.config import EvaluateConfig, TrainConfig, typed
 from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -316,6 +316,12 @@ def test_trackers_get_the_history(learnable):
     pytest.importorskip("tensorboard")
     run(learnable, "trackers=[tensorboard]")
     assert list(Path("outputs/trackers").rglob("events.out.tfevents.*"))
+
+
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"trackers=\[wandb\] is not installed: pip install wandb"):
+        build.accelerator("cpu", "fp32", trackers=["wandb"])
 
 
 def test_without_a_checkpoint_only_the_result_is_kept(learnable):
