@@ -157,7 +157,6 @@ class Catalogue:
             if not self.config_dir.is_dir():
                 raise ConfigError(f"--config-dir {config_dir} is not a folder")
             roots.append(self.config_dir)
-        self.roots = roots
         self.groups: dict[str, dict[str, Path]] = {}
         for root in roots:
             for file in sorted(root.glob("*/*.yaml")):
