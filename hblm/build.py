@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -17,13 +19,14 @@ from hblm.checkpoint import Checkpoint, load_weights
 from hblm.config import TrainConfig
 from hblm.corpus.batches import TokenisedSplit, collate
 from hblm.errors import ConfigError
-from hblm.fit import Schedule, Scoring
-from hblm.loss import LOSSES
+from hblm.fit import Schedule
+from hblm.loss import LOSSES, Loss, Objective
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
-from hblm.nn.heads import prior_logits
+from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
+from hblm.score import Scoring
 from hblm.taxonomy import Taxonomy
 
 
@@ -35,33 +38,93 @@ def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> C
     projection = (
         Projection(pooled, width, options.projection_dropout) if options.project_embedding else nn.Identity()
     )
-    cascade = Cascade(
-        taxonomy,
-        direction=config.direction.cascade_direction,
+    pooling = POOLINGS[config.pooling.pooling]()
+    return Classifier(
+        encoder, pooling, projection, branches(config, taxonomy, width), trainable=options.trainable
+    )
+
+
+def branches(config: TrainConfig, taxonomy: Taxonomy, width: int) -> Single | Dual:
+    """Return what stands on the embedding, `width` wide: one branch, or two and what mixes them."""
+
+    def cascade(direction: str) -> Cascade:
+        return Cascade(
+            taxonomy,
+            direction=direction,
+            width=width,
+            head=config.head.classification_head_type,
+            head_dropout=config.head.dropout,
+            propagation_method=config.film.propagation_method,
+            propagation_space=config.film.propagation_space,
+            film_scale=config.film.film_scale,
+            detach_parent_signal=config.film.detach_parent_signal,
+            threshold=config.threshold,
+        )
+
+    joint = config.joint_variant
+    if not joint.is_joint:
+        return Single(cascade(config.direction.cascade_direction))
+    td, bu = cascade("top_down"), cascade("bottom_up")
+    if joint.joint_variant == "dual":
+        return Dual(td, bu)
+    return TriHeadDiffcat(
+        td,
+        bu,
+        taxonomy=taxonomy,
         width=width,
         head=config.head.classification_head_type,
         head_dropout=config.head.dropout,
-        propagation_method=config.film.propagation_method,
-        propagation_space=config.film.propagation_space,
-        film_scale=config.film.film_scale,
-        detach_parent_signal=config.film.detach_parent_signal,
-        threshold=config.threshold,
+        fuse=joint.fuse_weights,
     )
-    pooling = POOLINGS[config.pooling.pooling]()
-    return Classifier(encoder, pooling, projection, cascade, trainable=options.trainable)
 
 
-def initialise_output(model: Classifier, config: TrainConfig, train: TokenisedSplit, n_nodes: int) -> Tensor:
+def loss(config: TrainConfig, taxonomy: Taxonomy, train: TokenisedSplit) -> Loss:
+    """Return the loss, which knows how often the training split bears each node."""
+    positives = torch.as_tensor(train.label_counts(len(taxonomy)))
+    options = config.loss
+    own: dict[str, dict[str, Any]] = {
+        "bce": {"level_reduction": options.level_reduction},
+        "focal": {"level_reduction": options.level_reduction, "gamma": options.gamma},
+        "conditional_softmax": {"tau": options.tau},
+    }
+    return LOSSES[options.loss](taxonomy, positives=positives, n_documents=len(train), **own[options.loss])
+
+
+def initialise_output(model: Classifier, config: TrainConfig, scoring: Scoring) -> Tensor:
     """Start the heads where the configuration says; return the training split's prior logits."""
-    priors = prior_logits(torch.as_tensor(train.label_counts(n_nodes)), len(train))
-    model.cascade.initialise_output(priors if config.head.output_init == "prior" else None)
+    priors = scoring.objective.loss.prior_logits()
+    model.branches.initialise_output(priors if config.head.output_init == "prior" else None)
     return priors
 
 
-def stored_model(checkpoint: Checkpoint) -> tuple[Classifier, Tokenizer]:
-    """Return the model and tokenizer of a checkpoint."""
+def require_single_paths(
+    config: TrainConfig, splits: Mapping[str, TokenisedSplit], taxonomy: Taxonomy
+) -> None:
+    """Refuse documents that a loss of one path each cannot take.
+
+    Raises:
+        ConfigError: with loss=conditional_softmax, a document with two nodes on one level.
+    """
+    if config.loss.loss != "conditional_softmax":
+        return
+    level_of = np.repeat(np.arange(len(taxonomy.levels)), [len(level) for level in taxonomy.levels])
+    for name, split in splits.items():
+        rows, nodes = split.labels(np.arange(len(split)))
+        counts = np.bincount(rows * len(taxonomy.levels) + level_of[nodes])
+        if counts.max(initial=0) > 1:
+            document = int(counts.argmax()) // len(taxonomy.levels)
+            several = int((counts > 1).sum())
+            raise ConfigError(
+                f"loss=conditional_softmax takes documents with one path, and {name} has document "
+                f"{split.document_ids()[document]!r} with {counts.max()} nodes on one level "
+                f"({several} such places); write loss=bce or loss=focal"
+            )
+
+
+def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifier, Tokenizer]:
+    """Return the model and tokenizer of a checkpoint; `config` is its own, but for weights that fuse views."""
     encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
-    model = classifier(checkpoint.config, checkpoint.taxonomy, encoder)
+    model = classifier(config, checkpoint.taxonomy, encoder)
     load_weights(checkpoint, model)
     return model, tokenizer
 
@@ -76,15 +139,17 @@ def scoring(
     config: TrainConfig,
     taxonomy: Taxonomy,
     tokenizer: Tokenizer,
+    train: TokenisedSplit,
     *,
     threshold: float,
     batch_size: int,
     num_workers: int,
 ) -> Scoring:
-    """Return how splits are scored."""
+    """Return how splits are scored, given the training split as the run saw it."""
     return Scoring(
         taxonomy=taxonomy,
-        loss=LOSSES[config.loss.loss](taxonomy, config.loss.level_reduction),
+        objective=Objective(loss(config, taxonomy, train), config.joint_variant.loss_weights),
+        train_support=train.label_counts(len(taxonomy)).tolist(),
         threshold=threshold,
         batch_size=batch_size,
         num_workers=num_workers,

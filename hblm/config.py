@@ -21,6 +21,10 @@ from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
 
+SINGLE_VIEW = "single"  # of a model with one branch
+FUSED_VIEWS = ("td", "bu", "mix")  # what tri_head_diffcat fuses
+EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
+
 
 def key(
     default: Any,
@@ -32,6 +36,7 @@ def key(
     choices: tuple[str, ...] = (),
     identity: bool = True,
     option_of: str | None = None,
+    one: bool = False,
 ) -> Any:
     """Declare one configuration key.
 
@@ -42,6 +47,7 @@ def key(
         choices: the only values allowed.
         identity: False for a key that cannot change a run's numbers and so stays out of its run id.
         option_of: the group whose chosen option this key carries; it is set by choosing the option only.
+        one: a list that may be given as its only item.
     """
     metadata = {
         "doc": doc,
@@ -51,6 +57,7 @@ def key(
         "choices": choices,
         "identity": identity,
         "option_of": option_of,
+        "one": one,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -136,19 +143,88 @@ class Head:
 class Loss:
     """What is minimised."""
 
-    loss: str = key("bce", "the option", choices=("bce",), option_of="loss")
+    loss: str = key("bce", "the option", choices=("bce", "focal", "conditional_softmax"), option_of="loss")
     level_reduction: str = key(
         "levels",
-        "mean over a level's nodes, then over levels; or over all nodes",
+        "bce, focal: mean over a level's nodes, then over levels; or over all nodes",
         choices=("levels", "nodes"),
     )
+    gamma: float = key(2.0, "focal: how much what is right already counts less; 0 is bce", low=0)
+    tau: float = key(1.0, "conditional_softmax: strength of the logit adjustment; 0 is none", low=0)
 
 
 @dataclass
 class JointVariant:
     """Whether top-down and bottom-up branches share one model."""
 
-    joint_variant: str = key("none", "the option", choices=("none",), option_of="joint_variant")
+    joint_variant: str = key(
+        "none", "the option", choices=("none", "dual", "tri_head_diffcat"), option_of="joint_variant"
+    )
+    joint_objective: str = key(
+        "full", "aux_only (dual): the losses of the two branches alone", choices=("full", "aux_only")
+    )
+    joint_eval_view: str = key(
+        "fused", "the view that is monitored and shown; all are stored", choices=EVAL_VIEWS
+    )
+    joint_loss_fused: float = key(0.0, "weight of the loss of the fused logits", low=0)
+    joint_loss_td: float = key(0.5, "weight of the top-down branch's loss", low=0)
+    joint_loss_bu: float = key(0.5, "weight of the bottom-up branch's loss", low=0)
+    joint_loss_mix: float = key(1.0, "tri_head_diffcat: weight of the mix head's loss", low=0)
+    tri_fuse_td: float = key(1.0, "tri_head_diffcat: the top-down logits' weight in the fused ones", low=0)
+    tri_fuse_bu: float = key(1.0, "tri_head_diffcat: the bottom-up logits' weight", low=0)
+    tri_fuse_mix: float = key(1.0, "tri_head_diffcat: the mix head's weight", low=0)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether two branches share the model."""
+        return self.joint_variant != "none"
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """What each view's loss counts in the objective; views that this variant does not train are left out."""
+        if not self.is_joint:
+            return {SINGLE_VIEW: 1.0}
+        weights = {"td": self.joint_loss_td, "bu": self.joint_loss_bu}
+        if self.joint_objective == "full":
+            weights["fused"] = self.joint_loss_fused
+        if self.joint_variant == "tri_head_diffcat":
+            weights["mix"] = self.joint_loss_mix
+        return weights
+
+    @property
+    def fuse_weights(self) -> tuple[float, float, float]:
+        """The weights of td, bu and mix in the fused logits of tri_head_diffcat."""
+        return self.tri_fuse_td, self.tri_fuse_bu, self.tri_fuse_mix
+
+    @property
+    def monitored(self) -> str:
+        """The view that decides which epoch is best; `all` means the fused one."""
+        if not self.is_joint:
+            return SINGLE_VIEW
+        return "fused" if self.joint_eval_view == "all" else self.joint_eval_view
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong between keys that are each right."""
+        variant, found = f"joint_variant={self.joint_variant}", []
+        if self.joint_variant == "tri_head_diffcat" and self.joint_objective == "aux_only":
+            found.append(
+                f"{variant} is trained with joint_variant.joint_objective=full; "
+                "aux_only is an objective of joint_variant=dual"
+            )
+        if self.joint_variant == "dual" and self.joint_eval_view == "mix":
+            found.append(
+                f"{variant} has no view mix, which joint_variant.joint_eval_view=mix asks for; "
+                "write fused, td, bu or all, or joint_variant=tri_head_diffcat"
+            )
+        acting = {f"joint_variant.joint_loss_{view}": weight for view, weight in self.loss_weights.items()}
+        if self.is_joint and not any(acting.values()):
+            found.append(
+                f"{' and '.join(f'{name}=0' for name in acting)} leave {variant} nothing to minimise"
+            )
+        if self.joint_variant == "tri_head_diffcat" and not any(self.fuse_weights):
+            keys = (f"joint_variant.tri_fuse_{view}=0" for view in FUSED_VIEWS)
+            found.append(f"{' and '.join(keys)} leave {variant} nothing to fuse")
+        return found
 
 
 @dataclass
@@ -204,7 +280,12 @@ class TrainConfig:
 
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
-        found = []
+        found = self.joint_variant.conflicts()
+        if self.loss.loss == "conditional_softmax" and self.film.propagation_method != "none":
+            found.append(
+                f"loss=conditional_softmax needs film=none, not film={self.film.propagation_method}: its logits "
+                "are those of a node among its siblings, not of the node"
+            )
         if self.encoder.projection_dim is not None and not self.encoder.project_embedding:
             found.append(
                 f"encoder.projection_dim={self.encoder.projection_dim} has nothing to project to with "
@@ -232,7 +313,7 @@ class TrainConfig:
     def is_flat(self) -> bool:
         """Whether this is the flat baseline: one linear layer over all nodes."""
         return (
-            self.joint_variant.joint_variant == "none"
+            not self.joint_variant.is_joint
             and self.film.propagation_method == "none"
             and self.head.classification_head_type == "linear"
             and not self.encoder.project_embedding
@@ -262,10 +343,31 @@ class StoredDataset:
 class EvaluateConfig:
     """One run of `python -m hblm.evaluate`; whatever is not here comes from the checkpoint."""
 
-    checkpoint: str = key("???", "folder of a trained model")
+    checkpoint: list[str] = key(
+        "???", "folder of a trained model; [A,B]: of a top-down and a bottom-up one, an ensemble", one=True
+    )
     split: str = key("test", "which documents to score", choices=("train", "val", "test"))
     threshold: float | None = key(None, "null: the checkpoint's", low=0, high=1)
     posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors")
+    joint_eval_view: str | None = key(
+        None,
+        "joint models and ensembles: the view shown; null: the checkpoint's, fused of an ensemble",
+        choices=EVAL_VIEWS,
+    )
+    tri_fuse_td: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    tri_fuse_bu: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    tri_fuse_mix: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    ensemble_weight: str | None = key(
+        None,
+        "of two checkpoints: w in w z_td + (1 - w) z_bu; null: 0.5; auto: the best on the validation split",
+    )
+    predictions: bool = key(False, "write every document's scores, as Parquet, beside the result")
+    predictions_floor: float = key(
+        0.01,
+        "predictions: leave out pairs of a lower score that are neither predicted nor gold",
+        low=0,
+        high=1,
+    )
     output_dir: str | None = key(
         None, "null: the folder of checkpoints/ that the checkpoint lies in, else outputs"
     )
@@ -274,9 +376,32 @@ class EvaluateConfig:
     num_workers: int = key(0, "processes that collate batches", low=0)
     dataset: StoredDataset = group(StoredDataset, "where the documents lie now")
 
+    @property
+    def weight(self) -> float | None:
+        """The ensemble's weight; None where it is to be searched."""
+        return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
+
     def conflicts(self) -> list[str]:
-        """Return nothing: these keys do not touch each other."""
-        return []
+        """Return what is wrong between keys that are each right."""
+        found: list[str] = []
+        given = self.checkpoint if isinstance(self.checkpoint, list) else []  # nothing, where it is missing
+        if self.ensemble_weight not in (None, "auto"):
+            try:
+                sound = 0 <= float(self.ensemble_weight) <= 1
+            except ValueError:
+                sound = False
+            if not sound:
+                found.append(
+                    f"ensemble_weight={self.ensemble_weight} is not a number between 0 and 1, nor auto"
+                )
+        if len(given) > 2:
+            found.append(f"checkpoint= names {len(given)} folders; an ensemble has two")
+        if len(given) == 1 and self.ensemble_weight is not None:
+            found.append(
+                f"ensemble_weight={self.ensemble_weight} acts between two checkpoints, and checkpoint= names one; "
+                "write checkpoint=[TOP_DOWN,BOTTOM_UP]"
+            )
+        return found
 
 
 @dataclass
@@ -398,6 +523,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
     """Return one value in its key's type, and why it cannot be ("" where it can)."""
     if value == "???":
         return None, "is required"
+    if leaf.rules["one"] and isinstance(value, str):
+        value = [value]
     node, name = OmegaConf.structured(leaf.owner), leaf.field.name
     kind = _kind(get_type_hints(leaf.owner)[name])
     try:

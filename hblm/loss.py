@@ -6,14 +6,32 @@ not depend on how a step is split into micro-batches and processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from hblm.taxonomy import Taxonomy
 
 LEVEL_REDUCTIONS = ("levels", "nodes")
+
+
+class Loss(Protocol):
+    """What the trainer asks of a loss."""
+
+    def __call__(
+        self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss, summed over documents, in float32; targets are 0/1 of any dtype."""
+
+    def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        """Return the probability of each node."""
+
+    def prior_logits(self) -> Float[Tensor, " nodes"]:
+        """Return the logits that say of every document what the training split says on average."""
 
 
 def node_weights(taxonomy: Taxonomy, level_reduction: str) -> Float[Tensor, " nodes"]:
@@ -37,9 +55,13 @@ class BceLoss(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, taxonomy: Taxonomy, level_reduction: str) -> None:
+    def __init__(
+        self, taxonomy: Taxonomy, level_reduction: str, positives: Int[Tensor, " nodes"], n_documents: int
+    ) -> None:
+        """Take the training split's documents at each node, and all of them, for the prior."""
         super().__init__()
         self.register_buffer("weights", node_weights(taxonomy, level_reduction), persistent=False)
+        self.positives, self.n_documents = positives, n_documents
 
     def forward(
         self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
@@ -53,5 +75,125 @@ class BceLoss(nn.Module):
         """Return the probability of each node."""
         return logits.float().sigmoid()
 
+    def prior_logits(self) -> Float[Tensor, " nodes"]:
+        """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
 
-LOSSES: dict[str, type[BceLoss]] = {"bce": BceLoss}
+        Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite for a node in no document, and in all.
+        """
+        return torch.log((self.positives + 0.5) / (self.n_documents - self.positives + 0.5))
+
+
+class FocalLoss(BceLoss):
+    """Binary cross-entropy times (1 - p)^gamma, p the probability given to what is right.
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4 (without the α of equation 5). With
+    gamma 0 it is `BceLoss`.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        level_reduction: str,
+        positives: Int[Tensor, " nodes"],
+        n_documents: int,
+        gamma: float,
+    ) -> None:
+        super().__init__(taxonomy, level_reduction, positives, n_documents)
+        self.gamma = gamma
+
+    def forward(
+        self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss; targets are 0/1 of any dtype."""
+        logits, targets = logits.float(), targets.float()
+        entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        # log(1 - p) is the log-sigmoid of the logit turned away from what is right; in logarithms, because the
+        # gradient of a power below 1 is infinite at 0.
+        wrong = F.logsigmoid(torch.where(targets > 0, -logits, logits))
+        return ((self.gamma * wrong).exp() * entropy * self.weights).sum()
+
+
+class ConditionalSoftmaxLoss(nn.Module):
+    """A softmax over the children of each node, and over the roots; for documents with one path.
+
+    P(node) is the product of P(node | parent) along its path. The loss is -log P(node | parent), averaged over
+    the levels: a level that a path does not reach adds 0. Plaud et al. 2024, "Revisiting Hierarchical Text
+    Classification: Inference and Metrics": logit adjustment (Menon et al. 2021) adds tau log π(node | parent)
+    to the logits in the loss and not in the scores, π being the share of the parent's training documents.
+    What is scored has thus a flat prior among siblings, which serves the rare ones.
+    """
+
+    siblings: Tensor
+    adjustment: Tensor
+
+    def __init__(
+        self, taxonomy: Taxonomy, positives: Int[Tensor, " nodes"], n_documents: int, tau: float
+    ) -> None:
+        """Take the training split's documents at each node, and all of them."""
+        super().__init__()
+        self.n_levels, self.tau = len(taxonomy.levels), tau
+        self.level_sizes = [len(level) for level in taxonomy.levels]
+        parents = torch.tensor(taxonomy.parents)
+        # A group of siblings is named by its parent's position + 1; the roots are group 0.
+        self.register_buffer("siblings", parents + 1, persistent=False)
+        self._level_parents = [
+            torch.tensor(taxonomy.level_parents(level)) for level in range(1, self.n_levels)
+        ]
+        smoothed = positives + 0.5
+        among = torch.zeros(len(taxonomy) + 1).index_add(0, parents + 1, smoothed)
+        self.register_buffer("adjustment", torch.log(smoothed / among[parents + 1]), persistent=False)
+
+    def forward(
+        self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss; targets are 0/1 of any dtype, at most one node a level."""
+        conditional = self._log_conditional(logits.float() + self.tau * self.adjustment)
+        return -(conditional * targets.float()).sum() / self.n_levels
+
+    def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        """Return P(node), without adjustment: a child's is at most its parent's."""
+        levels = [*torch.split(self._log_conditional(logits.float()), self.level_sizes, dim=1)]
+        for level, parents in enumerate(self._level_parents, 1):
+            levels[level] = levels[level] + levels[level - 1][:, parents.to(logits.device)]
+        return torch.cat(levels, dim=1).exp()
+
+    def prior_logits(self) -> Float[Tensor, " nodes"]:
+        """Return (1 - tau) log π(node | parent), which the adjustment makes log π(node | parent)."""
+        return (1 - self.tau) * self.adjustment
+
+    def _log_conditional(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        """Return log P(node | parent): the logits less the log-sum-exp of their group."""
+        index = self.siblings.expand_as(logits)
+        groups = logits.shape[0], len(self.siblings) + 1
+        highest = (
+            logits.detach()
+            .new_zeros(groups)
+            .scatter_reduce(1, index, logits.detach(), "amax", include_self=False)
+        )
+        shifted = logits - highest.gather(1, index)
+        total = torch.zeros_like(highest).scatter_add(1, index, shifted.exp())
+        return shifted - total.gather(1, index).log()
+
+
+class Objective(nn.Module):
+    """What is minimised: each view's loss times its weight, summed."""
+
+    def __init__(self, loss: Loss, weights: Mapping[str, float]) -> None:
+        """Take a weight for each view that is trained; a view of weight 0 or of none is not looked at."""
+        super().__init__()
+        self.loss = loss
+        self.weights = {view: weight for view, weight in weights.items() if weight}
+
+    def forward(
+        self, views: Mapping[str, Float[Tensor, "batch nodes"]], targets: Shaped[Tensor, "batch nodes"]
+    ) -> Float[Tensor, ""]:
+        """Return the objective, a sum over documents."""
+        parts = [weight * self.loss(views[view], targets) for view, weight in self.weights.items()]
+        return torch.stack(parts).sum()
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "bce": BceLoss,
+    "focal": FocalLoss,
+    "conditional_softmax": ConditionalSoftmaxLoss,
+}

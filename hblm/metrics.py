@@ -11,12 +11,21 @@ TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP 
   prediction (RADAr++), the F1 of mean precision and mean recall (LibMultiLabel's Another-Macro-F1), or the
   mean over documents (hiclass): other numbers, not to be compared.
 - macro_f1_supported: the mean over the nodes with at least one gold label, 0 if there is none.
+- c_micro, c_macro (C-metrics; Yu et al. 2022, "Constrained Sequence-to-Tree Generation for Hierarchical Text
+  Classification"): a hit counts only where all ancestors of its node are predicted as well. Only TP is masked:
+  precision TP / |P|, recall TP / |T|, so that an orphan counts against both.
+- by_frequency: macro_f1 over the nodes that so many documents of the training split bear; a bucket without
+  nodes is left out. The decades are ours.
 - samples: per document over nodes, then the mean over documents; empty gold and empty prediction give 0.
 - exact_match: share of documents with P_i = T_i; empty gold and empty prediction give 1.
 - support: number of gold labels.
 - violation_rate: share of documents with a predicted node whose parent is not predicted.
 - hierarchical (Kiritchenko, Matwin and Famili 2005, "Functional annotation of genes using hierarchical text
   categorization"): precision Σ|P̂_i ∩ T̂_i| / Σ|P̂_i|, recall Σ|P̂_i ∩ T̂_i| / Σ|T̂_i|, F1 their harmonic mean.
+- ranking, which no threshold touches: nodes by falling score, in taxonomy order among equals; means over
+  documents. precision_at_k: gold nodes among the first k, divided by k. r_precision (Manning, Raghavan and
+  Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided by
+  |T_i|; 0 for a document without labels.
 - repath: the same with P̂_i in place of P_i; gold stays as given. Its hierarchical block is the plain one,
   because closing twice changes nothing.
 
@@ -26,6 +35,8 @@ division.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -36,6 +47,8 @@ from torch import Tensor
 from hblm.taxonomy import Taxonomy
 
 AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets that are scored: positions on every axis called "sets"
+RANKS = (1, 3, 5)  # the k of precision_at_k
+FREQUENCIES = (0, 1, 10, 100, 1_000)  # where each bucket of by_frequency begins, in training documents
 
 
 class ScoreCounter:
@@ -45,9 +58,23 @@ class ScoreCounter:
     float64, and do in their last digits.
     """
 
-    def __init__(self, taxonomy: Taxonomy, threshold: float, device: torch.device | str = "cpu") -> None:
-        """Start at zero documents; `device` must have float64 (count on the CPU for mps)."""
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        threshold: float,
+        device: torch.device | str = "cpu",
+        train_support: Sequence[int] | None = None,
+    ) -> None:
+        """Start at zero documents.
+
+        Args:
+            taxonomy: the nodes.
+            threshold: from which score on a node is predicted.
+            device: must have float64 (count on the CPU for mps).
+            train_support: each node's documents in the training split; None leaves by_frequency out.
+        """
         self.taxonomy = taxonomy
+        self.train_support = train_support
         self.threshold = float(threshold)
         self.device = torch.device(device)
         self.n_documents = 0
@@ -57,13 +84,14 @@ class ScoreCounter:
             torch.tensor(taxonomy.level_parents(level), device=self.device)
             for level in range(1, len(taxonomy.levels))
         ]
-        # Rows: predicted and hits, each for both predicted sets; support.
-        self._node_counts = self._zeros(5, len(taxonomy))
+        # Rows: predicted and hits, each for both predicted sets; support; hits below predicted ancestors.
+        self._node_counts = self._zeros(6, len(taxonomy))
         self._closed_hits = self._zeros()
         self._closed_support = self._zeros()
         self._violations = self._zeros(2)
         self._exact = self._zeros(2, n_scopes)
         self._samples = self._zeros(3, 2, n_scopes).double()  # precision, recall, F1
+        self._ranking = self._zeros(1 + len(RANKS)).double()  # r_precision, precision at each rank
 
     def update(self, scores: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]) -> None:
         """Count a batch; targets are 0/1 of any dtype. Nothing is read back to the host.
@@ -76,16 +104,19 @@ class ScoreCounter:
                 f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must both be "
                 f"(batch, {len(self.taxonomy)}): one column per node"
             )
-        given = torch.stack([scores.to(self.device) >= self.threshold, targets.to(self.device, torch.bool)])
+        scores = scores.to(self.device)
+        given = torch.stack([scores >= self.threshold, targets.to(self.device, torch.bool)])
         closed = self._close(given)
         predicted, gold = torch.stack([given[0], closed[0]]), given[1:]
         # One conversion, then sums in the same type: summing bool would convert a copy for each sum.
-        counted = torch.cat([predicted, predicted & gold, gold]).to(torch.int32)
+        anchored = self._anchored(given[0]) & given[1]
+        counted = torch.cat([predicted, predicted & gold, gold, anchored[None]]).to(torch.int32)
         self.n_documents += len(scores)
         self._node_counts += counted.sum(1, dtype=torch.int32)
         self._closed_hits += (closed[0] & closed[1]).sum()
         self._closed_support += closed[1].sum()
-        self._count_documents(counted)
+        self._count_documents(counted[:5])
+        self._count_ranks(scores, counted[4])
 
     def compute(self) -> dict[str, Any]:
         """Return every score as plain numbers, ready for JSON.
@@ -98,6 +129,7 @@ class ScoreCounter:
             "documents": self.n_documents,
             "threshold": self.threshold,
             **self._blocks(AS_PREDICTED),
+            "ranking": self._ranks(),
             "repath": self._blocks(CLOSED),
         }
 
@@ -108,7 +140,7 @@ class ScoreCounter:
             ValueError: no document was counted.
         """
         self._refuse_nothing()
-        predicted, _, hits, _, support = self._node_counts.tolist()
+        predicted, _, hits, _, support, _ = self._node_counts.tolist()
         rows = []
         for level, positions in enumerate(self.taxonomy.levels):
             for at in positions:
@@ -144,6 +176,27 @@ class ScoreCounter:
             levels[level - 1].scatter_reduce_(-1, parents, levels[level], "amax")
         return closed
 
+    def _anchored(self, predicted: Bool[Tensor, "batch nodes"]) -> Bool[Tensor, "batch nodes"]:
+        """Return the predicted nodes whose ancestors are all predicted: from the roots down."""
+        levels = [*torch.split(predicted, self._level_sizes, -1)]
+        for level, parents in enumerate(self._level_parents, 1):
+            levels[level] = levels[level] & levels[level - 1].index_select(1, parents)
+        return torch.cat(levels, 1)
+
+    def _count_ranks(self, scores: Float[Tensor, "batch nodes"], gold: Int[Tensor, "batch nodes"]) -> None:
+        """Add each document's share of gold nodes among the first |T_i|, and among the first k of each rank."""
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        hits = gold.gather(1, order).cumsum(1)
+        support = gold.sum(1, keepdim=True)
+        found = [hits.gather(1, (support - 1).clamp(min=0)) / support.clamp(min=1).double()]
+        found[0] = found[0] * (support > 0)
+        found += [hits[:, min(rank, hits.shape[1]) - 1, None] / float(rank) for rank in RANKS]
+        self._ranking += torch.cat(found, 1).sum(0, dtype=torch.float64)
+
+    def _ranks(self) -> dict[str, float]:
+        names = ["r_precision", *(f"precision_at_{rank}" for rank in RANKS)]
+        return dict(zip(names, (self._ranking / self.n_documents).tolist(), strict=True))
+
     def _count_documents(self, counted: Int[Tensor, "rows batch nodes"]) -> None:
         """Add what needs each document's own counts: samples scores, exact matches, violations."""
         levels = torch.split(counted, self._level_sizes, -1)
@@ -171,15 +224,32 @@ class ScoreCounter:
                 for level, positions in enumerate(self.taxonomy.levels)
             ],
             "hierarchical": dict(zip(("precision", "recall", "f1"), hierarchical, strict=True)),
+            **({} if self.train_support is None else {"by_frequency": self._by_frequency(which)}),
         }
+
+    def _by_frequency(self, which: int) -> list[dict[str, Any]]:
+        """Return the macro-F1 of each bucket of nodes, the rarest first."""
+        assert self.train_support is not None
+        rows = zip(self.train_support, *self._node_counts[[2 + which, which, 4]].tolist(), strict=True)
+        f1 = [(seen, _precision_recall_f1(*counts)[2]) for seen, *counts in rows]
+        buckets = []
+        for low, above in itertools.zip_longest(FREQUENCIES, FREQUENCIES[1:]):
+            inside = [score for seen, score in f1 if seen >= low and (above is None or seen < above)]
+            if inside:
+                name = f"{low}+" if above is None else f"{low}" if above == low + 1 else f"{low}-{above - 1}"
+                buckets.append({"train_documents": name, "nodes": len(inside), "macro_f1": fmean(inside)})
+        return buckets
 
     def _scope(self, which: int, scope: int, nodes: range) -> dict[str, Any]:
         """Return the scores over some nodes: one level, or (scope -1) all."""
-        rows = self._node_counts[[2 + which, which, 4], nodes.start : nodes.stop]
-        hits, predicted, support = rows.tolist()
+        anchored_row = 3 if which == CLOSED else 5  # in a closed set all ancestors are predicted
+        rows = self._node_counts[[2 + which, which, 4, anchored_row], nodes.start : nodes.stop]
+        hits, predicted, support, anchored = rows.tolist()
         per_node = [_precision_recall_f1(*counts) for counts in zip(hits, predicted, support, strict=True)]
         precision, recall, f1 = zip(*per_node, strict=True)
         micro = _precision_recall_f1(sum(hits), sum(predicted), sum(support))
+        c_micro = _precision_recall_f1(sum(anchored), sum(predicted), sum(support))
+        c_nodes = zip(anchored, predicted, support, strict=True)
         samples = (self._samples[:, which, scope] / self.n_documents).tolist()
         supported = [score for score, n_gold in zip(f1, support, strict=True) if n_gold]
         return {
@@ -190,6 +260,10 @@ class ScoreCounter:
             "macro_recall": fmean(recall),
             "macro_f1": fmean(f1),
             "macro_f1_supported": fmean(supported) if supported else 0.0,
+            "c_micro_precision": c_micro[0],
+            "c_micro_recall": c_micro[1],
+            "c_micro_f1": c_micro[2],
+            "c_macro_f1": fmean(_precision_recall_f1(*counts)[2] for counts in c_nodes),
             "samples_precision": samples[0],
             "samples_recall": samples[1],
             "samples_f1": samples[2],

@@ -1,4 +1,4 @@
-"""Result files: one JSON a run or evaluation, and beside it a CSV with one row a view and node."""
+"""Result files: one JSON a run or evaluation; beside it CSVs with a row for each view, and view and node."""
 
 from __future__ import annotations
 
@@ -13,18 +13,32 @@ from hblm.artifacts import new_file, write_json
 SCHEMA_VERSION = 1
 
 
-def write_result(path: Path, record: Mapping[str, Any], nodes: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Write `path` and its .nodes.csv; the JSON last, because its existence says that the run is done.
+def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `path` and its CSVs; the JSON last, because its existence says that the run is done.
+
+    `.nodes.csv` has a row for each view and node of the taxonomy; `.csv`, where there are several views, one
+    for each view with its macro- and micro-F1.
 
     Args:
         path: the .json file.
         record: what it holds besides the schema's version.
-        nodes: for each view a row for each node of the taxonomy, in taxonomy order.
+        views: the scores that the CSVs tell, with their `nodes`.
     """
-    rows = [{"view": view, **row} for view, table in nodes.items() for row in table]
-    with new_file(path.with_suffix(".nodes.csv")) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    rows = [{"view": view, **row} for view, found in views.items() for row in found["nodes"]]
+    _write_csv(path.with_suffix(".nodes.csv"), rows)
+    if len(views) > 1:
+        overall = {view: found["overall"] for view, found in views.items()}
+        keys = ("macro_f1", "micro_f1")
+        _write_csv(
+            path.with_suffix(".csv"),
+            [{"view": view, **{key: scores[key] for key in keys}} for view, scores in overall.items()],
+        )
     write_json(path, {"schema_version": SCHEMA_VERSION, **record})
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with new_file(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
 def without_nodes(views: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ from hblm.config import Leaf, TrainConfig, leaves
 from hblm.errors import ConfigError
 
 SCHEMA_VERSION = 1
+_FUSE = ("tri_fuse_td", "tri_fuse_bu", "tri_fuse_mix")
 _LONGEST_NAME = 255  # bytes, on the usual file systems
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
-_NAMED = {"seed", "direction.cascade_direction"}
+_NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
 _FLAT = {
     "film.propagation_method",
     "head.classification_head_type",
     "encoder.project_embedding",
     "loss.level_reduction",
 }
-RESULT_SUFFIXES = (".nodes.csv", ".json")  # the last one makes a result complete
+RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one makes a result complete
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,46 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
         canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})
     )
     output_dir = Path(config.output_dir)
-    plain = plain_name(config, tag)
     in_the_name = _NAMED | (_FLAT if config.is_flat else set())
     deviates = set(values) - in_the_name or config.encoder.revision is not None
-    names = [] if deviates else [plain]
-    names += [f"{plain}-{run_id[:digits]}" for digits in (8, 16, 64)]
-    name = next(name for name in names if _owner(output_dir, name) in (None, run_id))
+    names = []
+    for plain in (plain_name(config, tag), *(plain_name(twin, tag) for twin in twins(config))):
+        names += [] if deviates else [plain]
+        names += [f"{plain}-{run_id[:digits]}" for digits in (8, 16, 64)]
+    owners = {name: _owner(output_dir, name) for name in names}
+    # its own files, under a twin's name too, come before a name that is free
+    name = next((name for name in names if owners[name] == run_id), None) or next(
+        name for name in names if owners[name] is None
+    )
     if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > _LONGEST_NAME:
         raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
     return Run(run_id, name, output_dir)
 
 
 def plain_name(config: TrainConfig, tag: str) -> str:
-    """Return the original's name; where no level conditions another, `flat` or `none` is the direction."""
-    direction = config.direction.cascade_direction
-    if config.film.propagation_method == "none":
-        direction = "flat" if config.is_flat else "none"
-    return f"{config.dataset_name}_single_{direction}_{tag}_seed{config.seed}"
+    """Return the original's name; a single model without conditioning has `flat` or `none` for direction."""
+    joint = config.joint_variant
+    if joint.joint_variant == "dual":
+        kind = f"joint_dual_{joint.joint_objective}"
+    elif joint.is_joint:
+        kind = f"joint_{joint.joint_variant}"
+    elif config.film.propagation_method == "none":
+        kind = "single_flat" if config.is_flat else "single_none"
+    else:
+        kind = f"single_{config.direction.cascade_direction}"
+    return f"{config.dataset_name}_{kind}_{tag}_seed{config.seed}"
+
+
+def twins(config: TrainConfig) -> list[TrainConfig]:
+    """Return the configurations that say the same run in other words.
+
+    They are the two objectives of `dual` where the fused view's loss counts nothing.
+    """
+    joint = config.joint_variant
+    if joint.joint_variant != "dual" or (joint.joint_objective == "full" and joint.joint_loss_fused):
+        return []
+    other = "full" if joint.joint_objective == "aux_only" else "aux_only"
+    return [replace(config, joint_variant=replace(joint, joint_objective=other, joint_loss_fused=0.0))]
 
 
 def identity_values(config: TrainConfig) -> dict[str, Any]:
@@ -123,6 +147,8 @@ def identity_values(config: TrainConfig) -> dict[str, Any]:
     values = {}
     for leaf in leaves(TrainConfig):
         value = value_of(config, leaf)
+        if leaf.name == "joint_variant.joint_eval_view":  # what it monitors is what changes the numbers
+            value = config.joint_variant.monitored
         if leaf.rules["identity"] and leaf.name not in inert and value != leaf.default:
             values[leaf.name] = value
     return values
@@ -139,6 +165,22 @@ def value_of(config: TrainConfig, leaf: Leaf) -> Any:
 def inert_keys(config: TrainConfig) -> set[str]:
     """Return the keys that cannot change this run's numbers, given its other keys."""
     inert: set[str] = {"encoder.model_name", "encoder.revision"}  # the encoder has an identity of its own
+    joint = config.joint_variant
+    if joint.is_joint:
+        inert.add("direction.cascade_direction")
+    if joint.joint_variant != "tri_head_diffcat":
+        inert |= {f"joint_variant.{key}" for key in ("joint_loss_mix", *_FUSE)}
+    if not joint.is_joint:
+        inert |= {f"joint_variant.joint_{key}" for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")}
+    if joint.joint_objective == "aux_only":
+        inert.add("joint_variant.joint_loss_fused")
+    inert.add("joint_variant.joint_objective")  # aux_only is full with joint_loss_fused=0
+    if config.loss.loss != "focal":
+        inert.add("loss.gamma")
+    if config.loss.loss != "conditional_softmax":
+        inert.add("loss.tau")
+    else:
+        inert.add("loss.level_reduction")
     if config.film.propagation_method == "none":
         inert |= {
             "direction.cascade_direction",
@@ -158,11 +200,22 @@ def inert_keys(config: TrainConfig) -> set[str]:
 
 
 def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
-    """Return an untaken path for an evaluation's result."""
-    stem = re.sub(r"_seed\d+$", "", plain_name(config, tag))
-    name = stem.removeprefix(f"{config.dataset_name}_single_")
-    stamp = time.strftime("%Y%m%dT%H%M%S")
-    return untaken(output_dir / "results" / f"eval_single_{config.dataset_name}_{name}_{stamp}.json")
+    """Return an untaken path for the result of an evaluation of a single or joint model."""
+    if config.joint_variant.is_joint:
+        kind, name = "joint", f"{config.joint_variant.joint_variant}_{tag}"
+    else:
+        stem = re.sub(r"_seed\d+$", "", plain_name(config, tag))
+        kind, name = "single", stem.removeprefix(f"{config.dataset_name}_single_")
+    return _stamped(output_dir, f"eval_{kind}_{config.dataset_name}_{name}")
+
+
+def ensemble_path(output_dir: Path, dataset: str) -> Path:
+    """Return an untaken path for an ensemble's result."""
+    return _stamped(output_dir, f"eval_ensemble_{dataset}")
+
+
+def _stamped(output_dir: Path, stem: str) -> Path:
+    return untaken(output_dir / "results" / f"{stem}_{time.strftime('%Y%m%dT%H%M%S')}.json")
 
 
 def untaken(path: Path) -> Path:

@@ -23,6 +23,7 @@ Advance = Callable[[int], None]
 StartTask = Callable[[str, "int | None"], Advance]
 
 log = logging.getLogger("hblm")
+_CLOSED = ", predictions closed under ancestors"
 
 
 def silent(description: str, total: int | None) -> Advance:
@@ -104,11 +105,29 @@ class TrainingBar:
             )
 
 
+def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: bool, title: str) -> None:
+    """Print the scores of one view, level by level, or of `all`, a row each."""
+    if shown == "all" and len(views) == 1:
+        (shown,) = views
+    if shown != "all":
+        print_scores(shown, views[shown], repath=repath, title=title)
+        return
+    print(f"{title}, all views{_CLOSED if repath else ''}")
+    table = Table()
+    table.add_column("view")
+    for column in ("micro-F1", "macro-F1", "samples-F1", "violations"):
+        table.add_column(column, justify="right")
+    for view, scores in views.items():
+        overall = (scores["repath"] if repath else scores)["overall"]
+        names = ("micro_f1", "macro_f1", "samples_f1", "violation_rate")
+        table.add_row(view, *(f"{100 * overall[name]:.2f}" for name in names))
+    Console().print(table)
+
+
 def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: str) -> None:
     """Print one view's scores: a row a level, and all nodes."""
     shown = scores["repath"] if repath else scores
-    closed = ", predictions closed under ancestors" if repath else ""
-    print(f"{title}, view {view}{closed}")
+    print(f"{title}, view {view}{_CLOSED if repath else ''}")
     table = Table()
     table.add_column("level")
     for column in ("nodes", "micro-F1", "macro-F1", "support"):

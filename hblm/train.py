@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ from hblm.config import TrainConfig, leaves
 from hblm.corpus.prepared import Prepared
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, locate
-from hblm.terminal import TrainingBar, log, print_scores, progress
+from hblm.terminal import TrainingBar, log, print_views, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
     from hblm.corpus.batches import TokenisedSplit
-    from hblm.fit import Fitted, Scores, Scoring, Split
+    from hblm.fit import Fitted
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
+    from hblm.score import Scores, Scoring, Split
 
 PROGRAM = cli.Program(
     name="train",
@@ -40,7 +42,6 @@ PROGRAM = cli.Program(
         "python -m hblm.train -m dataset=aapd,wos direction=top_down,bottom_up seed=1,2,3",
     ),
 )
-VIEW = "single"
 
 
 def run(config: TrainConfig) -> None:
@@ -52,6 +53,8 @@ def run(config: TrainConfig) -> None:
     source = locate(config.encoder.model_name, config.encoder.revision)
     for folder in ("results", "checkpoints"):
         remove_stale(Path(config.output_dir) / folder)
+    if runs.twins(config):
+        log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     lock = identify(config, prepared, source).alone()
     try:
         lock.acquire(timeout=0)
@@ -77,9 +80,14 @@ def show_done(config: TrainConfig, this: runs.Run) -> None:
     """Say where the result of a finished run lies, and print it."""
     record = json.loads(this.result.read_text(encoding="utf-8"))
     print("done before; force=true runs it again")
-    for view, scores in record["test"].items():
-        print_scores(view, scores, repath=config.posthoc_repath, title=f"{this.name}: test")
+    show(config, this, record["test"])
     _print_places(config, this)
+
+
+def show(config: TrainConfig, this: runs.Run, views: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the test scores of the views that are to be shown."""
+    shown = config.joint_variant.joint_eval_view if config.joint_variant.is_joint else "all"
+    print_views(views, shown, repath=config.posthoc_repath, title=f"{this.name}: test")
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def train(
         if config.trainer.keep_checkpoint:
             keep_checkpoint(config, prepared, source, this, job)
         write_record(config, prepared, this, job, outcome, started)
-    print_scores(VIEW, outcome.test[VIEW], repath=config.posthoc_repath, title=f"{this.name}: test")
+    show(config, this, outcome.test)
     _print_places(config, this)
 
 
@@ -157,8 +165,18 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
             cache_dir=Path(config.cache_dir),
             progress=start,
         )
+    build.require_single_paths(config, splits, prepared.taxonomy)
     train_split = subsample(splits["train"], config.dataset_fraction)
     model = build.classifier(config, prepared.taxonomy, encoder)
+    scoring = build.scoring(
+        config,
+        prepared.taxonomy,
+        tokenizer,
+        train_split,
+        threshold=config.threshold,
+        batch_size=build.eval_batch_size(config),
+        num_workers=config.trainer.num_workers,
+    )
     return Job(
         accelerator=accelerator,
         model=model,
@@ -166,22 +184,16 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
         train=train_split,
         val=subsample(splits["val"], config.dataset_fraction),
         test=splits["test"],
-        scoring=build.scoring(
-            config,
-            prepared.taxonomy,
-            tokenizer,
-            threshold=config.threshold,
-            batch_size=build.eval_batch_size(config),
-            num_workers=config.trainer.num_workers,
-        ),
-        priors=build.initialise_output(model, config, train_split, len(prepared.taxonomy)),
+        scoring=scoring,
+        priors=build.initialise_output(model, config, scoring),
     )
 
 
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
-    from hblm.fit import Watch, fit, pool, score
+    from hblm.fit import Watch, fit
+    from hblm.score import pool, score
 
     train_split: Split = job.train
     val_split: Split = job.val
@@ -205,7 +217,7 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
             val_split,
             schedule=build.schedule(config),
             scoring=job.scoring,
-            monitor=(VIEW, config.trainer.monitor),
+            monitor=(config.joint_variant.monitored, config.trainer.monitor),
             accelerator=job.accelerator,
             watch=Watch(step=bar.step, epoch=tell),
         )
@@ -213,7 +225,7 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     with progress() as start:
         val, _ = score(job.model, job.val, job.scoring, job.accelerator, start("validating", len(job.val)))
         test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
-    overall = test[VIEW]["overall"]
+    overall = test[config.joint_variant.monitored]["overall"]
     job.accelerator.log({f"test_{name}": overall[name] for name in ("micro_f1", "macro_f1")})
     job.accelerator.end_training()
     return Outcome(fitted, val, test, time.perf_counter() - began)
@@ -257,7 +269,7 @@ def write_record(
     record = {
         "run_id": this.id,
         "status": "done",
-        "kind": "single",
+        "kind": "joint" if config.joint_variant.is_joint else "single",
         "choices": config.choices(),
         "config": dataclasses.asdict(config),
         "dataset": {
@@ -287,7 +299,7 @@ def write_record(
             "eval_batch_size": job.scoring.batch_size,
         },
     }
-    write_result(this.result, record, {view: found["nodes"] for view, found in outcome.test.items()})
+    write_result(this.result, record, outcome.test)
 
 
 def _dataset_record(prepared: Prepared) -> dict[str, str]:
@@ -306,12 +318,16 @@ def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Ru
 
 
 def _print_places(config: TrainConfig, this: runs.Run) -> None:
-    other = "top_down" if config.direction.cascade_direction == "bottom_up" else "bottom_up"
     print(f"result      {this.result}")
     if this.checkpoint.exists():
         print(f"checkpoint  {this.checkpoint}")
         print(f"try next    python -m hblm.evaluate checkpoint={this.checkpoint} posthoc_repath=true")
-    print(f"            the same command with direction={other}, film=logit, seed=2 or method=flat")
+    if config.joint_variant.is_joint:
+        others = "film=logit, seed=2 or joint_variant=none"
+    else:
+        other = "top_down" if config.direction.cascade_direction == "bottom_up" else "bottom_up"
+        others = f"direction={other}, joint_variant=dual, film=logit, seed=2 or method=flat"
+    print(f"            the same command with {others}")
 
 
 if __name__ == "__main__":

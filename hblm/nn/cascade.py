@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hblm.nn.film import PROPAGATIONS, Film, GatherSpace, ScatterMaxSpace, SourceSpace, Space
-from hblm.nn.heads import HEADS, Head, set_prior
+from hblm.nn.heads import HEADS, Head, set_priors
 from hblm.taxonomy import Taxonomy
 
 DIRECTIONS: dict[str, Callable[[int], range]] = {
@@ -105,9 +105,7 @@ class Cascade(nn.Module):
         """
         heads = cast("list[Head]", [*self.heads])
         if prior_logits is not None:
-            sizes = [head.output.out_features for head in heads]
-            for head, prior in zip(heads, torch.split(prior_logits, sizes), strict=True):
-                set_prior(head, prior)
+            set_priors(heads, prior_logits)
         for source, target in itertools.pairwise(self.order):
             if str(target) in self.films:
                 cast("Film", self.films[str(target)]).centre(heads[source].output.bias)

@@ -1,15 +1,13 @@
-"""The whole model: encoder, pooling, projection, cascade."""
+"""The whole model: encoder, pooling, projection, branches."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hblm.nn.cascade import Cascade
+from hblm.nn.joint import BranchesOutput, Dual, Single
 
 
 class Projection(nn.Module):
@@ -25,23 +23,10 @@ class Projection(nn.Module):
         return embedding
 
 
-@dataclass(frozen=True)
-class ClassifierOutput:
-    """What a classifier makes of a batch.
-
-    Attributes:
-        views: float32 logits in taxonomy order by the name of the view.
-        modulation: mean |a γ| of each level by the name of the branch, detached.
-    """
-
-    views: dict[str, Float[Tensor, "batch nodes"]]
-    modulation: dict[str, Float[Tensor, " levels"]]
-
-
 class Classifier(nn.Module):
-    """A model with one branch and one view, `single`.
+    """One embedding a document, and the branches that stand on it (see joint.py).
 
-    `encoder` is called with input_ids and attention_mask and returns an object with `last_hidden_state`. With
+    Encoder and projection run once a batch, however many branches and heads read the embedding. `encoder` is called with input_ids and attention_mask and returns an object with `last_hidden_state`. With
     `trainable=False` its parameters need no gradient and it stays in eval mode, also after `train()`.
     """
 
@@ -50,7 +35,7 @@ class Classifier(nn.Module):
         encoder: nn.Module,
         pooling: nn.Module,
         projection: nn.Module,
-        cascade: Cascade,
+        branches: Single | Dual,
         *,
         trainable: bool,
     ) -> None:
@@ -58,7 +43,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.pooling = pooling
         self.projection = projection
-        self.cascade = cascade
+        self.branches: Single | Dual = branches
         self.trainable = trainable
         if not trainable:
             self.encoder.requires_grad_(False)
@@ -76,16 +61,15 @@ class Classifier(nn.Module):
         input_ids: Int[Tensor, "batch tokens"] | None = None,
         attention_mask: Int[Tensor, "batch tokens"] | None = None,
         pooled: Float[Tensor, "batch width"] | None = None,
-    ) -> ClassifierOutput:
-        """Return the logits of documents, given as tokens or as what `pool` made of them."""
+    ) -> BranchesOutput:
+        """Return the float32 logits of every view, for documents given as tokens or as what `pool` made of them."""
         if pooled is None:
             assert input_ids is not None
             assert attention_mask is not None
             pooled = self.pool(input_ids, attention_mask)
-        output = self.cascade(self.projection(pooled))
-        return ClassifierOutput(
-            views={"single": output.logits.float()}, modulation={"single": output.modulation}
-        )
+        output: BranchesOutput = self.branches(self.projection(pooled))
+        views = {view: logits.float() for view, logits in output.views.items()}
+        return BranchesOutput(views, output.modulation)
 
     def pool(
         self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]

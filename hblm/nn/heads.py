@@ -5,9 +5,12 @@ Every head is built from (in_features I, hidden P, out_features, dropout) and na
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -75,19 +78,14 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def prior_logits(positives: Int[Tensor, " nodes"], n_documents: int) -> Float[Tensor, " nodes"]:
-    """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
-
-    Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite for a node in no document, and in all.
-    """
-    return torch.log((positives + 0.5) / (n_documents - positives + 0.5))
-
-
 @torch.no_grad()
-def set_prior(head: Head, prior: Float[Tensor, " outputs"]) -> None:
-    """Let the head start at the prior logits: they become its last bias; its last weights shrink to a tenth.
+def set_priors(heads: Iterable[nn.Module], prior_logits: Float[Tensor, " nodes"]) -> None:
+    """Let the heads of all levels start at the prior logits: last biases; their last weights shrink to a tenth.
 
     Without it a sigmoid head spends its first epochs on moving N biases from 0 to about -6.
     """
-    head.output.bias.copy_(prior)
-    head.output.weight.mul_(0.1)
+    outputs = [cast("Head", head).output for head in heads]
+    sizes = [output.out_features for output in outputs]
+    for output, prior in zip(outputs, torch.split(prior_logits, sizes), strict=True):
+        output.bias.copy_(prior)
+        output.weight.mul_(0.1)

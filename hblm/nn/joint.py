@@ -1,0 +1,128 @@
+"""What stands on the embedding: one branch, or two that share it, and a head that mixes them.
+
+A view is one answer of a model, logits of all nodes: `single` of a model with one branch; `td` (top-down),
+`bu` (bottom-up), `mix` and `fused` of a joint one. No paper or code of HBLM is public: the variants' names and
+weights are its manual's, the mix head's layout is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hblm.nn.cascade import Cascade
+from hblm.nn.heads import HEADS, set_priors
+from hblm.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class BranchesOutput:
+    """What the branches make of a batch.
+
+    Attributes:
+        views: logits in taxonomy order by the name of the view.
+        modulation: mean |a γ| of each level by the name of the branch, detached.
+    """
+
+    views: dict[str, Float[Tensor, "batch nodes"]]
+    modulation: dict[str, Float[Tensor, " levels"]]
+
+
+class Single(nn.Module):
+    """One branch, whose view is `single`."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        super().__init__()
+        self.single = cascade
+
+    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
+        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
+        self.single.initialise_output(prior_logits)
+
+    def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
+        """Return the one view."""
+        output = self.single(embedding)
+        return BranchesOutput({"single": output.logits}, {"single": output.modulation})
+
+
+class Dual(nn.Module):
+    """A top-down and a bottom-up branch over one embedding; `fused` is the mean of their logits."""
+
+    def __init__(self, td: Cascade, bu: Cascade) -> None:
+        super().__init__()
+        self.td = td
+        self.bu = bu
+
+    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
+        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
+        self.td.initialise_output(prior_logits)
+        self.bu.initialise_output(prior_logits)
+
+    def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
+        """Return the views td, bu and fused."""
+        td, bu = self.td(embedding), self.bu(embedding)
+        views = {"fused": weighted_mean([td.logits, bu.logits], (1, 1)), "td": td.logits, "bu": bu.logits}
+        return BranchesOutput(views, {"td": td.modulation, "bu": bu.modulation})
+
+
+class TriHeadDiffcat(Dual):
+    """Two branches and, per level, a head over [e_td ; e_bu ; e_td - e_bu], whose gradients flow into both.
+
+    e_td and e_bu are what the two branches' heads read at that level. `fused` is the weighted mean of the three
+    views' logits; a view of weight 0 is left out. Where the branches read the same (`film=none`), the
+    difference is 0 and so are its gradients. With a linear head it adds no function, only a parametrisation.
+
+    Attributes:
+        mix: the heads, by level.
+        fuse: the weights of td, bu and mix; not trained, and not in the state.
+    """
+
+    def __init__(
+        self,
+        td: Cascade,
+        bu: Cascade,
+        *,
+        taxonomy: Taxonomy,
+        width: int,
+        head: str,
+        head_dropout: float,
+        fuse: tuple[float, float, float],
+    ) -> None:
+        super().__init__(td, bu)
+        self.mix = nn.ModuleList(
+            HEADS[head](3 * width, width, len(level), head_dropout) for level in taxonomy.levels
+        )
+        self.fuse = fuse
+
+    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
+        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
+        super().initialise_output(prior_logits)
+        if prior_logits is not None:
+            set_priors(self.mix, prior_logits)
+
+    def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
+        """Return the views td, bu, mix and fused."""
+        td, bu = self.td(embedding), self.bu(embedding)
+        read = zip(self.mix, td.embeddings, bu.embeddings, strict=True)
+        mixed = [head(torch.cat([e_td, e_bu, e_td - e_bu], dim=1)) for head, e_td, e_bu in read]
+        parts = [td.logits, bu.logits, torch.cat(mixed, dim=1)]
+        views = {
+            "fused": weighted_mean(parts, self.fuse),
+            **dict(zip(("td", "bu", "mix"), parts, strict=True)),
+        }
+        return BranchesOutput(views, {"td": td.modulation, "bu": bu.modulation})
+
+
+def weighted_mean(
+    logits: Sequence[Float[Tensor, "batch nodes"]], weights: Sequence[float]
+) -> Float[Tensor, "batch nodes"]:
+    """Return Σ w z / Σ w, in float32; with one weight that is not 0, that part to the bit."""
+    acting = [(part.float(), weight) for part, weight in zip(logits, weights, strict=True) if weight]
+    if len(acting) == 1:
+        return acting[0][0]
+    total = torch.stack([part * weight for part, weight in acting]).sum(0)
+    return total / sum(weight for _, weight in acting)

@@ -1,0 +1,173 @@
+"""A pass over a split without gradients: what it scores, and what else may be made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches
+from hblm.loss import Objective
+from hblm.metrics import ScoreCounter
+from hblm.nn.classifier import Classifier
+from hblm.nn.joint import BranchesOutput
+from hblm.taxonomy import Taxonomy
+
+Split = TokenisedSplit | PooledSplit
+Collate = Callable[[Split, np.ndarray], Batch]
+Scores = dict[str, Any]
+# told of each batch: positions in the split, the scores of every view, targets
+Sink = Callable[[np.ndarray, Mapping[str, Tensor], Tensor], None]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a split is scored: the same at validation, at the end of training, and in a later evaluation.
+
+    Attributes:
+        train_support: each node's documents in the training split.
+    """
+
+    taxonomy: Taxonomy
+    objective: Objective
+    threshold: float
+    batch_size: int
+    num_workers: int
+    collate: Collate
+    train_support: Sequence[int]
+
+
+class Tally:
+    """The scores of every view, counted batch by batch: memory does not grow with documents."""
+
+    def __init__(self, scoring: Scoring, device: torch.device | str) -> None:
+        """Start at zero documents, counting on `device` if that has float64."""
+        self.scoring = scoring
+        self.device = torch.device("cpu" if torch.device(device).type == "mps" else device)
+        self.counters: dict[str, ScoreCounter] = {}
+
+    def add(self, views: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """Count a batch of logits; return their scores."""
+        scores = {view: self.scoring.objective.loss.to_scores(logits) for view, logits in views.items()}
+        for view, found in scores.items():
+            if view not in self.counters:
+                self.counters[view] = ScoreCounter(
+                    self.scoring.taxonomy, self.scoring.threshold, self.device, self.scoring.train_support
+                )
+            self.counters[view].update(found.to(self.device), targets.to(self.device))
+        return scores
+
+    def found(self) -> dict[str, Scores]:
+        """Return each view's scores, and under `nodes` a row for each node."""
+        return {
+            view: {**counter.compute(), "nodes": counter.node_table()}
+            for view, counter in self.counters.items()
+        }
+
+
+def silent(documents: int) -> None:
+    """Show no progress."""
+
+
+def nobody(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+    """Do nothing with a batch."""
+
+
+@torch.inference_mode()
+def score(
+    model: Classifier,
+    split: Split,
+    scoring: Scoring,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = silent,
+    sink: Sink = nobody,
+) -> tuple[dict[str, Scores], float]:
+    """Return the scores of every view over a split, and the objective per document.
+
+    Each branch's scores come with `modulation`, the mean |a γ| per level; each view's with `nodes`, a row for
+    each node.
+    """
+    tally = Tally(scoring, accelerator.device)
+    modulation: dict[str, Tensor] = {}
+    total = torch.zeros((), dtype=torch.float64)
+    for positions, batch, output in outputs(model, split, scoring, accelerator):
+        sink(positions, tally.add(output.views, batch.targets), batch.targets)
+        for branch, value in output.modulation.items():
+            modulation[branch] = modulation.get(branch, torch.zeros(())) + value.float().cpu() * len(batch)
+        total += scoring.objective(output.views, batch.targets).cpu()
+        advance(len(batch))
+    found = tally.found()
+    for branch, value in modulation.items():
+        found[branch]["modulation"] = (value / len(split)).tolist()
+    return found, total.item() / len(split)
+
+
+@torch.inference_mode()
+def outputs(
+    model: Classifier, split: Split, scoring: Scoring, accelerator: Accelerator
+) -> Iterator[tuple[np.ndarray, Batch, BranchesOutput]]:
+    """Yield each batch's positions, documents and output; the longest documents come first."""
+    model.to(accelerator.device).eval()
+    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+    for positions, batch in zip(batches, loader(split, batches, scoring), strict=True):
+        batch = batch.to(accelerator.device)
+        with accelerator.autocast():
+            output = model(**batch.inputs)
+        yield positions, batch, output
+
+
+@torch.inference_mode()
+def pool(
+    model: Classifier,
+    split: TokenisedSplit,
+    scoring: Scoring,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = silent,
+) -> PooledSplit:
+    """Run a frozen encoder over a split once, instead of once an epoch; a float32 vector a document is kept.
+
+    Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit.
+    """
+    model.to(accelerator.device).eval()
+    found: Tensor | None = None
+    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+    for indices, batch in zip(batches, loader(split, batches, scoring), strict=True):
+        with accelerator.autocast():
+            pooled = model.pool(**batch.to(accelerator.device).inputs).cpu()
+        if found is None:
+            found = torch.empty(len(split), pooled.shape[1])
+        found[torch.from_numpy(indices)] = pooled
+        advance(len(batch))
+    assert found is not None
+    return PooledSplit(split, found)
+
+
+def loader(split: Split, batches: Sequence[np.ndarray], scoring: Scoring) -> DataLoader[Any]:
+    """Return a loader that collates each array of positions as it is."""
+    return DataLoader(
+        _Batches(split, batches, scoring.collate),
+        batch_size=None,
+        collate_fn=_same,
+        num_workers=scoring.num_workers,
+    )
+
+
+class _Batches(torch.utils.data.Dataset[Batch]):
+    def __init__(self, split: Split, batches: Sequence[np.ndarray], collate: Collate) -> None:
+        self.split, self.batches, self.collate = split, batches, collate
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.collate(self.split, self.batches[position])
+
+
+def _same(batch: Any) -> Any:
+    return batch
