@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hblm.artifacts import new_folder
-from hblm.config import TrainConfig, typed
+from hblm.config import TrainConfig
+from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.schema import typed
 from hblm.taxonomy import Taxonomy, read_taxonomy
 
 if TYPE_CHECKING:
@@ -109,6 +111,72 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     except (ConfigError, DataError) as error:
         raise CheckpointError(f"checkpoint={folder} is damaged: {error}") from None
     return Checkpoint(folder, config, taxonomy, meta)
+
+
+def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
+    """Open the documents a checkpoint was trained on, where they lay or where they are said to lie now.
+
+    Raises:
+        CheckpointError: they are not there, or are not the same.
+    """
+    stored = checkpoint.meta["dataset"]
+    folder = Path(given or stored["path"])
+    way_out = f"give dataset.path=DIR of the {stored['name']} that has the hash {stored['fingerprint'][:12]}"
+    try:
+        prepared = open_prepared(folder, stored["name"])
+    except DataError as error:
+        where = "" if given else f"the data of {checkpoint.folder} is not where it lay: "
+        raise CheckpointError(f"{where}{error}; {way_out}") from None
+    if prepared.fingerprint != stored["fingerprint"]:
+        raise CheckpointError(
+            f"{folder} has the hash {prepared.fingerprint[:12]}, {checkpoint.folder} was trained on "
+            f"{stored['fingerprint'][:12]}; {way_out}"
+        )
+    return prepared
+
+
+def pair_of(opened: Sequence[Checkpoint], threshold: float | None) -> dict[str, Checkpoint]:
+    """Return the top-down and the bottom-up checkpoint of an ensemble as td and bu, whatever their order.
+
+    Args:
+        opened: the two.
+        threshold: the one to score with; None for theirs.
+
+    Raises:
+        CheckpointError: why they make no ensemble, all reasons in one message.
+    """
+    found: dict[str, Checkpoint] = {}
+    faults = []
+    for checkpoint in opened:
+        config = checkpoint.config
+        if config.joint_variant.is_joint:
+            variant = config.joint_variant.joint_variant
+            faults.append(f"{checkpoint.folder} is a joint model ({variant}): it has both directions already")
+        elif config.film.propagation_method == "none":
+            faults.append(f"{checkpoint.folder} was trained with film=none: it has no direction")
+        else:
+            found[{"top_down": "td", "bottom_up": "bu"}[config.direction.cascade_direction]] = checkpoint
+    first, second = opened
+    if not faults and len(found) < 2:
+        direction = first.config.direction.cascade_direction
+        faults.append(f"both have direction={direction}; an ensemble takes a top_down and a bottom_up one")
+    if first.taxonomy != second.taxonomy:
+        faults.append(f"their taxonomies differ ({len(first.taxonomy)} and {len(second.taxonomy)} nodes)")
+    data = [checkpoint.meta["dataset"] for checkpoint in opened]
+    if data[0]["fingerprint"] != data[1]["fingerprint"]:
+        told = " and ".join(f"{each['name']} with the hash {each['fingerprint'][:12]}" for each in data)
+        faults.append(f"they were trained on different documents: {told}")
+    keys = ("dataset_fraction", *(["threshold"] if threshold is None else []))
+    for key in keys:
+        values = [getattr(checkpoint.config, key) for checkpoint in opened]
+        if values[0] != values[1]:
+            way_out = "; give threshold=" if key == "threshold" else ""
+            faults.append(f"one has {key}={values[0]}, the other {key}={values[1]}{way_out}")
+    if faults:
+        raise CheckpointError(
+            "\n".join(f"checkpoint=[{first.folder},{second.folder}]: {fault}" for fault in faults)
+        )
+    return {"td": found["td"], "bu": found["bu"]}
 
 
 def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:

@@ -29,8 +29,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.config import Leaf, leaves, plain, read_leaf, read_tree, typed
 from hblm.errors import ConfigError, HblmError, close_names, did_you_mean, nearest
+from hblm.schema import Leaf, leaves, plain, read_leaf, read_tree, typed
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes

@@ -16,10 +16,11 @@ from rich.table import Table
 import hblm
 from hblm import cli
 from hblm.artifacts import remove_stale, temporary_beside
-from hblm.config import Dataset, PrepareConfig, plain
+from hblm.config import Dataset, PrepareConfig
 from hblm.corpus.prepared import Prepared, open_prepared, verify
 from hblm.corpus.write import Conversion, write_dataset
 from hblm.errors import ConfigError, DataError
+from hblm.schema import plain
 from hblm.terminal import StartTask, log, progress
 
 PROGRAM = cli.Program(

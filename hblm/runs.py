@@ -13,8 +13,9 @@ from typing import Any
 from filelock import FileLock
 
 from hblm.artifacts import canonical_json, sha256_text, temporary_beside
-from hblm.config import Leaf, TrainConfig, leaves
+from hblm.config import TrainConfig
 from hblm.errors import ConfigError
+from hblm.schema import Leaf, leaves
 
 SCHEMA_VERSION = 1
 _FUSE = ("tri_fuse_td", "tri_fuse_bu", "tri_fuse_mix")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from hblm import cli, runs
-from hblm.artifacts import environment, remove_stale
-from hblm.config import TrainConfig, leaves
+from hblm.artifacts import remove_stale
+from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, locate
+from hblm.schema import leaves
 from hblm.terminal import TrainingBar, log, print_views, progress
 
 if TYPE_CHECKING:
@@ -238,7 +239,9 @@ def keep_checkpoint(
     from hblm import build
     from hblm.checkpoint import save_checkpoint
     from hblm.nn.encoder import save_encoder
+    from hblm.record import dataset_record
 
+    place = dataset_record(prepared, {})
     save_checkpoint(
         this.checkpoint,
         model=job.model,
@@ -249,7 +252,7 @@ def keep_checkpoint(
             "run_id": this.id,
             "name": this.name,
             "tag": source.tag,
-            "dataset": _dataset_record(prepared),
+            "dataset": {key: place[key] for key in ("name", "path", "fingerprint")},
             "node_priors": job.priors.tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),
@@ -263,7 +266,7 @@ def write_record(
 ) -> None:
     """Write the result file."""
     from hblm import build
-    from hblm.record import without_nodes, write_result
+    from hblm.record import dataset_record, without_nodes, write_result
 
     documents = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
     record = {
@@ -272,12 +275,7 @@ def write_record(
         "kind": "joint" if config.joint_variant.is_joint else "single",
         "choices": config.choices(),
         "config": dataclasses.asdict(config),
-        "dataset": {
-            **_dataset_record(prepared),
-            "files": dict(prepared.files),
-            "documents": documents,
-            "levels": [len(level) for level in prepared.taxonomy.levels],
-        },
+        "dataset": dataset_record(prepared, documents),
         "seed": config.seed,
         "best_epoch": outcome.fitted.best_epoch,
         "history": outcome.fitted.history,
@@ -293,21 +291,9 @@ def write_record(
             "eval": outcome.eval_seconds,
         },
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
-        "environment": {
-            **environment(),
-            **build.describe_device(job.accelerator),
-            "eval_batch_size": job.scoring.batch_size,
-        },
+        "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(this.result, record, outcome.test)
-
-
-def _dataset_record(prepared: Prepared) -> dict[str, str]:
-    return {
-        "name": prepared.name,
-        "path": str(prepared.folder.resolve()),
-        "fingerprint": prepared.fingerprint,
-    }
 
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from hblm.config import EvaluateConfig, PrepareConfig, TrainConfig, leaves, typed
+from hblm.config import EvaluateConfig, PrepareConfig, TrainConfig
 from hblm.errors import ConfigError
 from hblm.loss import LOSSES
 from hblm.nn.cascade import DIRECTIONS, SPACES
 from hblm.nn.film import PROPAGATIONS
 from hblm.nn.heads import HEADS
 from hblm.nn.pooling import POOLINGS
+from hblm.schema import leaves, typed
 
 CONF = Path(str(resources.files("hblm.conf")))
 PRESETS = ("method", "experiment")

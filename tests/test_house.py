@@ -15,17 +15,17 @@ PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "errors", "taxonomy", "document", "artifacts"},
-    {"config", "cli", "terminal", "runs", "record", "pretrained"}
+    {"schema", "config", "cli", "terminal", "runs", "record", "pretrained"}
     | {"corpus.write", "corpus.prepared", "corpus.docstrings"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
-    {"nn.cascade", "loss", "metrics"},
+    {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"fit", "build"},
-    {"train", "evaluate", "prepare"},
+    {"score", "fit", "ensemble", "build"},
+    {"stored", "train", "evaluate", "prepare"},
 ]
 ONLY_IN = {
-    "hydra": {"config", "cli", "train", "evaluate", "prepare"},
-    "omegaconf": {"config", "cli", "train", "evaluate", "prepare"},
+    "hydra": {"cli", "stored"},
+    "omegaconf": {"schema", "cli", "stored"},
     "transformers": {"nn.encoder", "corpus.batches", "optim"},
 }
 

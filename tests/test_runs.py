@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hblm import runs
-from hblm.config import TrainConfig, leaves, typed
+from hblm.config import TrainConfig
+from hblm.schema import leaves, typed
 
 DATA, ENCODER, TAG = "0" * 64, {"weights": "1" * 64}, "minilm"
 

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 from hblm import build, cli, evaluate, train
 from hblm.checkpoint import open_checkpoint
-from hblm.config import EvaluateConfig, TrainConfig, typed
+from hblm.config import EvaluateConfig, TrainConfig
 from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hblm.schema import typed
 
 TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
 
