@@ -11,9 +11,9 @@ TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP 
   prediction (RADAr++), the F1 of mean precision and mean recall (LibMultiLabel's Another-Macro-F1), or the
   mean over documents (hiclass): other numbers, not to be compared.
 - macro_f1_supported: the mean over the nodes with at least one gold label, 0 if there is none.
-- c_micro, c_macro (C-metrics; Yu et al. 2022, "Constrained Sequence-to-Tree Generation for Hierarchical Text
-  Classification"): a hit counts only where all ancestors of its node are predicted as well. Only TP is masked:
-  precision TP / |P|, recall TP / |T|, so that an orphan counts against both.
+- c_micro, c_macro (C-metrics; Yu et al. 2022, "Constrained Sequence-to-Tree Generation for Hierarchical
+  Text Classification"): a hit counts only where all ancestors of its node are predicted as well. Only TP is
+  masked: precision TP / |P|, recall TP / |T|, so that an orphan counts against both.
 - by_frequency: macro_f1 over the nodes that so many documents of the training split bear; a bucket without
   nodes is left out. The decades are ours.
 - samples: per document over nodes, then the mean over documents; empty gold and empty prediction give 0.
@@ -184,7 +184,7 @@ class ScoreCounter:
         return torch.cat(levels, 1)
 
     def _count_ranks(self, scores: Float[Tensor, "batch nodes"], gold: Int[Tensor, "batch nodes"]) -> None:
-        """Add each document's share of gold nodes among the first |T_i|, and among the first k of each rank."""
+        """Add each document's r_precision and precision_at_k."""
         order = scores.argsort(dim=1, descending=True, stable=True)
         hits = gold.gather(1, order).cumsum(1)
         support = gold.sum(1, keepdim=True)
