@@ -66,24 +66,36 @@ def new_file(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give an empty temporary folder to fill; at the end it becomes `target`, replacing an older one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(target)
+    with scratch_folder(target) as temporary:
+        yield temporary
+        adopt_folder(temporary, target)
+
+
+@contextlib.contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Give an empty folder under the temporary name of `beside`; it goes at the end."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(beside)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            _flush(path)
-        if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
-            aside = temporary_beside(target.with_name(target.name + _ASIDE))
-            target.rename(aside)
-            temporary.rename(target)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(target)
-        _flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def adopt_folder(temporary: Path, target: Path) -> None:
+    """Flush a temporary folder and make it `target` on the same disk, replacing an older one."""
+    for path in [*temporary.rglob("*"), temporary]:
+        _flush(path)
+    if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
+        aside = temporary_beside(target.with_name(target.name + _ASIDE))
+        target.rename(aside)
+        temporary.rename(target)
+        shutil.rmtree(aside)
+    else:
+        temporary.rename(target)
+    _flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from hblm.artifacts import environment
 from hblm.checkpoint import Checkpoint, load_weights
 from hblm.config import TrainConfig
 from hblm.corpus.batches import TokenisedSplit, collate
@@ -122,7 +123,7 @@ def require_single_paths(
 
 
 def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifier, Tokenizer]:
-    """Return the model and tokenizer of a checkpoint; `config` is its own, but for weights that fuse views."""
+    """Return a checkpoint's model and tokenizer; `config` is its own, but for the weights that fuse views."""
     encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
     model = classifier(config, checkpoint.taxonomy, encoder)
     load_weights(checkpoint, model)
@@ -229,8 +230,13 @@ def _fast_bf16(gpu: bool) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def describe_device(accelerator: Accelerator) -> dict[str, Any]:
-    """Return what the numbers were made on."""
+def environment_record(accelerator: Accelerator, scoring: Scoring) -> dict[str, Any]:
+    """Return what the numbers were made with and on."""
     device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"device": name, "precision": resolved_precision(accelerator), "threads": torch.get_num_threads()}
+    return {
+        **environment(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": resolved_precision(accelerator),
+        "threads": torch.get_num_threads(),
+        "eval_batch_size": scoring.batch_size,
+    }

@@ -78,7 +78,7 @@ class BceLoss(nn.Module):
     def prior_logits(self) -> Float[Tensor, " nodes"]:
         """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
 
-        Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite for a node in no document, and in all.
+        Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite whether none or all bear it.
         """
         return torch.log((self.positives + 0.5) / (self.n_documents - self.positives + 0.5))
 
@@ -107,8 +107,8 @@ class FocalLoss(BceLoss):
         """Return the loss; targets are 0/1 of any dtype."""
         logits, targets = logits.float(), targets.float()
         entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        # log(1 - p) is the log-sigmoid of the logit turned away from what is right; in logarithms, because the
-        # gradient of a power below 1 is infinite at 0.
+        # log(1 - p) is the log-sigmoid of the logit turned away from what is right. In logarithms, because a
+        # power below 1 has an infinite gradient at 0.
         wrong = F.logsigmoid(torch.where(targets > 0, -logits, logits))
         return ((self.gamma * wrong).exp() * entropy * self.weights).sum()
 
@@ -116,11 +116,11 @@ class FocalLoss(BceLoss):
 class ConditionalSoftmaxLoss(nn.Module):
     """A softmax over the children of each node, and over the roots; for documents with one path.
 
-    P(node) is the product of P(node | parent) along its path. The loss is -log P(node | parent), averaged over
-    the levels: a level that a path does not reach adds 0. Plaud et al. 2024, "Revisiting Hierarchical Text
-    Classification: Inference and Metrics": logit adjustment (Menon et al. 2021) adds tau log π(node | parent)
-    to the logits in the loss and not in the scores, π being the share of the parent's training documents.
-    What is scored has thus a flat prior among siblings, which serves the rare ones.
+    P(node) is the product of P(node | parent) along its path. The loss is -log P(node | parent), averaged
+    over the levels: a level that a path does not reach adds 0. Plaud et al. 2024, "Revisiting Hierarchical
+    Text Classification: Inference and Metrics": logit adjustment (Menon et al. 2021) adds
+    tau log π(node | parent) to the logits in the loss and not in the scores, π being the share of the
+    parent's training documents. What is scored has thus a flat prior among siblings, which serves the rare.
     """
 
     siblings: Tensor

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hblm.artifacts import new_file, write_json
+from hblm.corpus.prepared import Prepared
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +35,18 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
             [{"view": view, **{key: scores[key] for key in keys}} for view, scores in overall.items()],
         )
     write_json(path, {"schema_version": SCHEMA_VERSION, **record})
+
+
+def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
+    """Return what a result says of the documents it stands on, and how many of each split."""
+    return {
+        "name": prepared.name,
+        "path": str(prepared.folder.resolve()),
+        "fingerprint": prepared.fingerprint,
+        "files": dict(prepared.files),
+        "documents": dict(documents),
+        "levels": [len(level) for level in prepared.taxonomy.levels],
+    }
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

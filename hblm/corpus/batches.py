@@ -249,7 +249,7 @@ def collate(
         multiple_of: round the width up to it; 8 suits tensor cores, 1 a CPU.
     """
     if isinstance(split, PooledSplit):
-        return Batch({"pooled": split.pooled[indices]}, _targets(split.split, indices, n_nodes))
+        return Batch({"pooled": split.pooled[indices]}, targets_of(split.split, indices, n_nodes))
     lengths = split.lengths[indices]
     longest = int(lengths.max(initial=1))
     width = longest + -longest % multiple_of
@@ -259,10 +259,10 @@ def collate(
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
     ids[mask] = split.tokens(indices)[1]  # both run row by row
     inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
-    return Batch(inputs, _targets(split, indices, n_nodes))
+    return Batch(inputs, targets_of(split, indices, n_nodes))
 
 
-def _targets(split: TokenisedSplit, indices: Array, n_nodes: int) -> Float32[Tensor, "batch nodes"]:
+def targets_of(split: TokenisedSplit, indices: Array, n_nodes: int) -> Float32[Tensor, "batch nodes"]:
     targets = np.zeros((len(indices), n_nodes), dtype=np.float32)
     targets[split.labels(indices)] = 1.0
     return torch.from_numpy(targets)

@@ -26,7 +26,8 @@ class Projection(nn.Module):
 class Classifier(nn.Module):
     """One embedding a document, and the branches that stand on it (see joint.py).
 
-    Encoder and projection run once a batch, however many branches and heads read the embedding. `encoder` is called with input_ids and attention_mask and returns an object with `last_hidden_state`. With
+    Encoder and projection run once a batch, however many branches and heads read the embedding. `encoder` is
+    called with input_ids and attention_mask and returns an object with `last_hidden_state`. With
     `trainable=False` its parameters need no gradient and it stays in eval mode, also after `train()`.
     """
 
@@ -62,7 +63,7 @@ class Classifier(nn.Module):
         attention_mask: Int[Tensor, "batch tokens"] | None = None,
         pooled: Float[Tensor, "batch width"] | None = None,
     ) -> BranchesOutput:
-        """Return the float32 logits of every view, for documents given as tokens or as what `pool` made of them."""
+        """Return all views of documents given as tokens, or as what `pool` made of them, in float32."""
         if pooled is None:
             assert input_ids is not None
             assert attention_mask is not None

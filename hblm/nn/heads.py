@@ -80,7 +80,7 @@ HEADS: dict[str, type[Head]] = {
 
 @torch.no_grad()
 def set_priors(heads: Iterable[nn.Module], prior_logits: Float[Tensor, " nodes"]) -> None:
-    """Let the heads of all levels start at the prior logits: last biases; their last weights shrink to a tenth.
+    """Let the heads, by level, start at the prior logits: their last biases; last weights shrink to a tenth.
 
     Without it a sigmoid head spends its first epochs on moving N biases from 0 to about -6.
     """

@@ -1,8 +1,8 @@
 """What stands on the embedding: one branch, or two that share it, and a head that mixes them.
 
 A view is one answer of a model, logits of all nodes: `single` of a model with one branch; `td` (top-down),
-`bu` (bottom-up), `mix` and `fused` of a joint one. No paper or code of HBLM is public: the variants' names and
-weights are its manual's, the mix head's layout is ours.
+`bu` (bottom-up), `mix` and `fused` of a joint one. No paper or code of HBLM is public: the variants' names
+and weights are its manual's, the mix head's layout is ours.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Dual(nn.Module):
 class TriHeadDiffcat(Dual):
     """Two branches and, per level, a head over [e_td ; e_bu ; e_td - e_bu], whose gradients flow into both.
 
-    e_td and e_bu are what the two branches' heads read at that level. `fused` is the weighted mean of the three
-    views' logits; a view of weight 0 is left out. Where the branches read the same (`film=none`), the
-    difference is 0 and so are its gradients. With a linear head it adds no function, only a parametrisation.
+    e_td and e_bu are what the two branches' heads read at that level. `fused` is the weighted mean of the
+    three views' logits; a view of weight 0 is left out. Where the branches read the same (`film=none`), the
+    difference is 0, and it trains nothing. With a linear head it adds no function, only a parametrisation.
 
     Attributes:
         mix: the heads, by level.

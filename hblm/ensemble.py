@@ -1,0 +1,81 @@
+"""Two models' logits, averaged: kept on disk between the two, so that memory is that of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hblm.corpus.batches import TokenisedSplit, targets_of
+from hblm.metrics import ScoreCounter
+from hblm.nn.classifier import Classifier
+from hblm.nn.joint import weighted_mean
+from hblm.score import Scores, Scoring, Sink, Tally, nobody, outputs, silent
+
+WEIGHTS = tuple(step / 20 for step in range(21))  # what auto tries
+_AT_ONCE = 1024  # documents averaged at a time
+
+
+def keep_logits(
+    path: Path,
+    model: Classifier,
+    split: TokenisedSplit,
+    scoring: Scoring,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = silent,
+) -> None:
+    """Write a single model's float32 logits to `path`, a row a document, in the split's order."""
+    shape = (len(split), len(scoring.taxonomy))
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    for positions, batch, output in outputs(model, split, scoring, accelerator):
+        rows = np.lib.format.open_memmap(path, mode="r+")  # anew each time: mapped pages count as memory
+        rows[positions] = output.views["single"].cpu().numpy()
+        advance(len(batch))
+
+
+def score_fused(
+    td: Path,
+    bu: Path,
+    weight: float,
+    split: TokenisedSplit,
+    scoring: Scoring,
+    advance: Callable[[int], None] = silent,
+    sink: Sink = nobody,
+) -> dict[str, Scores]:
+    """Return the scores of the views fused (w z_td + (1 - w) z_bu), td and bu, from logits on disk."""
+    tally = Tally(scoring, "cpu")
+    for positions, z_td, z_bu, targets in _stream(td, bu, split, scoring):
+        views = {"fused": weighted_mean([z_td, z_bu], (weight, 1 - weight)), "td": z_td, "bu": z_bu}
+        sink(positions, tally.add(views, targets), targets)
+        advance(len(positions))
+    return tally.found()
+
+
+def search_weight(
+    td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring, monitor: str
+) -> tuple[float, dict[str, Any]]:
+    """Return the weight with the best `monitor`, among equals the closest to 0.5, and all that was tried."""
+    counters = {weight: ScoreCounter(scoring.taxonomy, scoring.threshold) for weight in WEIGHTS}
+    for _, z_td, z_bu, targets in _stream(td, bu, split, scoring):
+        for weight, counter in counters.items():
+            fused = weighted_mean([z_td, z_bu], (weight, 1 - weight))
+            counter.update(scoring.objective.loss.to_scores(fused), targets)
+    found = {weight: counter.compute()["overall"][monitor] for weight, counter in counters.items()}
+    best = max(WEIGHTS, key=lambda weight: (found[weight], -abs(weight - 0.5)))
+    tried = [{"weight": weight, monitor: score} for weight, score in found.items()]
+    return best, {"split": split.name, "monitor": monitor, "tried": tried}
+
+
+def _stream(
+    td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    for start in range(0, len(split), _AT_ONCE):
+        positions = np.arange(start, min(start + _AT_ONCE, len(split)))
+        logits = (np.array(np.load(path, mmap_mode="r")[positions]) for path in (td, bu))
+        z_td, z_bu = map(torch.from_numpy, logits)
+        yield positions, z_td, z_bu, targets_of(split, positions, len(scoring.taxonomy))
