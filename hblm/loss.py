@@ -7,7 +7,7 @@ not depend on how a step is split into micro-batches and processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from hblm.taxonomy import Taxonomy
 LEVEL_REDUCTIONS = ("levels", "nodes")
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What the trainer asks of a loss."""
 

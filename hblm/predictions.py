@@ -58,8 +58,9 @@ class PredictionWriter:
 
     def close(self) -> dict[str, Any]:
         """Write what waits; return what was written, for the result."""
-        for view in self.waiting:
-            self._write(view)
+        for view, tables in self.waiting.items():
+            if tables:
+                self._write(view)
         return {"floor": self.floor, "rows": self.rows, "shards": self.shards}
 
     def _take(self, view: str, positions: np.ndarray, scores: Tensor, gold: Tensor) -> None:

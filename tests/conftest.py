@@ -29,9 +29,8 @@ def _in_a_folder_of_its_own(tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 
-@pytest.fixture(scope="session")
-def learnable(tmp_path_factory) -> Path:
-    """Return a prepared dataset that a tiny model learns: three uneven levels, a word for each node."""
+def _write_fruit(folder: Path, *, one_path: bool) -> Path:
+    """Write a prepared dataset that a tiny model learns: three uneven levels, a word for each node."""
     words = dict(zip(("a", "b", "a1", "a2", "b1", "a1x", "a1y"), "ABCDEFG", strict=True))  # a byte each
     parents = {"a": None, "b": None, "a1": "a", "a2": "a", "b1": "b", "a1x": "a1", "a1y": "a1"}
     taxonomy = Taxonomy(Node(node, words[node], parent) for node, parent in parents.items())
@@ -40,12 +39,33 @@ def learnable(tmp_path_factory) -> Path:
 
     def documents(split: str, count: int):
         for number, end in zip(range(count), itertools.cycle(ends), strict=False):
-            labels = taxonomy.close([end, *(["b1"] if number % 7 == 0 else [])])
+            labels = taxonomy.close([end, *(["b1"] if number % 7 == 0 and not one_path else [])])
             text = [words[label] for label in labels] + draw.choices("xyz", k=draw.randint(1, 6))
             draw.shuffle(text)
             yield Document(f"{split}{number}", " ".join(text), tuple(labels))
 
-    folder = tmp_path_factory.mktemp("data") / "fruit"
     splits = {"train": documents("train", 60), "val": documents("val", 20), "test": documents("test", 23)}
     write_dataset(folder, Conversion(taxonomy, splits, {}), converter="tests")
     return folder
+
+
+@pytest.fixture(scope="session")
+def learnable(tmp_path_factory) -> Path:
+    """Return a small dataset; some documents have two paths."""
+    return _write_fruit(tmp_path_factory.mktemp("data") / "fruit", one_path=False)
+
+
+@pytest.fixture(scope="session")
+def one_path(tmp_path_factory) -> Path:
+    """Return a small dataset whose documents have one path each."""
+    return _write_fruit(tmp_path_factory.mktemp("data") / "berries", one_path=True)
+
+
+@pytest.fixture(scope="session")
+def trained(learnable, tmp_path_factory) -> Path:
+    """Return the result of a run that learnt something; tests only read it."""
+    from programs import LEARNING, run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trained"))
+        return run(learnable, *LEARNING).resolve()

@@ -35,7 +35,8 @@ def compose(program: str, *overrides: str) -> dict:
 
 def needed(option: str) -> list[str]:
     given = [] if option.startswith(("dataset=", "experiment=")) else ["dataset=wos"]
-    return [*given, option, *(["dataset.path=somewhere"] if option == "dataset=custom" else [])]
+    also = {"dataset=custom": ["dataset.path=somewhere"], "loss=conditional_softmax": ["film=none"]}
+    return [*given, option, *also.get(option, [])]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -187,6 +188,100 @@ def test_conflicts_name_both_keys():
         typed({"dataset": {"name": "a/b"}}, TrainConfig)
     with pytest.raises(ConfigError, match="check"):
         typed({"check": True, "force": True}, PrepareConfig)
+
+
+TRI = {"joint_variant": "tri_head_diffcat"}
+DUAL = {"joint_variant": "dual"}
+
+
+@pytest.mark.parametrize(
+    ("joint", "named"),
+    [
+        (TRI | {"joint_objective": "aux_only"}, ["tri_head_diffcat", "joint_objective"]),
+        (DUAL | {"joint_eval_view": "mix"}, ["joint_variant=dual", "joint_eval_view=mix"]),
+        (DUAL | {"joint_loss_td": 0, "joint_loss_bu": 0}, ["joint_loss_fused=0", "_td=0", "_bu=0", "dual"]),
+        (
+            DUAL
+            | {"joint_objective": "aux_only"}
+            | {"joint_loss_fused": 1, "joint_loss_td": 0, "joint_loss_bu": 0},
+            ["joint_loss_td=0", "joint_loss_bu=0", "dual"],
+        ),
+        (
+            TRI | {"joint_loss_td": 0, "joint_loss_bu": 0, "joint_loss_mix": 0},
+            ["joint_loss_td=0", "joint_loss_bu=0", "joint_loss_fused=0", "joint_loss_mix=0"],
+        ),
+        (TRI | {"tri_fuse_td": 0, "tri_fuse_bu": 0, "tri_fuse_mix": 0}, ["tri_fuse_td=0", "tri_fuse_mix=0"]),
+        (DUAL | {"joint_loss_td": -0.1}, ["joint_variant.joint_loss_td=-0.1"]),
+        (TRI | {"tri_fuse_bu": -1}, ["joint_variant.tri_fuse_bu=-1"]),
+    ],
+)
+def test_joint_keys_that_do_not_go_together(joint, named):
+    with pytest.raises(ConfigError) as caught:
+        typed({"joint_variant": joint}, TrainConfig)
+    assert len(str(caught.value).splitlines()) == 1
+    for part in named:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "joint",
+    [
+        DUAL | {"joint_loss_td": 0},
+        DUAL | {"joint_loss_td": 0, "joint_loss_bu": 0, "joint_loss_fused": 1},
+        TRI | {"joint_loss_td": 0, "joint_loss_bu": 0},
+        TRI | {"tri_fuse_td": 0, "tri_fuse_bu": 0},
+        TRI | {"joint_eval_view": "mix"},
+        {"joint_objective": "aux_only", "joint_eval_view": "mix"},  # a single model: neither acts
+        DUAL | {"tri_fuse_td": 0, "tri_fuse_bu": 0, "tri_fuse_mix": 0},
+    ],
+)
+def test_joint_keys_that_do(joint):
+    typed({"joint_variant": joint}, TrainConfig)
+
+
+def test_what_each_objective_weighs():
+    def weights(**joint):
+        return typed({"joint_variant": joint}, TrainConfig).joint_variant.loss_weights
+
+    assert weights() == {"single": 1.0}
+    assert weights(**DUAL, joint_loss_fused=0.3) == {"fused": 0.3, "td": 0.5, "bu": 0.5}
+    assert weights(**DUAL, joint_objective="aux_only", joint_loss_fused=0.3) == {"td": 0.5, "bu": 0.5}
+    assert weights(**TRI) == {"fused": 0.0, "td": 0.5, "bu": 0.5, "mix": 1.0}
+
+
+def test_what_is_monitored():
+    def monitored(**joint):
+        return typed({"joint_variant": joint}, TrainConfig).joint_variant.monitored
+
+    assert monitored(joint_eval_view="td") == "single"
+    assert monitored(**DUAL) == monitored(**DUAL, joint_eval_view="all") == "fused"
+    assert monitored(**TRI, joint_eval_view="mix") == "mix"
+
+
+def test_conditional_softmax_needs_independent_levels():
+    with pytest.raises(ConfigError, match=r"loss=conditional_softmax needs film=none, not film=sigmoid"):
+        typed({"loss": {"loss": "conditional_softmax"}}, TrainConfig)
+    typed({"loss": {"loss": "conditional_softmax"}, "film": {"propagation_method": "none"}}, TrainConfig)
+
+
+def test_one_checkpoint_or_two():
+    def read(**keys):
+        return typed({"checkpoint": ["a", "b"], **keys}, EvaluateConfig)
+
+    assert read(checkpoint="one").checkpoint == ["one"]
+    assert read().weight == 0.5
+    assert read(ensemble_weight=0).weight == 0.0
+    assert read(ensemble_weight="0.25").weight == 0.25
+    assert read(ensemble_weight="auto").weight is None
+    for wrong in (1.5, -1, "nan", "half"):
+        with pytest.raises(ConfigError, match=f"ensemble_weight={wrong} is not a number between 0 and 1"):
+            read(ensemble_weight=wrong)
+    with pytest.raises(ConfigError, match="an ensemble has two"):
+        read(checkpoint=["a", "b", "c"])
+    with pytest.raises(ConfigError, match="acts between two checkpoints"):
+        read(checkpoint="a", ensemble_weight=0.5)
+    with pytest.raises(ConfigError, match="is required"):
+        typed({"checkpoint": "???"}, EvaluateConfig)
 
 
 def test_only_the_flat_preset_is_flat():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from hiclass import metrics as hiclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, ndcg_score, precision_recall_fscore_support
 
 from hblm.metrics import ScoreCounter
 from hblm.taxonomy import Node, Taxonomy
@@ -40,13 +40,19 @@ class Case:
             for node, parent in enumerate(self.parents)
         )
 
-    def counted(self) -> ScoreCounter:
-        counter = ScoreCounter(self.taxonomy, 0.5)
+    def counted(self, train_support: Sequence[int] | None = None) -> ScoreCounter:
+        counter = ScoreCounter(self.taxonomy, 0.5, train_support=train_support)
         counter.update(self.scores(), self.targets())
         return counter
 
-    def computed(self) -> dict[str, Any]:
-        return self.counted().compute()
+    def computed(self, train_support: Sequence[int] | None = None) -> dict[str, Any]:
+        return self.counted(train_support).compute()
+
+    def ranking(self, scores: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+        """Return the ranking block of these scores; only the gold of the case counts."""
+        counter = ScoreCounter(self.taxonomy, threshold)
+        counter.update(torch.from_numpy(scores), self.targets())
+        return counter.compute()["ranking"]
 
     def targets(self) -> torch.Tensor:
         return torch.from_numpy(self.matrix(self.gold))
@@ -114,6 +120,37 @@ def padded(columns: np.ndarray) -> np.ndarray:
     return np.pad(columns, ((0, 0), (0, 1)))
 
 
+def f1(hits: int, predicted: int, support: int) -> float:
+    return 2 * hits / (predicted + support) if predicted + support else 0.0
+
+
+def mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+BUCKETS = {
+    "0": range(1),
+    "1-9": range(1, 10),
+    "10-99": range(10, 100),
+    "100-999": range(100, 1_000),
+    "1000+": range(1_000, 1_000_000),
+}
+
+
+def draw_train_support(data: st.DataObject, case: Case) -> list[int]:
+    """Draw how many training documents bear each node, mostly at the edge of a bucket."""
+    edges = st.sampled_from([0, 1, 9, 10, 99, 100, 999, 1_000, 999_999])
+    n_nodes = len(case.parents)
+    return data.draw(st.lists(edges | st.integers(0, 2_000), min_size=n_nodes, max_size=n_nodes))
+
+
+def draw_scores(data: st.DataObject, case: Case) -> np.ndarray:
+    """Draw scores with few distinct values: many ties, down to documents whose scores are all equal."""
+    n_values = data.draw(st.sampled_from([1, 2, 3, 6]))
+    shuffled = np.random.default_rng(data.draw(st.integers(0, 99)))
+    return shuffled.integers(0, n_values, (len(case.gold), len(case.parents))) / n_values
+
+
 def leaves(tree: Any, at: str = "") -> dict[str, float]:
     """Return each number of nested dicts and lists under its path."""
     if isinstance(tree, dict):
@@ -153,6 +190,10 @@ def test_scores_computed_by_hand() -> None:
             "macro_recall": (1 + 1) / 6,
             "macro_f1": (1 + 2 / 3) / 6,
             "macro_f1_supported": (1 + 2 / 3) / 5,  # nobody writes about law
+            "c_micro_precision": 3 / 6,  # no hit lacks an ancestor
+            "c_micro_recall": 3 / 7,
+            "c_micro_f1": 6 / 13,
+            "c_macro_f1": (1 + 2 / 3) / 6,
             "samples_precision": (2 / 2 + 1 / 3 + 0 + 0) / 4,
             "samples_recall": (2 / 3 + 1 / 3 + 0 + 0) / 4,
             "samples_f1": (4 / 5 + 2 / 6 + 0 + 0) / 4,
@@ -172,6 +213,10 @@ def test_scores_computed_by_hand() -> None:
             "macro_recall": 1 / 3,
             "macro_f1": 1 / 3,
             "macro_f1_supported": 1 / 2,
+            "c_micro_precision": 2 / 2,
+            "c_micro_recall": 2 / 4,
+            "c_micro_f1": 4 / 6,
+            "c_macro_f1": 1 / 3,
             "samples_precision": (1 + 1 + 0 + 0) / 4,
             "samples_recall": (1 + 1 / 2 + 0 + 0) / 4,
             "samples_f1": (1 + 2 / 3 + 0 + 0) / 4,
@@ -183,6 +228,110 @@ def test_scores_computed_by_hand() -> None:
     repath = computed["repath"]
     assert repath["overall"]["macro_f1"] == pytest.approx((4 / 5 + 1 / 2) / 6)
     assert repath["overall"]["micro_f1"] == repath["hierarchical"]["f1"] == 6 / 15
+
+
+def test_c_metrics_computed_by_hand() -> None:
+    case = Case(
+        BY_HAND.parents,
+        gold=[{SCIENCE, PHYSICS, QUANTA}, {SCIENCE, PHYSICS}, {SCIENCE, CHEMISTRY}, {ARTS}, {QUANTA}],
+        predicted=[
+            {SCIENCE, QUANTA},
+            {PHYSICS},
+            {SCIENCE, CHEMISTRY},
+            {ARTS, PHYSICS},
+            {SCIENCE, PHYSICS, QUANTA},
+        ],
+    )
+    # Of the hits, quanta in the first document lacks physics, and physics in the second lacks science. Quanta
+    # in the last document counts: its ancestors are predicted, if not expected.
+    #
+    # node        support  predicted  hits  C-hits  C-F1   closed: predicted  hits    F1
+    # science           3          3     2       2   4/6                   5     3   6/8
+    # arts              1          1     1       1     1                   1     1     1
+    # law               0          0     0       0     0                   0     0     0
+    # physics           2          3     1       0     0                   4     2   4/6
+    # chemistry         1          1     1       1     1                   1     1     1
+    # quanta            2          2     2       1   1/2                   2     2     1
+    # together          9         10     7       5                        13     9
+    expected = [
+        # precision, recall, F1, macro-F1: all nodes, then each level
+        (5 / 10, 5 / 9, 10 / 19, (4 / 6 + 1 + 0 + 0 + 1 + 1 / 2) / 6),
+        (3 / 4, 3 / 4, 6 / 8, (4 / 6 + 1 + 0) / 3),
+        (1 / 4, 1 / 3, 2 / 7, (0 + 1) / 2),
+        (1 / 2, 1 / 2, 2 / 4, 1 / 2),
+    ]
+    computed = case.computed()
+    found = [computed["overall"], *computed["per_level"]]
+    names = ("c_micro_precision", "c_micro_recall", "c_micro_f1", "c_macro_f1")
+    assert [[scores[name] for name in names] for scores in found] == [pytest.approx(row) for row in expected]
+    assert computed["overall"]["micro_f1"] == pytest.approx(14 / 19)
+    repath = computed["repath"]["overall"]
+    assert [repath[name] for name in names] == pytest.approx(
+        [9 / 13, 9 / 9, 18 / 22, (6 / 8 + 1 + 0 + 4 / 6 + 1 + 1) / 6]
+    )
+
+
+def test_ranking_computed_by_hand() -> None:
+    gold: Sets = [{SCIENCE, PHYSICS, QUANTA}, {ARTS, QUANTA}, {LAW}, set()]
+    scores = np.array(
+        [
+            [0.9, 0.1, 0.2, 0.8, 0.3, 0.7],  # science, physics, quanta, chemistry, law, arts
+            [0.5, 0.5, 0.5, 0.5, 0.5, 0.5],  # all equal: taxonomy order, so that arts is second, quanta last
+            [0.2, 0.6, 0.6, 0.1, 0.6, 0.0],  # arts, law, chemistry (equal), science, physics, quanta
+            [0.9, 0.8, 0.7, 0.6, 0.5, 0.4],  # nothing expected: 0 everywhere
+        ]
+    )
+    assert Case(BY_HAND.parents, gold, gold).ranking(scores) == pytest.approx(
+        {
+            "r_precision": (3 / 3 + 1 / 2 + 0 / 1 + 0) / 4,
+            "precision_at_1": (1 + 0 + 0 + 0) / 4,
+            "precision_at_3": (3 / 3 + 1 / 3 + 1 / 3 + 0) / 4,
+            "precision_at_5": (3 / 5 + 1 / 5 + 1 / 5 + 0) / 4,
+        },
+        rel=1e-12,
+    )
+
+
+def test_ranks_beyond_the_last_node_hold_no_gold() -> None:
+    both = Case([-1, -1], [{0, 1}, {1}], [{0}, {0}])
+    # Both nodes are all there is; divided by k all the same. The second document puts the wrong one first.
+    assert both.ranking(np.array([[0.1, 0.9], [0.9, 0.1]])) == pytest.approx(
+        {
+            "r_precision": (2 / 2 + 0 / 1) / 2,
+            "precision_at_1": (1 + 0) / 2,
+            "precision_at_3": (2 / 3 + 1 / 3) / 2,
+            "precision_at_5": (2 / 5 + 1 / 5) / 2,
+        },
+        rel=1e-12,
+    )
+
+
+def test_by_frequency_computed_by_hand() -> None:
+    # F1 as in the table above: science 1, arts 0, law 0, physics 2/3, chemistry 0, quanta 0;
+    # closed, science has 4/5 and physics 1/2. No node has 10 to 99 training documents.
+    computed = BY_HAND.computed([1_000, 999, 0, 9, 100, 1])
+    assert computed["by_frequency"] == [
+        {"train_documents": "0", "nodes": 1, "macro_f1": 0.0},
+        {"train_documents": "1-9", "nodes": 2, "macro_f1": pytest.approx((2 / 3 + 0) / 2)},
+        {"train_documents": "100-999", "nodes": 2, "macro_f1": (0 + 0) / 2},
+        {"train_documents": "1000+", "nodes": 1, "macro_f1": 1.0},
+    ]
+    repath = computed["repath"]["by_frequency"]
+    assert [bucket["macro_f1"] for bucket in repath] == pytest.approx([0, (1 / 2 + 0) / 2, 0, 4 / 5])
+
+
+@pytest.mark.parametrize(
+    ("seen", "bucket"),
+    [
+        *[(0, "0"), (1, "1-9"), (9, "1-9"), (10, "10-99"), (99, "10-99")],
+        *[(100, "100-999"), (999, "100-999"), (1_000, "1000+"), (1_000_000, "1000+")],
+    ],
+)
+def test_each_bucket_begins_and_ends_at_a_power_of_ten(seen: int, bucket: str) -> None:
+    computed = BY_HAND.computed([seen] * 6)
+    assert computed["by_frequency"] == [
+        {"train_documents": bucket, "nodes": 6, "macro_f1": computed["overall"]["macro_f1"]}
+    ]
 
 
 # --- against independent implementations
@@ -255,6 +404,88 @@ def test_hierarchical_scores_are_hiclasss(case: Case) -> None:
 
 @patient
 @given(cases())
+def test_c_metrics_count_hits_whose_whole_path_is_predicted(case: Case) -> None:
+    computed = case.computed()
+    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+        pairs = list(zip(variant.gold, variant.predicted, strict=True))
+        blocks = [(block["overall"], range(len(case.parents)))]
+        blocks += zip(block["per_level"], case.taxonomy.levels, strict=True)
+        for scores, nodes in blocks:
+            hits = [
+                sum(node in gold and {*case.path(node)} <= found for gold, found in pairs) for node in nodes
+            ]
+            predicted = [sum(node in found for _, found in pairs) for node in nodes]
+            support = [sum(node in gold for gold, _ in pairs) for node in nodes]
+            n_hits, n_predicted, n_gold = sum(hits), sum(predicted), sum(support)
+            assert scores["c_micro_precision"] == (n_hits / n_predicted if n_predicted else 0)
+            assert scores["c_micro_recall"] == (n_hits / n_gold if n_gold else 0)
+            assert scores["c_micro_f1"] == f1(n_hits, n_predicted, n_gold)
+            per_node = [f1(*counts) for counts in zip(hits, predicted, support, strict=True)]
+            assert scores["c_macro_f1"] == pytest.approx(mean(per_node), abs=1e-12)
+
+
+@patient
+@given(cases(), st.data())
+def test_ranking_is_that_of_sorted_lists(case: Case, data: st.DataObject) -> None:
+    scores = draw_scores(data, case)
+    r_precision, at = [], {1: [], 3: [], 5: []}
+    for gold, row in zip(case.gold, scores.tolist(), strict=True):
+        ranked = sorted(range(len(row)), key=lambda node: (-row[node], node))
+        r_precision.append(len(gold & {*ranked[: len(gold)]}) / len(gold) if gold else 0.0)
+        for rank, precisions in at.items():
+            precisions.append(len(gold & {*ranked[:rank]}) / rank)
+    expected = {f"precision_at_{rank}": mean(precisions) for rank, precisions in at.items()}
+    assert case.ranking(scores) == pytest.approx(expected | {"r_precision": mean(r_precision)}, abs=1e-12)
+
+
+@patient
+@given(cases(), st.integers(0, 99))
+def test_ranking_without_ties_is_scikit_learns(case: Case, seed: int) -> None:
+    n_documents, n_nodes = len(case.gold), len(case.parents)
+    ranks = np.random.default_rng(seed).permuted(np.tile(np.arange(n_nodes), (n_documents, 1)), axis=1)
+    found = case.ranking(1 - ranks / n_nodes)
+    gold = case.matrix(case.gold)
+
+    # With k predicted nodes in each document, precision is precision at k, as long as there are k nodes.
+    def samples(predicted: np.ndarray) -> list[float]:
+        return precision_recall_fscore_support(
+            padded(gold), padded(predicted), average="samples", zero_division=0
+        )
+
+    for k in (1, 3, 5):
+        if k <= n_nodes:
+            assert found[f"precision_at_{k}"] == pytest.approx(samples(ranks < k)[0], abs=1e-12)
+    # With as many predicted as gold nodes, precision and recall are R-precision, the break-even point.
+    even = pytest.approx(found["r_precision"], abs=1e-12)
+    assert [*samples(ranks < gold.sum(1, keepdims=True))[:3]] == [even] * 3
+    # The gain of the first node is all that counts at k = 1. The padding ranks last: every score is above 0.
+    first = ndcg_score(padded(gold).astype(int), padded(1 - ranks / n_nodes), k=1)
+    assert found["precision_at_1"] == pytest.approx(first, abs=1e-12)
+
+
+@patient
+@given(cases(), st.data())
+def test_by_frequency_is_the_mean_f1_of_each_bucket(case: Case, data: st.DataObject) -> None:
+    seen = draw_train_support(data, case)
+    computed = case.computed(seen)
+    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+        per_node = []
+        for node in range(len(case.parents)):
+            gold = [node in nodes for nodes in variant.gold]
+            predicted = [node in nodes for nodes in variant.predicted]
+            hits = sum(both for both in map(min, gold, predicted))
+            per_node.append(f1(hits, sum(predicted), sum(gold)))
+        expected = []
+        for name, documents in BUCKETS.items():
+            inside = [score for score, n in zip(per_node, seen, strict=True) if n in documents]
+            if inside:
+                score = pytest.approx(mean(inside), abs=1e-12)
+                expected.append({"train_documents": name, "nodes": len(inside), "macro_f1": score})
+        assert block["by_frequency"] == expected
+
+
+@patient
+@given(cases())
 def test_violation_rate_counts_documents_with_a_missing_parent(case: Case) -> None:
     n_broken = sum(
         any(case.parents[node] >= 0 and case.parents[node] not in nodes for node in nodes)
@@ -317,6 +548,83 @@ def test_closing_twice_changes_nothing(case: Case) -> None:
     assert case.closed().computed()["hierarchical"] == computed["hierarchical"]
 
 
+@patient
+@given(cases())
+def test_c_metrics_differ_from_plain_ones_only_by_orphans(case: Case) -> None:
+    computed = case.computed()
+    pairs = [(f"micro_{name}", f"c_micro_{name}") for name in ("precision", "recall", "f1")]
+    pairs.append(("macro_f1", "c_macro_f1"))
+    for block in (computed, computed["repath"]):
+        for scores in (block["overall"], *block["per_level"]):
+            assert all(scores[constrained] <= scores[plain] for plain, constrained in pairs)
+            if block["overall"]["violation_rate"] == 0:  # a closed prediction; repath always is
+                assert all(scores[constrained] == scores[plain] for plain, constrained in pairs)
+
+
+def test_a_root_predicted_below_nothing_is_no_orphan() -> None:
+    # A forest of roots, and then a chain predicted without its root: each hit counts, then none.
+    roots = Case([-1, -1, -1], [{0, 2}], [{0, 2}]).computed()["overall"]
+    assert roots["c_micro_f1"] == roots["micro_f1"] == 1
+    chain = Case([-1, 0, 1, 2], [{0, 1, 2, 3}], [{1, 2, 3}]).computed()["overall"]
+    assert (chain["micro_precision"], chain["c_micro_precision"], chain["c_macro_f1"]) == (1, 0, 0)
+
+
+@patient
+@given(cases(), st.data())
+def test_ranking_depends_on_the_order_of_scores_alone(case: Case, data: st.DataObject) -> None:
+    scores = draw_scores(data, case)
+    found = case.ranking(scores)
+    for threshold in (0.0, 2.0):  # every node is predicted, and none
+        assert case.ranking(scores, threshold) == found
+    assert case.ranking(3 * scores - 7) == found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_thousand_equal_scores_keep_taxonomy_order(dtype: torch.dtype) -> None:
+    n_nodes = 1_000  # a sort that is not stable mixes this many, if not a handful
+    counter = ScoreCounter(Taxonomy(Node(f"n{node}", "", None) for node in range(n_nodes)), 0.5)
+    targets = torch.zeros(2, n_nodes)
+    targets[0, [0, 2, 4, 998]] = 1
+    targets[1, 500:510] = 1
+    scores = torch.full((2, n_nodes), 0.5, dtype=dtype)
+    scores[1, 498:] = 0.75  # two blocks of equals: node 498 is first, and the gold third to twelfth
+    counter.update(scores, targets)
+    assert counter.compute()["ranking"] == pytest.approx(
+        {
+            "r_precision": (2 / 4 + 8 / 10) / 2,
+            "precision_at_1": (1 + 0) / 2,
+            "precision_at_3": (2 / 3 + 1 / 3) / 2,
+            "precision_at_5": (3 / 5 + 3 / 5) / 2,
+        },
+        rel=1e-12,
+    )
+
+
+def test_ranking_is_not_rounded_to_float32() -> None:
+    ranking = Case([-1, -1, -1], [{0}], [{0}]).ranking(np.array([[0.9, 0.2, 0.1]]))
+    assert (ranking["precision_at_3"], ranking["precision_at_5"]) == (1 / 3, 1 / 5)
+
+
+@patient
+@given(cases(), st.data())
+def test_buckets_weighted_by_their_nodes_give_macro_f1(case: Case, data: st.DataObject) -> None:
+    computed = case.computed(draw_train_support(data, case))
+    for block in (computed, computed["repath"]):
+        buckets = block["by_frequency"]
+        assert sum(bucket["nodes"] for bucket in buckets) == len(case.parents)
+        total = sum(bucket["nodes"] * bucket["macro_f1"] for bucket in buckets)
+        expected = pytest.approx(block["overall"]["macro_f1"], abs=1e-12)
+        assert total / len(case.parents) == expected
+
+
+def test_without_training_documents_there_is_no_by_frequency() -> None:
+    computed, plain = BY_HAND.computed([0] * 6), BY_HAND.computed()
+    assert "by_frequency" not in plain | plain["repath"]
+    del computed["by_frequency"], computed["repath"]["by_frequency"]
+    assert computed == plain  # and nothing else changes
+    assert "ranking" not in plain["repath"]  # no closing touches it
+
+
 # --- the stream
 
 
@@ -325,15 +633,19 @@ def test_closing_twice_changes_nothing(case: Case) -> None:
 def test_any_split_into_batches_gives_the_scores_of_one_batch(case: Case, data: st.DataObject) -> None:
     n_documents = len(case.gold)
     cuts = sorted(data.draw(st.lists(st.integers(0, n_documents), max_size=5)))  # equal cuts: an empty batch
-    counter = ScoreCounter(case.taxonomy, 0.5)
+    train_support = draw_train_support(data, case)
+    scores = torch.from_numpy(draw_scores(data, case))
+    counter, once = (ScoreCounter(case.taxonomy, 0.5, train_support=train_support) for _ in range(2))
+    once.update(scores, case.targets())
     for start, stop in zip([0, *cuts], [*cuts, n_documents], strict=True):
-        counter.update(case.scores()[start:stop], case.targets()[start:stop])
-    once = case.counted()
+        counter.update(scores[start:stop], case.targets()[start:stop])
     assert counter.node_table() == once.node_table()
     streamed, whole = leaves(counter.compute()), leaves(once.compute())
-    assert streamed == pytest.approx(whole, rel=1e-12)
+    assert streamed.keys() == whole.keys()
     for name in whole:
-        assert "samples_" in name or streamed[name] == whole[name]  # only the float64 sums may differ
+        of_documents = "samples_" in name or name.startswith("/ranking/")  # only the float64 sums may differ
+        expected = pytest.approx(whole[name], rel=1e-12) if of_documents else whole[name]
+        assert streamed[name] == expected
 
 
 def test_computing_leaves_the_stream_open() -> None:
@@ -426,7 +738,7 @@ def test_many_children_and_many_documents_do_not_overflow() -> None:
 
 
 def test_scores_are_plain_numbers_ready_for_json() -> None:
-    counter = BY_HAND.counted()
+    counter = BY_HAND.counted(train_support=[0, 1, 10, 100, 1_000, 10_000])
     for tree in (counter.compute(), counter.node_table()):
         assert json.loads(json.dumps(tree)) == tree
         assert {type(leaf) for leaf in leaves(tree).values()} <= {int, float, str}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -39,15 +40,25 @@ def identify(data: str = DATA, encoder: dict[str, Any] = ENCODER, **values: Any)
 def other(leaf: Any) -> Any:
     """Return a value that is allowed and not the default."""
     if leaf.rules["choices"]:
-        choice = next(choice for choice in leaf.rules["choices"] if choice != leaf.default)
+        choice = next(choice for choice in leaf.rules["choices"] if choice not in (leaf.default, "all"))
         return [choice] if isinstance(leaf.default, list) else choice
     if isinstance(leaf.default, bool):
         return not leaf.default
     if isinstance(leaf.default, (int, float)):
-        return leaf.default / 2 if isinstance(leaf.default, float) else leaf.default + 1
+        return leaf.default / 2 or 0.5 if isinstance(leaf.default, float) else leaf.default + 1
     return 0.25 if "dropout" in leaf.name or "rate" in leaf.name else 7 if "dim" in leaf.name else "another"
 
 
+DUAL = {"joint_variant__joint_variant": "dual"}
+TRI = {"joint_variant__joint_variant": "tri_head_diffcat"}
+ACTS_WITH = {  # keys that need another key to act
+    "loss.gamma": {"loss__loss": "focal"},
+    "loss.tau": {"loss__loss": "conditional_softmax", "film__propagation_method": "none"},
+    "joint_variant.joint_objective": DUAL | {"joint_variant__joint_loss_fused": 0.5},
+    **{f"joint_variant.joint_{key}": DUAL for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")},
+    "joint_variant.joint_loss_mix": TRI,
+    **{f"joint_variant.tri_fuse_{view}": TRI for view in ("td", "bu", "mix")},
+}
 CHANGEABLE = [
     leaf
     for leaf in leaves(TrainConfig)
@@ -57,7 +68,8 @@ CHANGEABLE = [
 
 @pytest.mark.parametrize("leaf", CHANGEABLE, ids=lambda leaf: leaf.name)
 def test_exactly_the_keys_that_can_change_numbers_change_the_id(leaf):
-    changed = identify(**{leaf.name.replace(".", "__"): other(leaf)}).id != identify().id
+    context = ACTS_WITH.get(leaf.name, {})
+    changed = identify(**{**context, leaf.name.replace(".", "__"): other(leaf)}).id != identify(**context).id
     expected = leaf.rules["identity"] and leaf.name not in ("encoder.model_name", "encoder.revision")
     assert changed == expected
 
@@ -70,6 +82,22 @@ def test_data_and_encoder_change_the_id():
 @pytest.mark.parametrize(
     ("context", "key", "value"),
     [
+        (DUAL, "direction__cascade_direction", "bottom_up"),
+        (TRI, "direction__cascade_direction", "bottom_up"),
+        (DUAL, "joint_variant__joint_loss_mix", 0.3),
+        (DUAL, "joint_variant__tri_fuse_mix", 0.3),
+        (DUAL, "joint_variant__joint_eval_view", "all"),  # monitors the fused view
+        (DUAL | {"joint_variant__joint_objective": "aux_only"}, "joint_variant__joint_loss_fused", 0.3),
+        ({}, "joint_variant__joint_objective", "aux_only"),
+        ({}, "joint_variant__joint_eval_view", "td"),
+        ({}, "joint_variant__joint_loss_td", 0.3),
+        ({}, "joint_variant__joint_loss_fused", 0.3),
+        ({}, "joint_variant__tri_fuse_td", 0.3),
+        ({}, "loss__gamma", 1.0),
+        ({}, "loss__tau", 0.5),
+        ({"loss__loss": "focal"}, "loss__tau", 0.5),
+        (ACTS_WITH["loss.tau"], "loss__level_reduction", "nodes"),
+        (ACTS_WITH["loss.tau"], "loss__gamma", 1.0),
         ({"film__propagation_method": "none"}, "direction__cascade_direction", "bottom_up"),
         ({"film__propagation_method": "none"}, "film__propagation_space", "parent_space"),
         ({"film__propagation_method": "none"}, "film__film_scale", 0.5),
@@ -84,7 +112,9 @@ def test_data_and_encoder_change_the_id():
 def test_inert_keys_leave_id_and_name(context, key, value):
     plain, inert = identify(**context), identify(**context, **{key: value})
     assert (plain.id, plain.name) == (inert.id, inert.name)
-    assert identify().id != identify(**{key: value}).id  # the key is not inert everywhere
+    if value != "all":  # the key is not inert everywhere
+        context = ACTS_WITH.get(key.replace("__", "."), {})
+        assert identify(**context).id != identify(**context | {key: value}).id
 
 
 def test_names():
@@ -99,6 +129,39 @@ def test_names():
     assert deviating.name == f"wos_single_flat_minilm_seed1-{deviating.id[:8]}"
     independent = identify(film__propagation_method="none")
     assert independent.name == f"wos_single_none_minilm_seed1-{independent.id[:8]}"
+
+
+def test_names_of_joint_runs():
+    assert identify(**DUAL).name == "wos_joint_dual_full_minilm_seed1"
+    aux = DUAL | {"joint_variant__joint_objective": "aux_only"}
+    assert identify(**aux, seed=2).name == "wos_joint_dual_aux_only_minilm_seed2"
+    assert identify(**TRI).name == "wos_joint_tri_head_diffcat_minilm_seed1"
+    ablation = identify(**TRI, joint_variant__joint_loss_mix=0.5)
+    assert ablation.name == f"wos_joint_tri_head_diffcat_minilm_seed1-{ablation.id[:8]}"
+    independent = identify(**DUAL, film__propagation_method="none")
+    assert independent.name == f"wos_joint_dual_full_minilm_seed1-{independent.id[:8]}"
+
+
+def test_dual_full_without_the_fused_loss_is_aux_only(monkeypatch, tmp_path):
+    """One run id; whichever name its files bear, it is found."""
+    monkeypatch.chdir(tmp_path)
+    aux = DUAL | {"joint_variant__joint_objective": "aux_only"}
+    assert identify(**DUAL).id == identify(**aux).id
+    assert identify(**DUAL, joint_variant__joint_loss_fused=0.1).id != identify(**aux).id
+    assert runs.twins(config(**DUAL)) == [config(**aux)]
+    assert runs.twins(config(**aux)) == [config(**DUAL)]
+    assert not runs.twins(config(**DUAL, joint_variant__joint_loss_fused=0.1))
+    assert not runs.twins(config(**TRI))
+    assert not runs.twins(config())
+    mine = identify(**aux)
+    mine.result.parent.mkdir(parents=True)
+    mine.result.write_text(json.dumps({"run_id": mine.id}))
+    assert identify(**DUAL).name == mine.name == "wos_joint_dual_aux_only_minilm_seed1"
+    assert identify(**DUAL).is_done
+    ablation = DUAL | {"trainer__epochs": 3}
+    other = identify(**ablation, joint_variant__joint_objective="aux_only")
+    other.result.write_text(json.dumps({"run_id": other.id}))
+    assert identify(**ablation).name == other.name
 
 
 def test_a_revision_is_no_main_run():
@@ -124,11 +187,12 @@ def test_supersede_moves_all_of_a_result_and_never_overwrites(tmp_path):
     run.result.parent.mkdir()
     for round_ in range(2):
         run.result.write_text(f"json {round_}")
-        run.result.with_name("name.nodes.csv").write_text(f"csv {round_}")
+        run.result.with_name("name.nodes.csv").write_text(f"nodes {round_}")
+        run.result.with_name("name.csv").write_text(f"views {round_}")
         run.supersede()
     assert not list(run.result.parent.iterdir())
     texts = {file.read_text() for file in (tmp_path / "superseded").iterdir()}
-    assert texts == {"json 0", "csv 0", "json 1", "csv 1"}
+    assert texts == {f"{kind} {round_}" for kind in ("json", "nodes", "views") for round_ in range(2)}
 
 
 def test_evaluations_get_a_counter_when_the_second_is_taken(tmp_path):
@@ -138,3 +202,9 @@ def test_evaluations_get_a_counter_when_the_second_is_taken(tmp_path):
     first.touch()
     second = runs.untaken(first)
     assert second.name == f"{first.stem}_2.json"
+    joint = runs.evaluation_path(tmp_path, config(**DUAL), TAG)
+    assert re.fullmatch(r"eval_joint_wos_dual_minilm_\d{8}T\d{6}\.json", joint.name)
+    joint = runs.evaluation_path(tmp_path, config(**TRI), TAG)
+    assert re.fullmatch(r"eval_joint_wos_tri_head_diffcat_minilm_\d{8}T\d{6}\.json", joint.name)
+    ensemble = runs.ensemble_path(tmp_path, "wos")
+    assert re.fullmatch(r"eval_ensemble_wos_\d{8}T\d{6}\.json", ensemble.name)

@@ -1,74 +1,19 @@
-"""Whole runs of the tiny encoder, in this process: what they write, and that it can be had again."""
+"""Training runs: what they write, that it can be had again, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import hydra
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
+from programs import TINY, checkpoint_of, compose, numbers, run
 
-from hblm import build, cli, evaluate, train
-from hblm.checkpoint import open_checkpoint
-from hblm.config import EvaluateConfig, TrainConfig
-from hblm.errors import CheckpointError, ConfigError, DataError, TrainingError
-from hblm.schema import typed
-
-TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
-
-
-LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=max")
-
-
-def compose(program: str, schema: type, *overrides: str) -> Any:
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        return typed(OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True), schema)
-
-
-def run(data: Path, *overrides: str) -> Path:
-    """Train and return the result's path."""
-    before = set(Path().glob("*/results/*.json"))
-    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides))
-    (made,) = set(Path().glob("*/results/*.json")) - before
-    return made
-
-
-def evaluation(checkpoint: Path, *overrides: str) -> dict[str, Any]:
-    results = checkpoint.parent.parent / "results"
-    before = set(results.glob("eval_*.json"))
-    evaluate.run(compose("evaluate", EvaluateConfig, f"checkpoint={checkpoint}", "device=cpu", *overrides))
-    (made,) = set(results.glob("eval_*.json")) - before
-    return json.loads(made.read_text())
-
-
-def edit(path: Path, **values: Any) -> None:
-    """Change some keys of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-def checkpoint_of(result: Path) -> Path:
-    return result.parent.parent / "checkpoints" / result.stem
-
-
-def numbers(result: Path) -> dict[str, Any]:
-    """Return what must not differ between two runs of one command."""
-    record = json.loads(result.read_text())
-    for entry in record["history"]:
-        del entry["documents_per_second"]
-    return {name: record[name] for name in ("run_id", "best_epoch", "history", "val", "test", "parameters")}
-
-
-@pytest.fixture(scope="module")
-def trained(learnable, tmp_path_factory) -> Path:
-    """Return the result of a run that learnt something; tests only read it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("trained"))
-        return run(learnable, *LEARNING).resolve()
+from hblm import build, train
+from hblm.config import TrainConfig
+from hblm.errors import ConfigError, DataError, TrainingError
 
 
 def test_a_result_holds_what_the_tables_need(trained, learnable):
@@ -110,35 +55,6 @@ def test_nothing_but_the_named_files_is_written(trained):
         *("hblm.json", "model.safetensors", "taxonomy.json", "encoder")
     }
     assert not [path for path in root.rglob("*") if path.suffix in (".tmp", ".pt", ".bin", ".pkl")]
-
-
-def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # from any folder
-    record = json.loads(trained.read_text())
-    found = evaluation(checkpoint_of(trained))
-    assert found["test"] == record["test"]
-    assert (found["kind"], found["run_id"]) == ("evaluation", record["run_id"])
-    assert evaluation(checkpoint_of(trained), "split=val")["val"] == record["val"]
-    assert not list(tmp_path.iterdir())  # it writes beside its checkpoint
-
-
-@pytest.mark.parametrize(
-    "variant",
-    [
-        ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
-        ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
-        ("method=flat", "head.output_init=default", "pooling=max"),
-        ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
-        ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
-        ("trainer.precision=fp32", "encoder.gradient_checkpointing=true", "loss.level_reduction=nodes"),
-    ],
-)
-def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
-    result = run(learnable, *variant, "output_dir=out")
-    record = json.loads(result.read_text())
-    found = evaluation(checkpoint_of(result), "output_dir=out")
-    assert found["test"] == record["test"]
-    assert evaluation(checkpoint_of(result), "split=val")["val"] == record["val"]
 
 
 def test_the_same_command_gives_the_same_numbers(learnable):
@@ -206,82 +122,6 @@ def test_force_keeps_the_older_result(learnable):
     assert older.read_text() == before
     assert len(list(Path("outputs/superseded").iterdir())) == 2
     assert numbers(result)["test"] == json.loads(before)["test"]
-
-
-def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(learnable, copy)
-    result = run(copy, "output_dir=out")
-    moved = copy.rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match=r"not where it lay.*dataset\.path=DIR"):
-        evaluation(checkpoint_of(result))
-    found = evaluation(checkpoint_of(result), f"dataset.path={moved}")
-    assert found["test"] == json.loads(result.read_text())["test"]
-    with (moved / "test.jsonl").open("a") as stream:
-        stream.write('{"id": "new", "text": "apple", "labels": ["a"]}\n')
-    (moved / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has the hash .* was trained on .* dataset\.path=DIR"):
-        evaluation(checkpoint_of(result), f"dataset.path={moved}")
-
-
-def test_arguments_that_contradict_the_checkpoint_are_named_with_both_values(trained):
-    given = f"checkpoint={checkpoint_of(trained)}"
-    _, faults = evaluate.without_stored(
-        [given, "film=logit", "trainer.epochs=3", "encoder=minilm", "seed=x", "method=flat"]
-    )
-    film, epochs, encoder, seed, method = faults
-    assert film.startswith("film=logit contradicts the checkpoint, which has film=sigmoid")
-    assert "trainer.epochs=25" in epochs
-    assert "encoder.model_name=sentence-transformers/all-MiniLM-L6-v2, the checkpoint has tiny" in encoder
-    assert "seed=1" in seed
-    assert "was decided at training" in method
-    kept, faults = evaluate.without_stored(
-        [given, "film=sigmoid", "trainer.epochs=25", "threshold=0.3", "-m"]
-    )
-    assert (kept, faults) == ([given, "threshold=0.3", "-m"], [])
-
-
-def test_faults_of_an_evaluation_come_at_once(trained):
-    argv = [f"checkpoint={checkpoint_of(trained)}", "film=logit", "sede=3", "split=dev"]
-    kept, found = evaluate.without_stored(argv)
-    with pytest.raises(ConfigError) as caught:
-        cli.check(evaluate.PROGRAM, kept, found)
-    assert [line.split("=")[0] for line in str(caught.value).splitlines()] == ["film", "sede", "split"]
-    kept, found = evaluate.without_stored(["checkpoint=nowhere", "film=logit"])
-    assert "checkpoint=nowhere is not a folder" in found[0]
-
-
-def test_a_threshold_of_ones_own_is_recorded(trained):
-    found = evaluation(checkpoint_of(trained), "threshold=0.9")
-    assert found["settings"]["threshold"] == found["test"]["single"]["threshold"] == 0.9
-    assert found["test"] != json.loads(trained.read_text())["test"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder: (folder / "hblm.json").unlink(), "has no hblm.json"),
-        (lambda folder: (folder / "hblm.json").write_text("{"), "cannot be read"),
-        (lambda folder: (folder / "hblm.json").write_text('{"schema_version": 99}'), "version 99"),
-        (lambda folder: edit(folder / "hblm.json", config=[]), "no sound value of config"),
-        (lambda folder: edit(folder / "hblm.json", dataset={"name": "d"}), "no sound value of dataset"),
-        (lambda folder: edit(folder / "hblm.json", eval_batch_size="x"), "no sound value of eval_batch_size"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 50), "cannot be read"),
-        (lambda folder: (folder / "taxonomy.json").write_text("[]"), "is damaged"),
-        (lambda folder: shutil.rmtree(folder / "encoder"), "has no encoder"),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused(trained, tmp_path, damage, message):
-    folder = tmp_path / "checkpoints" / "copy"
-    shutil.copytree(checkpoint_of(trained), folder)
-    damage(folder)
-    with pytest.raises(CheckpointError, match=message):
-        evaluation(folder)
-
-
-def test_a_checkpoint_that_is_not_there_names_those_that_are(trained):
-    with pytest.raises(CheckpointError, match=checkpoint_of(trained).name):
-        open_checkpoint(checkpoint_of(trained).with_name("other"))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(learnable):

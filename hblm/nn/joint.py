@@ -65,7 +65,7 @@ class Dual(nn.Module):
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
         """Return the views td, bu and fused."""
         td, bu = self.td(embedding), self.bu(embedding)
-        views = {"fused": weighted_mean([td.logits, bu.logits], (1, 1)), "td": td.logits, "bu": bu.logits}
+        views = {"fused": weighted_mean([td.logits, bu.logits], (1.0, 1.0)), "td": td.logits, "bu": bu.logits}
         return BranchesOutput(views, {"td": td.modulation, "bu": bu.modulation})
 
 

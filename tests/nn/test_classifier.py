@@ -1,7 +1,8 @@
-"""The whole model on a tiny encoder: gradients, learning, freezing, padding, and the flat baseline."""
+"""The whole model on a tiny encoder, each kind of branches on it: gradients, learning, freezing, padding."""
 
 import functools
 import itertools
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hblm.loss import BceLoss
-from hblm.nn.cascade import DIRECTIONS, SPACES, Cascade
+from hblm.loss import BceLoss, Objective
+from hblm.nn.cascade import SPACES, Cascade
 from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.film import PROPAGATIONS
-from hblm.nn.heads import HEADS, prior_logits
+from hblm.nn.heads import HEADS
+from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Node, Taxonomy
 
@@ -38,7 +40,17 @@ CONDITIONING = [
     ("none", "child_space"),
 ]
 
-every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
+# kind of branches, weights of the objective
+OBJECTIVES = {
+    "top_down": ("top_down", {"single": 1.0}),
+    "bottom_up": ("bottom_up", {"single": 1.0}),
+    "dual, full": ("dual", {"fused": 0.7, "td": 0.5, "bu": 0.5}),
+    "dual, fused alone": ("dual", {"fused": 1.0, "td": 0.0, "bu": 0.0}),
+    "dual, aux_only": ("dual", {"td": 0.5, "bu": 0.5}),
+    "tri_head_diffcat": ("tri_head_diffcat", {"fused": 0.0, "td": 0.5, "bu": 0.5, "mix": 1.0}),
+}
+every_kind = pytest.mark.parametrize("kind", ["top_down", "bottom_up", "dual", "tri_head_diffcat"])
+every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 every_method = pytest.mark.parametrize("method", PROPAGATIONS)
 every_head = pytest.mark.parametrize("head", HEADS)
 every_pooling = pytest.mark.parametrize("pooling", POOLINGS)
@@ -61,8 +73,31 @@ class TinyEncoder(nn.Module):
         return SimpleNamespace(last_hidden_state=self.dropout(self.words(input_ids)))
 
 
+def branches(kind, head="mlp", dropout=0.0, fuse=(1.0, 1.0, 1.0), **options):
+    """Return what stands on the embedding."""
+
+    def cascade(direction):
+        defaults = {"propagation_method": "sigmoid", "propagation_space": "child_space", "film_scale": 0.2}
+        return Cascade(
+            TAXONOMY,
+            direction=direction,
+            width=DIM,
+            head=head,
+            head_dropout=dropout,
+            threshold=0.5,
+            **defaults | {"detach_parent_signal": True} | options,
+        )
+
+    if kind not in ("dual", "tri_head_diffcat"):
+        return Single(cascade(kind))
+    both = cascade("top_down"), cascade("bottom_up")
+    if kind == "dual":
+        return Dual(*both)
+    return TriHeadDiffcat(*both, taxonomy=TAXONOMY, width=DIM, head=head, head_dropout=dropout, fuse=fuse)
+
+
 def make(
-    direction="top_down",
+    kind="top_down",
     method="sigmoid",
     space="child_space",
     head="mlp",
@@ -74,20 +109,10 @@ def make(
     dropout=0.0,
 ):
     torch.manual_seed(1)
-    cascade = Cascade(
-        TAXONOMY,
-        direction=direction,
-        width=DIM,
-        head=head,
-        head_dropout=dropout,
-        propagation_method=method,
-        propagation_space=space,
-        film_scale=0.2,
-        detach_parent_signal=detach,
-        threshold=0.5,
-    )
+    conditioning = {"propagation_method": method, "propagation_space": space, "detach_parent_signal": detach}
+    parts = branches(kind, head, dropout, **conditioning)
     projection = Projection(DIM, DIM, dropout) if project else nn.Identity()
-    return Classifier(TinyEncoder(dropout), POOLINGS[pooling](), projection, cascade, trainable=trainable)
+    return Classifier(TinyEncoder(dropout), POOLINGS[pooling](), projection, parts, trainable=trainable)
 
 
 @functools.cache
@@ -103,13 +128,18 @@ def batch(n_documents=8):
     return ids, mask, targets
 
 
-def train(model, steps, optimizer, n_documents=8):
+def bce(targets, level_reduction="levels"):
+    return BceLoss(TAXONOMY, level_reduction, targets.sum(0).long(), len(targets))
+
+
+def train(model, steps, optimizer, n_documents=8, weights=None):
     """Take steps on the documents; return the loss of each."""
     ids, mask, targets = batch(n_documents)
-    loss_of = BceLoss(TAXONOMY, "levels")
+    # without weights, every view there is
+    objective = Objective(bce(targets), weights or dict.fromkeys(model(ids, mask).views, 0.5))
     losses = []
     for _ in range(steps):
-        loss = loss_of(model(ids, mask).views["single"], targets) / n_documents
+        loss = objective(model(ids, mask).views, targets) / n_documents
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -121,19 +151,20 @@ def adam(model, learning_rate=0.02):
     return torch.optim.Adam((p for p in model.parameters() if p.requires_grad), learning_rate, fused=True)
 
 
-@every_direction
+@every_objective
 @pytest.mark.parametrize(("method", "space"), CONDITIONING)
 @every_head
 @every_pooling
-def test_every_parameter_learns(direction, method, space, head, pooling):
+def test_every_parameter_learns(objective, method, space, head, pooling):
     """After two steps from PyTorch's initialisation each row of each weight has a finite, non-zero gradient.
 
     `multi_hot` and `none` have no gradient to detach.
     """
+    kind, weights = OBJECTIVES[objective]
     for detach in (True, False) if method in ("sigmoid", "logit") else (True,):
-        model = make(direction, method, space, head, pooling, detach=detach)
+        model = make(kind, method, space, head, pooling, detach=detach)
         # The gradients are those of the third step. With few documents multi_hot may say the same of all.
-        train(model, 3, torch.optim.SGD(model.parameters(), lr=0.01), n_documents=40)
+        train(model, 3, torch.optim.SGD(model.parameters(), lr=0.01), n_documents=40, weights=weights)
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
@@ -141,28 +172,67 @@ def test_every_parameter_learns(direction, method, space, head, pooling):
             assert rows.any() if name.startswith("encoder.") else rows.all(), name
 
 
-@every_direction
+@pytest.mark.parametrize("method", ["sigmoid", "none"])
+@pytest.mark.parametrize("head", ["mlp", "wide_mlp", "linear"])
+def test_the_difference_trains_nothing_where_the_branches_read_the_same(method, head):
+    model = make("tri_head_diffcat", method, head=head)
+    train(model, 3, torch.optim.SGD(model.parameters(), lr=0.01), n_documents=40)
+    for mix in model.branches.mix:
+        first = mix.output if head == "linear" else mix.hidden
+        td, bu, difference = first.weight.grad.abs().sum(0).split(DIM)
+        assert (td > 0).all()
+        assert (bu > 0).all()
+        assert difference.any() == (method != "none")
+
+
+@every_kind
 @every_method
-def test_eight_documents_are_learnt_by_heart(direction, method):
+def test_eight_documents_are_learnt_by_heart(kind, method):
     ids, mask, targets = batch()
-    model = make(direction, method, trainable=False)
-    model.cascade.initialise_output(prior_logits(targets.sum(0).long(), len(ids)))
+    model = make(kind, method, trainable=False)
+    model.branches.initialise_output(bce(targets).prior_logits())
     train(model, 60, adam(model))
-    assert torch.equal(model.eval()(ids, mask).views["single"] > 0, targets > 0.5)
+    for view, logits in model.eval()(ids, mask).views.items():
+        assert torch.equal(logits > 0, targets > 0.5), view
 
 
-def test_modulation_grows_in_training():
+@every_kind
+def test_heads_start_at_the_priors_in_every_view(kind):
+    ids, mask, targets = batch()
+    model = make(kind)
+    priors = bce(targets).prior_logits()
+    before = model(ids, mask).views
+    model.branches.initialise_output(priors)
+    for view, logits in model(ids, mask).views.items():
+        assert (logits - priors).abs().mean() < 0.2 * before[view].abs().mean(), view
+
+
+@every_kind
+def test_modulation_grows_in_training(kind):
     ids, mask, _ = batch()
-    model = make()
-    assert not model(ids, mask).modulation["single"].any()
+    model = make(kind)
+    assert not any(found.any() for found in model(ids, mask).modulation.values())
     train(model, 5, adam(model))
-    modulation = model(ids, mask).modulation["single"]
-    assert modulation[0] == 0
-    assert (modulation[1:] > 0).all()
+    found = model(ids, mask).modulation
+    assert list(found) == (["single"] if kind in ("top_down", "bottom_up") else ["td", "bu"])
+    for branch, modulation in found.items():
+        first = 2 if "bottom_up" in kind or branch == "bu" else 0
+        assert [bool(value) for value in modulation] == [level != first for level in range(3)]
 
 
-def test_same_seed_same_numbers():
-    models = (make(dropout=0.2, detach=False) for _ in range(2))
+@every_kind
+def test_encoder_and_projection_run_once(kind):
+    ids, mask, _ = batch()
+    model, calls = make(kind), []
+    for part in (model.encoder, model.pooling, model.projection):
+        part.register_forward_hook(lambda module, *_: calls.append(module))
+    model(ids, mask)
+    assert calls == [model.encoder, model.pooling, model.projection]
+
+
+@every_kind
+def test_same_seed_same_numbers(kind):
+    models = (make(kind, dropout=0.2, detach=False) for _ in range(2))
     first, second = (train(model, 5, adam(model)) for model in models)
     assert first == second
     assert len(set(first)) == 5
@@ -170,8 +240,9 @@ def test_same_seed_same_numbers():
 
 @every_pooling
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_document_alone_is_the_same_document_padded(pooling, side):
-    model = make(pooling=pooling).eval()
+@every_kind
+def test_a_document_alone_is_the_same_document_padded(kind, pooling, side):
+    model = make(kind, pooling=pooling).eval()
     ids, _, _ = batch()
     short, other = ids[:1, :3], ids[1:2]
     padding = torch.zeros(1, 2, dtype=torch.long)
@@ -179,10 +250,10 @@ def test_a_document_alone_is_the_same_document_padded(pooling, side):
     parts = [(padding, padding), (short, ones)]
     parts = parts if side == "left" else parts[::-1]
     padded, mask = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    together = model(torch.cat([padded, other]), torch.cat([mask, torch.ones_like(other)])).views["single"]
-    alone = model(short, ones).views["single"]
-    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-6)
-    assert not torch.allclose(together[1:], alone, atol=1e-3)
+    together = model(torch.cat([padded, other]), torch.cat([mask, torch.ones_like(other)])).views
+    for view, alone in model(short, ones).views.items():
+        torch.testing.assert_close(together[view][:1], alone, rtol=0, atol=1e-6)
+        assert not torch.allclose(together[view][1:], alone, atol=1e-3)
 
 
 def test_projection_formula():
@@ -193,13 +264,13 @@ def test_projection_formula():
     assert projection(pooled).shape == (7, 5)
 
 
-def test_without_projection_the_cascade_reads_what_was_pooled():
+def test_without_projection_the_branches_read_what_was_pooled():
     ids, mask, _ = batch()
     model = make(project=False)
     hidden = model.encoder(ids, mask).last_hidden_state
     pooled = model.pooling(hidden, mask.bool())
     assert torch.equal(model.pool(ids, mask), pooled)
-    assert torch.equal(model(ids, mask).views["single"], model.cascade(pooled).logits)
+    assert torch.equal(model(ids, mask).views["single"], model.branches(pooled).views["single"])
 
 
 def test_a_frozen_encoder_stays_as_it_is():
@@ -213,12 +284,12 @@ def test_a_frozen_encoder_stays_as_it_is():
         assert not model.encoder.training
         assert not model.encoder.dropout.training
     assert model.training
-    assert model.cascade.training
+    assert model.branches.training
     assert model.projection.dropout.training
     train(model, 2, adam(model, 0.1))
     assert torch.equal(model.encoder.words.weight, before)
     assert not any(p.requires_grad for p in model.encoder.parameters())
-    assert all(p.grad is not None for p in model.cascade.parameters())
+    assert all(p.grad is not None for p in model.branches.parameters())
     assert torch.equal(states[0], states[1])  # no dropout
     model.encoder.requires_grad_(True)  # even then nothing is recorded for a backward pass
     assert model(ids, mask).views["single"].requires_grad
@@ -247,13 +318,13 @@ def test_flat_is_one_linear_layer_with_mean_bce():
     model = make(method="none", head="linear", project=False)
     flat = nn.Linear(DIM, len(TAXONOMY))
     with torch.no_grad():
-        flat.weight.copy_(torch.cat([head.output.weight for head in model.cascade.heads]))
-        flat.bias.copy_(torch.cat([head.output.bias for head in model.cascade.heads]))
+        flat.weight.copy_(torch.cat([head.output.weight for head in model.branches.single.heads]))
+        flat.bias.copy_(torch.cat([head.output.bias for head in model.branches.single.heads]))
     n_flat = sum(p.numel() for p in flat.parameters())
-    assert sum(p.numel() for p in model.cascade.parameters()) == n_flat
+    assert sum(p.numel() for p in model.branches.parameters()) == n_flat
     words = model.encoder.words.weight
 
-    loss = BceLoss(TAXONOMY, "nodes")(model(ids, mask).views["single"], targets) / len(ids)
+    loss = bce(targets, "nodes")(model(ids, mask).views["single"], targets) / len(ids)
     loss.backward()
     ours, words.grad = words.grad, None
     pooled = (words[ids] * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
@@ -262,37 +333,48 @@ def test_flat_is_one_linear_layer_with_mean_bce():
 
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours, words.grad)
-    heads = model.cascade.heads
+    heads = model.branches.single.heads
     torch.testing.assert_close(torch.cat([head.output.weight.grad for head in heads]), flat.weight.grad)
     torch.testing.assert_close(torch.cat([head.output.bias.grad for head in heads]), flat.bias.grad)
 
 
-@every_direction
+@every_kind
 @every_method
-def test_logits_are_float32_in_mixed_precision(direction, method):
+def test_logits_are_float32_in_mixed_precision(kind, method):
     ids, mask, _ = batch()
-    model = make(direction, method)
+    model = make(kind, method)
     train(model, 3, adam(model))
     with torch.autocast("cpu", torch.bfloat16):
         output = model(ids, mask)
-    assert output.views["single"].dtype == torch.float32
-    assert output.modulation["single"].dtype == torch.float32
+    found = [*output.views.values(), *output.modulation.values()]
+    assert {tensor.dtype for tensor in found} == {torch.float32}
     torch.testing.assert_close(output.views, model(ids, mask).views, rtol=0, atol=0.05)
 
 
-@every_direction
+@every_kind
 @every_pooling
-def test_never_waits_for_a_value(direction, pooling):
+def test_never_waits_for_a_value(kind, pooling):
     """On the meta device there are no values: reading one (a host sync on a GPU) would raise."""
-    model = make(direction, pooling=pooling).to("meta")
+    model = make(kind, pooling=pooling).to("meta")
     ids, mask, _ = (part.to("meta") for part in batch())
-    assert model(ids, mask).views["single"].shape == (8, len(TAXONOMY))
+    for logits in model(ids, mask).views.values():
+        assert logits.shape == (8, len(TAXONOMY))
 
 
-def test_names_in_the_state_are_readable():
-    names = {".".join(name.split(".")[:2]) for name in make().state_dict()}
-    parts = itertools.product(["heads", "films"], "012")
-    assert names == {"encoder.words", "projection.linear", "cascade.heads", "cascade.films"}
-    state = make().state_dict()
-    found = {f"{part}.{level}" for part, level in parts if any(f"{part}.{level}." in name for name in state)}
-    assert found == {"heads.0", "heads.1", "heads.2", "films.1", "films.2"}
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("top_down", {"single.heads.012", "single.films.12"}),
+        ("dual", {"td.heads.012", "td.films.12", "bu.heads.012", "bu.films.01"}),
+        ("tri_head_diffcat", {"td.heads.012", "td.films.12", "bu.heads.012", "bu.films.01", "mix.012"}),
+    ],
+)
+def test_names_in_the_state_are_readable(kind, expected):
+    found: dict[str, set[str]] = {}
+    for name in make(kind).state_dict():
+        if name.startswith("branches."):
+            before, level = re.match(r"branches\.(.*?)\.(\d)", name).groups()
+            found.setdefault(before, set()).add(level)
+        else:
+            assert name.startswith(("encoder.words", "projection.linear"))
+    assert {f"{part}.{''.join(sorted(levels))}" for part, levels in found.items()} == expected

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hblm.nn.heads import HEADS, prior_logits, set_prior
+from hblm.nn.heads import HEADS, set_priors
 
 DIM, N_OUT = 16, 5
 SIZES = {  # parameters for I inputs, P hidden, n outputs
@@ -81,7 +81,9 @@ def test_residual_mlp_formula():
 def test_prior_replaces_the_bias_and_scales_the_weights(name):
     head, other = make(name), make(name)
     prior = torch.linspace(-6, 1, N_OUT)
-    set_prior(head, prior)
+    below = make(name)
+    set_priors([below, head], torch.cat([-prior, prior]))
+    assert torch.equal(below.output.bias, -prior)
     assert torch.equal(head.output.bias, prior)
     torch.testing.assert_close(head.output.weight, 0.1 * other.output.weight)
     assert all(p.requires_grad and p.is_leaf for p in head.parameters())
@@ -90,9 +92,6 @@ def test_prior_replaces_the_bias_and_scales_the_weights(name):
     torch.testing.assert_close(head(features), expected)
 
 
-def test_prior_is_the_smoothed_frequency():
-    positives = torch.tensor([0, 1, 5, 10])
-    prior = prior_logits(positives, 10)
-    torch.testing.assert_close(prior.sigmoid(), torch.tensor([0.5, 1.5, 5.5, 10.5]) / 11)
-    assert prior[2] == 0
-    assert prior.dtype == torch.float32
+def test_priors_must_be_those_of_the_heads():
+    with pytest.raises(RuntimeError, match="split"):
+        set_priors([make("mlp")], torch.zeros(N_OUT + 1))

@@ -1,0 +1,59 @@
+"""Whole runs of the tiny encoder, in this process; shared by the tests of the programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+from hblm import evaluate, train
+from hblm.config import EvaluateConfig, TrainConfig
+from hblm.schema import typed
+
+TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
+
+LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=3e-3", "pooling=max")
+
+
+def compose(program: str, schema: type, *overrides: str) -> Any:
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        return typed(OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True), schema)
+
+
+def run(data: Path, *overrides: str) -> Path:
+    """Train and return the result's path."""
+    before = set(Path().glob("*/results/*.json"))
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides))
+    (made,) = set(Path().glob("*/results/*.json")) - before
+    return made
+
+
+def evaluation(checkpoint: Path | tuple[Path, Path], *overrides: str) -> dict[str, Any]:
+    """Evaluate a checkpoint, or an ensemble of two; return the result, and under `made` its path."""
+    one, given = (checkpoint, str(checkpoint)) if isinstance(checkpoint, Path) else (checkpoint[0], "")
+    results = one.parent.parent / "results"
+    before = set(results.glob("eval_*.json"))
+    given = given or f"[{','.join(map(str, checkpoint))}]"
+    evaluate.run(compose("evaluate", EvaluateConfig, f"checkpoint={given}", "device=cpu", *overrides))
+    (made,) = set(results.glob("eval_*.json")) - before
+    return {**json.loads(made.read_text()), "made": made}
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Change some keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def checkpoint_of(result: Path) -> Path:
+    return result.parent.parent / "checkpoints" / result.stem
+
+
+def numbers(result: Path) -> dict[str, Any]:
+    """Return what must not differ between two runs of one command."""
+    record = json.loads(result.read_text())
+    for entry in record["history"]:
+        del entry["documents_per_second"]
+    return {name: record[name] for name in ("run_id", "best_epoch", "history", "val", "test", "parameters")}

@@ -1,0 +1,104 @@
+"""What the options of the configuration build, from YAML to modules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from programs import compose
+from torch import nn
+
+from hblm import build
+from hblm.config import TrainConfig
+from hblm.corpus.batches import tokenise
+from hblm.corpus.prepared import open_prepared
+from hblm.loss import BceLoss, ConditionalSoftmaxLoss, FocalLoss
+from hblm.nn.encoder import load_encoder, load_tokenizer
+from hblm.nn.joint import Dual, Single, TriHeadDiffcat
+from hblm.pretrained import locate
+
+
+def config(*overrides: str) -> TrainConfig:
+    return compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *overrides)
+
+
+@pytest.fixture(scope="module")
+def parts(learnable, tmp_path_factory):
+    """Return taxonomy, an encoder and the tokenised training split."""
+    prepared, source = open_prepared(learnable), locate("tiny")
+    encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
+    cache = tmp_path_factory.mktemp("cache")
+    splits = tokenise(prepared, load_tokenizer(source), max_length=16, cache_dir=cache)
+    return prepared.taxonomy, encoder, splits["train"]
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("none", Single), ("dual", Dual), ("tri_head_diffcat", TriHeadDiffcat)]
+)
+def test_each_joint_variant_is_a_class(parts, option, kind):
+    taxonomy, *_ = parts
+    by_group, by_preset = (
+        config(f"joint_variant={option}"),
+        config(f"method={option.replace('none', 'top_down')}"),
+    )
+    assert type(build.branches(by_group, taxonomy, 8)) is kind
+    assert type(build.branches(by_preset, taxonomy, 8)) is kind
+
+
+def test_directions_of_the_branches(parts):
+    taxonomy, *_ = parts
+    single = build.branches(config("direction=bottom_up"), taxonomy, 8)
+    assert [*single.single.order] == [2, 1, 0]
+    joint = build.branches(config("joint_variant=dual", "direction=bottom_up"), taxonomy, 8)
+    assert ([*joint.td.order], [*joint.bu.order]) == ([0, 1, 2], [2, 1, 0])
+
+
+def test_fuse_weights_and_head_options_reach_the_mix_head(parts):
+    taxonomy, *_ = parts
+    given = ("joint_variant.tri_fuse_td=0.2", "joint_variant.tri_fuse_mix=3", "head=linear")
+    model = build.branches(config("joint_variant=tri_head_diffcat", *given), taxonomy, 8)
+    assert model.fuse == (0.2, 1.0, 3.0)
+    assert [head.output.in_features for head in model.mix] == [24, 24, 24]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        (("loss=bce",), BceLoss),
+        (("loss=focal", "loss.gamma=1.5"), FocalLoss),
+        (("loss=conditional_softmax", "film=none", "loss.tau=0.5"), ConditionalSoftmaxLoss),
+    ],
+)
+def test_each_loss_is_a_class_with_its_keys(parts, overrides, kind):
+    taxonomy, _, train = parts
+    made = build.loss(config(*overrides), taxonomy, train)
+    assert type(made) is kind
+    assert getattr(made, "gamma", 1.5) == 1.5
+    assert getattr(made, "tau", 0.5) == 0.5
+    assert made.prior_logits().shape == (len(taxonomy),)
+
+
+def test_method_flat_is_one_linear_layer(parts):
+    """The preset as the command line composes it: logits, loss and gradients of one Linear(D, N)."""
+    taxonomy, encoder, train = parts
+    flat = config("method=flat", "pooling=mean", "head.output_init=default")
+    model = build.classifier(flat, taxonomy, encoder).eval()
+    heads = [head.output for head in model.branches.single.heads]
+    above = [name for name, _ in model.named_parameters() if not name.startswith("encoder.")]
+    assert len(above) == 2 * len(heads)  # a weight and a bias for each level, and nothing else
+    linear = nn.Linear(heads[0].in_features, len(taxonomy))
+    with torch.no_grad():
+        linear.weight.copy_(torch.cat([head.weight for head in heads]))
+        linear.bias.copy_(torch.cat([head.bias for head in heads]))
+    ids = torch.randint(5, 90, (6, 9), generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(0, 2, (6, len(taxonomy)), generator=torch.Generator().manual_seed(1)).float()
+    mask = torch.ones_like(ids)
+    views = model(ids, mask).views
+    expected = linear(encoder(input_ids=ids, attention_mask=mask).last_hidden_state.mean(1))
+    torch.testing.assert_close(views["single"], expected)
+    loss = build.loss(flat, taxonomy, train)(views["single"], targets) / len(ids)
+    loss.backward()
+    wanted = F.binary_cross_entropy_with_logits(expected, targets)
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(torch.cat([head.weight.grad for head in heads]), linear.weight.grad)
