@@ -54,8 +54,8 @@ FREQUENCIES = (0, 1, 10, 100, 1_000)  # where each bucket of by_frequency begins
 class ScoreCounter:
     """Stream the counts of one view: memory is O(nodes), whatever the number of documents.
 
-    Counts are integers and do not depend on how documents are batched. The sums behind the samples scores are
-    float64, and do in their last digits.
+    Counts are integers and do not depend on how documents are batched. The sums behind samples scores and
+    ranking are float64, and do in their last digits.
     """
 
     def __init__(
@@ -189,8 +189,7 @@ class ScoreCounter:
         hits = gold.gather(1, order).cumsum(1)
         support = gold.sum(1, keepdim=True)
         found = [hits.gather(1, (support - 1).clamp(min=0)) / support.clamp(min=1).double()]
-        found[0] = found[0] * (support > 0)
-        found += [hits[:, min(rank, hits.shape[1]) - 1, None] / float(rank) for rank in RANKS]
+        found += [hits[:, min(rank, hits.shape[1]) - 1, None].double() / rank for rank in RANKS]
         self._ranking += torch.cat(found, 1).sum(0, dtype=torch.float64)
 
     def _ranks(self) -> dict[str, float]:
