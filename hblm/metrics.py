@@ -188,7 +188,7 @@ class ScoreCounter:
         support = gold.sum(1, keepdim=True)
         n_nodes = gold.shape[1]
         # No deeper than is looked at; a GPU would have to be waited for to know, and ranks all nodes.
-        deepest = max(RANKS[-1], *support.flatten().tolist()) if self.device.type == "cpu" else n_nodes
+        deepest = max([RANKS[-1], *support.flatten().tolist()]) if self.device.type == "cpu" else n_nodes
         # A float's bits are in its order, turned round below 0. With the position under them no two are equal,
         # so that topk, a twentieth of a stable sort here, keeps taxonomy order among equal scores.
         bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0
