@@ -15,6 +15,7 @@ from hblm.schema import group, key
 
 SINGLE_VIEW = "single"  # of a model with one branch
 FUSED_VIEWS = ("td", "bu", "mix")  # what tri_head_diffcat fuses
+FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
 
 
@@ -171,7 +172,7 @@ class JointVariant:
                 f"{' and '.join(f'{name}=0' for name in acting)} leave {variant} nothing to minimise"
             )
         if self.joint_variant == "tri_head_diffcat" and not any(self.fuse_weights):
-            keys = (f"joint_variant.tri_fuse_{view}=0" for view in FUSED_VIEWS)
+            keys = (f"joint_variant.{key}=0" for key in FUSE_KEYS)
             found.append(f"{' and '.join(keys)} leave {variant} nothing to fuse")
         return found
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hblm import cli, runs
 from hblm.artifacts import adopt_folder, canonical_json, remove_stale, scratch_folder, sha256_text
-from hblm.checkpoint import Checkpoint, open_checkpoint, open_data, pair_of
-from hblm.config import FUSED_VIEWS, EvaluateConfig, TrainConfig
-from hblm.corpus.prepared import Prepared
-from hblm.errors import ConfigError
-from hblm.schema import plain
+from hblm.config import EvaluateConfig
+from hblm.request import Request, understand
 from hblm.stored import without_stored
 from hblm.terminal import StartTask, log, print_views, progress
 
@@ -40,34 +37,6 @@ PROGRAM = cli.Program(
         "python -m hblm.evaluate checkpoint=DIR dataset.path=WHERE_THE_DATA_LIES_NOW",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """An evaluation that can be done: its checkpoints opened, its data found.
-
-    Attributes:
-        checkpoints: by branch, td and bu, of an ensemble; under the name `model` where there is one.
-        view: the view to show, or `all`.
-    """
-
-    config: EvaluateConfig
-    checkpoints: Mapping[str, Checkpoint]
-    prepared: Prepared
-    threshold: float
-    view: str
-    output_dir: Path
-    cache_dir: Path
-
-    @property
-    def main(self) -> Checkpoint:
-        """The one checkpoint, or an ensemble's top-down one."""
-        return next(iter(self.checkpoints.values()))
-
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether two checkpoints are averaged."""
-        return len(self.checkpoints) > 1
 
 
 @dataclass(frozen=True)
@@ -114,57 +83,13 @@ def run(config: EvaluateConfig) -> None:
         print(f"predictions {found.predictions['path']}")
 
 
-def understand(config: EvaluateConfig) -> Request:
-    """Open the checkpoints and find the data, so that whatever is wrong is said before torch is loaded.
-
-    Raises:
-        CheckpointError: a checkpoint is damaged, or the data is not where it lay, or two do not go together.
-        ConfigError: a key that does not act on what the checkpoint holds.
-    """
-    for place in config.checkpoint:
-        remove_stale(Path(place).parent)
-    opened = [open_checkpoint(Path(place)) for place in config.checkpoint]
-    require_fit(config, opened)
-    checkpoints = {"model": opened[0]} if len(opened) == 1 else pair_of(opened, config.threshold)
-    first = next(iter(checkpoints.values()))
-    joint = first.config.joint_variant
-    output_dir = Path(config.output_dir) if config.output_dir else _home_of(first.folder)
-    if len(opened) == 1 and not joint.is_joint:
-        view = "all"  # the only one
-    else:
-        view = config.joint_eval_view or (joint.joint_eval_view if joint.is_joint else "fused")
-    return Request(
-        config=config,
-        checkpoints=checkpoints,
-        prepared=open_data(first, config.dataset.path),
-        threshold=first.config.threshold if config.threshold is None else config.threshold,
-        view=view,
-        output_dir=output_dir,
-        cache_dir=Path(config.cache_dir) if config.cache_dir else output_dir / "cache",
-    )
-
-
-def fused_otherwise(config: EvaluateConfig, trained: TrainConfig) -> TrainConfig:
-    """Return a checkpoint's configuration with the weights that this evaluation fuses by.
-
-    Raises:
-        ConfigError: all weights are zero.
-    """
-    given = {name: getattr(config, name) for name in ("tri_fuse_td", "tri_fuse_bu", "tri_fuse_mix")}
-    given = {name: weight for name, weight in given.items() if weight is not None}
-    changed = replace(trained, joint_variant=replace(trained.joint_variant, **given))
-    if changed.conflicts():
-        raise ConfigError("\n".join(changed.conflicts()))
-    return changed
-
-
-def load(request: Request, checkpoint: Checkpoint, start: StartTask) -> Loaded:
+def load(request: Request, branch: str, start: StartTask) -> Loaded:
     """Load a checkpoint's model and tokenise the documents for it."""
     # only now torch: a fault answers in a second
     from hblm import build
     from hblm.corpus.batches import subsample, tokenise
 
-    trained = fused_otherwise(request.config, checkpoint.config)
+    checkpoint, trained = request.checkpoints[branch], request.trained[branch]
     accelerator = build.accelerator(request.config.device, checkpoint.meta["precision"], fallback="fp32")
     build.seed_everything(trained.seed, accelerator.device)
     model, tokenizer = build.stored_model(checkpoint, trained)
@@ -197,7 +122,7 @@ def evaluate_one(request: Request, folder: Path) -> Found:
 
     name = request.config.split
     with progress() as start:
-        loaded = load(request, request.main, start)
+        loaded = load(request, "model", start)
         split = loaded.splits[name]
         writer = prediction_writer(request, split, folder)
         advance = start(f"scoring {name}", len(split))
@@ -206,7 +131,7 @@ def evaluate_one(request: Request, folder: Path) -> Found:
         views=views,
         documents=len(split),
         environment=build.environment_record(loaded.accelerator, loaded.scoring),
-        settings=fuse_settings(request),
+        settings=request.fuse_weights,
         predictions=writer.close() if writer else None,
     )
 
@@ -224,7 +149,7 @@ def evaluate_pair(request: Request, folder: Path) -> Found:
         branch: str, scratch: Path, start: StartTask
     ) -> tuple[Mapping[str, TokenisedSplit], Scoring, Any]:
         """Leave one model's logits of all splits needed; the model goes when this returns."""
-        loaded = load(request, request.checkpoints[branch], start)
+        loaded = load(request, branch, start)
         for each in sorted(names):
             split = loaded.splits[each]
             advance = start(f"{branch}: scoring {each}", len(split))
@@ -255,41 +180,6 @@ def evaluate_pair(request: Request, folder: Path) -> Found:
         settings={"ensemble_weight": weight, "ensemble_weight_search": search},
         predictions=writer.close() if writer else None,
     )
-
-
-def require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
-    """Refuse keys that do not act on these checkpoints.
-
-    Raises:
-        ConfigError: all of them, in one message.
-    """
-    joint = opened[0].config.joint_variant
-    faults = []
-    ensemble = len(opened) > 1
-    what = "an ensemble" if ensemble else f"a model with joint_variant={joint.joint_variant}"
-    views = ["fused", "td", "bu", "all"] if ensemble or joint.is_joint else []
-    if not ensemble and joint.joint_variant == "tri_head_diffcat":
-        views.append("mix")
-    else:
-        for name in ("tri_fuse_td", "tri_fuse_bu", "tri_fuse_mix"):
-            if getattr(config, name) is not None:
-                faults.append(
-                    f"{name}={plain(getattr(config, name))} acts on tri_head_diffcat, not on {what}"
-                )
-    if config.joint_eval_view is not None and config.joint_eval_view not in views:
-        has = f"the views {', '.join(views)}" if views else "one view, single"
-        faults.append(f"joint_eval_view={config.joint_eval_view}: {what} has {has}")
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
-def fuse_settings(request: Request) -> dict[str, float]:
-    """Return the weights that a mix head's model is fused by; nothing for other models."""
-    joint = fused_otherwise(request.config, request.main.config).joint_variant
-    if joint.joint_variant != "tri_head_diffcat":
-        return {}
-    names = (f"tri_fuse_{view}" for view in FUSED_VIEWS)
-    return dict(zip(names, joint.fuse_weights, strict=True))
 
 
 def prediction_writer(request: Request, split: TokenisedSplit, folder: Path) -> PredictionWriter | None:
@@ -356,12 +246,6 @@ def subject(request: Request) -> dict[str, Any]:
         return {"kind": "evaluation", **members["model"]}
     ids = [member["run_id"] for member in members.values()]
     return {"kind": "ensemble", "run_id": sha256_text(canonical_json({"ensemble": ids})), "members": members}
-
-
-def _home_of(folder: Path) -> Path:
-    """Return the output folder a checkpoint lies in: OUT for OUT/checkpoints/NAME, else ./outputs."""
-    parents = folder.resolve().parents
-    return parents[1] if parents[0].name == "checkpoints" else Path("outputs")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -187,10 +187,10 @@ class ScoreCounter:
         """Add each document's r_precision and precision_at_k."""
         support = gold.sum(1, keepdim=True)
         n_nodes = gold.shape[1]
-        # No deeper than is looked at; a GPU would have to be waited for to know, and ranks all nodes.
+        # No deeper than is looked at; a GPU, to be waited for to know that, ranks all nodes.
         deepest = max([RANKS[-1], *support.flatten().tolist()]) if self.device.type == "cpu" else n_nodes
-        # A float's bits are in its order, turned round below 0. With the position under them no two are equal,
-        # so that topk, a twentieth of a stable sort here, keeps taxonomy order among equal scores.
+        # A float's bits are in its order, turned round below 0. With the position under them no two keys are
+        # equal, so that topk, a twentieth of a stable sort here, keeps taxonomy order among equal scores.
         bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         keys = (bits.long() << 32) | torch.arange(n_nodes - 1, -1, -1, device=self.device)

@@ -13,12 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from hblm.artifacts import canonical_json, sha256_text, temporary_beside
-from hblm.config import TrainConfig
+from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import ConfigError
 from hblm.schema import Leaf, leaves
 
 SCHEMA_VERSION = 1
-_FUSE = ("tri_fuse_td", "tri_fuse_bu", "tri_fuse_mix")
 _LONGEST_NAME = 255  # bytes, on the usual file systems
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
@@ -170,7 +169,7 @@ def inert_keys(config: TrainConfig) -> set[str]:
     if joint.is_joint:
         inert.add("direction.cascade_direction")
     if joint.joint_variant != "tri_head_diffcat":
-        inert |= {f"joint_variant.{key}" for key in ("joint_loss_mix", *_FUSE)}
+        inert |= {f"joint_variant.{key}" for key in ("joint_loss_mix", *FUSE_KEYS)}
     if not joint.is_joint:
         inert |= {f"joint_variant.joint_{key}" for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")}
     if joint.joint_objective == "aux_only":

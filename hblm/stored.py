@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -49,14 +50,17 @@ def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _places(argv: list[str]) -> list[str]:
-    """Return the folders that the last checkpoint= names."""
+    """Return the folders that the last checkpoint= names, for one evaluation or several."""
     for text in reversed(argv):
         if text.startswith("checkpoint="):
             try:
-                value = OverridesParser.create().parse_override(text).value()
+                override = OverridesParser.create().parse_override(text)
             except HydraException:
                 return []  # said again, and better, when all arguments are checked
-            return [str(place) for place in value] if isinstance(value, list) else [str(value)]
+            values = [override.value()]
+            if override.is_discrete_sweep():
+                values = list(override.sweep_iterator(transformer=Transformer.identity))
+            return [str(place) for each in values for place in (each if isinstance(each, list) else [each])]
     return []
 
 

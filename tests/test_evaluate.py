@@ -466,3 +466,11 @@ def test_logits_on_disk_are_in_the_order_of_the_split(pair):
     found = evaluation(pair, "ensemble_weight=1", "predictions=true", "predictions_floor=0")
     alone = evaluation(pair[0], "predictions=true", "predictions_floor=0")
     np.testing.assert_allclose(scores_of(found, "fused"), scores_of(alone, "single"), atol=1e-6)
+
+
+def test_several_evaluations_are_checked_against_each_checkpoint(trained, tri):
+    places = f"checkpoint={checkpoint_of(trained)},{checkpoint_of(tri)}"
+    assert without_stored([places, "-m", "pooling=max"]) == ([places, "-m"], [])
+    _, faults = without_stored([places, "-m", "joint_variant=none"])
+    assert len(faults) == 1
+    assert "the checkpoint, which has joint_variant=tri_head_diffcat" in faults[0]

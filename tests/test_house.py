@@ -21,7 +21,7 @@ LAYERS = [
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
     {"score", "fit", "ensemble", "build"},
-    {"stored", "train", "evaluate", "prepare"},
+    {"stored", "request", "train", "evaluate", "prepare"},
 ]
 ONLY_IN = {
     "hydra": {"cli", "stored"},
