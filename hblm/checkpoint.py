@@ -18,7 +18,7 @@ from hblm.taxonomy import Taxonomy, read_taxonomy
 if TYPE_CHECKING:
     from torch import nn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 named the tensors of a single model otherwise
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
 _SOUND: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
@@ -101,7 +101,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder / META}: cannot be read: {error}") from None
     if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
         found = meta.get("schema_version") if isinstance(meta, dict) else None
-        raise CheckpointError(f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}")
+        raise CheckpointError(
+            f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}; train again with force=true"
+        )
     odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
     if odd:
         raise CheckpointError(f"{folder / META} is damaged: no sound value of {', '.join(odd)}")

@@ -318,7 +318,7 @@ def help_text(program: Program) -> str:
         for group in groups:
             lines.append(f"  {group}=")
             for option, file in sorted(catalogue.groups[group].items()):
-                lines.append(f"    {option:<17} {_first_comment(file)}")
+                lines.append(f"    {option:<20} {_first_comment(file)}")
         lines.append("")
     lines.append("keys (KEY=VALUE; the defaults are those of the default options)")
     for leaf in leaves(program.schema):
