@@ -102,7 +102,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
         found = meta.get("schema_version") if isinstance(meta, dict) else None
         raise CheckpointError(
-            f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}; train again with force=true"
+            f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}: "
+            "train it again with force=true"
         )
     odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
     if odd:
