@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 
 from hblm.artifacts import environment
 from hblm.checkpoint import Checkpoint, load_weights
@@ -91,11 +91,10 @@ def loss(config: TrainConfig, taxonomy: Taxonomy, train: TokenisedSplit) -> Loss
     return LOSSES[options.loss](taxonomy, positives=positives, n_documents=len(train), **own[options.loss])
 
 
-def initialise_output(model: Classifier, config: TrainConfig, scoring: Scoring) -> Tensor:
-    """Start the heads where the configuration says; return the training split's prior logits."""
+def initialise_output(model: Classifier, config: TrainConfig, scoring: Scoring) -> None:
+    """Start the heads where the configuration says: at the loss's prior logits, or where they are."""
     priors = scoring.objective.loss.prior_logits()
     model.branches.initialise_output(priors if config.head.output_init == "prior" else None)
-    return priors
 
 
 def require_single_paths(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hblm.artifacts import new_folder
+from hblm.artifacts import new_folder, remove_stale
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
@@ -90,6 +90,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: the folder or a file of it is missing, damaged, or of another version.
     """
+    remove_stale(folder.parent)  # a folder caught between two renames is put back
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint={folder} is not a folder{_beside(folder)}")
     missing = [name for name in (META, WEIGHTS, TAXONOMY, ENCODER) if not (folder / name).exists()]
@@ -173,7 +174,7 @@ def pair_of(opened: Sequence[Checkpoint], threshold: float | None) -> dict[str, 
     for key in keys:
         values = [getattr(checkpoint.config, key) for checkpoint in opened]
         if values[0] != values[1]:
-            way_out = "; give threshold=" if key == "threshold" else ""
+            way_out = "; give threshold=" if key == "threshold" else ": they saw different documents"
             faults.append(f"one has {key}={values[0]}, the other {key}={values[1]}{way_out}")
     if faults:
         raise CheckpointError(
@@ -205,5 +206,7 @@ def _beside(folder: Path) -> str:
     """Name the checkpoints that lie in the same place."""
     if not folder.parent.is_dir():
         return ""
-    names = sorted(path.name for path in folder.parent.iterdir() if (path / META).is_file())
+    names = sorted(
+        path.name for path in folder.parent.iterdir() if (path / META).is_file() and path.name[:1] != "."
+    )
     return f"; {folder.parent} holds {', '.join(names[:5])}" if names else ""

@@ -101,7 +101,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
     if any(getattr(arguments, name, None) for name in PASSED_ON):
         return
     catalogue = Catalogue(arguments.config_dir)
-    faults = [*found]
+    faults, refused = [*found], set()
     if arguments.multirun and arguments.cfg:
         faults.append("--cfg shows one run; drop --multirun (-m)")
     good: list[Override] = []
@@ -115,7 +115,9 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
             continue
         wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
         faults += wrong
-        if not wrong:
+        if wrong:
+            refused.add(override.key_or_group)
+        else:
             good.append(override)
     given = {override.key_or_group for override in good}
     needs_dataset = "dataset" in _groups_of(program, catalogue) and not {"experiment", "sweep"} & given
@@ -125,7 +127,9 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         if not any(text.startswith("dataset=") for text in arguments.overrides):
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
     for cell in itertools.islice(_cells(catalogue, good), _CELLS_CHECKED):
-        faults += _composition_faults(program, catalogue, good, [*cell, *stand_in])
+        composed = _composition_faults(program, catalogue, good, [*cell, *stand_in])
+        # what was given and refused is not missing
+        faults += [fault for fault in composed if fault.partition("= is required")[0] not in refused]
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
@@ -192,7 +196,10 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
         yield f"{text}: write the values one by one, or as range(start,stop)"
         return
     if override.is_sweep_override() and not many:
-        yield f"{text} names several values; add -m to run one after the other"
+        together = (
+            f", or write {key}=[...] for all at once" if key in known and known[key].rules["one"] else ""
+        )
+        yield f"{text} names several values; add -m to run one after the other{together}"
         return
     if key in groups:
         yield from _option_faults(catalogue, override)

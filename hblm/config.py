@@ -267,6 +267,7 @@ class TrainConfig:
             and self.film.propagation_method == "none"
             and self.head.classification_head_type == "linear"
             and not self.encoder.project_embedding
+            and self.loss.loss != "conditional_softmax"
             and self.loss.level_reduction == "nodes"
         )
 
@@ -312,9 +313,9 @@ class EvaluateConfig:
         "of two checkpoints: w in w z_td + (1 - w) z_bu; null: 0.5; auto: the best on the validation split",
     )
     predictions: bool = key(False, "write every document's scores, as Parquet, beside the result")
-    predictions_floor: float = key(
-        0.01,
-        "predictions: leave out pairs of a lower score that are neither predicted nor gold",
+    predictions_floor: float | None = key(
+        None,
+        "leave out pairs of a lower score that are neither predicted nor gold; null: 0.01",
         low=0,
         high=1,
     )
@@ -344,6 +345,8 @@ class EvaluateConfig:
                 found.append(
                     f"ensemble_weight={self.ensemble_weight} is not a number between 0 and 1, nor auto"
                 )
+        if given == [] and self.checkpoint == []:
+            found.append("checkpoint=[] names no folder; write checkpoint=DIR, or [TOP_DOWN,BOTTOM_UP]")
         if len(given) > 2:
             found.append(f"checkpoint= names {len(given)} folders; an ensemble has two")
         if len(given) == 1 and self.ensemble_weight is not None:
@@ -351,6 +354,8 @@ class EvaluateConfig:
                 f"ensemble_weight={self.ensemble_weight} acts between two checkpoints, and checkpoint= names "
                 "one; write checkpoint=[TOP_DOWN,BOTTOM_UP]"
             )
+        if self.predictions_floor is not None and not self.predictions:
+            found.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")
         return found
 
 

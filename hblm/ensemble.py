@@ -29,13 +29,17 @@ def keep_logits(
     accelerator: Accelerator,
     advance: Callable[[int], None] = silent,
 ) -> None:
-    """Write a single model's float32 logits to `path`, a row a document, in the split's order."""
-    shape = (len(split), len(scoring.taxonomy))
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    for positions, batch, output in outputs(model, split, scoring, accelerator):
-        rows = np.lib.format.open_memmap(path, mode="r+")  # anew each time: mapped pages count as memory
-        rows[positions] = output.views["single"].cpu().numpy()
-        advance(len(batch))
+    """Write a single model's float32 logits to `path`, a row a document, in the split's order.
+
+    Not through a memory map, whose pages would count as memory, and in which a full disk is no exception.
+    """
+    width = len(scoring.taxonomy) * np.dtype(np.float32).itemsize
+    with path.open("wb") as file:
+        for positions, batch, output in outputs(model, split, scoring, accelerator):
+            for position, row in zip(positions, output.views["single"].cpu().numpy(), strict=True):
+                file.seek(int(position) * width)
+                file.write(row.tobytes())
+            advance(len(batch))
 
 
 def score_fused(
@@ -60,7 +64,9 @@ def search_weight(
     td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring, monitor: str
 ) -> tuple[float, dict[str, Any]]:
     """Return the weight with the best `monitor`, among equals the closest to 0.5, and all that was tried."""
-    counters = {weight: ScoreCounter(scoring.taxonomy, scoring.threshold) for weight in WEIGHTS}
+    counters = {
+        weight: ScoreCounter(scoring.taxonomy, scoring.threshold, ranking=False) for weight in WEIGHTS
+    }
     for _, z_td, z_bu, targets in _stream(td, bu, split, scoring):
         for weight, counter in counters.items():
             fused = weighted_mean([z_td, z_bu], (weight, 1 - weight))
@@ -74,8 +80,10 @@ def search_weight(
 def _stream(
     td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
-    for start in range(0, len(split), _AT_ONCE):
-        positions = np.arange(start, min(start + _AT_ONCE, len(split)))
-        logits = (np.array(np.load(path, mmap_mode="r")[positions]) for path in (td, bu))
-        z_td, z_bu = map(torch.from_numpy, logits)
-        yield positions, z_td, z_bu, targets_of(split, positions, len(scoring.taxonomy))
+    n_nodes = len(scoring.taxonomy)
+    with td.open("rb") as td_file, bu.open("rb") as bu_file:
+        for start in range(0, len(split), _AT_ONCE):
+            positions = np.arange(start, min(start + _AT_ONCE, len(split)))
+            rows = (np.fromfile(file, np.float32, len(positions) * n_nodes) for file in (td_file, bu_file))
+            z_td, z_bu = (torch.from_numpy(each.reshape(-1, n_nodes)) for each in rows)
+            yield positions, z_td, z_bu, targets_of(split, positions, n_nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -75,7 +76,11 @@ def run(config: EvaluateConfig) -> None:
                 target = path.with_suffix(".predictions")
                 adopt_folder(folder, target)
                 found = replace(found, predictions={"path": str(target.resolve()), **found.predictions})
-            write_record(request, found, path, started)
+            try:
+                write_record(request, found, path, started)
+            except BaseException:  # predictions without a result belong to nothing
+                shutil.rmtree(path.with_suffix(".predictions"), ignore_errors=True)
+                raise
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in request.checkpoints.values())
     print_views(found.views, request.view, repath=config.posthoc_repath, title=f"{names}: {config.split}")
     print(f"result      {path}")
@@ -186,15 +191,16 @@ def prediction_writer(request: Request, split: TokenisedSplit, folder: Path) -> 
     """Return what writes the scores of the shown views into `folder`; None if they are not asked for."""
     if not request.config.predictions:
         return None
-    from hblm.predictions import PredictionWriter
+    from hblm.predictions import DEFAULT_FLOOR, PredictionWriter
 
+    floor = request.config.predictions_floor
     return PredictionWriter(
         folder,
         documents=split.document_ids(),
         nodes=[node.id for node in request.main.taxonomy.nodes],
         view=None if request.view == "all" else request.view,
         threshold=request.threshold,
-        floor=request.config.predictions_floor,
+        floor=DEFAULT_FLOOR if floor is None else floor,
     )
 
 
@@ -244,6 +250,8 @@ def subject(request: Request) -> dict[str, Any]:
     }
     if not request.is_ensemble:
         return {"kind": "evaluation", **members["model"]}
+    for branch, checkpoint in request.checkpoints.items():  # as each was scored; `environment` is td's
+        members[branch] |= {key: checkpoint.meta[key] for key in ("eval_batch_size", "precision")}
     ids = [member["run_id"] for member in members.values()]
     return {"kind": "ensemble", "run_id": sha256_text(canonical_json({"ensemble": ids})), "members": members}
 

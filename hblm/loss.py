@@ -51,6 +51,14 @@ def node_weights(taxonomy: Taxonomy, level_reduction: str) -> Float[Tensor, " no
     raise ValueError(f"level_reduction={level_reduction!r} is not one of {', '.join(LEVEL_REDUCTIONS)}")
 
 
+def node_priors(positives: Int[Tensor, " nodes"], n_documents: int) -> Float[Tensor, " nodes"]:
+    """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
+
+    Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite for a node in no document, and in all.
+    """
+    return torch.log((positives + 0.5) / (n_documents - positives + 0.5))
+
+
 class BceLoss(nn.Module):
     """Binary cross-entropy with logits, weighted by node, summed over documents, computed in float32."""
 
@@ -77,11 +85,8 @@ class BceLoss(nn.Module):
         return logits.float().sigmoid()
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:
-        """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
-
-        Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite whether none or all bear it.
-        """
-        return torch.log((self.positives + 0.5) / (self.n_documents - self.positives + 0.5))
+        """Return `node_priors`."""
+        return node_priors(self.positives, self.n_documents)
 
 
 class FocalLoss(BceLoss):
@@ -120,8 +125,9 @@ class ConditionalSoftmaxLoss(nn.Module):
     P(node) is the product of P(node | parent) along its path. The loss is -log P(node | parent), averaged
     over the levels: a level that a path does not reach adds 0. Plaud et al. 2024, "Revisiting Hierarchical
     Text Classification: Inference and Metrics": logit adjustment (Menon et al. 2021) adds
-    tau log π(node | parent) to the logits in the loss and not in the scores, π being the share of the
-    parent's training documents. What is scored has thus a flat prior among siblings, which serves the rare.
+    tau log π(node | parent) to the logits in the loss and not in the scores, π being the node's share of its
+    siblings' training documents, half a document added to each. What is scored has thus a flat prior among
+    siblings, which serves the rare.
     """
 
     siblings: Tensor
@@ -137,9 +143,9 @@ class ConditionalSoftmaxLoss(nn.Module):
         parents = torch.tensor(taxonomy.parents)
         # A group of siblings is named by its parent's position + 1; the roots are group 0.
         self.register_buffer("siblings", parents + 1, persistent=False)
-        self._level_parents = [
-            torch.tensor(taxonomy.level_parents(level)) for level in range(1, self.n_levels)
-        ]
+        for level in range(1, self.n_levels):  # a buffer for each level, so that they move to a device
+            above = torch.tensor(taxonomy.level_parents(level))
+            self.register_buffer(f"parents_{level}", above, persistent=False)
         smoothed = positives + 0.5
         among = torch.zeros(len(taxonomy) + 1).index_add(0, parents + 1, smoothed)
         self.register_buffer("adjustment", torch.log(smoothed / among[parents + 1]), persistent=False)
@@ -154,8 +160,8 @@ class ConditionalSoftmaxLoss(nn.Module):
     def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
         """Return P(node), without adjustment: a child's is at most its parent's."""
         levels = [*torch.split(self._log_conditional(logits.float()), self.level_sizes, dim=1)]
-        for level, parents in enumerate(self._level_parents, 1):
-            levels[level] = levels[level] + levels[level - 1][:, parents.to(logits.device)]
+        for level in range(1, self.n_levels):
+            levels[level] = levels[level] + levels[level - 1][:, self.get_buffer(f"parents_{level}")]
         return torch.cat(levels, dim=1).exp()
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:

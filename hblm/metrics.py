@@ -64,6 +64,7 @@ class ScoreCounter:
         threshold: float,
         device: torch.device | str = "cpu",
         train_support: Sequence[int] | None = None,
+        ranking: bool = True,
     ) -> None:
         """Start at zero documents.
 
@@ -72,9 +73,11 @@ class ScoreCounter:
             threshold: from which score on a node is predicted.
             device: must have float64 (count on the CPU for mps).
             train_support: each node's documents in the training split; None leaves by_frequency out.
+            ranking: False leaves the ranking out, which is most of the work.
         """
         self.taxonomy = taxonomy
         self.train_support = train_support
+        self.ranking = ranking
         self.threshold = float(threshold)
         self.device = torch.device(device)
         self.n_documents = 0
@@ -116,7 +119,8 @@ class ScoreCounter:
         self._closed_hits += (closed[0] & closed[1]).sum()
         self._closed_support += closed[1].sum()
         self._count_documents(counted[:5])
-        self._count_ranks(scores, counted[4])
+        if self.ranking:
+            self._count_ranks(scores, counted[4])
 
     def compute(self) -> dict[str, Any]:
         """Return every score as plain numbers, ready for JSON.
@@ -129,7 +133,7 @@ class ScoreCounter:
             "documents": self.n_documents,
             "threshold": self.threshold,
             **self._blocks(AS_PREDICTED),
-            "ranking": self._ranks(),
+            **({"ranking": self._ranks()} if self.ranking else {}),
             "repath": self._blocks(CLOSED),
         }
 

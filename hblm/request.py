@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hblm.artifacts import remove_stale
 from hblm.checkpoint import Checkpoint, open_checkpoint, open_data, pair_of
-from hblm.config import FUSE_KEYS, EvaluateConfig, TrainConfig
+from hblm.config import FUSE_KEYS, SINGLE_VIEW, EvaluateConfig, TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import ConfigError
 
@@ -58,8 +57,6 @@ def understand(config: EvaluateConfig) -> Request:
         CheckpointError: a checkpoint is damaged, or the data is not where it lay, or two do not go together.
         ConfigError: a key that does not act on what the checkpoint holds; no weight to fuse by.
     """
-    for place in config.checkpoint:
-        remove_stale(Path(place).parent)
     opened = [open_checkpoint(Path(place)) for place in config.checkpoint]
     _require_fit(config, opened)
     checkpoints = {"model": opened[0]} if len(opened) == 1 else pair_of(opened, config.threshold)
@@ -67,7 +64,7 @@ def understand(config: EvaluateConfig) -> Request:
     joint = first.config.joint_variant
     output_dir = Path(config.output_dir) if config.output_dir else _home_of(first.folder)
     if len(opened) == 1 and not joint.is_joint:
-        view = "all"  # the only one
+        view = SINGLE_VIEW
     else:
         view = config.joint_eval_view or (joint.joint_eval_view if joint.is_joint else "fused")
     return Request(
@@ -110,7 +107,8 @@ def _fused_otherwise(config: EvaluateConfig, trained: TrainConfig) -> TrainConfi
     given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
     changed = replace(trained, joint_variant=replace(trained.joint_variant, **given))
     if changed.conflicts():
-        raise ConfigError("\n".join(changed.conflicts()))
+        # named as they are written here
+        raise ConfigError("\n".join(changed.conflicts()).replace("joint_variant.tri_fuse", "tri_fuse"))
     return changed
 
 

@@ -167,7 +167,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
     """Return one value in its key's type, and why it cannot be ("" where it can)."""
     if value == "???":
         return None, "is required"
-    if leaf.rules["one"] and isinstance(value, str):
+    if leaf.rules["one"] and value is not None and not isinstance(value, (list, dict)):
         value = [value]
     node, name = OmegaConf.structured(leaf.owner), leaf.field.name
     kind = _kind(get_type_hints(leaf.owner)[name])

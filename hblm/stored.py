@@ -41,7 +41,7 @@ def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
         leaf = by_group.get(name) or known.get(name)
         if name in own or override.is_sweep_override() or (leaf is None and name not in groups):
             kept.append(text)
-        elif leaf is not None and (key := name.removeprefix("joint_variant.")) in own:
+        elif leaf is not None and (key := name.rpartition(".")[2]) in own:
             faults.append(f"{text} is written {key}={plain(override.value())} in an evaluation")
         else:
             wrong = (_difference(config, leaf, name, override.value(), text) for config in stored)
@@ -87,6 +87,8 @@ def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
     for leaf in leaves(TrainConfig):
         if leaf.name.startswith(f"{group}.") and leaf.name not in ("dataset.path", "dataset.prepare"):
             says, _ = read_leaf(leaf, OmegaConf.select(composed, leaf.name))
+            if leaf.name == "dataset.name" and says is None:  # a custom set's, which its folder tells
+                continue
             has = runs.value_of(stored, leaf)
             if says != has:
                 return (

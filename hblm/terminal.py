@@ -107,8 +107,6 @@ class TrainingBar:
 
 def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: bool, title: str) -> None:
     """Print the scores of one view, level by level, or of `all`, a row each."""
-    if shown == "all" and len(views) == 1:
-        (shown,) = views
     if shown != "all":
         print_scores(shown, views[shown], repath=repath, title=title)
         return

@@ -23,7 +23,6 @@ from hblm.terminal import TrainingBar, log, print_views, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
 
     from hblm.corpus.batches import TokenisedSplit
     from hblm.fit import Fitted
@@ -87,7 +86,8 @@ def show_done(config: TrainConfig, this: runs.Run) -> None:
 
 def show(config: TrainConfig, this: runs.Run, views: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the test scores of the views that are to be shown."""
-    shown = config.joint_variant.joint_eval_view if config.joint_variant.is_joint else "all"
+    joint = config.joint_variant
+    shown = joint.joint_eval_view if joint.is_joint else joint.monitored
     print_views(views, shown, repath=config.posthoc_repath, title=f"{this.name}: test")
 
 
@@ -102,7 +102,6 @@ class Job:
     val: TokenisedSplit
     test: TokenisedSplit
     scoring: Scoring
-    priors: Tensor
 
 
 @dataclass(frozen=True)
@@ -178,6 +177,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
     )
+    build.initialise_output(model, config, scoring)
     return Job(
         accelerator=accelerator,
         model=model,
@@ -186,7 +186,6 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
         val=subsample(splits["val"], config.dataset_fraction),
         test=splits["test"],
         scoring=scoring,
-        priors=build.initialise_output(model, config, scoring),
     )
 
 
@@ -236,8 +235,11 @@ def keep_checkpoint(
     config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, job: Job
 ) -> None:
     """Write the model and all that an evaluation needs."""
+    import torch
+
     from hblm import build
     from hblm.checkpoint import save_checkpoint
+    from hblm.loss import node_priors
     from hblm.nn.encoder import save_encoder
     from hblm.record import dataset_record
 
@@ -253,7 +255,7 @@ def keep_checkpoint(
             "name": this.name,
             "tag": source.tag,
             "dataset": {key: place[key] for key in ("name", "path", "fingerprint")},
-            "node_priors": job.priors.tolist(),
+            "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),
             "eval_batch_size": job.scoring.batch_size,

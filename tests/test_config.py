@@ -280,6 +280,12 @@ def test_one_checkpoint_or_two():
         read(checkpoint=["a", "b", "c"])
     with pytest.raises(ConfigError, match="acts between two checkpoints"):
         read(checkpoint="a", ensemble_weight=0.5)
+    with pytest.raises(ConfigError, match=r"checkpoint=\[\] names no folder"):
+        read(checkpoint=[])
+    assert read(checkpoint=123).checkpoint == ["123"]
+    assert read(predictions=True, predictions_floor=0).predictions_floor == 0.0
+    with pytest.raises(ConfigError, match=r"predictions_floor=0.5 acts with predictions=true"):
+        read(predictions_floor=0.5)
     with pytest.raises(ConfigError, match="is required"):
         typed({"checkpoint": "???"}, EvaluateConfig)
 

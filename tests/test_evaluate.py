@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from programs import LEARNING, checkpoint_of, edit, evaluation, run
+from programs import LEARNING, TINY, checkpoint_of, compose, edit, evaluation, run
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
-from hblm import cli, evaluate, predictions
+from hblm import cli, evaluate, predictions, train
+from hblm.artifacts import temporary_beside
 from hblm.checkpoint import open_checkpoint
+from hblm.config import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
 from hblm.stored import without_stored
 
@@ -195,10 +199,11 @@ def test_the_view_that_is_monitored_decides_the_epoch(learnable):
     assert best["val_macro_f1"] == max(entry["val_macro_f1"] for entry in record["history"])
 
 
-def test_dual_full_without_the_fused_loss_is_not_run_twice(learnable, capsys, caplog):
+def test_dual_full_without_the_fused_loss_is_not_run_twice(learnable, capsys, caplog, monkeypatch):
     first = run(learnable, "joint_variant=dual", "joint_variant.joint_objective=aux_only")
-    with caplog.at_level("INFO", logger="hblm"), pytest.raises(ValueError, match="not enough values"):
-        run(learnable, "joint_variant=dual")  # no result is made
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it was run again"))
+    with caplog.at_level("INFO", logger="hblm"):
+        train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "joint_variant=dual"))
     shown = capsys.readouterr().out
     assert "done before" in shown
     assert str(first) in shown
@@ -208,8 +213,8 @@ def test_dual_full_without_the_fused_loss_is_not_run_twice(learnable, capsys, ca
 
 
 def test_a_loss_of_no_weight_trains_nothing(learnable):
-    """The mix heads of a run without the mix loss stay where the seed put them, weight decay aside."""
-    once = ("trainer.epochs=1", "trainer.weight_decay=0", "method=tri_head_diffcat")
+    """The mix heads of a run without the mix loss stay where the seed put them: no decay either."""
+    once = ("trainer.epochs=1", "method=tri_head_diffcat")
     stored = [
         load_file(checkpoint_of(run(learnable, *once, *more)) / "model.safetensors")
         for more in (
@@ -269,6 +274,17 @@ def test_keys_that_do_not_act_are_refused(trained, tri, pair):
         evaluation(pair, "joint_eval_view=mix")
     _, faults = without_stored([f"checkpoint={checkpoint_of(tri)}", "joint_variant.tri_fuse_td=0.5"])
     assert faults == ["joint_variant.tri_fuse_td=0.5 is written tri_fuse_td=0.5 in an evaluation"]
+    _, faults = without_stored([f"checkpoint={checkpoint_of(tri)}", "trainer.num_workers=2"])
+    assert faults == ["trainer.num_workers=2 is written num_workers=2 in an evaluation"]
+
+
+def test_the_set_a_checkpoint_was_trained_on_may_be_named(trained, learnable):
+    given = [f"checkpoint={checkpoint_of(trained)}", "dataset=custom", f"dataset.path={learnable}"]
+    assert without_stored(given) == ([given[0], given[2]], [])
+    with pytest.raises(ConfigError) as caught:
+        cli.check(evaluate.PROGRAM, ["checkpoint=a,b"])
+    assert str(caught.value).endswith("or write checkpoint=[...] for all at once")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def close(one, other):
@@ -449,6 +465,7 @@ def test_predictions_hold_the_view_that_is_shown(tri, trained):
     found = evaluation(checkpoint_of(tri), "predictions=true")
     assert found["predictions"]["rows"].keys() == {"fused"}
     found = evaluation(checkpoint_of(trained), "predictions=true", "split=val")
+    assert found["settings"]["view"] == "single"
     assert found["predictions"]["rows"].keys() == {"single"}
     assert evaluation(checkpoint_of(trained))["predictions"] is None
 
@@ -457,8 +474,28 @@ def test_a_fault_leaves_no_predictions(tri, monkeypatch, tmp_path):
     monkeypatch.setattr("hblm.record.write_result", lambda *_: pytest.fail("on purpose"))
     with pytest.raises(pytest.fail.Exception):
         evaluation(checkpoint_of(tri), "predictions=true", f"output_dir={tmp_path / 'out'}")
-    left = {path.name for path in (tmp_path / "out" / "results").iterdir()}
-    assert not [name for name in left if name.startswith(".")]
+    assert not list((tmp_path / "out" / "results").iterdir())
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(pair, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hblm.ensemble.score_fused", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation(pair, f"output_dir={tmp_path / 'out'}")
+    left = [path for path in (tmp_path / "out").rglob("*") if "tokens" not in path.parts and path.is_file()]
+    assert not [path for path in left if path.parent.name != ".locks"]
+
+
+def test_a_checkpoint_caught_between_two_renames_is_put_back(trained, tmp_path):
+    folder = tmp_path / "checkpoints" / "copy"
+    aside = temporary_beside(folder.with_name("copy.old"))
+    shutil.copytree(checkpoint_of(trained), aside)
+    dead = aside.with_name(re.sub(r"\.\d+\.tmp$", ".999999.tmp", aside.name))
+    aside.rename(dead)
+    assert without_stored([f"checkpoint={folder}"])[1] == []
+    assert folder.is_dir()
 
 
 def test_logits_on_disk_are_in_the_order_of_the_split(pair):

@@ -98,6 +98,7 @@ def test_data_and_encoder_change_the_id():
         ({"loss__loss": "focal"}, "loss__tau", 0.5),
         (ACTS_WITH["loss.tau"], "loss__level_reduction", "nodes"),
         (ACTS_WITH["loss.tau"], "loss__gamma", 1.0),
+        (FLAT | ACTS_WITH["loss.tau"], "loss__level_reduction", "levels"),
         ({"film__propagation_method": "none"}, "direction__cascade_direction", "bottom_up"),
         ({"film__propagation_method": "none"}, "film__propagation_space", "parent_space"),
         ({"film__propagation_method": "none"}, "film__film_scale", 0.5),
@@ -114,6 +115,7 @@ def test_inert_keys_leave_id_and_name(context, key, value):
     assert (plain.id, plain.name) == (inert.id, inert.name)
     if value != "all":  # the key is not inert everywhere
         context = ACTS_WITH.get(key.replace("__", "."), {})
+        value = "nodes" if value == "levels" else value
         assert identify(**context).id != identify(**context | {key: value}).id
 
 

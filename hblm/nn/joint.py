@@ -121,8 +121,6 @@ def weighted_mean(
     logits: Sequence[Float[Tensor, "batch nodes"]], weights: Sequence[float]
 ) -> Float[Tensor, "batch nodes"]:
     """Return Σ w z / Σ w, in float32; with one weight that is not 0, that part to the bit."""
-    acting = [(part.float(), weight) for part, weight in zip(logits, weights, strict=True) if weight]
-    if len(acting) == 1:
-        return acting[0][0]
-    total = torch.stack([part * weight for part, weight in acting]).sum(0)
-    return total / sum(weight for _, weight in acting)
+    total = sum(weights)  # before they meet a float32, in which they might overflow, or be 0
+    acting = [part.float() * (weight / total) for part, weight in zip(logits, weights, strict=True) if weight]
+    return torch.stack(acting).sum(0)

@@ -34,7 +34,7 @@ def forest() -> Taxonomy:
 
 
 def documents(taxonomy: Taxonomy, split: str, count: int) -> Iterator[Document]:
-    """Yield documents of three labels and some words about them."""
+    """Yield documents of two paths, and some words about them."""
     draw = random.Random(split)
     for number in range(count):
         labels = taxonomy.close(draw.choices(taxonomy.nodes, k=2)[at].id for at in range(2))

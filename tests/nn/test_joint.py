@@ -141,6 +141,12 @@ def test_in_bfloat16_the_difference_keeps_what_the_films_say():
         assert (difference != 0).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("weight", [1e-46, 1e-42, 1e38, 3e38])
+def test_weights_of_any_size_are_relative(weight):
+    parts = [torch.full((2, 3), 3.0), torch.full((2, 3), 5.0)]
+    assert torch.equal(weighted_mean(parts, (weight, weight)), torch.full((2, 3), 4.0))
+
+
 def test_weighted_mean_is_float32_and_leaves_out_what_weighs_nothing():
     nan = torch.full((2, 3), torch.nan)
     one, two = torch.ones(2, 3).bfloat16(), torch.full((2, 3), 4.0)
