@@ -328,11 +328,11 @@ def scores_of(found, view):
 def test_the_fused_scores_of_an_ensemble(pair):
     every = ("predictions=true", "predictions_floor=0", "joint_eval_view=all")
     found = evaluation(pair, "ensemble_weight=0.3", *every)
-    logit = {
-        view: np.log(scores / (1 - scores)) for view in ("td", "bu") for scores in [scores_of(found, view)]
-    }
-    expected = 1 / (1 + np.exp(-(0.3 * logit["td"] + 0.7 * logit["bu"])))
-    np.testing.assert_allclose(scores_of(found, "fused"), expected, atol=1e-5)
+    # float32 scores close to 1 tell their logits to a few digits only
+    td, bu = (np.log(scores / (1 - scores)) for view in ("td", "bu") for scores in [scores_of(found, view)])
+    expected = 1 / (1 + np.exp(-(0.3 * td + 0.7 * bu)))
+    np.testing.assert_allclose(scores_of(found, "fused"), expected, atol=2e-3)
+    assert np.abs(scores_of(found, "fused") - scores_of(found, "td")).max().max() > 0.01
 
 
 @pytest.mark.parametrize("split", ["test", "val"])

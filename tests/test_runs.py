@@ -111,7 +111,7 @@ def test_data_and_encoder_change_the_id():
     ],
 )
 def test_inert_keys_leave_id_and_name(context, key, value):
-    plain, inert = identify(**context), identify(**context, **{key: value})
+    plain, inert = identify(**context), identify(**context | {key: value})
     assert (plain.id, plain.name) == (inert.id, inert.name)
     if value != "all":  # the key is not inert everywhere
         context = ACTS_WITH.get(key.replace("__", "."), {})
