@@ -71,7 +71,7 @@ def test_a_frozen_encoder_is_run_once_and_scores_are_the_same_to_the_bit(learnab
     record = numbers(run(learnable, *frozen, "output_dir=out0"))
     best = record["history"][record["best_epoch"] - 1]
     assert record["val"]["single"]["overall"]["macro_f1"] == best["val_macro_f1"]
-    monkeypatch.setattr("hblm.fit.pool", lambda model, split, *_: split)  # from the tokens, every epoch
+    monkeypatch.setattr("hblm.score.pool", lambda model, split, *_: split)  # from the tokens, every epoch
     tokens = numbers(run(learnable, *frozen, "output_dir=out1"))
     assert tokens["history"][0]["train_loss"] == pytest.approx(record["history"][0]["train_loss"], rel=1e-3)
 
