@@ -112,6 +112,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
             override = None
         if override is None or not override.key_or_group:
             faults.append(f"{text} is not of the form key=value; quote values with special characters")
+            refused.add(text.partition("=")[0])
             continue
         wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
         faults += wrong

@@ -171,6 +171,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         value = [value]
     node, name = OmegaConf.structured(leaf.owner), leaf.field.name
     kind = _kind(get_type_hints(leaf.owner)[name])
+    if leaf.rules["one"]:
+        kind = f"a text, or {kind}"
     try:
         if kind == "true or false" and not isinstance(value, (bool, str)):
             raise ValueError("numbers are not truth values here")

@@ -313,3 +313,14 @@ def test_converters_named_in_conf_exist():
     for file in (CONF / "dataset").glob("*.yaml"):
         converter = (yaml.safe_load(file.read_text()) or {}).get("converter")
         assert converter is None or converter in scripts, file.name
+
+
+@pytest.mark.parametrize(
+    ("program", "given"),
+    [("train", "dataset=wos"), ("evaluate", "checkpoint=x"), ("prepare", "dataset=wos")],
+)
+def test_grids_leave_the_folder_multirun_alone(program, given):
+    """Hydra's own default is multirun/, which in a checkout is a folder of the project."""
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        composed = hydra.compose(program, [given], return_hydra_config=True)
+    assert composed.hydra.sweep.dir.startswith("outputs/hydra/")
