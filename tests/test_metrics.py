@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, ndcg_score, precision_recall_fscore_
 from hblm.metrics import ScoreCounter
 from hblm.taxonomy import Node, Taxonomy
 
-patient = settings(deadline=None, max_examples=50)  # a deadline would measure who else uses the machine
+patient = settings(deadline=None, max_examples=30)  # a deadline would measure who else uses the machine
 
 Sets = list[set[int]]
 

@@ -45,7 +45,6 @@ OBJECTIVES = {
     "top_down": ("top_down", {"single": 1.0}),
     "bottom_up": ("bottom_up", {"single": 1.0}),
     "dual, full": ("dual", {"fused": 0.7, "td": 0.5, "bu": 0.5}),
-    "dual, fused alone": ("dual", {"fused": 1.0, "td": 0.0, "bu": 0.0}),
     "dual, aux_only": ("dual", {"td": 0.5, "bu": 0.5}),
     "tri_head_diffcat": ("tri_head_diffcat", {"fused": 0.0, "td": 0.5, "bu": 0.5, "mix": 1.0}),
 }
