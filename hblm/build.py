@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
 from hblm.artifacts import environment
 from hblm.checkpoint import Checkpoint, load_weights
@@ -79,16 +79,15 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int) -> Single | Du
     )
 
 
-def loss(config: TrainConfig, taxonomy: Taxonomy, train: TokenisedSplit) -> Loss:
-    """Return the loss, which knows how often the training split bears each node."""
-    positives = torch.as_tensor(train.label_counts(len(taxonomy)))
+def loss(config: TrainConfig, taxonomy: Taxonomy, positives: Tensor, n_documents: int) -> Loss:
+    """Return the loss, which knows how many of the training split's documents bear each node."""
     options = config.loss
     own: dict[str, dict[str, Any]] = {
         "bce": {"level_reduction": options.level_reduction},
         "focal": {"level_reduction": options.level_reduction, "gamma": options.gamma},
         "conditional_softmax": {"tau": options.tau},
     }
-    return LOSSES[options.loss](taxonomy, positives=positives, n_documents=len(train), **own[options.loss])
+    return LOSSES[options.loss](taxonomy, positives=positives, n_documents=n_documents, **own[options.loss])
 
 
 def initialise_output(model: Classifier, config: TrainConfig, scoring: Scoring) -> None:
@@ -146,10 +145,12 @@ def scoring(
     num_workers: int,
 ) -> Scoring:
     """Return how splits are scored, given the training split as the run saw it."""
+    positives = torch.as_tensor(train.label_counts(len(taxonomy)))
+    chosen = loss(config, taxonomy, positives, len(train))
     return Scoring(
         taxonomy=taxonomy,
-        objective=Objective(loss(config, taxonomy, train), config.joint_variant.loss_weights),
-        train_support=train.label_counts(len(taxonomy)).tolist(),
+        objective=Objective(chosen, config.joint_variant.loss_weights),
+        train_support=positives.tolist(),
         threshold=threshold,
         batch_size=batch_size,
         num_workers=num_workers,

@@ -130,6 +130,14 @@ class JointVariant:
         return self.joint_variant != "none"
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """The answers that the model gives, each scored and stored."""
+        if not self.is_joint:
+            return (SINGLE_VIEW,)
+        mix = ("mix",) if self.joint_variant == "tri_head_diffcat" else ()
+        return ("fused", "td", "bu", *mix)
+
+    @property
     def loss_weights(self) -> dict[str, float]:
         """What the loss of each view that this variant trains counts in the objective."""
         if not self.is_joint:
@@ -161,10 +169,11 @@ class JointVariant:
                 f"{variant} is trained with joint_variant.joint_objective=full; "
                 "aux_only is an objective of joint_variant=dual"
             )
-        if self.joint_variant == "dual" and self.joint_eval_view == "mix":
+        if self.is_joint and self.joint_eval_view not in (*self.views, "all"):
+            view = self.joint_eval_view
             found.append(
-                f"{variant} has no view mix, which joint_variant.joint_eval_view=mix asks for; "
-                "write fused, td, bu or all, or joint_variant=tri_head_diffcat"
+                f"{variant} has no view {view}, which joint_variant.joint_eval_view={view} asks for; "
+                f"write {', '.join(self.views)} or all, or joint_variant=tri_head_diffcat"
             )
         acting = {f"joint_variant.joint_loss_{view}": weight for view, weight in self.loss_weights.items()}
         if self.is_joint and not any(acting.values()):
@@ -345,7 +354,7 @@ class EvaluateConfig:
                 found.append(
                     f"ensemble_weight={self.ensemble_weight} is not a number between 0 and 1, nor auto"
                 )
-        if given == [] and self.checkpoint == []:
+        if self.checkpoint == []:
             found.append("checkpoint=[] names no folder; write checkpoint=DIR, or [TOP_DOWN,BOTTOM_UP]")
         if len(given) > 2:
             found.append(f"checkpoint= names {len(given)} folders; an ensemble has two")

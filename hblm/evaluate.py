@@ -72,14 +72,14 @@ def run(config: EvaluateConfig) -> None:
         found = (evaluate_pair if request.is_ensemble else evaluate_one)(request, folder)
         with runs.naming(request.output_dir):
             path = path_of(request)
+            target = path.with_suffix(".predictions")
             if found.predictions is not None:
-                target = path.with_suffix(".predictions")
                 adopt_folder(folder, target)
                 found = replace(found, predictions={"path": str(target.resolve()), **found.predictions})
             try:
                 write_record(request, found, path, started)
             except BaseException:  # predictions without a result belong to nothing
-                shutil.rmtree(path.with_suffix(".predictions"), ignore_errors=True)
+                shutil.rmtree(target, ignore_errors=True)
                 raise
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in request.checkpoints.values())
     print_views(found.views, request.view, repath=config.posthoc_repath, title=f"{names}: {config.split}")
@@ -115,7 +115,6 @@ def load(request: Request, branch: str, start: StartTask) -> Loaded:
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=request.config.num_workers,
     )
-    model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
     return Loaded(model, {**splits, **seen}, scoring, accelerator)
 

@@ -37,12 +37,19 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
     write_json(path, {"schema_version": SCHEMA_VERSION, **record})
 
 
-def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
-    """Return what a result says of the documents it stands on, and how many of each split."""
+def place_record(prepared: Prepared) -> dict[str, str]:
+    """Return what it takes to find a dataset again."""
     return {
         "name": prepared.name,
         "path": str(prepared.folder.resolve()),
         "fingerprint": prepared.fingerprint,
+    }
+
+
+def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
+    """Return what a result says of the documents it stands on, and how many of each split."""
+    return {
+        **place_record(prepared),
         "files": dict(prepared.files),
         "documents": dict(documents),
         "levels": [len(level) for level in prepared.taxonomy.levels],

@@ -11,6 +11,8 @@ from hblm.config import FUSE_KEYS, SINGLE_VIEW, EvaluateConfig, TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import ConfigError
 
+ENSEMBLE_VIEWS = ("fused", "td", "bu")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -89,15 +91,14 @@ def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
     faults = []
     ensemble = len(opened) > 1
     what = "an ensemble" if ensemble else f"a model with joint_variant={joint.joint_variant}"
-    views = ["fused", "td", "bu", "all"] if ensemble or joint.is_joint else []
-    if not ensemble and joint.joint_variant == "tri_head_diffcat":
-        views.append("mix")
-    else:
+    views = ENSEMBLE_VIEWS if ensemble else joint.views
+    if "mix" not in views:
         given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
         faults += [f"{key}={value} acts on tri_head_diffcat, not on {what}" for key, value in given.items()]
-    if config.joint_eval_view is not None and config.joint_eval_view not in views:
-        has = f"the views {', '.join(views)}" if views else "one view, single"
-        faults.append(f"joint_eval_view={config.joint_eval_view}: {what} has {has}")
+    shown = config.joint_eval_view
+    if shown is not None and (len(views) == 1 or shown not in (*views, "all")):
+        has = f"the views {', '.join(views)}, or all" if len(views) > 1 else f"one view, {views[0]}"
+        faults.append(f"joint_eval_view={shown}: {what} has {has}")
     if faults:
         raise ConfigError("\n".join(faults))
 

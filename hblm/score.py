@@ -60,7 +60,7 @@ class Tally:
                 self.counters[view] = ScoreCounter(
                     self.scoring.taxonomy, self.scoring.threshold, self.device, self.scoring.train_support
                 )
-            self.counters[view].update(found.to(self.device), targets.to(self.device))
+            self.counters[view].update(found, targets)
         return scores
 
     def found(self) -> dict[str, Scores]:
@@ -114,9 +114,7 @@ def outputs(
 ) -> Iterator[tuple[np.ndarray, Batch, BranchesOutput]]:
     """Yield each batch's positions, documents and output; the longest documents come first."""
     model.to(accelerator.device).eval()
-    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
-    for positions, batch in zip(batches, loader(split, batches, scoring), strict=True):
-        batch = batch.to(accelerator.device)
+    for positions, batch in _batches(split, scoring, accelerator):
         with accelerator.autocast():
             output = model(**batch.inputs)
         yield positions, batch, output
@@ -136,16 +134,22 @@ def pool(
     """
     model.to(accelerator.device).eval()
     found: Tensor | None = None
-    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
-    for indices, batch in zip(batches, loader(split, batches, scoring), strict=True):
+    for positions, batch in _batches(split, scoring, accelerator):
         with accelerator.autocast():
-            pooled = model.pool(**batch.to(accelerator.device).inputs).cpu()
+            pooled = model.pool(**batch.inputs).cpu()
         if found is None:
             found = torch.empty(len(split), pooled.shape[1])
-        found[torch.from_numpy(indices)] = pooled
+        found[torch.from_numpy(positions)] = pooled
         advance(len(batch))
     assert found is not None
     return PooledSplit(split, found)
+
+
+def _batches(split: Split, scoring: Scoring, accelerator: Accelerator) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield each batch's positions, and its documents on the device."""
+    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+    for positions, batch in zip(batches, loader(split, batches, scoring), strict=True):
+        yield positions, batch.to(accelerator.device)
 
 
 def loader(split: Split, batches: Sequence[np.ndarray], scoring: Scoring) -> DataLoader[Any]:

@@ -241,9 +241,8 @@ def keep_checkpoint(
     from hblm.checkpoint import save_checkpoint
     from hblm.loss import node_priors
     from hblm.nn.encoder import save_encoder
-    from hblm.record import dataset_record
+    from hblm.record import place_record
 
-    place = dataset_record(prepared, {})
     save_checkpoint(
         this.checkpoint,
         model=job.model,
@@ -254,7 +253,7 @@ def keep_checkpoint(
             "run_id": this.id,
             "name": this.name,
             "tag": source.tag,
-            "dataset": {key: place[key] for key in ("name", "path", "fingerprint")},
+            "dataset": place_record(prepared),
             "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),

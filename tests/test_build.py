@@ -22,6 +22,10 @@ def config(*overrides: str) -> TrainConfig:
     return compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *overrides)
 
 
+def counts(taxonomy, train):
+    return torch.as_tensor(train.label_counts(len(taxonomy))), len(train)
+
+
 @pytest.fixture(scope="module")
 def parts(learnable, tmp_path_factory):
     """Return taxonomy, an encoder and the tokenised training split."""
@@ -42,7 +46,9 @@ def test_each_joint_variant_is_a_class(parts, option, kind):
         config(f"method={option.replace('none', 'top_down')}"),
     )
     assert type(build.branches(by_group, taxonomy, 8)) is kind
-    assert type(build.branches(by_preset, taxonomy, 8)) is kind
+    model = build.branches(by_preset, taxonomy, 8)
+    assert type(model) is kind
+    assert tuple(model(torch.ones(1, 8)).views) == by_preset.joint_variant.views
 
 
 def test_directions_of_the_branches(parts):
@@ -71,7 +77,7 @@ def test_fuse_weights_and_head_options_reach_the_mix_head(parts):
 )
 def test_each_loss_is_a_class_with_its_keys(parts, overrides, kind):
     taxonomy, _, train = parts
-    made = build.loss(config(*overrides), taxonomy, train)
+    made = build.loss(config(*overrides), taxonomy, *counts(taxonomy, train))
     assert type(made) is kind
     assert getattr(made, "gamma", 1.5) == 1.5
     assert getattr(made, "tau", 0.5) == 0.5
@@ -96,7 +102,7 @@ def test_method_flat_is_one_linear_layer(parts):
     views = model(ids, mask).views
     expected = linear(encoder(input_ids=ids, attention_mask=mask).last_hidden_state.mean(1))
     torch.testing.assert_close(views["single"], expected)
-    loss = build.loss(flat, taxonomy, train)(views["single"], targets) / len(ids)
+    loss = build.loss(flat, taxonomy, *counts(taxonomy, train))(views["single"], targets) / len(ids)
     loss.backward()
     wanted = F.binary_cross_entropy_with_logits(expected, targets)
     wanted.backward()

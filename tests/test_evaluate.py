@@ -270,7 +270,7 @@ def test_keys_that_do_not_act_are_refused(trained, tri, pair):
     ) as caught:
         evaluation(checkpoint_of(trained), "tri_fuse_td=1", "joint_eval_view=td")
     assert "has one view, single" in str(caught.value)
-    with pytest.raises(ConfigError, match="an ensemble has the views fused, td, bu, all"):
+    with pytest.raises(ConfigError, match="an ensemble has the views fused, td, bu, or all"):
         evaluation(pair, "joint_eval_view=mix")
     _, faults = without_stored([f"checkpoint={checkpoint_of(tri)}", "joint_variant.tri_fuse_td=0.5"])
     assert faults == ["joint_variant.tri_fuse_td=0.5 is written tri_fuse_td=0.5 in an evaluation"]
@@ -477,7 +477,7 @@ def test_a_fault_leaves_no_predictions(tri, monkeypatch, tmp_path):
     assert not list((tmp_path / "out" / "results").iterdir())
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(pair, monkeypatch, tmp_path):
+def test_a_full_disk_leaves_nothing_of_an_ensemble(pair, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
