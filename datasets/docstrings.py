@@ -29,16 +29,18 @@ from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from hblm.corpus.docstrings import Extract, Source, read_sources
-from hblm.corpus.write import Conversion, assign_splits
+from hblm.corpus.options import read_options
+from hblm.corpus.split import assign_splits
+from hblm.corpus.write import Conversion
 from hblm.document import SPLITS, Document
-from hblm.errors import ConfigError, DataError, nearest
+from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Node, Taxonomy
 
 LEVELS = 3
 Progress = Callable[[str, int | None], Callable[[int], None]]
 
 
-class Options(NamedTuple):  # not a dataclass, which wants its module in sys.modules: ours is loaded by path
+class Options(NamedTuple):
     """What a preparation can set.
 
     Attributes:
@@ -62,11 +64,9 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
     """Read the installed packages' docstrings.
 
     Raises:
-        ConfigError: an option that is unknown or out of range, or a raw folder.
+        ConfigError: an option that is unknown or out of range.
         DataError: none of the packages is installed, or no document is left.
     """
-    if raw is not None:
-        raise ConfigError(f"raw={raw}: docstrings come from the installed packages; leave raw out")
     chosen = _checked(options)
     sources, read, warnings = find_sources(chosen.packages)
     if not sources:
@@ -99,26 +99,16 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
 
 
 def _checked(given: Mapping[str, Any]) -> Options:
-    for key in given:
-        if key not in Options._fields:
-            raise ConfigError(f"prepare.{key} is not an option of docstrings{nearest(key, Options._fields)}")
-    packages = given.get("packages")
-    if (
-        not isinstance(packages, Sequence)
-        or isinstance(packages, str)
-        or not all(isinstance(name, str) for name in packages)
-    ):
-        raise ConfigError(f"prepare.packages={packages!r}: expected a list of distribution names")
-    chosen = Options(**{**given, "packages": list(packages)})
-    whole = {"min_words": 1, "min_support": 1, "seed": 0}
-    if chosen.max_documents is not None:
-        whole["max_documents"] = 1
+    chosen = read_options(Options, given, "docstrings")
+    whole = {"min_words": 1, "min_support": 1, "seed": 0, "max_documents": 1}
     for key, least in whole.items():
         value = getattr(chosen, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"prepare.{key}={value!r}: expected a whole number from {least}")
-    if not isinstance(chosen.near_duplicates, int | float) or not 0 < chosen.near_duplicates <= 1:
-        raise ConfigError(f"prepare.near_duplicates={chosen.near_duplicates!r}: expected a number in (0, 1]")
+        if value is not None and value < least:
+            raise ConfigError(f"dataset.prepare.{key}={value}: expected a whole number from {least}")
+    if not 0 < chosen.near_duplicates <= 1:
+        raise ConfigError(
+            f"dataset.prepare.near_duplicates={chosen.near_duplicates}: expected a number in (0, 1]"
+        )
     return chosen
 
 

@@ -29,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.errors import ConfigError, HblmError, close_names, did_you_mean, nearest
+from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
 from hblm.schema import Leaf, leaves, plain, read_leaf, read_tree, typed
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
@@ -297,12 +297,14 @@ def _plain_tree(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
-    return {"train": sorted(catalogue.groups), "prepare": ["dataset"]}.get(program.name, [])
+    return {"train": sorted(catalogue.groups), "prepare": ["dataset", "encoder"]}.get(program.name, [])
 
 
 def _fail(program: Program, error: object) -> NoReturn:
     lines = str(error).splitlines() or [type(error).__name__]
-    if len(lines) == 1:
+    if isinstance(error, DataError):  # one fault, however many lines it takes to say
+        print(f"hblm.{program.name}: {error}", file=sys.stderr)
+    elif len(lines) == 1:
         print(f"hblm.{program.name}: {lines[0]}", file=sys.stderr)
     else:
         print(f"hblm.{program.name}: {len(lines)} faults", file=sys.stderr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ SINGLE_VIEW = "single"  # of a model with one branch
 FUSED_VIEWS = ("td", "bu", "mix")  # what tri_head_diffcat fuses
 FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
+_RAW_SUFFIXES = re.compile(
+    r"(\.(jsonl|ndjson|json|csv|tsv|tab|txt|parquet|zip|tar|tgz|txz|tbz2|gz|bz2|xz))+$", re.IGNORECASE
+)
 
 
 @dataclass
@@ -24,9 +28,30 @@ class Dataset:
     """Which documents; identified in run ids by their hashes, never by name or place."""
 
     name: str | None = key(None, "name of the set and of its folder (custom: the folder's)", identity=False)
-    path: str = key("${data_dir}/${dataset.name}", "the prepared folder", identity=False)
+    path: str | None = key("${data_dir}/${dataset.name}", "the prepared folder", identity=False)
     converter: str | None = key(None, "script in datasets/ that prepares the set", identity=False)
+    source: str | None = key(None, "what raw= must be; null: nothing is downloaded", identity=False)
     prepare: dict[str, Any] = key({}, "options of the converter", identity=False)
+    expect: dict[str, Any] = key({}, "counts that a preparation must give", identity=False)
+
+    def settle(self, data_dir: str) -> None:
+        """Give a set that has a name and no folder the folder of that name."""
+        if self.path is None and self.name is not None:
+            self.path = f"{data_dir}/{self.name}"
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong with name and folder."""
+        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
+            return [f"dataset.name={self.name!r} cannot name a file; write a plain name"]
+        if self.path is None:
+            return ["dataset=custom needs dataset.path=DIR, or dataset.name=NAME for a folder in data_dir"]
+        return []
+
+    @property
+    def folder(self) -> Path:
+        """The prepared folder."""
+        assert self.path is not None  # `conflicts` says so to the user
+        return Path(self.path)
 
 
 @dataclass
@@ -237,6 +262,10 @@ class TrainConfig:
     joint_variant: JointVariant = group(JointVariant, "one branch or several")
     trainer: Trainer = group(Trainer, "how long, how fast, on what")
 
+    def __post_init__(self) -> None:
+        """Settle the dataset's folder."""
+        self.dataset.settle(self.data_dir)
+
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
         found = self.joint_variant.conflicts()
@@ -257,16 +286,12 @@ class TrainConfig:
             )
         if self.trainer.precision == "fp16" and self.device == "cpu":
             found.append("trainer.precision=fp16 needs a GPU, and device=cpu is asked for; bf16 runs on both")
-        if self.dataset.name is not None and (
-            self.dataset.name in ("", ".", "..") or set("/\\\0") & set(self.dataset.name)
-        ):
-            found.append(f"dataset.name={self.dataset.name!r} cannot name a file; write a plain name")
-        return found
+        return found + self.dataset.conflicts()
 
     @property
     def dataset_name(self) -> str:
         """The dataset's name, a custom one's being its folder's."""
-        return self.dataset.name or Path(os.path.abspath(self.dataset.path)).name
+        return self.dataset.name or Path(os.path.abspath(self.dataset.folder)).name
 
     @property
     def is_flat(self) -> bool:
@@ -372,12 +397,30 @@ class EvaluateConfig:
 class PrepareConfig:
     """One run of `python -m hblm.prepare`."""
 
-    raw: str | None = key(None, "the raw download, for sets that have one")
-    check: bool = key(False, "verify the prepared folder and stop")
+    raw: str | None = key(None, "the raw download: a file, a folder or an archive, for sets that have one")
+    check: bool = key(False, "verify the prepared folder, report, and write nothing")
     force: bool = key(False, "prepare again although the folder is there")
+    allow_mismatch: bool = key(False, "write a set whose counts are not those expected, with a warning")
     data_dir: str = key("data", "where prepared datasets lie")
     dataset: Dataset = group(Dataset, "which documents")
+    encoder: Encoder = group(
+        Encoder, "whose tokens the report counts; model_name, revision and max_length act"
+    )
+
+    def __post_init__(self) -> None:
+        """Settle the dataset's folder; a custom set without name and folder is called as its raw file."""
+        if self.dataset.path is None and self.dataset.name is None and self.raw:
+            self.dataset.name = _RAW_SUFFIXES.sub("", Path(os.path.abspath(self.raw)).name) or None
+        self.dataset.settle(self.data_dir)
 
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
-        return ["check=true only reads; drop force=true"] if self.check and self.force else []
+        found = ["check=true only reads; drop force=true"] if self.check and self.force else []
+        if self.check and self.raw:
+            found.append(f"check=true reads the prepared folder; drop raw={self.raw}")
+        if self.dataset.path is None and not self.check:
+            return [
+                *found,
+                "dataset=custom needs raw=PATH to prepare, or dataset.path=DIR check=true to verify",
+            ]
+        return found + self.dataset.conflicts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from hblm.errors import DataError
 
@@ -33,16 +34,7 @@ def parse_document(line: str, place: str) -> Document:
     Raises:
         DataError: not JSON, not an object, a missing key, or a value of another type.
     """
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
-    except RecursionError:
-        raise DataError(f"{place}: not a document: nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python converts
-        raise DataError(f"{place}: not a document: {error}") from None
-    if not isinstance(value, dict):
-        raise DataError(f'{place}: expected an object {{"id", "text", "labels"}}, found {_kind(value)}')
+    value = parse_object(line, place, '{"id", "text", "labels"}')
     if not ("id" in value and "text" in value and "labels" in value):
         missing = [key for key in ("id", "text", "labels") if key not in value]
         raise DataError(
@@ -61,6 +53,25 @@ def parse_document(line: str, place: str) -> Document:
     if "\\" in line:  # a str decoded from UTF-8 holds lone surrogates only as escapes
         check_text(identity, text, place)
     return Document(identity, text, tuple(labels))
+
+
+def parse_object(line: str, place: str, expected: str) -> dict[str, Any]:
+    """Read a line that holds one JSON object; `expected` shows its keys, for the message.
+
+    Raises:
+        DataError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
+    except RecursionError:
+        raise DataError(f"{place}: not a document: nested too deeply") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise DataError(f"{place}: not a document: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: expected an object {expected}, found {_kind(value)}")
+    return value
 
 
 def check_text(identity: str, text: str, place: str) -> None:

@@ -10,46 +10,54 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
-from rich.table import Table
 
 import hblm
 from hblm import cli
-from hblm.artifacts import remove_stale, temporary_beside
-from hblm.config import Dataset, PrepareConfig
-from hblm.corpus.prepared import Prepared, open_prepared, verify
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.artifacts import remove_stale, temporary_beside, write_text
+from hblm.config import Dataset, Encoder, PrepareConfig
+from hblm.corpus.expect import compare, mismatch_table, require_expectable
+from hblm.corpus.prepared import Prepared, open_prepared
+from hblm.corpus.report import Description, Tokens
+from hblm.corpus.survey import Survey, survey
+from hblm.corpus.write import REPORT, Conversion, write_dataset
 from hblm.errors import ConfigError, DataError
+from hblm.pretrained import locate
 from hblm.schema import plain
 from hblm.terminal import StartTask, log, progress
 
 PROGRAM = cli.Program(
     name="prepare",
     schema=PrepareConfig,
-    summary="Prepare a dataset: data/<name>/ with taxonomy.json, train/val/test.jsonl and manifest.json.",
+    summary="Prepare a dataset: data/<name>/ with taxonomy, train/val/test, manifest.json and report.md.",
     examples=(
         "python -m hblm.prepare dataset=docstrings",
-        "python -m hblm.prepare dataset=docstrings check=true",
-        "python -m hblm.prepare dataset=custom dataset.path=DIR check=true",
+        "python -m hblm.prepare dataset=aapd raw=DOWNLOADED_FOLDER_OR_ZIP",
+        "python -m hblm.prepare dataset=custom raw=news.csv encoder=minilm",
+        "python -m hblm.prepare dataset=custom raw=FOLDER dataset.prepare.labels=topic dataset.path=DIR",
+        "python -m hblm.prepare dataset=aapd check=true",
     ),
 )
 
 
-def open_or_prepare(dataset: Dataset) -> Prepared:
+def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
     """Open a prepared dataset; one that needs no download is prepared on first use.
+
+    Args:
+        dataset: which, and where.
+        encoder: whose tokens the report counts.
 
     Raises:
         DataError: it is not there and cannot be made, or its files are not what they should be.
     """
-    folder = Path(dataset.path)
-    if not folder.exists() and dataset.converter:
+    folder = dataset.folder
+    if not folder.exists() and dataset.converter and not dataset.source:
         log.info("%s is not there yet: preparing it", folder)
-        prepare(dataset, raw=None)
+        prepare(dataset, None, encoder)
     prepared = open_prepared(folder, dataset.name, _command(dataset))
     made_with = (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
         for name in sorted(dataset.prepare.keys() & made_with.keys()):
-            if made_with[name] != dataset.prepare[name]:
+            if dataset.prepare[name] not in (None, made_with[name]):  # null: whatever was detected
                 log.warning(
                     "%s was prepared with %s=%s and is used as it is; dataset.prepare.%s=%s takes effect "
                     "with python -m hblm.prepare ... force=true, or under another dataset.name",
@@ -59,27 +67,51 @@ def open_or_prepare(dataset: Dataset) -> Prepared:
 
 
 def _command(dataset: Dataset) -> str | None:
-    return f"python -m hblm.prepare dataset={dataset.name}" if dataset.converter else None
+    """Return the command that prepares a dataset, None where nothing does."""
+    if not dataset.converter:
+        return None
+    named = "custom" if dataset.converter == "custom" else dataset.name
+    return f"python -m hblm.prepare dataset={named}" + (
+        f"{f' dataset.path={dataset.path}' * (named == 'custom')} raw=PATH" if dataset.source else ""
+    )
 
 
-def prepare(dataset: Dataset, raw: Path | None, *, force: bool = False) -> bool:
-    """Run the dataset's converter and write its folder whole or not at all; say whether it was needed.
+def prepare(
+    dataset: Dataset,
+    raw: Path | None,
+    encoder: Encoder,
+    *,
+    force: bool = False,
+    allow_mismatch: bool = False,
+) -> Description | None:
+    """Run the dataset's converter and write its folder, whole or not at all, and its report.
+
+    Returns:
+        What was made; None where the folder was there already.
 
     Raises:
-        ConfigError: the dataset has no converter.
+        ConfigError: the dataset has no converter, or `raw` is missing or too much.
         DataError: the raw data is not what the converter expects.
     """
     if not dataset.converter:
         raise ConfigError(
-            f"dataset={dataset.name or 'custom'} has no converter in this version; put taxonomy.json and "
+            f"dataset={dataset.name} has no converter in this version; put taxonomy.json and "
             f"train/val/test.jsonl into {dataset.path} (DATA.md gives the format)"
         )
-    folder = Path(dataset.path)
+    folder = dataset.folder
+    if folder.exists() and not force:
+        return None
+    if dataset.source and raw is None:
+        raise ConfigError(
+            f"{dataset.name} is prepared from a download; write raw=PATH, {dataset.source} (DATA.md)"
+        )
+    if raw is not None and not dataset.source:
+        raise ConfigError(f"raw={raw}: {dataset.name} needs no download; leave raw out")
     convert = load_converter(dataset.converter)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not force:
-            return False  # another process made it while this one waited
+            return None  # another process made it while this one waited
         remove_stale(folder.parent)
         scratch = temporary_beside(folder.with_name(f"{folder.name}.scratch"))
         scratch.mkdir()
@@ -87,10 +119,42 @@ def prepare(dataset: Dataset, raw: Path | None, *, force: bool = False) -> bool:
             with progress() as start:
                 conversion = convert(raw, dataset.prepare, scratch, start)
                 advance = start("writing documents", None)
-                write_dataset(folder, conversion, converter=dataset.converter, on_document=lambda: advance(1))
+                write_dataset(
+                    folder,
+                    conversion,
+                    converter=dataset.converter,
+                    on_document=lambda: advance(1),
+                    expect=dataset.expect,
+                    allow_mismatch=allow_mismatch,
+                )
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return True
+        description = describe(open_prepared(folder, dataset.name), encoder)
+        write_text(folder / REPORT, description.markdown())
+    return description
+
+
+def describe(prepared: Prepared, encoder: Encoder) -> Description:
+    """Verify every document of a dataset and tell what it holds.
+
+    Raises:
+        DataError: the first fault in the documents.
+    """
+    with progress() as start:
+        tokens = _tokens(encoder)
+        return Description(survey(prepared, tokens.measure, start("reading documents", None)), tokens)
+
+
+def _tokens(encoder: Encoder) -> Tokens:
+    """Return how to count the encoder's tokens, or why they cannot be counted."""
+    from hblm.corpus.batches import token_counter
+    from hblm.nn.encoder import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(locate(encoder.model_name, encoder.revision))
+    except ConfigError as error:
+        return Tokens(encoder.model_name, encoder.max_length, None, str(error))
+    return Tokens(encoder.model_name, encoder.max_length, token_counter(tokenizer))
 
 
 Converter = Callable[["Path | None", Mapping[str, Any], Path, StartTask], Conversion]
@@ -111,6 +175,7 @@ def load_converter(name: str) -> Converter:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the types of its options are looked up
     spec.loader.exec_module(module)
     convert: Converter = module.convert
     return convert
@@ -118,29 +183,33 @@ def load_converter(name: str) -> Converter:
 
 def run(config: PrepareConfig) -> None:
     """Prepare or verify one dataset and print what it holds."""
-    folder = Path(config.dataset.path)
+    dataset, folder = config.dataset, config.dataset.folder
+    made = None
     if not config.check:
         raw = Path(config.raw) if config.raw else None
         if raw is not None and not raw.exists():
             raise DataError(f"raw={raw} is not there")
-        if not prepare(config.dataset, raw, force=config.force):
+        made = prepare(dataset, raw, config.encoder, force=config.force, allow_mismatch=config.allow_mismatch)
+        if not made:
             print(f"{folder} is there already; force=true prepares it again")
-    prepared = open_prepared(folder, config.dataset.name, _command(config.dataset))
-    _print_counts(prepared, verify(prepared))
+    description = made or describe(open_prepared(folder, dataset.name, _command(dataset)), config.encoder)
+    _require_expected(description.survey, dataset.expect)
+    description.show()
+    if made:
+        print(f"report  {folder / REPORT}")
+        named = f"custom dataset.path={folder}" if dataset.converter == "custom" else dataset.name
+        print(f"next    python -m hblm.train dataset={named}")
 
 
-def _print_counts(prepared: Prepared, counts: Mapping[str, Any]) -> None:
-    table = Table(title=f"{prepared.folder}: {len(prepared.taxonomy)} nodes", title_justify="left")
-    for column in ("split", "level", "nodes", "nodes with documents", "labels"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for split, found in counts.items():
-        for level, (nodes, row) in enumerate(zip(prepared.taxonomy.levels, found["levels"], strict=True)):
-            cells = (level, len(nodes), row["nodes"], row["labels"])
-            table.add_row("" if level else split, *(f"{cell:,}" for cell in cells))
-        table.add_row("", "documents", "", "", f"{found['documents']:,}", end_section=True)
-    Console().print(table)
-    for warning in (prepared.manifest or {}).get("warnings") or []:
-        print(f"note: {warning}")
+def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:
+    """Refuse other counts than the expected ones, unless they were allowed when the folder was made."""
+    require_expectable(expect)
+    prepared = found.prepared
+    allowed = (prepared.manifest or {}).get("expected", {}).get("met") is False
+    levels = [len(level) for level in prepared.taxonomy.levels]
+    mismatch = mismatch_table(compare(expect, found.counts(), levels))
+    if mismatch and not allowed:
+        raise DataError(f"{prepared.folder}: not the set that is expected:\n{mismatch}")
 
 
 def main_for(name: str) -> None:

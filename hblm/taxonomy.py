@@ -124,6 +124,15 @@ def read_taxonomy(path: Path) -> Taxonomy:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8 at byte {error.start} of the file") from None
+    return parse_taxonomy(text, str(path))
+
+
+def parse_taxonomy(text: str, path: str) -> Taxonomy:
+    """Read the text of a taxonomy.json; `path` is what messages call it.
+
+    Raises:
+        DataError: not in the format, with line and node.
+    """
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -137,9 +146,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
     nodes = [_node(item, f"{path}: node {number}") for number, item in enumerate(value["nodes"], 1)]
-    return Taxonomy(
-        nodes, place=lambda node_id: f"{path}:{_line_of(text, node_id)}" if node_id else str(path)
-    )
+    return Taxonomy(nodes, place=lambda node_id: f"{path}:{_line_of(text, node_id)}" if node_id else path)
 
 
 def _node(item: object, place: str) -> Node:

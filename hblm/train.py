@@ -49,7 +49,7 @@ def run(config: TrainConfig) -> None:
     started = time.perf_counter()
     # a custom set is named after its folder: from here on, and in the checkpoint, by that name
     config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
-    prepared = open_or_prepare(config.dataset)
+    prepared = open_or_prepare(config.dataset, config.encoder)
     source = locate(config.encoder.model_name, config.encoder.revision)
     for folder in ("results", "checkpoints"):
         remove_stale(Path(config.output_dir) / folder)

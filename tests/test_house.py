@@ -16,7 +16,16 @@ CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "errors", "taxonomy", "document", "artifacts"},
     {"schema", "config", "cli", "terminal", "runs", "record", "pretrained"}
-    | {"corpus.write", "corpus.prepared", "corpus.docstrings"},
+    | {
+        "corpus.write",
+        "corpus.prepared",
+        "corpus.docstrings",
+        "corpus.expect",
+        "corpus.survey",
+        "corpus.report",
+    }
+    | {"corpus.raw", "corpus.trees", "corpus.spool", "corpus.split", "corpus.options", "corpus.clean"}
+    | {"corpus.tables", "corpus.columns", "corpus.books"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},

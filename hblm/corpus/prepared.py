@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hblm.artifacts import canonical_json, sha256_file, sha256_text
-from hblm.corpus.write import FILES, MANIFEST, SplitCounts
+from hblm.corpus.write import FILES, MANIFEST
 from hblm.document import SPLITS, Document, parse_document
 from hblm.errors import DataError, nearest
 from hblm.taxonomy import Taxonomy, read_taxonomy
@@ -101,21 +101,6 @@ def open_prepared(folder: Path, name: str | None = None, prepare_with: str | Non
     if manifest is not None:
         _compare_hashes(folder, prepare_with, files, manifest["files"])
     return Prepared(folder, name, read_taxonomy(folder / FILES[0]), files, manifest)
-
-
-def verify(prepared: Prepared) -> dict[str, Any]:
-    """Read every document; return per split and level the counts that a manifest holds.
-
-    Raises:
-        DataError: the first fault.
-    """
-    found = {}
-    for split in SPLITS:
-        counts = SplitCounts(prepared.taxonomy)
-        for document in prepared.documents(split):
-            counts.add(document)
-        found[split] = counts.as_json()
-    return found
 
 
 def _require_files(folder: Path, prepare_with: str | None) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import hblm
 from hblm.artifacts import canonical_json, new_folder, sha256_file
+from hblm.corpus.expect import compare, mismatch_table, require_expectable
 from hblm.document import SPLITS, Document, check_text
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
 
 FILES = ("taxonomy.json", *(f"{split}.jsonl" for split in SPLITS))
 MANIFEST = "manifest.json"
+REPORT = "report.md"
 
 
 @dataclass
@@ -88,7 +90,13 @@ class SplitCounts:
 
 
 def write_dataset(
-    target: Path, conversion: Conversion, *, converter: str, on_document: Callable[[], None] = lambda: None
+    target: Path,
+    conversion: Conversion,
+    *,
+    converter: str,
+    on_document: Callable[[], None] = lambda: None,
+    expect: Mapping[str, Any] = MappingProxyType({}),
+    allow_mismatch: bool = False,
 ) -> dict[str, Any]:
     """Write a prepared dataset and return its manifest; an older one at `target` is replaced.
 
@@ -97,11 +105,15 @@ def write_dataset(
         conversion: taxonomy and documents; labels are closed and ordered here.
         converter: the name of what made the conversion.
         on_document: called after each document, for a progress bar.
+        expect: counts that must come out (expect.py).
+        allow_mismatch: write, with a warning, where they do not.
 
     Raises:
-        DataError: a document that no prepared dataset may hold, an empty split, or files at `target`
-            that are not a prepared dataset's.
+        ConfigError: expectations that nothing can meet.
+        DataError: a document that no prepared dataset may hold, an empty split, other counts than those
+            expected, or files at `target` that are not a prepared dataset's.
     """
+    require_expectable(expect)
     if sorted(conversion.splits) != sorted(SPLITS):
         raise DataError(f"{converter}: the splits must be {SPLITS}, not {tuple(conversion.splits)}")
     given = _plain_json(converter, {"options": conversion.options, "sources": list(conversion.sources)})
@@ -116,19 +128,26 @@ def write_dataset(
                 counts[split] = SplitCounts(conversion.taxonomy)
                 writer = _SplitWriter(target / f"{split}.jsonl", counts[split], repaired)
                 writer.write(conversion.splits[split], folder / f"{split}.jsonl", on_document)
+            levels = [len(level) for level in conversion.taxonomy.levels]
+            found = {split: count.as_json() for split, count in counts.items()}
+            mismatch = mismatch_table(compare(expect, found, levels))
+            if mismatch and not allow_mismatch:
+                raise DataError(
+                    f"{target}: not the set that was expected, so nothing was written "
+                    f"(allow_mismatch=true writes it):\n{mismatch}"
+                )
+            warnings = ["the counts are not those expected (allow_mismatch=true)"] if mismatch else []
             manifest = {
                 "name": Path(os.path.abspath(target)).name,
                 "converter": converter,
                 "version": conversion.version,
                 "hblm": hblm.__version__,
                 **given,
-                "taxonomy": {
-                    "nodes": len(conversion.taxonomy),
-                    "levels": [len(level) for level in conversion.taxonomy.levels],
-                },
-                "counts": {split: count.as_json() for split, count in counts.items()},
+                "taxonomy": {"nodes": len(conversion.taxonomy), "levels": levels},
+                "counts": found,
+                "expected": {**expect, "met": not mismatch},
                 "repaired": repaired | dict(sorted(conversion.counts.items())),
-                "warnings": list(conversion.warnings),
+                "warnings": [*conversion.warnings, *warnings],
                 "licence": conversion.licence,
                 "files": {file: sha256_file(folder / file) for file in FILES},
             }
@@ -194,65 +213,6 @@ class _SplitWriter:
         return Document(document.id, document.text, tuple(sorted(closed, key=taxonomy.index.__getitem__)))
 
 
-def assign_splits(
-    labels: Sequence[Sequence[str]], *, seed: int, shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
-) -> list[str]:
-    """Return "train", "val" or "test" for each document, given the labels of each.
-
-    Two rules come before the exact shares: every label that occurs has a training document, and a
-    document without labels is never one. From three documents on, every split with a share gets one
-    if the rules leave any. Linear in documents and labels; the same on every machine.
-    """
-    if min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DataError(f"shares={shares}: expected three that add up to 1, the first above 0")
-    n = len(labels)
-    wanted = [max(round(n * share), 1 if share and n >= 3 else 0) for share in shares[1:]]
-    source = random.Random(seed)
-    order = _shuffled(range(n), source)
-    train = _covering(labels, order)
-    room = max(n - sum(wanted), 1)
-    for document in order:
-        if len(train) >= room:
-            break
-        if labels[document]:
-            train.add(document)
-    # Shuffled anew: the documents without labels that were passed over stand at the front.
-    rest = _shuffled((document for document in order if document not in train), source)
-    n_val = round(len(rest) * wanted[0] / max(sum(wanted), 1))
-    if all(wanted) and len(rest) > 1:
-        n_val = min(max(n_val, 1), len(rest) - 1)
-    found = ["train"] * n
-    for position, document in enumerate(rest):
-        found[document] = "val" if position < n_val else "test"
-    return found
-
-
-def _covering(labels: Sequence[Sequence[str]], order: Iterable[int]) -> set[int]:
-    """Return few documents that hold every label, those with the rarest labels first."""
-    support = Counter(label for document in labels for label in set(document))
-    by_rarity: dict[int, list[int]] = {}
-    for document in order:
-        if labels[document]:
-            by_rarity.setdefault(min(support[label] for label in labels[document]), []).append(document)
-    chosen: set[int] = set()
-    covered: set[str] = set()
-    for rarity in sorted(by_rarity):
-        for document in by_rarity[rarity]:
-            if not covered.issuperset(labels[document]):
-                chosen.add(document)
-                covered.update(labels[document])
-    return chosen
-
-
-def _shuffled(items: Iterable[int], source: random.Random) -> list[int]:
-    """Shuffle by `random()`, the one method whose numbers Python promises never to change."""
-    found = list(items)
-    for last in range(len(found) - 1, 0, -1):
-        other = int(source.random() * (last + 1))
-        found[last], found[other] = found[other], found[last]
-    return found
-
-
 def _refuse_foreign(target: Path) -> None:
     """Refuse to replace what preparing did not write."""
     if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
@@ -260,7 +220,7 @@ def _refuse_foreign(target: Path) -> None:
     if not target.is_dir():
         raise DataError(f"{target}: a file lies where the dataset's folder should be; move it away first")
     found = sorted(path.name for path in target.iterdir())
-    foreign = [name for name in found if name not in (*FILES, MANIFEST)]
+    foreign = [name for name in found if name not in (*FILES, MANIFEST, REPORT)]
     if foreign:
         raise DataError(
             f"{target}: holds {', '.join(foreign[:5])}, not a prepared dataset's; "

@@ -15,7 +15,8 @@ import pytest
 
 from hblm.artifacts import sha256_file
 from hblm.corpus import prepared as prepared_module
-from hblm.corpus.prepared import open_prepared, verify
+from hblm.corpus.prepared import open_prepared
+from hblm.corpus.survey import survey
 from hblm.corpus.write import FILES, Conversion, write_dataset
 from hblm.document import Document
 from hblm.errors import DataError
@@ -80,7 +81,7 @@ def test_a_broken_split_is_named(fault: str, folder_by_hand: Folder) -> None:
     folder = folder_by_hand({"train.jsonl": content})
     prepared = open_prepared(folder)
     with pytest.raises(DataError) as caught:
-        verify(prepared)
+        survey(prepared)
     message = str(caught.value)
     place = f"{folder}/train.jsonl{expected[0] if expected[0][0] == ':' else ':'}"
     assert message.startswith(place)
@@ -108,7 +109,7 @@ SOUND_SPLITS = {
 def test_an_unusual_but_sound_split_is_read(kind: str, folder_by_hand: Folder) -> None:
     prepared = open_prepared(folder_by_hand({"train.jsonl": SOUND_SPLITS[kind]}))
     documents = list(prepared.documents("train"))
-    assert verify(prepared)["train"]["documents"] == len(documents)
+    assert survey(prepared).counts()["train"]["documents"] == len(documents)
     expected = SOUND_SPLITS[kind].decode("utf-8-sig").split("\n")
     assert documents == [
         Document(row["id"], row["text"], tuple(row["labels"]))
@@ -123,7 +124,7 @@ def test_val_and_test_may_hold_documents_without_labels(folder_by_hand: Folder) 
 
 def test_the_same_id_may_stand_in_two_splits(folder_by_hand: Folder) -> None:
     prepared = open_prepared(folder_by_hand({"val.jsonl": GOOD, "test.jsonl": GOOD}))
-    assert verify(prepared)["test"]["documents"] == 1
+    assert survey(prepared).counts()["test"]["documents"] == 1
 
 
 def test_documents_stream(folder_by_hand: Folder) -> None:
@@ -144,7 +145,7 @@ def test_a_file_that_vanished_is_an_error_of_the_data(folder_by_hand: Folder) ->
     prepared = open_prepared(folder_by_hand())
     (prepared.folder / "val.jsonl").unlink()
     with pytest.raises(DataError, match=r"val.jsonl: cannot be read: No such file"):
-        verify(prepared)
+        survey(prepared)
 
 
 # --- opening
@@ -283,14 +284,14 @@ def test_errors_show_the_path_as_given(
     folder_by_hand({"val.jsonl": b"{}\n"})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"^byhand/val.jsonl:1: "):
-        verify(open_prepared(Path("byhand")))
+        survey(open_prepared(Path("byhand")))
 
 
 def test_verifying_gives_the_counts_of_the_manifest(
     tmp_path: Path, conversion: Callable[..., Conversion]
 ) -> None:
     manifest = write_dataset(tmp_path / "wos", conversion(), converter="wos")
-    assert verify(open_prepared(tmp_path / "wos")) == manifest["counts"]
+    assert survey(open_prepared(tmp_path / "wos")).counts() == manifest["counts"]
 
 
 def test_an_opened_dataset_can_be_sent_to_a_worker(folder_by_hand: Folder) -> None:
@@ -305,6 +306,7 @@ import resource, sys
 from pathlib import Path
 from hblm.corpus import prepared as prepared_module
 from hblm.corpus.prepared import open_prepared
+from hblm.corpus.survey import survey
 from hblm.errors import DataError
 prepared = open_prepared(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hblm.artifacts import sha256_file
-from hblm.corpus.prepared import open_prepared, verify
-from hblm.corpus.write import FILES, Conversion, assign_splits, write_dataset
+from hblm.corpus.prepared import open_prepared
+from hblm.corpus.split import assign_splits
+from hblm.corpus.survey import survey
+from hblm.corpus.write import FILES, Conversion, write_dataset
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
@@ -111,7 +113,7 @@ def test_documents_are_streamed(tmp_path: Path, conversion: Make) -> None:
     try:
         write_dataset(tmp_path / "x", made, converter="x")
         prepared = open_prepared(tmp_path / "x")
-        verify(prepared)
+        survey(prepared)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

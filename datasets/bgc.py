@@ -1,0 +1,170 @@
+"""Prepare the Blurb Genre Collection (Aly, Remus, Biemann 2019): blurbs of books, 146 genres on 4 levels.
+
+Reads the official zip or its folder: `BlurbGenreCollection_EN_{train,dev,test}.txt` and `hierarchy.txt`. A
+folder with another hierarchy and other books of the same format is read as well, such as those of
+GermEval 2019: one file of books is split here, and labels may lie in `gold.txt`, by ISBN.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hblm.corpus.books import Book, read_books, read_gold
+from hblm.corpus.clean import CLEANINGS
+from hblm.corpus.options import read_options
+from hblm.corpus.raw import Raw, RawFile, require_encoding
+from hblm.corpus.split import fill_splits, require_shares
+from hblm.corpus.spool import Spool
+from hblm.corpus.tables import split_of_name
+from hblm.corpus.trees import read_tree
+from hblm.corpus.write import Conversion
+from hblm.document import SPLITS
+from hblm.errors import DataError
+from hblm.taxonomy import Taxonomy
+
+Progress = Callable[[str, "int | None"], Callable[[int], None]]
+LICENCE = "CC BY-NC 4.0; the blurbs are (c) Penguin Random House."
+TEXTS: Mapping[str, Callable[[Book], str]] = {
+    "body": lambda book: book.body,
+    "title": lambda book: book.title,
+    "title_body": lambda book: f"{book.title}\n{book.body}",
+    "hjcl": lambda book: f"Title: {book.title}. Text: {book.body}",
+}
+
+
+class Options(NamedTuple):
+    """What a preparation can set.
+
+    Attributes:
+        text: which parts of a book are its text; hjcl: as HJCL writes it, `Title: ... . Text: ...`.
+        unused_nodes: what becomes of nodes of hierarchy.txt that no book has.
+        repeated_ids: what becomes of a second book with the same ISBN; number: its id gets a number.
+        shares: of train, val and test, where the books come in one file.
+        seed: of these splits.
+        clean: a published cleaning of the texts.
+        encoding: of the files; null: the byte-order mark's, else UTF-8.
+    """
+
+    text: Literal["body", "title", "title_body", "hjcl"] = "body"
+    unused_nodes: Literal["drop", "keep"] = "drop"
+    repeated_ids: Literal["refuse", "number"] = "refuse"
+    shares: list[float] = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
+    seed: int = 13
+    clean: Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"] = "none"
+    encoding: str | None = None
+
+
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+    """Read hierarchy and books.
+
+    Raises:
+        ConfigError: an option that is wrong.
+        DataError: a missing file, or a fault with its file and line.
+    """
+    chosen = read_options(Options, options, "bgc")
+    require_encoding(chosen.encoding)
+    require_shares(chosen.shares)
+    counts: Counter[str] = Counter()
+    spool = Spool(scratch)
+    advance = progress("reading books", None)
+    with Raw(raw) as files:
+        tree = read_tree(files.find("hierarchy*.txt"), chosen.encoding)
+        gold_files = files.matching("gold*.txt")
+        gold = _Gold(files.find("gold*.txt"), chosen.encoding) if gold_files else None
+        for file, split in _book_files(files):
+            for book in read_books(file, chosen.encoding):
+                labels = _labels(book, file, tree, gold, counts)
+                identity = book.isbn
+                if chosen.repeated_ids == "number":
+                    identity = _numbered(identity, spool, counts)
+                text = CLEANINGS[chosen.clean](TEXTS[chosen.text](book))
+                spool.add(identity, text, labels, split, f"{file.place}:", book.line)
+                advance(1)
+        sources = files.sources()
+    if not len(spool):
+        raise DataError(f"{raw}: holds no books")
+    taxonomy, dropped = _used(tree, spool) if chosen.unused_nodes == "drop" else (tree, [])
+    counts["nodes_without_documents_dropped"] = len(dropped)
+    splits, notes = fill_splits(spool, spool.labels, shares=chosen.shares, seed=chosen.seed)
+    if dropped:
+        notes.append(f"nodes of the hierarchy without books, dropped: {', '.join(dropped)}")
+    return Conversion(
+        taxonomy=taxonomy,
+        splits=spool.documents(spool.labels, splits),
+        options=chosen._asdict(),
+        sources=sources,
+        counts=dict(sorted(counts.items())),
+        warnings=notes,
+        licence=LICENCE,
+    )
+
+
+def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
+    """Return the files of books with their splits, "" for one that is to be split."""
+    found = files.matching("blurb*.txt")
+    by_split = {split_of_name(file.base): file for file in found}
+    if len(found) == 1:
+        return [(found[0], "")]
+    if len(by_split) != len(found) or sorted(by_split) != sorted(SPLITS):
+        names = ", ".join(file.name for file in found) or f"none; it holds {files.listing()}"
+        raise DataError(
+            f"{files.path}: expected BlurbGenreCollection_EN_train.txt, ..._dev.txt and ..._test.txt, or one "
+            f"file blurb*.txt; found {names}"
+        )
+    return [(by_split[split], split) for split in SPLITS]
+
+
+class _Gold:
+    """Labels by ISBN, from a file of their own."""
+
+    def __init__(self, file: RawFile, encoding: str | None) -> None:
+        self.file = file
+        self.labels = read_gold(file, encoding)
+
+
+def _labels(
+    book: Book, file: RawFile, tree: Taxonomy, gold: _Gold | None, counts: Counter[str]
+) -> tuple[str, ...]:
+    """Return the book's nodes: names are unique in these hierarchies, and so they are the ids."""
+    place = f"{file.place}:{book.line}"
+    labels = tuple(name for _, name in book.topics)
+    if not labels and gold is not None and book.isbn in gold.labels:
+        line, labels = gold.labels[book.isbn]
+        place = f"{gold.file.place}:{line}"
+    if not labels:
+        where = f", and {gold.file.place} has no line for its ISBN {book.isbn}" if gold else ""
+        raise DataError(f"{place}: the book has no topics{where}")
+    for label in labels:
+        if label not in tree.index:
+            raise DataError(f"{place}: topic {label!r:.100} is not in the hierarchy{tree.suggest(label)}")
+    counts["topics_on_another_level_than_said"] += sum(
+        tree.index[name] not in tree.levels[level] if level < len(tree.levels) else True
+        for level, name in book.topics
+    )
+    return labels
+
+
+def _numbered(isbn: str, spool: Spool, counts: Counter[str]) -> str:
+    """Return an id that no book has: the ISBN, or the ISBN with a number."""
+    identity, number = isbn, 1
+    while spool.has(identity):
+        number += 1
+        identity = f"{isbn}-{number}"
+    counts["repeated_ids_numbered"] += number > 1
+    return identity
+
+
+def _used(tree: Taxonomy, spool: Spool) -> tuple[Taxonomy, list[str]]:
+    """Return the tree of the nodes that books have, and the other nodes."""
+    used = {node for labels in set(spool.labels) for node in tree.close(labels)}
+    dropped = [node.id for node in tree.nodes if node.id not in used]
+    return Taxonomy(node for node in tree.nodes if node.id in used), dropped
+
+
+if __name__ == "__main__":
+    from hblm.prepare import main_for
+
+    main_for("bgc")

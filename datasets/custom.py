@@ -1,0 +1,247 @@
+"""Prepare the user's own data: JSONL, CSV, TSV, Parquet or a Hugging Face `datasets` folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hblm.corpus.clean import CLEANINGS
+from hblm.corpus.columns import (
+    NONE,
+    Columns,
+    Signs,
+    as_options,
+    cells_of,
+    choose_columns,
+    choose_signs,
+    split_of,
+    text_of,
+)
+from hblm.corpus.options import read_options
+from hblm.corpus.raw import Raw, require_encoding
+from hblm.corpus.split import fill_splits, require_shares
+from hblm.corpus.spool import Spool
+from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables
+from hblm.corpus.trees import Finder, ids_of, infer_tree, read_tree, without_root
+from hblm.corpus.write import Conversion
+from hblm.errors import ConfigError, DataError
+from hblm.taxonomy import Taxonomy
+
+RAW = "a file or folder: JSONL, CSV, TSV, Parquet, or what Hugging Face's save_to_disk wrote"
+TREE_FILES = ("taxonomy.json", "*.taxonomy", "*.taxnomy", "taxonomy.t*", "hierarchy.t*")
+Progress = Callable[[str, "int | None"], Callable[[int], None]]
+
+
+class Options(NamedTuple):
+    """What a preparation can set; null: detected where that is unambiguous.
+
+    Attributes:
+        text: column or key of the text; of several, joined by line ends.
+        labels: column of the labels or paths; of several, each with some.
+        levels: columns with a name for each level, the root's first.
+        id: column of the ids; none: documents are numbered.
+        split: column that says train, val or test; none: there is none.
+        separator: between the names of a path; none: labels are names.
+        label_separator: between the labels of a cell; none: one label a cell.
+        taxonomy: file of the tree, in the raw folder or anywhere; none: the paths are the tree.
+        delimiter: between the cells of delimited text.
+        quote: around cells that hold the delimiter; none: quotes are plain text.
+        encoding: of text; null: the byte-order mark's, else UTF-8.
+        shares: of train, val and test, for the splits that are not there.
+        seed: of these splits.
+        unlabelled: what becomes of documents without labels; keep: in val and test.
+        clean: a published cleaning of the texts.
+    """
+
+    text: str | list[str] | None = None
+    labels: str | list[str] | None = None
+    levels: list[str] | None = None
+    id: str | None = None
+    split: str | None = None
+    separator: str | None = None
+    label_separator: str | None = None
+    taxonomy: str | None = None
+    delimiter: str | None = None
+    quote: str | None = '"'
+    encoding: str | None = None
+    shares: list[float] = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
+    seed: int = 13
+    unlabelled: Literal["refuse", "drop", "keep"] = "refuse"
+    clean: Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"] = "none"
+
+
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+    """Read the user's files.
+
+    Raises:
+        ConfigError: an option that is wrong, or one that is missing because nothing tells.
+        DataError: a fault in the files, with its place.
+    """
+    chosen = read_options(Options, options, "custom")
+    require_encoding(chosen.encoding)
+    require_shares(chosen.shares)
+    with Raw(raw) as files:
+        tree, tree_name = _given_tree(files, chosen)
+        dialect = Dialect(chosen.delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding)
+        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, [tree_name])
+        columns = choose_columns(
+            tables,
+            text=chosen.text,
+            labels=chosen.labels,
+            levels=chosen.levels,
+            identity=chosen.id,
+            split=chosen.split,
+        )
+        spool = Spool(scratch)
+        counts: Counter[str] = Counter()
+        _read(tables, columns, chosen, spool, counts, progress("reading documents", None))
+        if is_arrow_folder(raw):
+            for file in files.files:
+                file.opener().close()  # all of them are sources
+        sources = files.sources()
+    taxonomy, labels, signs = _labelled(spool, columns, chosen, tree)
+    splits, made = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
+    _require_trainable(spool, labels, splits)
+    used = chosen._asdict() | as_options(columns, signs) | {"taxonomy": tree_name or NONE}
+    return Conversion(
+        taxonomy=taxonomy,
+        splits=spool.documents(labels, splits),
+        options=used,
+        sources=sources,
+        counts=dict(sorted(counts.items())),
+        warnings=made,
+        licence="The data's own; not known here.",
+    )
+
+
+def _given_tree(files: Raw, chosen: Options) -> tuple[Taxonomy | None, str]:
+    """Return the tree that a file describes, and the file's name in the download; none: None and ""."""
+    if chosen.taxonomy == NONE:
+        return None, ""
+    found = files.matching(*TREE_FILES)
+    if chosen.taxonomy is not None:
+        found = [file for file in files.files if file.name == chosen.taxonomy]
+        if not found:
+            if not Path(chosen.taxonomy).is_file():
+                raise ConfigError(
+                    f"dataset.prepare.taxonomy={chosen.taxonomy} is no file, nor one in {files.path}"
+                )
+            with Raw(Path(chosen.taxonomy)) as elsewhere:
+                return read_tree(elsewhere.files[0], chosen.encoding), chosen.taxonomy
+    if len(found) > 1:
+        names = " or ".join(file.name for file in found)
+        raise ConfigError(
+            f"which file is the taxonomy? write dataset.prepare.taxonomy={names} (none: the paths are)"
+        )
+    if not found or len(files.files) == 1:
+        return None, ""
+    return read_tree(found[0], chosen.encoding), found[0].name
+
+
+def _read(
+    tables: Sequence[Table],
+    columns: Columns,
+    chosen: Options,
+    spool: Spool,
+    counts: Counter[str],
+    advance: Callable[[int], None],
+) -> None:
+    clean = CLEANINGS[chosen.clean]
+    for table in tables:
+        for number, record in table.records():
+            place = f"{table.place}{number}"
+            cells = cells_of(record, columns, place)
+            advance(1)
+            if not cells and chosen.unlabelled != "keep":
+                if chosen.unlabelled == "refuse":
+                    empty = " and ".join(columns.levels or columns.labels)
+                    raise DataError(
+                        f"{place}: no label ({empty} is empty); dataset.prepare.unlabelled=drop leaves such "
+                        f"documents out, =keep puts them into val and test"
+                    )
+                counts["documents_without_labels"] += 1
+                continue
+            identity = f"{table.split or 'document'}-{number}"
+            if columns.id:
+                value = record.get(columns.id)
+                identity = "" if value is None else str(value).strip()
+                if not identity:
+                    raise DataError(
+                        f"{place}: {columns.id} is empty; dataset.prepare.id=none numbers documents"
+                    )
+            split = split_of(record, columns.split, place) if columns.split else table.split
+            text = clean(text_of(record, columns.text, place))
+            spool.add(identity, text, cells, split, table.place, number)
+
+
+def _labelled(
+    spool: Spool, columns: Columns, chosen: Options, tree: Taxonomy | None
+) -> tuple[Taxonomy, list[tuple[str, ...]], Signs]:
+    """Return the taxonomy, each document's node ids, and what separates names and labels."""
+    first: dict[tuple[str, ...], int] = {}  # distinct cells -> the document that has them first
+    for at, cells in enumerate(spool.labels):
+        first.setdefault(cells, at)
+    finder = Finder(tree) if tree else None
+    if columns.levels:
+        signs = Signs("/", None)
+        paths = {cells: [cells] if cells else [] for cells in first}
+    else:
+        signs = choose_signs(
+            {cell for cells in first for cell in cells},
+            path=chosen.separator,
+            labels=chosen.label_separator,
+            is_node=finder.has if finder else lambda label: False,
+        )
+        paths = {cells: [path for cell in cells for path in _paths(cell, signs, finder)] for cells in first}
+        for cells, found in paths.items():
+            if any(not name for path in found for name in path):
+                raise DataError(
+                    f"{spool.place(first[cells])}: a path with an empty name in {cells!r:.120} "
+                    f"(names are separated by {signs.path!r})"
+                )
+    if finder:
+        nodes = {
+            cells: tuple(
+                dict.fromkeys(node for path in found for node in finder.find(path, spool.place(first[cells])))
+            )
+            for cells, found in paths.items()
+        }
+        return finder.taxonomy, [nodes[cells] for cells in spool.labels], signs
+    separator = signs.path or "/"
+    if not columns.levels and signs.path is None and chosen.separator != NONE:
+        example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
+        raise ConfigError(
+            f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
+            f"together? write dataset.prepare.taxonomy=FILE, or dataset.prepare.separator=SIGN if they are "
+            f"paths (none: one level, no tree)"
+        )
+    distinct = list({path: None for found in paths.values() for path in found})
+    stripped = dict(zip(distinct, without_root(distinct), strict=True))
+    taxonomy = infer_tree(stripped.values(), separator)
+    nodes = {
+        cells: tuple(dict.fromkeys(node for path in found for node in ids_of(stripped[path], separator)))
+        for cells, found in paths.items()
+    }
+    return taxonomy, [nodes[cells] for cells in spool.labels], signs
+
+
+def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ...]]:
+    """Return the paths of a cell; a whole cell that is a node is one, whatever signs are in it."""
+    return [(cell,)] if finder and finder.has(cell) else signs.paths(cell)
+
+
+def _require_trainable(spool: Spool, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> None:
+    for at, split in enumerate(splits):
+        if split == "train" and not labels[at]:
+            raise DataError(
+                f"{spool.place(at)}: a training document without labels; dataset.prepare.unlabelled=drop "
+                f"leaves such documents out"
+            )
+
+
+if __name__ == "__main__":
+    from hblm.prepare import main_for
+
+    main_for("custom")

@@ -1,0 +1,345 @@
+"""Raw downloads, read safely: the files of a folder or an archive; nothing is unpacked to disk.
+
+A member of an archive is opened where it lies. Whatever is wrong with the bytes (cut short, damaged, in
+another encoding, a line without an end) is a DataError with file and place.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import csv
+import gzip
+import io
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Any
+
+from hblm.artifacts import sha256_file
+from hblm.errors import ConfigError, DataError
+
+LONGEST = 16 << 20  # characters of a line, a cell or a record: no document is longer, a damaged file may be
+_HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
+_ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
+_COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file of a download.
+
+    Attributes:
+        name: its path inside the download, `/` between folders, without .gz, .bz2 or .xz.
+        place: how messages call it.
+        stored: the file on disk that holds it, an archive for a member.
+        opener: opens its bytes, decompressed.
+    """
+
+    name: str
+    place: str
+    stored: Path
+    opener: Callable[[], IO[bytes]]
+
+    @property
+    def base(self) -> str:
+        """The name without folders."""
+        return self.name.rpartition("/")[2]
+
+
+class Raw:
+    """A download: a folder, a .zip, a .tar (.gz, .xz, .bz2), or a single file; to be used in a `with`.
+
+    Hidden files, links inside archives and __MACOSX are left out.
+
+    Attributes:
+        files: what it holds, sorted by name.
+
+    Raises:
+        DataError: not there, damaged, encrypted, or an archive with a path that climbs out of its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._used: dict[Path, None] = {}
+        self._archives = contextlib.ExitStack()
+        with reading(str(path)):
+            if not path.exists():
+                raise DataError(f"raw={path} is not there")
+            if path.is_dir():
+                found = [self._plain(file, file.relative_to(path).as_posix()) for file in path.rglob("*")]
+            elif path.name.lower().endswith(_ZIP):
+                found = list(self._zipped(self._archives.enter_context(zipfile.ZipFile(path))))
+            elif path.name.lower().endswith(_TAR):
+                archive = self._archives.enter_context(tarfile.open(path))  # noqa: SIM115 (closed at exit)
+                found = list(self._tarred(archive))
+            else:
+                found = [self._plain(path, path.name)]
+        self.files = sorted((file for file in found if file), key=lambda file: file.name)
+        if not self.files:
+            raise DataError(f"{path}: holds no files")
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archives.close()
+
+    def matching(self, *patterns: str) -> list[RawFile]:
+        """Return the files whose name without folders matches one of the patterns, whatever the case."""
+        return [
+            file
+            for file in self.files
+            if any(fnmatchcase(file.base.lower(), pattern.lower()) for pattern in patterns)
+        ]
+
+    def find(self, *patterns: str) -> RawFile:
+        """Return the one file that matches.
+
+        Raises:
+            DataError: none does, or several do.
+        """
+        found = self.matching(*patterns)
+        if len(found) == 1:
+            return found[0]
+        wanted = " or ".join(patterns)
+        if found:
+            names = ", ".join(file.name for file in found[:5])
+            raise DataError(f"{self.path}: {wanted} is there {len(found)} times ({names}); keep one of them")
+        raise DataError(f"{self.path}: no {wanted}; it holds {self.listing()}")
+
+    def listing(self) -> str:
+        """Return the first names, for messages."""
+        names = ", ".join(file.name for file in self.files[:8])
+        return f"{names} and {len(self.files) - 8:,} more" if len(self.files) > 8 else names
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return name, size and sha256 of the files on disk that were opened."""
+        found = []
+        for path in sorted(self._used):
+            name = path.relative_to(self.path).as_posix() if self.path.is_dir() else path.name
+            found.append({"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
+        return found
+
+    def _plain(self, path: Path, name: str) -> RawFile | None:
+        if not path.is_file():
+            return None
+        return self._file(name, str(path), path, lambda: path.open("rb"))
+
+    def _zipped(self, archive: zipfile.ZipFile) -> Iterator[RawFile | None]:
+        for info in archive.infolist():
+            self._refuse_climbing(info.filename)
+            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+                continue
+            if info.flag_bits & 1:
+                raise DataError(f"{self.path}: {info.filename} is encrypted; unpack the archive first")
+
+            def opener(info: zipfile.ZipInfo = info) -> IO[bytes]:
+                return archive.open(info)
+
+            yield self._file(info.filename, f"{self.path}:{info.filename}", self.path, opener)
+
+    def _tarred(self, archive: tarfile.TarFile) -> Iterator[RawFile | None]:
+        for info in archive:
+            self._refuse_climbing(info.name)
+            if not info.isfile():
+                continue
+
+            def opener(info: tarfile.TarInfo = info) -> IO[bytes]:
+                stream = archive.extractfile(info)
+                assert stream is not None  # a plain file
+                return stream
+
+            yield self._file(info.name, f"{self.path}:{info.name}", self.path, opener)
+
+    def _refuse_climbing(self, name: str) -> None:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in parts or name[:1] in "/\\" or re.match("[A-Za-z]:", name):
+            raise DataError(
+                f"{self.path}: holds {name!r}, a path that leaves the folder it would be unpacked to; "
+                f"it is not read"
+            )
+
+    def _file(self, name: str, place: str, stored: Path, opener: Callable[[], IO[bytes]]) -> RawFile | None:
+        name = name.removeprefix("./")
+        if "__MACOSX" in name or any(part.startswith(".") for part in name.split("/")):
+            return None
+        stem, dot, suffix = name.rpartition(".")
+        unwrap = _COMPRESSED.get(dot + suffix.lower())
+
+        def opened() -> IO[bytes]:
+            self._used[stored] = None
+            return unwrap(opener()) if unwrap else opener()
+
+        return RawFile(stem if unwrap else name, place, stored, opened)
+
+
+@contextlib.contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turn what damaged or unreadable files raise into a DataError that names the place."""
+    try:
+        yield
+    except _DAMAGED as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{place}: damaged or cut short ({why}); download or copy it again") from None
+    except NotImplementedError as error:  # a compression method of zip files
+        raise DataError(f"{place}: cannot be unpacked here ({error}); unpack it first") from None
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read: {error.strerror or error}") from None
+
+
+def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:
+    """Yield a text in pieces, all line ends as \\n; the encoding is the byte-order mark's, else UTF-8.
+
+    Raises:
+        DataError: damaged, or not in the encoding.
+    """
+    chosen, _ = _sniff(file, encoding)
+    with _text(file, chosen, None) as stream:
+        while piece := stream.read(1 << 16):
+            yield piece
+
+
+def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False) -> Iterator[str]:
+    """Yield the lines of a text, blank ones at its end left out.
+
+    A file with a \\n ends its lines there, and \\r is text but before \\n; one with \\r alone (an old Mac's)
+    ends them there. U+2028 and its like end nothing.
+
+    Args:
+        file: to be read.
+        encoding: None: the byte-order mark's, else UTF-8.
+        ends: keep the line ends, and blank lines.
+
+    Raises:
+        DataError: damaged, not in the encoding, or a line above LONGEST.
+    """
+    chosen, newline = _sniff(file, encoding)
+    blank = number = 0
+    with _text(file, chosen, newline) as stream:
+        while line := stream.readline(LONGEST + 1):
+            number += 1
+            if len(line) > LONGEST:
+                raise DataError(
+                    f"{file.place}:{number}: a line of more than {LONGEST:,} characters; no document is that "
+                    f"long: are line ends missing, or is it another kind of file?"
+                )
+            if ends:
+                yield line
+                continue
+            line = line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
+            if not line or line.isspace():
+                blank += 1
+                continue
+            for _ in range(blank):
+                yield ""
+            blank = 0
+            yield line
+
+
+def read_rows(
+    file: RawFile, *, delimiter: str, quote: str | None = '"', encoding: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line of its first character, cells) for each row of a delimited text; empty rows are left out.
+
+    Raises:
+        DataError: as `read_lines`; also a quote that is out of place or never closed.
+    """
+    lines = read_lines(file, encoding, ends=True)
+    if quote is None:
+        for number, line in enumerate(lines, 1):
+            if not line.isspace():
+                yield number, line.rstrip("\r\n").split(delimiter)
+        return
+    csv.field_size_limit(LONGEST)
+    rows = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    start = 1
+    while True:
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            unclosed = "field larger" in str(error) or "unexpected end" in str(error)
+            why = "a quote is opened in this row and never closed" if unclosed else str(error)
+            raise DataError(
+                f"{file.place}:{start}: {why}; where quotes are plain text, write dataset.prepare.quote=none"
+            ) from None
+        if cells is None:
+            return
+        if cells:
+            yield start, cells
+        start = rows.line_num + 1
+
+
+def require_encoding(name: str | None) -> None:
+    """Refuse an encoding that Python does not know.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        codecs.lookup(name or "utf-8")
+    except LookupError:
+        raise ConfigError(
+            f"dataset.prepare.encoding={name} is no encoding; write utf-8, cp1252, iso-8859-1, utf-16 ..."
+        ) from None
+
+
+@contextlib.contextmanager
+def _text(file: RawFile, encoding: str, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    with (
+        reading(file.place),
+        file.opener() as raw,
+        io.TextIOWrapper(raw, encoding=encoding, newline=newline) as stream,
+    ):
+        try:
+            yield stream
+        except UnicodeDecodeError:
+            raise DataError(_undecodable(file, encoding)) from None
+
+
+def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
+    """Return a file's encoding, and what ends its lines."""
+    with reading(file.place), file.opener() as stream:
+        head = stream.read(_HEAD)
+    found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+    chosen = found or encoding or "utf-8"
+    if head.count(0) > len(head) // 4 and not chosen.replace("-", "").lower().startswith(("utf16", "utf32")):
+        raise DataError(
+            f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
+            f"UTF-16 without a byte-order mark needs dataset.prepare.encoding=utf-16-le"
+        )
+    return chosen, "\r" if b"\r" in head and b"\n" not in head else "\n"
+
+
+def _undecodable(file: RawFile, encoding: str) -> str:
+    """Say where the first byte stands that is not in the encoding; the decoder only knows its own block."""
+    way_out = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
+    name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.get(encoding, encoding)
+    if name != "UTF-16":
+        with file.opener() as stream:
+            for number, line in enumerate(_binary_lines(stream), 1):
+                try:
+                    line.decode(encoding)
+                except UnicodeDecodeError as error:
+                    before = line[: error.start]
+                    number += before.count(b"\r")  # lines that end in \r alone
+                    byte = error.start - (before.rfind(b"\r") + 1) + 1
+                    return f"{file.place}:{number}: not {name} at byte {byte} of the line; {way_out}"
+    return f"{file.place}: not {name}; {way_out}"
+
+
+def _binary_lines(stream: IO[bytes]) -> Iterable[bytes]:
+    return iter(lambda: stream.readline(), b"")

@@ -1,0 +1,92 @@
+"""Documents on their way from a raw file to a prepared split: texts on disk, the rest in memory.
+
+A converter adds documents as it reads them; what decides a document's labels and split (the whole taxonomy,
+the rarest node, a duplicate) is known only after the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hblm.document import SPLITS, Document, check_text
+from hblm.errors import DataError
+
+
+class Spool:
+    """Documents in the order in which they were added.
+
+    Attributes:
+        labels: of each document, as added; equal tuples are kept once.
+        splits: of each document, "" where the raw data names none.
+        digests: a hash of each text, 8 bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin; texts go to a file in the scratch folder."""
+        self.labels: list[tuple[str, ...]] = []
+        self.splits: list[str] = []
+        self.digests = array("Q")
+        self._at: dict[str, int] = {}
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._files: dict[str, int] = {}
+        self._places = array("Q")
+        self._path = folder / "documents.jsonl"
+        self._stream = self._path.open("w", encoding="utf-8", newline="\n")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(
+        self, identity: str, text: str, labels: tuple[str, ...], split: str, file: str, number: int
+    ) -> None:
+        """Add a document, which stands at `file` and `number`, such as "x.csv:" 7 or "x.parquet: row " 7.
+
+        Raises:
+            DataError: an id that an earlier document has, in whatever split, or a lone surrogate.
+        """
+        at = self._at.setdefault(identity, len(self))
+        place = f"{file}{number}"
+        if at < len(self):
+            raise DataError(
+                f"{place}: the id {identity!r:.100} is also that of {self.place(at)}; "
+                f"ids are unique, across splits as well"
+            )
+        check_text(identity, text, place)
+        self.labels.append(self._known.setdefault(labels, labels))
+        self.splits.append(split)
+        self.digests.append(text_digest(text))
+        self._places.append(self._files.setdefault(file, len(self._files)) << 40 | number)
+        self._stream.write(json.dumps([identity, text]) + "\n")
+
+    def has(self, identity: str) -> bool:
+        """Tell whether a document has this id."""
+        return identity in self._at
+
+    def place(self, at: int) -> str:
+        """Return where a document stands in the raw data."""
+        return f"{list(self._files)[self._places[at] >> 40]}{self._places[at] & (1 << 40) - 1}"
+
+    def documents(
+        self, labels: Sequence[tuple[str, ...]], splits: Sequence[str]
+    ) -> Mapping[str, Iterable[Document]]:
+        """Return each split's documents, to be read once."""
+        self._stream.close()
+        return {split: self._of(split, labels, splits) for split in SPLITS}
+
+    def _of(self, split: str, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> Iterator[Document]:
+        with self._path.open(encoding="utf-8", newline="\n") as stream:
+            for at, line in enumerate(stream):
+                if splits[at] == split:
+                    identity, text = json.loads(line)
+                    yield Document(identity, text, labels[at])
+
+
+def text_digest(text: str) -> int:
+    """Return 8 bytes of a text's hash: of a million texts, two are taken for equal once in 37 million."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )

@@ -1,0 +1,239 @@
+"""The user's own files as tables of records: JSONL, CSV, TSV, Parquet, folders of Hugging Face's datasets."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from hblm.corpus.raw import Raw, RawFile, read_lines, read_rows
+from hblm.document import parse_object
+from hblm.errors import DataError
+
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab", ".txt"), (".parquet",)
+_ROWS = 1000  # of a columnar file, read at once
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records of one split, or of none yet.
+
+    Attributes:
+        place: how messages call it; followed by a record's number it is the record's place.
+        split: train, val or test; "" where nothing says.
+        columns: the names in a record.
+        records: reads it: (number, record) each.
+    """
+
+    place: str
+    split: str
+    columns: Sequence[str]
+    records: Callable[[], Iterator[tuple[int, Record]]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How delimited text is read; None: detected."""
+
+    delimiter: str | None = None
+    quote: str | None = '"'
+    encoding: str | None = None
+
+
+def is_arrow_folder(path: Path) -> bool:
+    """Tell whether a folder was written by `save_to_disk` of Hugging Face's datasets."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def arrow_tables(path: Path) -> list[Table]:
+    """Open a folder written by `save_to_disk`; class numbers come as their names.
+
+    Raises:
+        DataError: damaged, or not such a folder.
+    """
+    datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
+    datasets.disable_progress_bars()
+    with _arrow(str(path)):
+        found = datasets.load_from_disk(str(path))
+    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
+    tables = []
+    for name, part in parts:
+        place = str(path / name if name else path)
+        records = _arrow_records(part, place)
+        tables.append(Table(f"{place}: row ", split_of_name(name), part.column_names, records))
+    return tables
+
+
+def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list[Table]:
+    """Return the tables of a download: files whose names say train, val or test, else the one data file.
+
+    Args:
+        raw: the download.
+        dialect: of delimited text.
+        ignored: names of files that are no data, such as the taxonomy's.
+
+    Raises:
+        DataError: no data file, or no telling which.
+    """
+    suffixes = (*_JSON, *_DELIMITED, *_PARQUET)
+    single = len(raw.files) == 1
+    data = [
+        file
+        for file in raw.files
+        if (single or file.name.lower().endswith(suffixes)) and file.name not in ignored
+    ]
+    by_split: dict[str, list[RawFile]] = {}
+    for file in data:
+        by_split.setdefault(split_of_name(file.name), []).append(file)
+    unnamed = by_split.pop("", [])
+    if by_split and not single:
+        if "train" not in by_split:
+            raise DataError(
+                f"{raw.path}: no file for training; found {', '.join(file.name for file in data)}; "
+                f"a name says its split by the word train, val or test"
+            )
+        for split, files in by_split.items():
+            if len({re.sub(r"\d+", "0", file.name) for file in files}) > 1:  # not one file in numbered parts
+                raise DataError(
+                    f"{raw.path}: several files look like the {split} split: "
+                    f"{', '.join(file.name for file in files)}; give a folder with one of them"
+                )
+        return [_open(file, split, dialect) for split, files in by_split.items() for file in files]
+    if len(data) != 1:
+        why = "several data files" if data else "no data file (.jsonl, .csv, .tsv, .parquet)"
+        raise DataError(
+            f"{raw.path}: {why}; it holds {raw.listing()}. Give one file as raw=, or files whose names "
+            f"say train, val and test"
+        )
+    return [_open(data[0], "" if unnamed else split_of_name(""), dialect)]
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that a file's name, or a column's value, speaks of; "" for none."""
+    words = {SPLIT_OF_WORD.get(word, "") for word in re.split("[^a-z]+", name.lower())} - {""}
+    return words.pop() if len(words) == 1 else ""
+
+
+def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
+    name = file.base.lower()
+    if name.endswith(_JSON):
+        return _json_table(file, split, dialect.encoding)
+    if name.endswith(_PARQUET):
+        return _parquet_table(file, split)
+    return _delimited_table(file, split, dialect)
+
+
+def _json_table(file: RawFile, split: str, encoding: str | None) -> Table:
+    def records() -> Iterator[tuple[int, Record]]:
+        for number, line in enumerate(read_lines(file, encoding), 1):
+            if not line.strip():
+                continue
+            if number == 1 and line.lstrip().startswith("["):
+                raise DataError(
+                    f"{file.place}:1: a JSON array; expected JSONL, one object a line "
+                    f"(jq -c '.[]' FILE > FILE.jsonl makes it)"
+                )
+            yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
+
+    first = next(records(), None)
+    if first is None:
+        raise DataError(f"{file.place}: holds no records")
+    return Table(f"{file.place}:", split, list(first[1]), records)
+
+
+def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+    lines = read_lines(file, dialect.encoding)
+    header_line = next(lines, "")
+    lines.close()  # type: ignore[attr-defined]
+    if not header_line:
+        raise DataError(f"{file.place}: holds no header line")
+    delimiter = dialect.delimiter or max(",\t;|", key=lambda sign: _cells(header_line, sign, dialect.quote))
+    rows = read_rows(file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding)
+    header = [name.strip() for name in next(rows, (1, [""]))[1]]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
+
+    def records() -> Iterator[tuple[int, Record]]:
+        rows = read_rows(file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding)
+        for number, cells in islice(rows, 1, None):
+            if len(cells) != len(header):
+                sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
+                raise DataError(
+                    f"{file.place}:{number}: {len(cells)} cells, and the header has {len(header)} "
+                    f"({', '.join(header)}); cells are separated by {sign}"
+                )
+            yield number, dict(zip(header, cells, strict=True))
+
+    return Table(f"{file.place}:", split, header, records)
+
+
+def _cells(line: str, sign: str, quote: str | None) -> int:
+    if quote is None:
+        return line.count(sign)
+    return len(next(csv.reader([line], delimiter=sign, quotechar=quote)))
+
+
+def _parquet_table(file: RawFile, split: str) -> Table:
+    def opened() -> pyarrow.parquet.ParquetFile:
+        return pyarrow.parquet.ParquetFile(file.opener())
+
+    def records() -> Iterator[tuple[int, Record]]:
+        number = 0
+        with _arrow(file.place), opened() as parquet:
+            for batch in parquet.iter_batches(_ROWS):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+
+    with _arrow(file.place), opened() as parquet:
+        columns = list(parquet.schema_arrow.names)
+    return Table(f"{file.place}: row ", split, columns, records)
+
+
+def _arrow_records(part: Any, place: str) -> Callable[[], Iterator[tuple[int, Record]]]:
+    """Read a dataset of Hugging Face's library, class numbers turned into names."""
+
+    def named(feature: Any, value: Any) -> Any:
+        inner = getattr(feature, "feature", None)  # of a list
+        if hasattr(feature, "int2str"):
+            return None if value is None or value < 0 else feature.int2str(value)
+        if inner is not None and isinstance(value, list):
+            return [named(inner, item) for item in value]
+        return value
+
+    def records() -> Iterator[tuple[int, Record]]:
+        number = 0
+        with _arrow(place):
+            for batch in part.iter(batch_size=_ROWS):
+                for values in zip(*batch.values(), strict=True):
+                    number += 1
+                    record = zip(batch, values, strict=True)
+                    yield number, {name: named(part.features[name], value) for name, value in record}
+
+    return records
+
+
+@contextlib.contextmanager
+def _arrow(place: str) -> Iterator[None]:
+    """Turn what damaged columnar files raise into a DataError."""
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

@@ -1,0 +1,146 @@
+"""Label trees as they come with raw data, as files or in paths, and labels found in them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from hblm.corpus.raw import RawFile, read_rows, read_text
+from hblm.errors import DataError, nearest
+from hblm.taxonomy import Node, Taxonomy, parse_taxonomy
+
+Path = tuple[str, ...]  # of names, the root's first
+_HEADERS = (["parent", "child"], ["parent", "children"])
+
+
+def plain_name(label: str) -> str:
+    """Return a label's name without blanks around it, in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
+def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
+    """Read a taxonomy file; names are the node ids, and nodes are sorted, whatever the order of the lines.
+
+    Forms: our taxonomy.json; lines `parent<TAB>child<TAB>child ...` (HiAGM), where a line may hold one child
+    (BGC) or a top without children; the same as CSV. `Root`, if it is nobody's child, is no node. A first
+    line `parent child` is a header.
+
+    Raises:
+        DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
+    """
+    if file.base.lower().endswith(".json"):
+        return parse_taxonomy("".join(read_text(file, encoding)), file.place)
+    comma = file.base.lower().endswith(".csv")
+    rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
+    heads: dict[str, int] = {}
+    edges: dict[tuple[str, str], int] = {}
+    for number, cells in rows:
+        names = [plain_name(cell) for cell in cells]
+        if not heads and [name.casefold() for name in names] in _HEADERS:
+            continue
+        heads.setdefault(names[0], number)
+        for child in filter(None, names[1:]):
+            if child == names[0]:
+                raise DataError(f"{file.place}:{number}: node {child!r} is its own parent")
+            edges.setdefault((names[0], child), number)
+    if not edges:
+        between = "a comma" if comma else "a tab"
+        raise DataError(f"{file.place}: no line names a parent and its children, with {between} between them")
+    return _forest(file, heads, edges)
+
+
+def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, str], int]) -> Taxonomy:
+    children = {child for _, child in edges}
+    tops = [name for name in heads if name not in children]
+    root = next((name for name in tops if name.casefold() == "root"), None)
+    nodes = [Node(child, child, None if parent in (root, "") else parent) for parent, child in edges]
+    for name in filter(None, tops):
+        if root is None:
+            nodes.append(Node(name, name, None))
+        elif name != root:
+            raise DataError(
+                f"{file.place}:{heads[name]}: node {name!r} stands under no other node, nor under {root}"
+                f"{nearest(name, children)}"
+            )
+    last = {child: number for (_, child), number in edges.items()}
+    return Taxonomy(
+        sorted(nodes, key=lambda node: node.id),
+        place=lambda node: f"{file.place}:{last.get(node) or heads[node]}" if node else file.place,
+    )
+
+
+def ids_of(path: Path, separator: str) -> list[str]:
+    """Return the ids of the nodes on a path: the names so far, joined; a separator in a name is escaped."""
+    names = [name.replace("\\", "\\\\").replace(separator, f"\\{separator}") for name in path]
+    return [separator.join(names[:depth]) for depth in range(1, len(names) + 1)]
+
+
+def infer_tree(paths: Iterable[Path], separator: str) -> Taxonomy:
+    """Return the tree that paths span: one name under two parents is two nodes; nodes are sorted by id."""
+    found: dict[str, Node] = {}
+    for path in paths:
+        parent = None
+        for node, name in zip(ids_of(path, separator), path, strict=True):
+            found.setdefault(node, Node(node, name, parent))
+            parent = node
+    return Taxonomy(sorted(found.values(), key=lambda node: node.id))
+
+
+def without_root(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the paths without their first name where it is `Root` in all of them."""
+    if paths and all(path[0].casefold() == "root" and path[1:] for path in paths):
+        return [path[1:] for path in paths]
+    return paths
+
+
+class Finder:
+    """Finds the node that a raw label means: by its id, a path of ids or names, or a name of its own."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self.taxonomy = taxonomy
+        self._below: dict[tuple[str | None, str], str] = {}
+        for node in taxonomy.nodes:  # ids after names: an id is the stronger claim
+            self._below[node.parent, node.name] = node.id
+        for node in taxonomy.nodes:
+            self._below[node.parent, node.id] = node.id
+        times = Counter(node.name for node in taxonomy.nodes)
+        self._by_name = {node.name: node.id for node in taxonomy.nodes if times[node.name] == 1}
+        self._repeated = {name for name, count in times.items() if count > 1}
+
+    def has(self, label: str) -> bool:
+        """Tell whether a whole label is a node's id, or the name of one node only."""
+        return label in self.taxonomy.index or label in self._by_name
+
+    def find(self, path: Path, place: str) -> tuple[str, ...]:
+        """Return the ids of the nodes that are named; a label that is no path is a path of one name.
+
+        Raises:
+            DataError: there is no such node, or several have the name.
+        """
+        if not path[1:]:
+            return (self._one(path[0], place),)
+        found: list[str] = []
+        if path[0].casefold() == "root" and (None, path[0]) not in self._below:
+            path = path[1:]
+        for name in path:
+            node = self._below.get((found[-1] if found else None, name))
+            if node is None:
+                self._one(name, place)  # it may not be there at all
+                above = f"child of {found[-1]!r}" if found else "top node"
+                raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r} is no {above}")
+            found.append(node)
+        return tuple(found)
+
+    def _one(self, label: str, place: str) -> str:
+        if label in self.taxonomy.index:
+            return label
+        if label in self._by_name:
+            return self._by_name[label]
+        if label in self._repeated:
+            raise DataError(
+                f"{place}: several nodes have the name {label!r}; write their ids, or whole paths"
+            )
+        raise DataError(
+            f"{place}: label {label!r:.100} is not a node of the taxonomy{self.taxonomy.suggest(label)}"
+        )
