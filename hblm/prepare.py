@@ -201,6 +201,10 @@ def run(config: PrepareConfig) -> None:
             print(f"{folder} is there already; force=true prepares it again")
     description = made or describe(open_prepared(folder, dataset.name, _command(dataset)), config.encoder)
     _require_expected(description.survey, dataset.expect)
+    if description.survey.prepared.manifest and not config.check and not (folder / REPORT).exists():
+        write_text(
+            folder / REPORT, description.markdown()
+        )  # stopped before it was written, or an older version
     description.show()
     if made:
         print(f"report  {folder / REPORT}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, nearest
 
-_KEYS = ("documents", "labels", "levels")
+_KEYS = ("documents", "levels")
 
 
 class Expectation(NamedTuple):
@@ -28,21 +28,20 @@ def require_expectable(expect: Mapping[str, Any]) -> None:
     for name, value in expect.items():
         if name not in _KEYS:
             raise ConfigError(f"dataset.expect.{name} is not one of {', '.join(_KEYS)}{nearest(name, _KEYS)}")
-        numbers = list(value.values()) if isinstance(value, Mapping) else value
-        by_split = name != "levels" and isinstance(value, Mapping) and set(value) <= set(SPLITS)
-        if not (by_split or (name == "levels" and isinstance(value, Sequence))) or not all(
-            type(number) is int for number in numbers
-        ):
+        by_split = isinstance(value, Mapping) and set(value) <= set(SPLITS)
+        sound = by_split if name == "documents" else isinstance(value, Sequence)
+        numbers = value.values() if isinstance(value, Mapping) else value
+        if not sound or not all(type(number) is int for number in numbers):
             shape = "[7,134], nodes by level" if name == "levels" else "{train: 9, val: 1, test: 2}"
             raise ConfigError(f"dataset.expect.{name}={value}: expected numbers such as {shape}")
 
 
 def compare(expect: Mapping[str, Any], counts: Mapping[str, Any], levels: Sequence[int]) -> list[Expectation]:
     """Return every count that is expected, beside what a manifest's counts say."""
-    found = []
-    for name in ("documents", "labels"):
-        for split, number in (expect.get(name) or {}).items():
-            found.append(Expectation(f"{name} in {split}", number, counts[split][name]))
+    found = [
+        Expectation(f"documents in {split}", number, counts[split]["documents"])
+        for split, number in (expect.get("documents") or {}).items()
+    ]
     wanted = expect.get("levels")
     if wanted:
         found.append(Expectation("levels", len(wanted), len(levels)))
