@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import multiprocessing
 import os
 import re
@@ -31,8 +30,8 @@ from numpy.typing import NDArray
 from hblm.corpus.docstrings import Extract, Source, read_sources
 from hblm.corpus.options import read_options
 from hblm.corpus.split import assign_splits
+from hblm.corpus.spool import Spool
 from hblm.corpus.write import Conversion
-from hblm.document import SPLITS, Document
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Node, Taxonomy
 
@@ -72,11 +71,11 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
     if not sources:
         raise DataError(f"packages={chosen.packages}: none of them is installed with Python files")
     counts: Counter[str] = Counter()
-    spill = scratch / "documents.jsonl"
+    spool = Spool(scratch)
     batches = _read(sources, chosen.min_words, progress("reading docstrings", len(sources)))
-    ids, paths = _spill(batches, spill, chosen.near_duplicates, counts)
-    sampled = _sample(ids, chosen, counts)
-    nodes, labels = _supported(paths, sampled, chosen.min_support, counts)
+    _gather(batches, spool, chosen.near_duplicates, counts)
+    sampled = _sample(spool.ids, chosen, counts)
+    nodes, labels = _supported(spool.labels, sampled, chosen.min_support, counts)
     if not nodes:
         raise DataError(
             f"min_support={chosen.min_support}: none of the packages has that many docstrings; "
@@ -84,12 +83,14 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
         )
     written = [place for place, path in enumerate(labels) if path]
     drawn = assign_splits([labels[place] for place in written], seed=chosen.seed)
-    split_of = dict(zip(written, drawn, strict=True))
+    splits = [""] * len(spool)  # a document left out
+    for place, split in zip(written, drawn, strict=True):
+        splits[place] = split
     return Conversion(
         taxonomy=Taxonomy(
             Node(node, node.rpartition(".")[2], node.rpartition(".")[0] or None) for node in nodes
         ),
-        splits={split: _documents(spill, labels, split_of, split) for split in SPLITS},
+        splits=spool.documents(labels, splits),
         options=chosen._asdict(),
         sources=read,
         counts=dict(sorted(counts.items())),
@@ -207,28 +208,21 @@ def _read(
         pool.shutdown(cancel_futures=True)
 
 
-def _spill(
+def _gather(
     batches: Iterable[tuple[list[Extract], Counter[str]]],
-    spill: Path,
+    spool: Spool,
     near_duplicates: float,
     counts: Counter[str],
-) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Write the documents that resemble none before them to disk; return their ids and label paths."""
+) -> None:
+    """Put the documents that resemble none before them into the spool, with their paths as labels."""
     unlike = Unlike(near_duplicates)
-    ids: list[str] = []
-    paths: list[tuple[str, ...]] = []
-    known: dict[str, tuple[str, ...]] = {}
-    with spill.open("w", encoding="utf-8", newline="\n") as stream:
-        for extracts, dropped in batches:
-            counts.update(dropped)
-            fresh = unlike.add([extract.shingles for extract in extracts])
-            counts["near_duplicates"] += len(extracts) - sum(fresh)
-            for extract, kept in zip(extracts, fresh, strict=True):
-                if kept:
-                    stream.write(json.dumps([extract.id, extract.text]) + "\n")
-                    ids.append(extract.id)
-                    paths.append(known.setdefault(extract.module, label_path(extract.module)))
-    return ids, paths
+    for extracts, dropped in batches:
+        counts.update(dropped)
+        fresh = unlike.add([extract.shingles for extract in extracts])
+        counts["near_duplicates"] += len(extracts) - sum(fresh)
+        for extract, kept in zip(extracts, fresh, strict=True):
+            if kept:
+                spool.add(extract.id, extract.text, label_path(extract.module), "", "docstring ", len(spool))
 
 
 def label_path(module: str) -> tuple[str, ...]:
@@ -300,16 +294,6 @@ def _supported(
         counts["documents_of_small_packages"] += place in sampled and not left
         counts["documents_cut_to_a_parent"] += 0 < len(left) < len(path)
     return nodes, labels
-
-
-def _documents(
-    spill: Path, labels: Sequence[tuple[str, ...]], split_of: Mapping[int, str], split: str
-) -> Iterator[Document]:
-    with spill.open(encoding="utf-8") as stream:
-        for place, line in enumerate(stream):
-            if split_of.get(place) == split:
-                identity, text = json.loads(line)
-                yield Document(identity, text, labels[place])
 
 
 if __name__ == "__main__":

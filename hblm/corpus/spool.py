@@ -15,6 +15,8 @@ from pathlib import Path
 from hblm.document import SPLITS, Document, check_text
 from hblm.errors import DataError
 
+_AT_ONCE = 1 << 20  # characters written together
+
 
 class Spool:
     """Documents in the order in which they were added.
@@ -35,7 +37,8 @@ class Spool:
         self._files: dict[str, int] = {}
         self._places = array("Q")
         self._path = folder / "documents.jsonl"
-        self._stream = self._path.open("w", encoding="utf-8", newline="\n")
+        self._waiting: list[str] = []
+        self._characters = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,7 +63,15 @@ class Spool:
         self.splits.append(split)
         self.digests.append(text_digest(text))
         self._places.append(self._files.setdefault(file, len(self._files)) << 40 | number)
-        self._stream.write(json.dumps([identity, text]) + "\n")
+        self._waiting.append(json.dumps([identity, text]) + "\n")
+        self._characters += len(self._waiting[-1])
+        if self._characters > _AT_ONCE:
+            self._write()
+
+    @property
+    def ids(self) -> list[str]:
+        """Return the documents' ids."""
+        return list(self._at)
 
     def has(self, identity: str) -> bool:
         """Tell whether a document has this id."""
@@ -74,8 +85,14 @@ class Spool:
         self, labels: Sequence[tuple[str, ...]], splits: Sequence[str]
     ) -> Mapping[str, Iterable[Document]]:
         """Return each split's documents, to be read once."""
-        self._stream.close()
+        self._write()
         return {split: self._of(split, labels, splits) for split in SPLITS}
+
+    def _write(self) -> None:
+        """Bring the waiting documents to the disk; no file stays open, whatever happens to the converter."""
+        with self._path.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(self._waiting)
+        self._waiting, self._characters = [], 0
 
     def _of(self, split: str, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> Iterator[Document]:
         with self._path.open(encoding="utf-8", newline="\n") as stream:

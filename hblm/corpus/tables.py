@@ -73,6 +73,10 @@ def arrow_tables(path: Path) -> list[Table]:
     parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
     tables = []
     for name, part in parts:
+        if name and not split_of_name(name):
+            raise DataError(
+                f"{path}: its split {name!r} is none of train, val and test; save it without that one"
+            )
         place = str(path / name if name else path)
         records = _arrow_records(part, place)
         tables.append(Table(f"{place}: row ", split_of_name(name), part.column_names, records))
