@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.corpus.clean import CLEANINGS
-from hblm.corpus.columns import NONE, Columns, cells_of, choose_columns, text_of
+from hblm.corpus.columns import Columns, cells_of, text_of
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, read_lines, require_encoding
 from hblm.corpus.spool import Spool
-from hblm.corpus.tables import Dialect, open_tables
+from hblm.corpus.tables import by_split_name, json_table
 from hblm.corpus.write import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError
@@ -93,7 +93,10 @@ ARCHIVES = {
     "nlin": "Nonlinear Sciences",
 }
 NAMES = {"train": ("train",), "val": ("val", "valid", "dev"), "test": ("test",)}
+ALL_NAMES = [name for names in NAMES.values() for name in names]
+PARTS, ENDS = ("text", "label"), ("", ".txt")
 DIGITS = re.compile("[01]{54}")
+KEYS = (("token", "text", "doc_token", "abstract"), ("label", "labels", "doc_label"))  # of JSONL
 LICENCE = "arXiv abstracts; none is stated by those who distribute the set."
 
 
@@ -121,6 +124,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
     taxonomy = tree()
     clean = CLEANINGS[chosen.clean]
     spool = Spool(scratch)
+    n_documents = dict.fromkeys(SPLITS, 0)
     with Raw(raw) as files:
         documents, form = _documents(files, chosen.encoding, progress("reading documents", None))
         for split, file, number, text, labels in documents:
@@ -130,7 +134,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
                     raise DataError(f"{place}: {label!r:.60} is no category of AAPD{taxonomy.suggest(label)}")
             if not labels:
                 raise DataError(f"{place}: no label; every document of AAPD has one")
-            spool.add(f"{split}-{number}", clean(text), labels, split, file, number)
+            n_documents[split] += 1
+            spool.add(f"{split}-{n_documents[split]}", clean(text), labels, split, file, number)
         sources = files.sources()
     return Conversion(
         taxonomy=taxonomy,
@@ -154,9 +159,11 @@ Found = tuple[str, str, int, str, tuple[str, ...]]  # split, file, line, text, l
 
 def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iterator[Found], str]:
     """Return the documents in order, and the form they come in."""
-    if files.matching("text_train", "text_train.*", "label_train", "label_train.*"):
+    if files.matching(
+        *(f"{part}_{name}{end}" for part in ("text", "label") for name in ALL_NAMES for end in ENDS)
+    ):
         return _aligned(files, encoding, advance), "text_label"
-    if files.matching("train.tsv"):
+    if files.matching("*.tsv"):
         return _digits(files, encoding, advance), "hedwig"
     return _json(files, encoding, advance), "jsonl"
 
@@ -164,8 +171,7 @@ def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iter
 def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
     for split in SPLITS:
         texts, labels = (
-            files.find(*(f"{part}_{name}{end}" for name in NAMES[split] for end in ("", ".txt")))
-            for part in ("text", "label")
+            files.find(*(f"{part}_{name}{end}" for name in NAMES[split] for end in ENDS)) for part in PARTS
         )
         n_texts = _n_lines(texts, encoding)
         n_labels = _n_lines(labels, encoding)
@@ -174,6 +180,8 @@ def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Fou
                 f"{labels.place}: {n_labels:,} lines, and {texts.place} has {n_texts:,}; line i of both "
                 f"is one document, so a file is damaged or of another split"
             )
+        if not n_texts:
+            raise DataError(f"{texts.place}: empty")
         both = zip(read_lines(texts, encoding), read_lines(labels, encoding), strict=True)
         for number, (text, label) in enumerate(both, 1):
             advance(1)
@@ -188,6 +196,8 @@ def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Foun
     categories = list(CATEGORIES)
     for split in SPLITS:
         file = files.find(*(f"{name}.tsv" for name in NAMES[split]))
+        if not _n_lines(file, encoding):
+            raise DataError(f"{file.place}: empty")
         for number, line in enumerate(read_lines(file, encoding), 1):
             cells = line.split("\t")
             if len(cells) != 2 or not DIGITS.fullmatch(cells[0].strip()):
@@ -201,15 +211,26 @@ def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Foun
 
 
 def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
-    for table in open_tables(files, Dialect(encoding=encoding), ["label_mapping.json", "aapd.json"]):
-        columns: Columns = choose_columns(
-            [table], text=None, labels=None, levels=None, identity=NONE, split=NONE
-        )
-        for number, record in table.records():
-            place = f"{table.place}{number}"
-            cells = (cell.lower() for cell in cells_of(record, columns, place))
-            advance(1)
-            yield table.split, table.place, number, text_of(record, columns.text, place), tuple(cells)
+    found = by_split_name(files, files.matching("*.jsonl", "*.json"))
+    for split in SPLITS:
+        if split not in found:
+            raise DataError(
+                f"{files.path}: no file for {split}: expected text_{split} and label_{split}, {split}.tsv, or "
+                f"{split}.jsonl; it holds {files.listing()}"
+            )
+        for table in (json_table(file, split, encoding) for file in found[split]):
+            text, label = ([key for key in keys if key in table.columns] for keys in KEYS)
+            if len(text) != 1 or len(label) != 1:
+                raise DataError(
+                    f"{table.place}1: expected one of {', '.join(KEYS[0])} and one of {', '.join(KEYS[1])}; "
+                    f"its keys are {', '.join(table.columns)}"
+                )
+            columns = Columns(text=tuple(text), labels=tuple(label), levels=(), id=None, split=None)
+            for number, record in table.records():
+                place = f"{table.place}{number}"
+                cells = " ".join(cells_of(record, columns, place)).lower().split()
+                advance(1)
+                yield split, table.place, number, text_of(record, columns.text, place), tuple(cells)
 
 
 if __name__ == "__main__":

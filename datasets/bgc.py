@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -75,6 +76,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
         gold_files = files.matching("gold*.txt")
         gold = _Gold(files.find("gold*.txt"), chosen.encoding) if gold_files else None
         for file, split in _book_files(files):
+            before = len(spool)
             for book in read_books(file, chosen.encoding):
                 labels = _labels(book, file, tree, gold, counts)
                 identity = book.isbn
@@ -83,9 +85,9 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
                 text = CLEANINGS[chosen.clean](TEXTS[chosen.text](book))
                 spool.add(identity, text, labels, split, f"{file.place}:", book.line)
                 advance(1)
+            if len(spool) == before:
+                raise DataError(f"{file.place}: holds no books")
         sources = files.sources()
-    if not len(spool):
-        raise DataError(f"{raw}: holds no books")
     taxonomy, dropped = _used(tree, spool) if chosen.unused_nodes == "drop" else (tree, [])
     counts["nodes_without_documents_dropped"] = len(dropped)
     splits, notes = fill_splits(spool, spool.labels, shares=chosen.shares, seed=chosen.seed)
@@ -106,7 +108,7 @@ def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
     """Return the files of books with their splits, "" for one that is to be split."""
     found = files.matching("blurb*.txt")
     by_split = {split_of_name(file.base): file for file in found}
-    if len(found) == 1:
+    if len(found) == 1 and not fnmatchcase(found[0].base.lower(), "blurbgenrecollection_*"):
         return [(found[0], "")]
     if len(by_split) != len(found) or sorted(by_split) != sorted(SPLITS):
         names = ", ".join(file.name for file in found) or f"none; it holds {files.listing()}"

@@ -7,6 +7,7 @@ The English and the German files are read by this one reader: raw `&` beside `&a
 from __future__ import annotations
 
 import html
+import html.entities
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from hblm.errors import DataError
 _OPEN, _CLOSE = re.compile(r"<book[\s>]"), "</book>"
 _BETWEEN = re.compile(r"(<\?xml[^>]*\?>|<!--.*?-->|</?books>|\s)*", re.DOTALL)  # what may stand between books
 _ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|\w+);")
-_TOPICS = re.compile(r'<(?:d(\d)|topic\s+d="(\d)"[^>]*)>(.*?)</(?:d\1|topic)>', re.DOTALL)
+_TOPICS = re.compile(r"<(?:d(\d)|topic\b[^>]*\bd=[\"'](\d)[\"'][^>]*)>(.*?)</(?:d\1|topic)>", re.DOTALL)
 
 
 class Book(NamedTuple):
@@ -49,6 +50,7 @@ def read_books(file: RawFile, encoding: str | None = None) -> Iterator[Book]:
             start = end
         waiting = waiting[start:]
         if len(waiting) > LONGEST:
+            line += _blank_lines(waiting)
             raise DataError(
                 f"{file.place}:{line}: no {_CLOSE} in {LONGEST:,} characters; is it the right file?"
             )
@@ -71,22 +73,33 @@ def _book(record: str, file: RawFile, line: int) -> Book:
         raise DataError(
             f"{place}: the book that begins here is never closed; the next begins before {_CLOSE}"
         )
-    fields = {name: _field(record, name) for name in ("title", "body", "isbn")}
-    for name in ("body", "isbn"):
-        if fields[name] is None or (name == "isbn" and not fields[name]):
-            raise DataError(f"{place}: the book has no <{name}>")
-    topics = tuple((int(old or new), plain_name(_plain(name))) for old, new, name in _TOPICS.findall(record))
-    return Book(line, fields["title"] or "", fields["body"] or "", fields["isbn"] or "", topics)
+    before, opened, rest = record[start:].partition("<body>")
+    body, closed, after = rest.rpartition(
+        "</body>"
+    )  # a blurb may hold tags of its own, and what looks like them
+    if not opened or not closed:
+        raise DataError(f"{place}: the book has no <body>")
+    title, isbn = _field(before, "title"), _field(after, "isbn")
+    if not isbn:
+        raise DataError(f"{place}: the book has no <isbn> after its <body>")
+    topics = tuple((int(old or new), plain_name(_plain(name))) for old, new, name in _TOPICS.findall(after))
+    return Book(line, title, _plain(body).strip(), isbn, topics)
 
 
-def _field(record: str, name: str) -> str | None:
-    start, end = record.find(f"<{name}>"), record.rfind(f"</{name}>")
-    return _plain(record[start + len(name) + 2 : end]).strip() if 0 <= start < end else None
+def _field(text: str, name: str) -> str:
+    """Return what stands between a tag's ends, "" where there is none."""
+    return _plain(text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]).strip()
 
 
 def _plain(text: str) -> str:
-    """Resolve entities that end in a semicolon; any other & is one (html.unescape makes &copies ©ies)."""
-    return _ENTITY.sub(lambda found: html.unescape(found.group()), text)
+    """Resolve entities; any other & is one (html.unescape resolves beginnings: &region becomes ®ion)."""
+    return _ENTITY.sub(_character, text)
+
+
+def _character(found: re.Match[str]) -> str:
+    if found[1].startswith("#"):
+        return html.unescape(found[0])
+    return html.entities.html5.get(f"{found[1]};", found[0])
 
 
 def _blank_lines(text: str) -> int:
@@ -96,7 +109,7 @@ def _blank_lines(text: str) -> int:
 def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Read labels that lie in a file of their own: lines `isbn<TAB>label<TAB>label ...`, all levels together.
 
-    The file of GermEval 2019 holds two tasks; what counts is what follows the line `subtask_b`.
+    The file of GermEval 2019 holds two tasks; what counts is the part that begins with the line `subtask_b`.
 
     Returns:
         ISBN -> line and labels.
@@ -105,9 +118,10 @@ def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int
         DataError: a line without labels, or an ISBN twice.
     """
     found: dict[str, tuple[int, tuple[str, ...]]] = {}
+    parts = {"": found}
     for number, line in enumerate(read_lines(file, encoding), 1):
         if line.strip().startswith("subtask_"):
-            found = {}
+            found = parts[line.strip()] = {}
             continue
         isbn, *labels = (plain_name(cell) for cell in line.split("\t"))
         labels = [label for label in labels if label]
@@ -116,4 +130,4 @@ def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int
         if isbn in found:
             raise DataError(f"{file.place}:{number}: the ISBN {isbn!r} is on line {found[isbn][0]} as well")
         found[isbn] = number, tuple(labels)
-    return found
+    return parts.get("subtask_b", parts[""])

@@ -44,7 +44,7 @@ class RawFile:
         name: its path inside the download, `/` between folders, without .gz, .bz2 or .xz.
         place: how messages call it.
         stored: the file on disk that holds it, an archive for a member.
-        opener: opens its bytes, decompressed.
+        opener: opens its bytes, decompressed; closing them closes all.
     """
 
     name: str
@@ -73,22 +73,21 @@ class Raw:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._used: dict[Path, None] = {}
-        self._archives = contextlib.ExitStack()
-        with reading(str(path)):
+        with reading(str(path)), contextlib.ExitStack() as opened:
             if not path.exists():
                 raise DataError(f"raw={path} is not there")
             if path.is_dir():
                 found = [self._plain(file, file.relative_to(path).as_posix()) for file in path.rglob("*")]
             elif path.name.lower().endswith(_ZIP):
-                found = list(self._zipped(self._archives.enter_context(zipfile.ZipFile(path))))
+                found = list(self._zipped(opened.enter_context(zipfile.ZipFile(path))))
             elif path.name.lower().endswith(_TAR):
-                archive = self._archives.enter_context(tarfile.open(path))  # noqa: SIM115 (closed at exit)
-                found = list(self._tarred(archive))
+                found = list(self._tarred(opened.enter_context(tarfile.open(path))))
             else:
                 found = [self._plain(path, path.name)]
-        self.files = sorted((file for file in found if file), key=lambda file: file.name)
-        if not self.files:
-            raise DataError(f"{path}: holds no files")
+            self.files = sorted((file for file in found if file), key=lambda file: file.name)
+            if not self.files:
+                raise DataError(f"{path}: holds no files")
+            self._archives = opened.pop_all()  # open until this is left
 
     def __enter__(self) -> Raw:
         return self
@@ -137,7 +136,7 @@ class Raw:
     def _plain(self, path: Path, name: str) -> RawFile | None:
         if not path.is_file():
             return None
-        return self._file(name, str(path), path, lambda: path.open("rb"))
+        return self._file(name, str(path), path, lambda: path)
 
     def _zipped(self, archive: zipfile.ZipFile) -> Iterator[RawFile | None]:
         for info in archive.infolist():
@@ -173,7 +172,10 @@ class Raw:
                 f"it is not read"
             )
 
-    def _file(self, name: str, place: str, stored: Path, opener: Callable[[], IO[bytes]]) -> RawFile | None:
+    def _file(
+        self, name: str, place: str, stored: Path, source: Callable[[], Path | IO[bytes]]
+    ) -> RawFile | None:
+        """Return a file whose bytes come from a path or a member's stream, unless it is hidden."""
         name = name.removeprefix("./")
         if "__MACOSX" in name or any(part.startswith(".") for part in name.split("/")):
             return None
@@ -182,7 +184,11 @@ class Raw:
 
         def opened() -> IO[bytes]:
             self._used[stored] = None
-            return unwrap(opener()) if unwrap else opener()
+            found = source()
+            if unwrap:
+                stream: IO[bytes] = unwrap(found)
+                return stream
+            return found.open("rb") if isinstance(found, Path) else found
 
         return RawFile(stem if unwrap else name, place, stored, opened)
 
@@ -290,8 +296,8 @@ def require_encoding(name: str | None) -> None:
         ConfigError: it does not.
     """
     try:
-        codecs.lookup(name or "utf-8")
-    except LookupError:
+        "a".encode(name or "utf-8")
+    except (LookupError, ValueError):  # unknown, or one between bytes such as hex
         raise ConfigError(
             f"dataset.prepare.encoding={name} is no encoding; write utf-8, cp1252, iso-8859-1, utf-16 ..."
         ) from None
@@ -306,7 +312,7 @@ def _text(file: RawFile, encoding: str, newline: str | None) -> Iterator[io.Text
     ):
         try:
             yield stream
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise DataError(_undecodable(file, encoding)) from None
 
 
@@ -316,7 +322,7 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
         head = stream.read(_HEAD)
     found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
     chosen = found or encoding or "utf-8"
-    if head.count(0) > len(head) // 4 and not chosen.replace("-", "").lower().startswith(("utf16", "utf32")):
+    if head.count(0) > len(head) // 4 and not _is_wide(chosen):
         raise DataError(
             f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
             f"UTF-16 without a byte-order mark needs dataset.prepare.encoding=utf-16-le"
@@ -324,11 +330,16 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
     return chosen, "\r" if b"\r" in head and b"\n" not in head else "\n"
 
 
+def _is_wide(encoding: str) -> bool:
+    """Tell whether a character takes more than a byte, so that lines are no runs of bytes up to \\n."""
+    return re.sub("[-_]", "", encoding.lower()).startswith(("utf16", "utf32"))
+
+
 def _undecodable(file: RawFile, encoding: str) -> str:
     """Say where the first byte stands that is not in the encoding; the decoder only knows its own block."""
     way_out = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
-    name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.get(encoding, encoding)
-    if name != "UTF-16":
+    name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8"}.get(encoding, encoding)
+    if not _is_wide(encoding):
         with file.opener() as stream:
             for number, line in enumerate(_binary_lines(stream), 1):
                 try:

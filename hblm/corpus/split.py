@@ -59,7 +59,7 @@ def require_shares(shares: Sequence[float]) -> None:
     Raises:
         ConfigError: not three numbers above 0 that add up to 1.
     """
-    if len(shares) != len(SPLITS) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != len(SPLITS) or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(
             f"dataset.prepare.shares={list(shares)}: expected three numbers above 0 that add up to 1, for "
             f"train, val and test, such as [0.8,0.1,0.1]"

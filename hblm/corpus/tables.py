@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from hblm.corpus.raw import Raw, RawFile, read_lines, read_rows
-from hblm.document import parse_object
+from hblm.document import SPLITS, parse_object
 from hblm.errors import DataError
 
 SPLIT_OF_WORD = {
@@ -101,30 +101,40 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
         for file in raw.files
         if (single or file.name.lower().endswith(suffixes)) and file.name not in ignored
     ]
-    by_split: dict[str, list[RawFile]] = {}
-    for file in data:
-        by_split.setdefault(split_of_name(file.name), []).append(file)
-    unnamed = by_split.pop("", [])
-    if by_split and not single:
+    by_split = by_split_name(raw, data)
+    if by_split.keys() - {""} and not single:
         if "train" not in by_split:
             raise DataError(
                 f"{raw.path}: no file for training; found {', '.join(file.name for file in data)}; "
                 f"a name says its split by the word train, val or test"
             )
-        for split, files in by_split.items():
-            if len({re.sub(r"\d+", "0", file.name) for file in files}) > 1:  # not one file in numbered parts
-                raise DataError(
-                    f"{raw.path}: several files look like the {split} split: "
-                    f"{', '.join(file.name for file in files)}; give a folder with one of them"
-                )
-        return [_open(file, split, dialect) for split, files in by_split.items() for file in files]
+        return [_open(file, split, dialect) for split in SPLITS for file in by_split.get(split, ())]
     if len(data) != 1:
         why = "several data files" if data else "no data file (.jsonl, .csv, .tsv, .parquet)"
         raise DataError(
             f"{raw.path}: {why}; it holds {raw.listing()}. Give one file as raw=, or files whose names "
             f"say train, val and test"
         )
-    return [_open(data[0], "" if unnamed else split_of_name(""), dialect)]
+    return [_open(data[0], "", dialect)]
+
+
+def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]]:
+    """Return the files of each split that their names speak of, "" for those that speak of none.
+
+    Raises:
+        DataError: two files of one split that are not its numbered parts.
+    """
+    found: dict[str, list[RawFile]] = {}
+    for file in files:
+        folder = file.name.rpartition("/")[0]
+        found.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
+    for split, several in found.items():
+        if split and len({re.sub(r"\d+", "0", file.name) for file in several}) > 1:
+            raise DataError(
+                f"{raw.path}: several files look like the {split} split: "
+                f"{', '.join(file.name for file in several)}; give a folder with one of them"
+            )
+    return found
 
 
 def split_of_name(name: str) -> str:
@@ -136,13 +146,19 @@ def split_of_name(name: str) -> str:
 def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
     name = file.base.lower()
     if name.endswith(_JSON):
-        return _json_table(file, split, dialect.encoding)
+        return json_table(file, split, dialect.encoding)
     if name.endswith(_PARQUET):
         return _parquet_table(file, split)
     return _delimited_table(file, split, dialect)
 
 
-def _json_table(file: RawFile, split: str, encoding: str | None) -> Table:
+def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
+    """Open a file of JSON objects, one a line.
+
+    Raises:
+        DataError: the first line is none, or an array.
+    """
+
     def records() -> Iterator[tuple[int, Record]]:
         for number, line in enumerate(read_lines(file, encoding), 1):
             if not line.strip():
