@@ -215,8 +215,8 @@ def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]
     for split in SPLITS:
         if split not in found:
             raise DataError(
-                f"{files.path}: no file for {split}: expected text_{split} and label_{split}, {split}.tsv, or "
-                f"{split}.jsonl; it holds {files.listing()}"
+                f"{files.path}: no file for {split}: expected text_{split} and label_{split}, {split}.tsv, "
+                f"or {split}.jsonl; it holds {files.listing()}"
             )
         for table in (json_table(file, split, encoding) for file in found[split]):
             text, label = ([key for key in keys if key in table.columns] for keys in KEYS)

@@ -99,7 +99,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
         _read(tables, columns, chosen, spool, counts, progress("reading documents", None))
         if is_arrow_folder(raw):
             for file in files.files:
-                file.opener().close()  # all of them are sources
+                with file.open():  # all of them are sources
+                    pass
         sources = files.sources()
     taxonomy, labels, signs = _labelled(spool, columns, chosen, tree)
     splits, made = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
@@ -209,7 +210,7 @@ def _labelled(
             for cells, found in paths.items()
         }
         return finder.taxonomy, [nodes[cells] for cells in spool.labels], signs
-    separator = signs.path or "/"
+    separator = "/" if signs.path in (None, "\\") else signs.path
     if not columns.levels and signs.path is None and chosen.separator != NONE:
         example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
         raise ConfigError(

@@ -95,7 +95,7 @@ class Taxonomy:
 
     def suggest(self, label: str) -> str:
         """Return "; did you mean X?" for the node id closest to an unknown label, or ""."""
-        return _suggest(label, self.index)
+        return suggest(label, self.index)
 
     def level_parents(self, level: int) -> list[int]:
         """Return, for each node of `level` >= 1, its parent's position within level - 1."""
@@ -174,8 +174,8 @@ def _check_text(node: Node, place: Callable[[str], str]) -> None:
         raise DataError(f"{where}: id or name holds a lone surrogate") from None
 
 
-def _suggest(given: str, known: Iterable[str]) -> str:
-    """Ask `nearest` among the 50 ids that share most pairs of characters: difflib is slow on many."""
+def suggest(given: str, known: Iterable[str]) -> str:
+    """Ask `nearest` among the 50 names that share most pairs of characters: difflib is slow on many."""
     given = given[:200]
     pairs = set(map("".join, itertools.pairwise(given)))
 
@@ -211,7 +211,7 @@ def _depths(by_id: dict[str, Node], place: Callable[[str], str]) -> dict[str, in
             if parent is not None and parent not in by_id:
                 raise DataError(
                     f"{place(current)}: node {current!r} has the parent {parent!r}, which is not a node"
-                    f"{_suggest(parent, by_id)}"
+                    f"{suggest(parent, by_id)}"
                 )
             current = parent
         above = -1 if current is None else depth[current]

@@ -27,7 +27,9 @@ def require_expectable(expect: Mapping[str, Any]) -> None:
     """
     for name, value in expect.items():
         if name not in _KEYS:
-            raise ConfigError(f"dataset.expect.{name} is not one of {', '.join(_KEYS)}{nearest(name, _KEYS)}")
+            raise ConfigError(
+                f"dataset.expect.{name} is not one of {', '.join(_KEYS)}{nearest(str(name), _KEYS)}"
+            )
         by_split = isinstance(value, Mapping) and set(value) <= set(SPLITS)
         sound = by_split if name == "documents" else isinstance(value, Sequence)
         numbers = value.values() if isinstance(value, Mapping) else value

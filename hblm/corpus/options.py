@@ -34,7 +34,7 @@ def read_options(schema: type[Options], given: Mapping[str, Any], converter: str
             continue
         values[name] = _fitted(hints[name], value)
         if values[name] is _MISFIT:
-            close = nearest(value, get_args(hints[name])) if _is_literal(hints[name]) else ""
+            close = nearest(str(value), get_args(hints[name])) if _is_literal(hints[name]) else ""
             faults.append(f"dataset.prepare.{name}={plain(value)} is not {_spelt(hints[name])}{close}")
     if faults:
         raise ConfigError("\n".join(faults))

@@ -18,7 +18,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -33,7 +34,13 @@ _HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before that of UTF-16, with which it begins
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,13 @@ class RawFile:
         name: its path inside the download, `/` between folders, without .gz, .bz2 or .xz.
         place: how messages call it.
         stored: the file on disk that holds it, an archive for a member.
-        opener: opens its bytes, decompressed; closing them closes all.
+        open: gives its bytes, decompressed, in a `with`.
     """
 
     name: str
     place: str
     stored: Path
-    opener: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
     @property
     def base(self) -> str:
@@ -83,7 +90,7 @@ class Raw:
             elif path.name.lower().endswith(_TAR):
                 found = list(self._tarred(opened.enter_context(tarfile.open(path))))
             else:
-                found = [self._plain(path, path.name)]
+                found = [self._file(path.name, str(path), path, lambda: path.open("rb"))]
             self.files = sorted((file for file in found if file), key=lambda file: file.name)
             if not self.files:
                 raise DataError(f"{path}: holds no files")
@@ -116,7 +123,7 @@ class Raw:
             return found[0]
         wanted = " or ".join(patterns)
         if found:
-            names = ", ".join(file.name for file in found[:5])
+            names = ", ".join(file.place for file in found[:5])
             raise DataError(f"{self.path}: {wanted} is there {len(found)} times ({names}); keep one of them")
         raise DataError(f"{self.path}: no {wanted}; it holds {self.listing()}")
 
@@ -134,14 +141,14 @@ class Raw:
         return found
 
     def _plain(self, path: Path, name: str) -> RawFile | None:
-        if not path.is_file():
+        if _is_hidden(name) or not path.is_file():
             return None
-        return self._file(name, str(path), path, lambda: path)
+        return self._file(name, str(path), path, lambda: path.open("rb"))
 
     def _zipped(self, archive: zipfile.ZipFile) -> Iterator[RawFile | None]:
         for info in archive.infolist():
             self._refuse_climbing(info.filename)
-            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16) or _is_hidden(info.filename):
                 continue
             if info.flag_bits & 1:
                 raise DataError(f"{self.path}: {info.filename} is encrypted; unpack the archive first")
@@ -149,12 +156,13 @@ class Raw:
             def opener(info: zipfile.ZipInfo = info) -> IO[bytes]:
                 return archive.open(info)
 
-            yield self._file(info.filename, f"{self.path}:{info.filename}", self.path, opener)
+            name = info.filename.replace("\\", "/")  # as some programs on Windows write it
+            yield self._file(name, f"{self.path}:{name}", self.path, opener)
 
     def _tarred(self, archive: tarfile.TarFile) -> Iterator[RawFile | None]:
         for info in archive:
             self._refuse_climbing(info.name)
-            if not info.isfile():
+            if not info.isfile() or _is_hidden(info.name):
                 continue
 
             def opener(info: tarfile.TarInfo = info) -> IO[bytes]:
@@ -163,6 +171,7 @@ class Raw:
                 return stream
 
             yield self._file(info.name, f"{self.path}:{info.name}", self.path, opener)
+        _require_whole(archive)
 
     def _refuse_climbing(self, name: str) -> None:
         parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -172,25 +181,43 @@ class Raw:
                 f"it is not read"
             )
 
-    def _file(
-        self, name: str, place: str, stored: Path, source: Callable[[], Path | IO[bytes]]
-    ) -> RawFile | None:
-        """Return a file whose bytes come from a path or a member's stream, unless it is hidden."""
+    def _file(self, name: str, place: str, stored: Path, source: Callable[[], IO[bytes]]) -> RawFile:
+        """Return a file whose bytes `source` opens, compressed or not."""
         name = name.removeprefix("./")
-        if "__MACOSX" in name or any(part.startswith(".") for part in name.split("/")):
-            return None
         stem, dot, suffix = name.rpartition(".")
         unwrap = _COMPRESSED.get(dot + suffix.lower())
 
-        def opened() -> IO[bytes]:
+        @contextlib.contextmanager
+        def opened() -> Iterator[IO[bytes]]:
             self._used[stored] = None
-            found = source()
-            if unwrap:
-                stream: IO[bytes] = unwrap(found)
-                return stream
-            return found.open("rb") if isinstance(found, Path) else found
+            with source() as stream:
+                if unwrap is None:
+                    yield stream
+                else:
+                    with unwrap(stream) as unwrapped:
+                        yield unwrapped
 
         return RawFile(stem if unwrap else name, place, stored, opened)
+
+
+def _is_hidden(name: str) -> bool:
+    parts = name.replace("\\", "/").removeprefix("./").split("/")
+    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+
+
+def _require_whole(archive: tarfile.TarFile) -> None:
+    """Refuse an archive that ends before its end mark, or whose checksum is wrong; tarfile asks neither.
+
+    Raises:
+        tarfile.TarError, or what the decompression raises.
+    """
+    stream = archive.fileobj
+    assert stream is not None
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("no end mark where the last file ends")
+    while stream.read(1 << 20):
+        pass
 
 
 @contextlib.contextmanager
@@ -203,6 +230,8 @@ def reading(place: str) -> Iterator[None]:
         raise DataError(f"{place}: damaged or cut short ({why}); download or copy it again") from None
     except NotImplementedError as error:  # a compression method of zip files
         raise DataError(f"{place}: cannot be unpacked here ({error}); unpack it first") from None
+    except UnicodeError as error:  # the name of a member
+        raise DataError(f"{place}: damaged, or a name in it is not UTF-8 ({error})") from None
     except OSError as error:
         raise DataError(f"{place}: cannot be read: {error.strerror or error}") from None
 
@@ -213,8 +242,8 @@ def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:
     Raises:
         DataError: damaged, or not in the encoding.
     """
-    chosen, _ = _sniff(file, encoding)
-    with _text(file, chosen, None) as stream:
+    chosen, ends = _sniff(file, encoding)
+    with _text(file, chosen, ends, newline=None) as stream:
         while piece := stream.read(1 << 16):
             yield piece
 
@@ -235,10 +264,10 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
     """
     chosen, newline = _sniff(file, encoding)
     blank = number = 0
-    with _text(file, chosen, newline) as stream:
-        while line := stream.readline(LONGEST + 1):
+    with _text(file, chosen, newline, newline=newline) as stream:
+        while line := stream.readline(LONGEST + 2):
             number += 1
-            if len(line) > LONGEST:
+            if len(line) > LONGEST and len(line.rstrip("\r\n")) > LONGEST:
                 raise DataError(
                     f"{file.place}:{number}: a line of more than {LONGEST:,} characters; no document is that "
                     f"long: are line ends missing, or is it another kind of file?"
@@ -265,6 +294,11 @@ def read_rows(
         DataError: as `read_lines`; also a quote that is out of place or never closed.
     """
     lines = read_lines(file, encoding, ends=True)
+    if len(delimiter) != 1 or (quote is not None and len(quote) != 1) or delimiter in "\r\n":
+        raise ConfigError(
+            f"dataset.prepare.delimiter={delimiter!r}, dataset.prepare.quote={quote!r}: expected one "
+            f"character each (quote: or none)"
+        )
     if quote is None:
         for number, line in enumerate(lines, 1):
             if not line.isspace():
@@ -279,6 +313,8 @@ def read_rows(
         except csv.Error as error:
             unclosed = "field larger" in str(error) or "unexpected end" in str(error)
             why = "a quote is opened in this row and never closed" if unclosed else str(error)
+            if "new-line" in why:
+                why = "a carriage return in a cell without quotes"
             raise DataError(
                 f"{file.place}:{start}: {why}; where quotes are plain text, write dataset.prepare.quote=none"
             ) from None
@@ -304,22 +340,24 @@ def require_encoding(name: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _text(file: RawFile, encoding: str, newline: str | None) -> Iterator[io.TextIOWrapper]:
+def _text(file: RawFile, encoding: str, line_end: str, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    """Open a text; `newline` as `open` takes it, `line_end` counts the lines to a byte that is no text."""
     with (
         reading(file.place),
-        file.opener() as raw,
+        file.open() as raw,
         io.TextIOWrapper(raw, encoding=encoding, newline=newline) as stream,
     ):
         try:
             yield stream
         except UnicodeError:
-            raise DataError(_undecodable(file, encoding)) from None
+            raise DataError(_undecodable(file, encoding, line_end)) from None
 
 
 def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
     """Return a file's encoding, and what ends its lines."""
-    with reading(file.place), file.opener() as stream:
+    with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
+        head += stream.read(4) if head.endswith((b"\r", b"\r\0")) else b""  # the \n may be the next
     found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
     chosen = found or encoding or "utf-8"
     if head.count(0) > len(head) // 4 and not _is_wide(chosen):
@@ -327,7 +365,8 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
             f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
             f"UTF-16 without a byte-order mark needs dataset.prepare.encoding=utf-16-le"
         )
-    return chosen, "\r" if b"\r" in head and b"\n" not in head else "\n"
+    text = head.decode(chosen if _is_wide(chosen) else "latin-1", "ignore")
+    return chosen, "\r" if "\r" in text and "\n" not in text else "\n"
 
 
 def _is_wide(encoding: str) -> bool:
@@ -335,22 +374,30 @@ def _is_wide(encoding: str) -> bool:
     return re.sub("[-_]", "", encoding.lower()).startswith(("utf16", "utf32"))
 
 
-def _undecodable(file: RawFile, encoding: str) -> str:
+def _undecodable(file: RawFile, encoding: str, line_end: str) -> str:
     """Say where the first byte stands that is not in the encoding; the decoder only knows its own block."""
     way_out = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
     name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8"}.get(encoding, encoding)
-    if not _is_wide(encoding):
-        with file.opener() as stream:
-            for number, line in enumerate(_binary_lines(stream), 1):
-                try:
-                    line.decode(encoding)
-                except UnicodeDecodeError as error:
-                    before = line[: error.start]
-                    number += before.count(b"\r")  # lines that end in \r alone
-                    byte = error.start - (before.rfind(b"\r") + 1) + 1
-                    return f"{file.place}:{number}: not {name} at byte {byte} of the line; {way_out}"
-    return f"{file.place}: not {name}; {way_out}"
+    if _is_wide(encoding):
+        return f"{file.place}: not {name}; {way_out}"
+    end, line, byte = line_end.encode(), 1, 0
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with file.open() as stream:
+        while block := stream.read(1 << 16):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                start = error.start - (len(error.object) - len(block))  # below 0: begun in the block before
+                block = block[: max(start, 0)]
+                line, byte = line + block.count(end), _after(end, byte, block) + min(start, 0)
+                break
+            line, byte = line + block.count(end), _after(end, byte, block)
+        else:  # the file ends inside a character
+            byte -= len(decoder.getstate()[0])
+    return f"{file.place}:{line}: not {name} at byte {byte + 1} of the line; {way_out}"
 
 
-def _binary_lines(stream: IO[bytes]) -> Iterable[bytes]:
-    return iter(lambda: stream.readline(), b"")
+def _after(end: bytes, byte: int, block: bytes) -> int:
+    """Return how far into its line the byte after a block is, given how far the block's first one is."""
+    last = block.rfind(end)
+    return byte + len(block) if last < 0 else len(block) - last - 1

@@ -31,7 +31,7 @@ def fill_splits(
         return splits, []
     if missing[0] == "train" and len(missing) < len(SPLITS):
         raise DataError(
-            f"no document for training: the splits named are {', '.join(sorted(set(splits)))}; "
+            f"no document for training: the splits named are {', '.join(sorted({*splits} - {''}))}; "
             f"val and test can be drawn from train, not train from them"
         )
     drawn_from = [at for at, split in enumerate(splits) if split in ("", "train")]
@@ -94,15 +94,16 @@ def assign_splits(
     )
     filled = sum(len(groups[group]) for group in train)
     room = max(n - sum(wanted), 1)
+    needed = sum(number > 0 for number in wanted)  # texts for the other splits
     for group in order:
-        if filled >= room:
+        if filled >= room or len(groups) - len(train) <= needed:
             break
         if trainable[group] and group not in train:
             train.add(group)
             filled += len(groups[group])
     # Shuffled anew: the documents without labels that were passed over stand at the front.
     rest = _shuffled((group for group in order if group not in train), source)
-    n_val = round((n - filled) * wanted[0] / max(sum(wanted), 1))
+    n_val = round((n - filled) * shares[1] / max(shares[1] + shares[2], 1e-9))
     if all(wanted) and len(rest) > 1:
         n_val = min(max(n_val, 1), n - filled - 1)
     found = ["train"] * n

@@ -37,6 +37,7 @@ class Spool:
         self._files: dict[str, int] = {}
         self._places = array("Q")
         self._path = folder / "documents.jsonl"
+        self._path.unlink(missing_ok=True)
         self._waiting: list[str] = []
         self._characters = 0
 

@@ -192,6 +192,8 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     def records() -> Iterator[tuple[int, Record]]:
         rows = read_rows(file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding)
         for number, cells in islice(rows, 1, None):
+            if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+                continue
             if len(cells) != len(header):
                 sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
                 raise DataError(
@@ -210,18 +212,15 @@ def _cells(line: str, sign: str, quote: str | None) -> int:
 
 
 def _parquet_table(file: RawFile, split: str) -> Table:
-    def opened() -> pyarrow.parquet.ParquetFile:
-        return pyarrow.parquet.ParquetFile(file.opener())
-
     def records() -> Iterator[tuple[int, Record]]:
         number = 0
-        with _arrow(file.place), opened() as parquet:
+        with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_ROWS):
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
 
-    with _arrow(file.place), opened() as parquet:
+    with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
         columns = list(parquet.schema_arrow.names)
     return Table(f"{file.place}: row ", split, columns, records)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from hblm.corpus.raw import RawFile, read_rows, read_text
 from hblm.errors import DataError, nearest
-from hblm.taxonomy import Node, Taxonomy, parse_taxonomy
+from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
 _HEADERS = (["parent", "child"], ["parent", "children"])
@@ -71,8 +70,19 @@ def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, s
 
 
 def ids_of(path: Path, separator: str) -> list[str]:
-    """Return the ids of the nodes on a path: the names so far, joined; a separator in a name is escaped."""
-    names = [name.replace("\\", "\\\\").replace(separator, f"\\{separator}") for name in path]
+    """Return the ids of the nodes on a path: the names so far, joined.
+
+    What could be taken for the separator inside a name, or at its ends, is escaped, so that two paths never
+    have one id. The separator is not the backslash, which escapes.
+    """
+    escaped = "".join(f"\\{sign}" for sign in separator)
+    names = []
+    for name in path:
+        found = name.replace("\\", "\\\\").replace(separator, escaped)
+        found = f"\\{found}" if found[:1] in separator else found
+        if found[-1:] in separator and found[-2:-1] != "\\":
+            found = f"{found[:-1]}\\{found[-1:]}"
+        names.append(found)
     return [separator.join(names[:depth]) for depth in range(1, len(names) + 1)]
 
 
@@ -99,18 +109,16 @@ class Finder:
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
-        self._below: dict[tuple[str | None, str], str] = {}
-        for node in taxonomy.nodes:  # ids after names: an id is the stronger claim
-            self._below[node.parent, node.name] = node.id
+        self._below: dict[tuple[str | None, str], set[str]] = {}
+        self._named: dict[str, set[str]] = {}
         for node in taxonomy.nodes:
-            self._below[node.parent, node.id] = node.id
-        times = Counter(node.name for node in taxonomy.nodes)
-        self._by_name = {node.name: node.id for node in taxonomy.nodes if times[node.name] == 1}
-        self._repeated = {name for name, count in times.items() if count > 1}
+            for name in (node.name, node.id):
+                self._below.setdefault((node.parent, name), set()).add(node.id)
+                self._named.setdefault(name, set()).add(node.id)
 
     def has(self, label: str) -> bool:
         """Tell whether a whole label is a node's id, or the name of one node only."""
-        return label in self.taxonomy.index or label in self._by_name
+        return label in self.taxonomy.index or len(self._named.get(label, ())) == 1
 
     def find(self, path: Path, place: str) -> tuple[str, ...]:
         """Return the ids of the nodes that are named; a label that is no path is a path of one name.
@@ -119,28 +127,28 @@ class Finder:
             DataError: there is no such node, or several have the name.
         """
         if not path[1:]:
-            return (self._one(path[0], place),)
-        found: list[str] = []
+            return (self._one(path[0], self._named.get(path[0], set()), place),)
         if path[0].casefold() == "root" and (None, path[0]) not in self._below:
             path = path[1:]
+        found: list[str] = []
         for name in path:
-            node = self._below.get((found[-1] if found else None, name))
-            if node is None:
-                self._one(name, place)  # it may not be there at all
+            nodes = self._below.get((found[-1] if found else None, name), set())
+            if not nodes and name in self._named:
                 above = f"child of {found[-1]!r}" if found else "top node"
                 raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r} is no {above}")
-            found.append(node)
+            found.append(self._one(name, nodes, place))
         return tuple(found)
 
-    def _one(self, label: str, place: str) -> str:
-        if label in self.taxonomy.index:
+    def _one(self, label: str, nodes: set[str], place: str) -> str:
+        """Return the node among those that a label may mean: the one with that id, or the only one."""
+        if label in nodes:
             return label
-        if label in self._by_name:
-            return self._by_name[label]
-        if label in self._repeated:
+        if len(nodes) == 1:
+            return next(iter(nodes))
+        if nodes:
             raise DataError(
                 f"{place}: several nodes have the name {label!r}; write their ids, or whole paths"
             )
         raise DataError(
-            f"{place}: label {label!r:.100} is not a node of the taxonomy{self.taxonomy.suggest(label)}"
+            f"{place}: label {label!r:.100} is not a node of the taxonomy{suggest(label, self._named)}"
         )
