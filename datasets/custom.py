@@ -11,16 +11,15 @@ from hblm.corpus.clean import CLEANINGS
 from hblm.corpus.columns import (
     NONE,
     Columns,
-    Signs,
     as_options,
     cells_of,
     choose_columns,
-    choose_signs,
     split_of,
     text_of,
 )
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, require_encoding
+from hblm.corpus.raw import Raw, RawFile, require_encoding, source_of
+from hblm.corpus.signs import Signs, choose_signs
 from hblm.corpus.split import fill_splits, require_shares
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables
@@ -83,9 +82,11 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
     require_encoding(chosen.encoding)
     require_shares(chosen.shares)
     with Raw(raw) as files:
-        tree, tree_name = _given_tree(files, chosen)
-        dialect = Dialect(chosen.delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding)
-        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, [tree_name])
+        tree, tree_file = _given_tree(files, chosen)
+        delimiter = "\t" if chosen.delimiter == "\\t" else chosen.delimiter
+        dialect = Dialect(delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding)
+        trees = [file.name for file in [*files.matching(*TREE_FILES), *([tree_file] if tree_file else [])]]
+        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, trees)
         columns = choose_columns(
             tables,
             text=chosen.text,
@@ -102,10 +103,23 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
                 with file.open():  # all of them are sources
                     pass
         sources = files.sources()
+        if tree_file and tree_file not in files.files:  # it lies elsewhere
+            sources.append(source_of(tree_file.stored, str(tree_file.stored)))
+    if not len(spool):
+        dropped = counts["documents_without_labels"]
+        raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
     taxonomy, labels, signs = _labelled(spool, columns, chosen, tree)
     splits, made = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
     _require_trainable(spool, labels, splits)
-    used = chosen._asdict() | as_options(columns, signs) | {"taxonomy": tree_name or NONE}
+    used = (
+        chosen._asdict()
+        | as_options(columns, signs)
+        | {
+            "taxonomy": (tree_file.name if tree_file in files.files else str(tree_file.stored))
+            if tree_file
+            else NONE
+        }
+    )
     return Conversion(
         taxonomy=taxonomy,
         splits=spool.documents(labels, splits),
@@ -117,28 +131,30 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
     )
 
 
-def _given_tree(files: Raw, chosen: Options) -> tuple[Taxonomy | None, str]:
-    """Return the tree that a file describes, and the file's name in the download; none: None and ""."""
+def _given_tree(files: Raw, chosen: Options) -> tuple[Taxonomy | None, RawFile | None]:
+    """Return the tree that a file describes, and the file; None and None where the paths are the tree."""
     if chosen.taxonomy == NONE:
-        return None, ""
+        return None, None
     found = files.matching(*TREE_FILES)
     if chosen.taxonomy is not None:
-        found = [file for file in files.files if file.name == chosen.taxonomy]
+        path = Path(chosen.taxonomy)
+        same = path.resolve() if path.is_file() and files.path.is_dir() else None
+        found = [
+            file for file in files.files if same == file.stored.resolve() or file.name == chosen.taxonomy
+        ]
+        if not found and not path.is_file():
+            raise ConfigError(f"dataset.prepare.taxonomy={path} is no file, nor one in {files.path}")
         if not found:
-            if not Path(chosen.taxonomy).is_file():
-                raise ConfigError(
-                    f"dataset.prepare.taxonomy={chosen.taxonomy} is no file, nor one in {files.path}"
-                )
-            with Raw(Path(chosen.taxonomy)) as elsewhere:
-                return read_tree(elsewhere.files[0], chosen.encoding), chosen.taxonomy
+            with Raw(path) as elsewhere:
+                return read_tree(elsewhere.files[0], chosen.encoding), elsewhere.files[0]
     if len(found) > 1:
         names = " or ".join(file.name for file in found)
         raise ConfigError(
             f"which file is the taxonomy? write dataset.prepare.taxonomy={names} (none: the paths are)"
         )
     if not found or len(files.files) == 1:
-        return None, ""
-    return read_tree(found[0], chosen.encoding), found[0].name
+        return None, None
+    return read_tree(found[0], chosen.encoding), found[0]
 
 
 def _read(
@@ -150,6 +166,7 @@ def _read(
     advance: Callable[[int], None],
 ) -> None:
     clean = CLEANINGS[chosen.clean]
+    numbered: Counter[str] = Counter()  # across the files of a split
     for table in tables:
         for number, record in table.records():
             place = f"{table.place}{number}"
@@ -164,7 +181,8 @@ def _read(
                     )
                 counts["documents_without_labels"] += 1
                 continue
-            identity = f"{table.split or 'document'}-{number}"
+            numbered[table.split] += 1
+            identity = f"{table.split or 'document'}-{numbered[table.split]}"
             if columns.id:
                 value = record.get(columns.id)
                 identity = "" if value is None else str(value).strip()
@@ -210,7 +228,7 @@ def _labelled(
             for cells, found in paths.items()
         }
         return finder.taxonomy, [nodes[cells] for cells in spool.labels], signs
-    separator = "/" if signs.path in (None, "\\") else signs.path
+    separator = "/" if columns.levels or signs.path == "\\" else signs.path or ""
     if not columns.levels and signs.path is None and chosen.separator != NONE:
         example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
         raise ConfigError(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hblm.corpus.signs import NONE, Signs
 from hblm.corpus.tables import SPLIT_OF_WORD, Record, Table, split_of_name
-from hblm.corpus.trees import Path, plain_name
+from hblm.corpus.trees import plain_name
 from hblm.errors import ConfigError, DataError, nearest
 
-NONE = "none"  # an option's word for: there is no such thing, do not look for it
 _TEXT = "text token tokens doc_token document doc content body abstract sentence review article post message"
 _LABELS = (
     "label labels doc_label label_path path paths category categories category_path topic topics class "
@@ -23,8 +22,6 @@ _ID = "id doc_id docid document_id uid guid uuid"
 _SPLIT = "split data_type subset partition"
 _LEVEL = re.compile(r"(level|lvl|l|label|cat|category|class|topic|tier|d)[ _-]?(\d+)", re.IGNORECASE)
 _DIALECTS = (("token", "label"), ("doc_token", "doc_label"))  # their files have a topic column as well
-_PATH_SIGNS = ("--", "->", "→", "»", ">", "::", "/", "\\", "|", ".", ":")
-_LIST_SIGNS = (";", "|", "\n", ",", " ")
 
 
 class Columns(NamedTuple):
@@ -52,7 +49,8 @@ def choose_columns(
         ConfigError: a name that is no column, or no telling which.
     """
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
-    where = f"{tables[0].place.rstrip(': row')}: its columns are {', '.join(map(repr, names))}"
+    shown = ", ".join(f"{name!r:.40}" for name in names[:20])
+    where = f"{tables[0].place.rstrip(': row')}: its columns are {shown}"
     given = {"text": _several(text), "labels": _several(labels), "levels": _several(levels)}
     single = {"id": identity, "split": split}
     wanted = [(key, name) for key, chosen in given.items() for name in chosen]
@@ -82,6 +80,11 @@ def choose_columns(
         candidates = _among(names, _SPLIT)
         first = next(tables[0].records(), (0, {}))[1]
         single["split"] = next((name for name in candidates if split_of_name(str(first.get(name)))), None)
+        if "split" in candidates and single["split"] is None:
+            raise ConfigError(
+                f"column 'split' says {first['split']!r:.40}, which is no split; write dataset.prepare.split="
+                f"none, or the column that says train, val and test ({where})"
+            )
     return Columns(
         given["text"],
         given["labels"],
@@ -172,9 +175,10 @@ def _value(record: Record, name: str, place: str) -> Any:
 def _listed(cell: str) -> str | list[Any]:
     """Return the items of a list written as JSON or as Python does, any other cell as it is."""
     if cell.startswith("[") and cell.endswith("]"):
-        for read in (json.loads, ast.literal_eval):
+        spaced = re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", cell)  # as numpy prints an array: ['a' 'b']
+        for read, text in ((json.loads, cell), (ast.literal_eval, spaced)):
             try:
-                value = read(cell)
+                value = read(text)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
             if isinstance(value, list):
@@ -206,117 +210,6 @@ def split_of(record: Record, column: str, place: str) -> str:
             f"{place}: {column}={value!r:.60} names no split; known are {', '.join(SPLIT_OF_WORD)}"
         )
     return found
-
-
-# --- signs
-
-
-class Signs(NamedTuple):
-    """What separates the names of a path, and the labels of a cell; None for nothing."""
-
-    path: str | None
-    labels: str | None
-
-    def paths(self, cell: str) -> list[Path]:
-        """Return the paths of a cell; names are stripped of blanks."""
-        labels = cell.split(self.labels) if self.labels else [cell]
-        found = []
-        for label in filter(None, map(str.strip, labels)):
-            names = label.split(self.path) if self.path else [label]
-            found.append(tuple(map(plain_name, names)))
-        return found
-
-
-def choose_signs(
-    cells: Iterable[str], *, path: str | None, labels: str | None, is_node: Callable[[str], bool]
-) -> Signs:
-    """Return the separators that were given, else those that the distinct cells leave no doubt of.
-
-    A sign separates labels if splitting by it leaves fewer distinct labels than there were cells (a blank
-    only where half of the labels are paths); it separates the names of a path if at least half of the labels
-    hold it, no name is empty, and there are fewer first names than labels.
-
-    Args:
-        cells: the distinct label cells.
-        path, labels: as given; None: to be detected, "none": there is none.
-        is_node: tells whether a whole label is a node of a given taxonomy.
-
-    Raises:
-        ConfigError: several signs would do.
-    """
-    found = {cell for cell in cells if not is_node(cell)}
-    if labels is None:
-        labels = next((sign for sign in _LIST_SIGNS if sign != path and _lists(found, sign, path)), NONE)
-    else:
-        _require_occurring("label_separator", labels, found)
-    chosen_labels = None if labels == NONE else labels
-    single = {
-        part.strip() for cell in found for part in (cell.split(chosen_labels) if chosen_labels else [cell])
-    }
-    single = {label for label in single if label and not is_node(label)}
-    if path is None:
-        fitting: list[str] = []
-        for sign in _PATH_SIGNS:
-            if (
-                sign != chosen_labels
-                and not any(sign in longer for longer in fitting)
-                and _paths(single, sign)
-            ):
-                fitting.append(sign)
-        if len(fitting) > 1:
-            example = max(sorted(single), key=lambda label: sum(sign in label for sign in fitting))
-            raise ConfigError(
-                f"what separates the names of a path, as in {example!r:.80}? "
-                f"{' or '.join(map(repr, fitting))} would do; "
-                f"write dataset.prepare.separator=SIGN (none: labels are names, not paths)"
-            )
-        path = fitting[0] if fitting else NONE
-    else:
-        _require_occurring("separator", path, single)
-    return Signs(None if path == NONE else path, chosen_labels)
-
-
-def _require_occurring(option: str, sign: str, labels: set[str]) -> None:
-    """Refuse a sign that separates nothing.
-
-    Raises:
-        ConfigError: no label holds it.
-    """
-    if sign != NONE and labels and not any(sign in label for label in labels):
-        shown = ", ".join(map(repr, sorted(labels)[:3]))
-        raise ConfigError(f"dataset.prepare.{option}={sign!r} is in none of the labels ({shown} ...)")
-
-
-def _lists(cells: set[str], sign: str, path: str | None) -> bool:
-    """Tell whether a sign separates labels.
-
-    Raises:
-        ConfigError: it may or may not.
-    """
-    holding = sorted(cell for cell in cells if sign in cell)
-    times = Counter(part.strip() for cell in cells for part in cell.split(sign) if part.strip())
-    if not holding:
-        return False
-    fewer = len(times) < len(cells)
-    if sign == " ":  # most names hold blanks
-        return fewer and any(2 * sum(other in part for part in times) >= len(times) for other in _PATH_SIGNS)
-    recurring = any(times[part.strip()] > 1 for cell in holding for part in cell.split(sign))
-    also_path = sign in _PATH_SIGNS and path is None and _paths(cells, sign)
-    if (fewer and also_path) or (not fewer and not also_path and (recurring or sign != ",")):
-        raise ConfigError(
-            f"does {sign!r} separate several labels in {holding[0]!r:.80}, or is it part of one? write "
-            f"dataset.prepare.label_separator={sign!r}, or none"
-            + (f", and dataset.prepare.separator={sign!r} if it separates the names of a path" * also_path)
-        )
-    return fewer and not also_path
-
-
-def _paths(labels: set[str], sign: str) -> bool:
-    split = [label.split(sign) for label in labels]
-    deep = sum(len(names) > 1 for names in split)
-    whole = all(name.strip() for names in split for name in names)
-    tops = {names[0].strip() for names in split}
-    return deep > 0 and 2 * deep >= len(labels) and whole and len(tops) < len(labels)
 
 
 def as_options(columns: Columns, signs: Signs) -> Mapping[str, Any]:

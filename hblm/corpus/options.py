@@ -32,6 +32,12 @@ def read_options(schema: type[Options], given: Mapping[str, Any], converter: str
                 f"it has {', '.join(hints)}"
             )
             continue
+        if value == "":
+            faults.append(
+                f"dataset.prepare.{name}= is empty; a shell keeps > | ; for itself, so write "
+                f"'dataset.prepare.{name}=\">\"' with both kinds of quotes"
+            )
+            continue
         values[name] = _fitted(hints[name], value)
         if values[name] is _MISFIT:
             close = nearest(str(value), get_args(hints[name])) if _is_literal(hints[name]) else ""

@@ -18,7 +18,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -134,11 +134,11 @@ class Raw:
 
     def sources(self) -> list[dict[str, Any]]:
         """Return name, size and sha256 of the files on disk that were opened."""
-        found = []
-        for path in sorted(self._used):
-            name = path.relative_to(self.path).as_posix() if self.path.is_dir() else path.name
-            found.append({"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)})
-        return found
+        inside = self.path.is_dir()
+        return [
+            source_of(path, path.relative_to(self.path).as_posix() if inside else path.name)
+            for path in sorted(self._used)
+        ]
 
     def _plain(self, path: Path, name: str) -> RawFile | None:
         if _is_hidden(name) or not path.is_file():
@@ -220,6 +220,11 @@ def _require_whole(archive: tarfile.TarFile) -> None:
         pass
 
 
+def source_of(path: Path, name: str) -> dict[str, Any]:
+    """Return what a manifest says of a file that was read: name, size and sha256."""
+    return {"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
 @contextlib.contextmanager
 def reading(place: str) -> Iterator[None]:
     """Turn what damaged or unreadable files raise into a DataError that names the place."""
@@ -294,18 +299,13 @@ def read_rows(
         DataError: as `read_lines`; also a quote that is out of place or never closed.
     """
     lines = read_lines(file, encoding, ends=True)
-    if len(delimiter) != 1 or (quote is not None and len(quote) != 1) or delimiter in "\r\n":
-        raise ConfigError(
-            f"dataset.prepare.delimiter={delimiter!r}, dataset.prepare.quote={quote!r}: expected one "
-            f"character each (quote: or none)"
-        )
     if quote is None:
+        require_character("delimiter", delimiter)
         for number, line in enumerate(lines, 1):
             if not line.isspace():
                 yield number, line.rstrip("\r\n").split(delimiter)
         return
-    csv.field_size_limit(LONGEST)
-    rows = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    rows = delimited(lines, delimiter, quote)
     start = 1
     while True:
         try:
@@ -323,6 +323,28 @@ def read_rows(
         if cells:
             yield start, cells
         start = rows.line_num + 1
+
+
+def delimited(lines: Iterable[str], delimiter: str, quote: str) -> Any:
+    """Return a csv.reader for cells of up to LONGEST characters.
+
+    Raises:
+        ConfigError: a delimiter or quote that is not one character.
+    """
+    for name, sign in (("delimiter", delimiter), ("quote", quote)):
+        require_character(name, sign)
+    csv.field_size_limit(LONGEST)
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+
+
+def require_character(option: str, sign: str) -> None:
+    """Refuse a delimiter or quote that is not one character of a line.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if len(sign) != 1 or sign in "\r\n":
+        raise ConfigError(f"dataset.prepare.{option}={sign!r}: expected one character")
 
 
 def require_encoding(name: str | None) -> None:

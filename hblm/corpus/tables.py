@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from hblm.corpus.raw import Raw, RawFile, read_lines, read_rows
+from hblm.corpus.raw import Raw, RawFile, delimited, read_lines, read_rows
 from hblm.document import SPLITS, parse_object
 from hblm.errors import DataError
 
@@ -26,6 +26,7 @@ SPLIT_OF_WORD = {
 }
 _JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab", ".txt"), (".parquet",)
 _ROWS = 1000  # of a columnar file, read at once
+_LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
 
 
@@ -129,12 +130,28 @@ def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]
         folder = file.name.rpartition("/")[0]
         found.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
     for split, several in found.items():
-        if split and len({re.sub(r"\d+", "0", file.name) for file in several}) > 1:
+        _require_all_parts(raw, several)
+        same = len({file.name for file in several}) < len(several)  # train.csv and train.csv.gz
+        if split and (same or len({re.sub(r"\d+", "0", file.name) for file in several}) > 1):
             raise DataError(
                 f"{raw.path}: several files look like the {split} split: "
-                f"{', '.join(file.name for file in several)}; give a folder with one of them"
+                f"{', '.join(file.place for file in several)}; give a folder with one of them"
             )
     return found
+
+
+def _require_all_parts(raw: Raw, files: Sequence[RawFile]) -> None:
+    """Refuse parts such as 00000-of-00003 of which one is missing."""
+    numbers = [re.search(r"(\d+)-of-(\d+)", file.base) for file in files]
+    parts = {match[1] for match in numbers if match}
+    for match in filter(None, numbers):
+        for part in range(int(match[2])):
+            name = f"{part:0{len(match[1])}}"
+            if name not in parts:
+                missing = f"{name}-of-{match[2]}"
+                raise DataError(
+                    f"{raw.path}: {match.string} is there, and no part {missing} of the same file"
+                )
 
 
 def split_of_name(name: str) -> str:
@@ -170,10 +187,10 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
                 )
             yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
 
-    first = next(records(), None)
-    if first is None:
+    keys = {key: None for _, record in islice(records(), _LOOKED_AT) for key in record}
+    if not keys:
         raise DataError(f"{file.place}: holds no records")
-    return Table(f"{file.place}:", split, list(first[1]), records)
+    return Table(f"{file.place}:", split, list(keys), records)
 
 
 def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
@@ -208,7 +225,10 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
 def _cells(line: str, sign: str, quote: str | None) -> int:
     if quote is None:
         return line.count(sign)
-    return len(next(csv.reader([line], delimiter=sign, quotechar=quote)))
+    try:
+        return len(next(delimited([line], sign, quote)))
+    except csv.Error:  # a quote that another line closes, or one that is text
+        return line.count(sign)
 
 
 def _parquet_table(file: RawFile, split: str) -> Table:

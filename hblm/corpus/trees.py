@@ -73,8 +73,10 @@ def ids_of(path: Path, separator: str) -> list[str]:
     """Return the ids of the nodes on a path: the names so far, joined.
 
     What could be taken for the separator inside a name, or at its ends, is escaped, so that two paths never
-    have one id. The separator is not the backslash, which escapes.
+    have one id. The separator is not the backslash, which escapes; "" for paths of one name.
     """
+    if not separator:
+        return list(path)
     escaped = "".join(f"\\{sign}" for sign in separator)
     names = []
     for name in path:

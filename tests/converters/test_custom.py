@@ -765,7 +765,7 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     "signs that are ambiguous": (
         {"x.csv": b'text,label\nt,"A, B > C"\nu,"A, D > C"\n'},
         {},
-        ["dataset.prepare.label_separator="],
+        ["are no paths", "dataset.prepare.separator="],
     ),
     "an empty name in a path": (
         {"x.csv": CSV + b"d9,t,a//b\n"},
@@ -845,6 +845,14 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
         {},
         ["x.csv:3: split='tset' names no split"],
     ),
+    "folds in a column called split": (
+        {
+            "x.csv": b"text,label,split\n"
+            + b"".join(b"t%d,a/b%d,%d\n" % (at, at % 2, at % 5) for at in range(20))
+        },
+        {},
+        ["split", "dataset.prepare.split=none"],
+    ),
     "a split column that says none": (
         {"x.csv": b"text,label,fold\nt,a/b,1\nu,a/c,2\n"},
         {"split": "fold"},
@@ -891,7 +899,7 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
         ],
     ),
     "shares that are none": (PLAIN, {"shares": [0.8, 0.3, 0.1]}, ["shares=[0.8, 0.3, 0.1]"]),
-    "a separator in no label": (PLAIN, {"separator": "--"}, ["separator='--' is in none"]),
+    "a separator in no label": (PLAIN, {"separator": "--"}, ["separator=-- is in none"]),
     "a delimiter of two": (PLAIN, {"delimiter": "::"}, ["dataset.prepare.delimiter="]),
     "a quote of two": (PLAIN, {"quote": "ab"}, ["dataset.prepare.quote="]),
     "too few documents": ({"x.csv": b"text,label\nt,a/b\nu,a/c\n"}, {}, ["it needs at least one document"]),

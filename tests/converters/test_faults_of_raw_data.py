@@ -164,7 +164,7 @@ FAULTS: Mapping[str, Fault] = {
         "val.jsonl:3", "lone surrogate", val=GOOD_RECORD + rb'{"token": "\ud800", "label": ["cs.ai"]}'
     ),
     "two training files": Fault(
-        "jsonl", {"train_small.jsonl": GOOD_RECORD}, "", ("train.jsonl, train_small.jsonl", "one of them")
+        "jsonl", {"train_small.jsonl": GOOD_RECORD}, "", ("train.jsonl", "train_small.jsonl", "one of them")
     ),
     # BGC
     "no hierarchy": blurbs("", "no hierarchy*.txt", f"it holds {DEV}", changes={"hierarchy.txt": None}),

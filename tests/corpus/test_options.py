@@ -31,7 +31,6 @@ def test_what_is_not_given_has_its_default() -> None:
 # what is given -> option, value, and the value that is read
 FITTING: dict[str, tuple[str, Any, Any]] = {
     "text": ("text", "a b", "a b"),
-    "an empty text": ("text", "", ""),
     "a number": ("limit", 3, 3),
     "null": ("limit", None, None),
     "a float": ("share", 0.25, 0.25),
@@ -118,3 +117,8 @@ def test_all_faults_come_in_one_message() -> None:
         "dataset.prepare.mods",
         "dataset.prepare.share=null",
     ]
+
+
+def test_an_empty_text_is_refused_with_what_a_shell_does() -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.prepare\.text= is empty; a shell keeps"):
+        read_options(Options, {"text": ""}, "x")
