@@ -112,7 +112,9 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            faults.append(f"{text} is not of the form key=value; quote values with special characters")
+            faults.append(
+                f"{text} is not of the form key=value; quote special characters twice: 'key=\"a > b\"'"
+            )
             refused.add(text.partition("=")[0])
             continue
         wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]

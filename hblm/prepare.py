@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -208,7 +209,11 @@ def run(config: PrepareConfig) -> None:
     description.show()
     if made:
         print(f"report  {folder / REPORT}")
-        named = f"custom dataset.path={folder}" if dataset.converter == "custom" else dataset.name
+        named = (
+            f"custom {shlex.quote(f'dataset.path={folder}')}"
+            if dataset.converter == "custom"
+            else dataset.name
+        )
         print(f"next    python -m hblm.train dataset={named}")
 
 

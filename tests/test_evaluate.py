@@ -55,20 +55,24 @@ def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # it writes beside its checkpoint
 
 
+RESTORED = [
+    ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
+    ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
+    ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
+    ("method=tri_head_diffcat", "joint_variant.tri_fuse_mix=3", "encoder.trainable=false", "loss=focal"),
+]
+RESTORED_TOO = [
+    ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
+    ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
+    ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
+    ("trainer.precision=fp32", "encoder.gradient_checkpointing=true", "loss.level_reduction=nodes"),
+    ("method=dual", "joint_variant.joint_objective=aux_only", "film=none", "head=linear"),
+    ("method=tri_head_diffcat", "joint_variant.joint_eval_view=all", "trainer.precision=bf16"),
+]
+
+
 @pytest.mark.parametrize(
-    "variant",
-    [
-        ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
-        ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
-        ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
-        ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
-        ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
-        ("trainer.precision=fp32", "encoder.gradient_checkpointing=true", "loss.level_reduction=nodes"),
-        ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
-        ("method=dual", "joint_variant.joint_objective=aux_only", "film=none", "head=linear"),
-        ("method=tri_head_diffcat", "joint_variant.joint_eval_view=all", "trainer.precision=bf16"),
-        ("method=tri_head_diffcat", "joint_variant.tri_fuse_mix=3", "encoder.trainable=false", "loss=focal"),
-    ],
+    "variant", [*RESTORED, *(pytest.param(variant, marks=pytest.mark.slow) for variant in RESTORED_TOO)]
 )
 def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
     result = run(learnable, *variant, "output_dir=out")

@@ -103,7 +103,7 @@ def test_counts_may_grow_while_generators_run(tmp_path: Path, conversion: Make) 
 
 
 def test_documents_are_streamed(tmp_path: Path, conversion: Make) -> None:
-    text = "word " * 4000
+    text = "word" * 5000
 
     def documents() -> Iterator[Document]:
         return (Document(str(n), text + str(n), ("arts/film",)) for n in range(1000))  # 20 MB
