@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from hblm.artifacts import sha256_file, sha256_text
 from hblm.errors import ConfigError
 
 TINY = "tiny"
+_TOKENIZER = "tokenizer.json"
 _SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are preferred
 _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -107,6 +110,17 @@ def locate(model_name: str, revision: str | None = None) -> Pretrained:
     if revision is None and model_name in _PACKAGES:
         return Pretrained(model_name, None, _packaged(model_name))
     return Pretrained(model_name, revision, None)
+
+
+def tokenizer_file(source: Pretrained) -> Path | None:
+    """Return an encoder's tokenizer.json where it is on this machine; the hub is not asked."""
+    if source.is_tiny:
+        return None
+    if source.folder is not None:
+        file = source.folder / _TOKENIZER
+        return file if file.is_file() else None
+    found = huggingface_hub.try_to_load_from_cache(source.model_name, _TOKENIZER, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def way_out(model_name: str) -> str:

@@ -12,7 +12,7 @@ import copy
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,13 +184,6 @@ def tokenise(
             f"{folder}: written, but not there as written; does something else clean up this folder?"
         )
     return found
-
-
-def token_counter(tokenizer: transformers.PreTrainedTokenizerBase) -> Callable[[Sequence[str]], list[int]]:
-    """Return what counts the tokens of texts before any is cut, special ones included."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    backend = _bare(tokenizer)
-    return lambda texts: [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts))]
 
 
 def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:

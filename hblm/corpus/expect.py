@@ -39,7 +39,12 @@ def require_expectable(expect: Mapping[str, Any]) -> None:
 
 
 def compare(expect: Mapping[str, Any], counts: Mapping[str, Any], levels: Sequence[int]) -> list[Expectation]:
-    """Return every count that is expected, beside what a manifest's counts say."""
+    """Return every count that is expected, beside what a manifest's counts say.
+
+    Raises:
+        ConfigError: expectations that nothing can meet.
+    """
+    require_expectable(expect)
     found = [
         Expectation(f"documents in {split}", number, counts[split]["documents"])
         for split, number in (expect.get("documents") or {}).items()

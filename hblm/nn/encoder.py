@@ -76,12 +76,8 @@ def load_encoder(
     return model
 
 
-def load_tokenizer(source: Pretrained, *, download: bool = True) -> Tokenizer:
+def load_tokenizer(source: Pretrained) -> Tokenizer:
     """Load the encoder's fast tokenizer, with a padding token (the end of text where it has none).
-
-    Args:
-        source: where its files lie.
-        download: False: only from this machine; the hub is not asked, nor waited for.
 
     Raises:
         ConfigError: not to be had, or not a fast one.
@@ -90,10 +86,7 @@ def load_tokenizer(source: Pretrained, *, download: bool = True) -> Tokenizer:
         return _tiny_tokenizer()
     with _quiet(), _explained(source, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            _place(source),
-            revision=source.revision,
-            trust_remote_code=False,
-            local_files_only=not download,
+            _place(source), revision=source.revision, trust_remote_code=False
         )
     return _ready(tokenizer, source.model_name)
 

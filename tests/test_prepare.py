@@ -1,0 +1,143 @@
+"""The program that prepares: what it prints and checks around a converter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from programs import compose
+
+from hblm import prepare
+from hblm.config import Encoder, PrepareConfig
+from hblm.errors import ConfigError, DataError
+from hblm.nn.encoder import load_tokenizer
+from hblm.pretrained import MINILM, locate
+
+TEXTS = ["Hello WORLD, café", "", "word " * 900, "日本 🙂 \u2028 x"]
+ROWS = "text,path\n" + "".join(f"text {at},a/b{at % 3}\n" for at in range(30))
+
+
+def run(*overrides: str) -> None:
+    prepare.run(compose("prepare", PrepareConfig, "encoder=tiny", *overrides))
+
+
+def with_news() -> Path:
+    Path("news.csv").write_text(ROWS)
+    run("dataset=custom", "raw=news.csv")
+    return Path("data/news")
+
+
+@pytest.mark.parametrize("name", ["tiny", MINILM])
+def test_tokens_are_counted_as_training_counts_them(name: str) -> None:
+    source = locate(name)
+    if not source.is_tiny and source.folder is None:
+        pytest.skip("the package that brings MiniLM is not installed")
+    backend = load_tokenizer(source).backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    count = prepare._counter(source)
+    assert count is not None
+    assert count(TEXTS) == [len(backend.encode(text).ids) for text in TEXTS]
+
+
+def test_without_its_tokenizer_another_stands_in_or_words_are_counted(monkeypatch) -> None:
+    tokens = prepare._tokens(Encoder(model_name="owner/never-downloaded"))
+    if locate(MINILM).folder is not None:
+        assert tokens.model == (
+            "all-MiniLM-L6-v2, in place of owner/never-downloaded, which is not on this machine"
+        )
+    monkeypatch.setattr(prepare, "MINILM", "owner/neither")
+    tokens = prepare._tokens(Encoder(model_name="owner/never-downloaded"))
+    assert (tokens.measure, tokens.model) == (None, "owner/never-downloaded")
+    assert "not on this machine" in tokens.why_not
+
+
+def test_a_damaged_tokenizer_is_no_reason_not_to_prepare(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_text("{")
+    assert "cannot be loaded" in prepare._tokens(Encoder(model_name=str(tmp_path))).model
+
+
+def test_the_report_is_printed_and_kept(capsys) -> None:
+    folder = with_news()
+    printed = capsys.readouterr().out
+    kept = (folder / "report.md").read_text()
+    for words in (
+        "30 documents, 4 nodes on 2 levels (1 / 3).",
+        "Training documents of a node",
+        "cut at 128 tokens",
+    ):
+        assert words in printed
+        assert words in kept
+    assert "python -m hblm.train dataset=custom dataset.path=data/news" in printed
+
+
+def test_checking_writes_nothing_and_tells_the_same(capsys) -> None:
+    folder = with_news()
+    first = capsys.readouterr().out.partition("report  ")[0]
+    (folder / "report.md").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run("dataset=custom", f"dataset.path={folder}", "check=true")
+    assert capsys.readouterr().out == first
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run("dataset=custom", f"dataset.path={folder}")  # not checking: what is missing is written
+    assert (folder / "report.md").exists()
+
+
+def test_checking_finds_what_was_changed() -> None:
+    folder = with_news()
+    file = folder / "val.jsonl"
+    file.write_text(file.read_text().replace("text ", "test ", 1))
+    with pytest.raises(DataError, match=r"val\.jsonl: not the file that was prepared"):
+        run("dataset=custom", f"dataset.path={folder}", "check=true")
+
+
+def test_other_counts_than_expected_are_refused_with_a_table() -> None:
+    Path("news.csv").write_text(ROWS)
+    expect = ("+dataset.expect.levels=[1,3,2]", "+dataset.expect.documents.train=24")
+    given = ("dataset=custom", "raw=news.csv", *expect)
+    with pytest.raises(DataError) as caught:
+        run(*given)
+    table = [line.split() for line in str(caught.value).splitlines()[1:]]
+    assert table == [
+        ["expected", "found"],
+        ["documents", "in", "train", "24", "24"],
+        ["levels", "3", "2", "differs", "by", "-1"],
+        ["nodes", "on", "level", "0", "1", "1"],
+        ["nodes", "on", "level", "1", "3", "3"],
+        ["nodes", "on", "level", "2", "2", "0", "differs", "by", "-2"],
+    ]
+    assert not Path("data/news").exists()
+    run(*given, "allow_mismatch=true")
+    manifest = json.loads(Path("data/news/manifest.json").read_text())
+    assert manifest["expected"] == {"documents": {"train": 24}, "levels": [1, 3, 2], "met": False}
+    assert any("not those expected" in warning for warning in manifest["warnings"])
+    run("dataset=custom", "dataset.path=data/news", *expect, "check=true")  # it was allowed then
+    run("dataset=custom", "raw=news.csv", "dataset.name=other")
+    with pytest.raises(DataError, match="not the set that is expected"):
+        run("dataset=custom", "dataset.path=data/other", *expect, "check=true")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("dataset=custom",), "dataset=custom needs raw=PATH to prepare"),
+        (("dataset=custom", "check=true"), "dataset=custom needs dataset.path=DIR"),
+        (("dataset=custom", "raw=x", "dataset.path=y", "check=true"), "drop raw=x"),
+        (("dataset=custom", "raw=x", "dataset.name=a/b"), "cannot name a file"),
+        (
+            ("dataset=aapd",),
+            "aapd is prepared from a download; write raw=PATH, a folder or archive with",
+        ),
+        (("dataset=docstrings", "raw=."), "docstrings needs no download; leave raw out"),
+        (("dataset=custom", "raw=x.csv"), "raw=x.csv is not there"),
+        (("dataset=wos",), "no converter"),
+        (("dataset=aapd", "raw=.", "encoder.model_name=/nowhere"), "there is no such folder"),
+        (("dataset=custom", "raw=.", "+dataset.expect.leaves=3"), "dataset.expect.leaves is not one of"),
+    ],
+)
+def test_what_cannot_be_prepared_is_told(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        run(*overrides)
+    assert not Path("data").exists() or not list(Path("data").glob("[!.]*"))
