@@ -19,7 +19,7 @@ from hblm.corpus.write import SplitCounts
 from hblm.document import SPLITS, Document
 from hblm.taxonomy import Taxonomy
 
-SAMPLE = 10_000  # texts of a split whose tokens are counted
+SAMPLE = 5_000  # texts of a split whose tokens are counted
 _AT_ONCE = 500  # texts given to the tokenizer together
 Measure = Callable[[Sequence[str]], Sequence[int]]
 
