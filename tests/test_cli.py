@@ -203,6 +203,13 @@ def test_help_names_every_key_and_option(program):
             assert all(f"\n    {option} " in text for option in options)
 
 
+def test_help_shows_the_keys_of_an_option_that_is_named():
+    text = cli.help_text(PREPARE, ["dataset=custom", "raw=x"])
+    assert "\ndataset=custom\n" in text
+    assert "    label_separator: null" in text
+    assert "label_separator" not in cli.help_text(PREPARE, [])
+
+
 def test_help_needs_no_dataset():
     done = program("train", "--help")
     assert done.returncode == 0
