@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from hblm.corpus.cells import cells_of, text_of
 from hblm.corpus.clean import CLEANINGS
-from hblm.corpus.columns import Columns, cells_of, text_of
+from hblm.corpus.columns import Columns
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, read_lines, require_encoding
 from hblm.corpus.spool import Spool
@@ -182,8 +183,10 @@ def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Fou
             )
         if not n_texts:
             raise DataError(f"{texts.place}: empty")
-        both = zip(read_lines(texts, encoding), read_lines(labels, encoding), strict=True)
-        for number, (text, label) in enumerate(both, 1):
+        known = list(
+            read_lines(labels, encoding)
+        )  # not beside the texts: seeking in a compressed tar is slow
+        for number, (text, label) in enumerate(zip(read_lines(texts, encoding), known, strict=True), 1):
             advance(1)
             yield split, f"{labels.place}:", number, text, tuple(label.lower().split())
 

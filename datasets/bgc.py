@@ -69,7 +69,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
     require_encoding(chosen.encoding)
     require_shares(chosen.shares)
     counts: Counter[str] = Counter()
-    spool = Spool(scratch)
+    spool = Spool(scratch, "; dataset.prepare.repeated_ids=number gives the later one another")
     advance = progress("reading books", None)
     with Raw(raw) as files:
         tree = read_tree(files.find("hierarchy*.txt"), chosen.encoding)

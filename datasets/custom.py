@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from hblm.corpus.cells import cells_of, split_of, text_of
 from hblm.corpus.clean import CLEANINGS
-from hblm.corpus.columns import (
-    NONE,
-    Columns,
-    as_options,
-    cells_of,
-    choose_columns,
-    split_of,
-    text_of,
-)
+from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, require_encoding, source_of
-from hblm.corpus.signs import Signs, choose_signs
+from hblm.corpus.signs import NONE, Signs, choose_signs
 from hblm.corpus.split import fill_splits, require_shares
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables
@@ -95,7 +88,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
             identity=chosen.id,
             split=chosen.split,
         )
-        spool = Spool(scratch)
+        spool = Spool(scratch, "; dataset.prepare.id=none numbers the documents")
         counts: Counter[str] = Counter()
         _read(tables, columns, chosen, spool, counts, progress("reading documents", None))
         if is_arrow_folder(raw):
@@ -206,6 +199,8 @@ def _labelled(
     if columns.levels:
         signs = Signs("/", None)
         paths = {cells: [cells] if cells else [] for cells in first}
+        if chosen.levels is None:
+            _require_levels(columns.levels, first)
     else:
         signs = choose_signs(
             {cell for cells in first for cell in cells},
@@ -215,6 +210,8 @@ def _labelled(
         )
         paths = {cells: [path for cell in cells for path in _paths(cell, signs, finder)] for cells in first}
         for cells, found in paths.items():
+            if cells and not found:
+                raise DataError(f"{spool.place(first[cells])}: no label in {cells!r:.80}")
             if any(not name for path in found for name in path):
                 raise DataError(
                     f"{spool.place(first[cells])}: a path with an empty name in {cells!r:.120} "
@@ -239,16 +236,35 @@ def _labelled(
     distinct = list({path: None for found in paths.values() for path in found})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))
     taxonomy = infer_tree(stripped.values(), separator)
+    ids = {path: ids_of(inner, separator) for path, inner in stripped.items()}  # each id once in memory
     nodes = {
-        cells: tuple(dict.fromkeys(node for path in found for node in ids_of(stripped[path], separator)))
+        cells: tuple(dict.fromkeys(node for path in found for node in ids[path]))
         for cells, found in paths.items()
     }
     return taxonomy, [nodes[cells] for cells in spool.labels], signs
 
 
 def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ...]]:
-    """Return the paths of a cell; a whole cell that is a node is one, whatever signs are in it."""
-    return [(cell,)] if finder and finder.has(cell) else signs.paths(cell)
+    """Return the paths of a cell; what is a node as a whole is one, whatever signs are in it."""
+    if finder is None:
+        return signs.paths(cell)
+    if finder.has(cell):
+        return [(cell,)]
+    labels = signs._replace(path=None).paths(cell)
+    return [path for (label,) in labels for path in ([(label,)] if finder.has(label) else signs.paths(label))]
+
+
+def _require_levels(columns: Sequence[str], found: Collection[tuple[str, ...]]) -> None:
+    """Refuse columns that are numbered like levels and hold equals, as in label1, label2 of one document."""
+    tops = {names[0] for names in found if names}
+    below = sorted(tops.intersection(name for names in found for name in names[1:]))
+    if below:
+        listed = ",".join(columns)
+        raise ConfigError(
+            f"are {', '.join(columns)} the levels of a tree? {below[0]!r} is first in some documents, below "
+            f"another in others; write dataset.prepare.levels=[{listed}] if they are levels, "
+            f"dataset.prepare.labels=[{listed}] if each holds a label"
+        )
 
 
 def _require_trainable(spool: Spool, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shlex
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 
 import hblm
 from hblm import cli
-from hblm.artifacts import remove_stale, temporary_beside, write_text
+from hblm.artifacts import remove_stale, sha256_file, temporary_beside, write_text
 from hblm.config import Dataset, Encoder, PrepareConfig
 from hblm.corpus.expect import compare, mismatch_table, require_expectable
 from hblm.corpus.prepared import Prepared, open_prepared
@@ -57,16 +58,22 @@ def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
         log.info("%s is not there yet: preparing it", folder)
         prepare(dataset, None, encoder)
     prepared = open_prepared(folder, dataset.name, _command(dataset))
-    made_with = (prepared.manifest or {}).get("options", {})
+    _warn_of_other_options(prepared, dataset)
+    return prepared
+
+
+def _warn_of_other_options(prepared: Prepared, dataset: Dataset) -> None:
+    """Say which options that were given have no effect, as the folder was made with others."""
+    folder, made_with = prepared.folder, (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
+        defaults = converter(dataset.converter).Options._field_defaults
         for name in sorted(dataset.prepare.keys() & made_with.keys()):
-            if dataset.prepare[name] not in (None, made_with[name]):  # null: whatever was detected
+            if dataset.prepare[name] not in (None, defaults.get(name), made_with[name]):
                 log.warning(
                     "%s was prepared with %s=%s and is used as it is; dataset.prepare.%s=%s takes effect "
                     "with python -m hblm.prepare ... force=true, or under another dataset.name",
                     *(folder, name, plain(made_with[name]), name, plain(dataset.prepare[name])),
                 )
-    return prepared
 
 
 def _command(dataset: Dataset) -> str | None:
@@ -102,14 +109,21 @@ def prepare(
             f"train/val/test.jsonl into {dataset.path} (DATA.md gives the format)"
         )
     folder = dataset.folder
+    if raw is not None and not dataset.source:
+        raise ConfigError(f"raw={raw}: {dataset.name} needs no download; leave raw out")
+    if raw is not None and _overlap(raw.resolve(), folder.resolve()):
+        raise DataError(
+            f"raw={raw} and the folder to be written, {folder}, lie in each other; write dataset.path=DIR "
+            f"with another one"
+        )
     if folder.exists() and not force:
+        if raw is not None:
+            _require_same_sources(folder, raw)
         return None
     if dataset.source and raw is None:
         raise ConfigError(
             f"{dataset.name} is prepared from a download; write raw=PATH, {dataset.source} (DATA.md)"
         )
-    if raw is not None and not dataset.source:
-        raise ConfigError(f"raw={raw}: {dataset.name} needs no download; leave raw out")
     convert = load_converter(dataset.converter)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -135,6 +149,31 @@ def prepare(
         description = describe(open_prepared(folder, dataset.name), encoder)
         write_text(folder / REPORT, description.markdown())
     return description
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _require_same_sources(folder: Path, raw: Path) -> None:
+    """Refuse to pass off a folder as made of other files than it was.
+
+    Raises:
+        DataError: the folder's manifest names files that `raw` has not, or not as they are.
+    """
+    manifest = open_prepared(folder).manifest or {}
+    for source in manifest.get("sources") or []:
+        file = raw / source["name"] if raw.is_dir() else raw
+        if "bytes" in source and (
+            file.name != Path(source["name"]).name
+            or not file.is_file()
+            or (file.stat().st_size != source["bytes"])
+            or sha256_file(file) != source["sha256"]
+        ):
+            raise DataError(
+                f"{folder} is there already, made of another {source['name']} than raw={raw} has; force=true "
+                f"prepares it again, dataset.name=NAME or dataset.path=DIR beside it"
+            )
 
 
 def describe(prepared: Prepared, encoder: Encoder) -> Description:
@@ -190,6 +229,17 @@ Converter = Callable[["Path | None", Mapping[str, Any], Path, StartTask], Conver
 
 
 def load_converter(name: str) -> Converter:
+    """Return what converts a raw download, the function `convert` of datasets/<name>.py.
+
+    Raises:
+        ConfigError: there is no such script.
+    """
+    convert: Converter = converter(name).convert
+    return convert
+
+
+@functools.cache
+def converter(name: str) -> Any:
     """Load datasets/<name>.py by its path: that folder must never be a package (Hugging Face's is one).
 
     Raises:
@@ -206,8 +256,7 @@ def load_converter(name: str) -> Converter:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where the types of its options are looked up
     spec.loader.exec_module(module)
-    convert: Converter = module.convert
-    return convert
+    return module
 
 
 def run(config: PrepareConfig) -> None:
@@ -223,7 +272,12 @@ def run(config: PrepareConfig) -> None:
         made = prepare(dataset, raw, config.encoder, force=config.force, allow_mismatch=config.allow_mismatch)
         if not made:
             print(f"{folder} is there already; force=true prepares it again")
-    description = made or describe(open_prepared(folder, dataset.name, _command(dataset)), config.encoder)
+    if made:
+        description = made
+    else:
+        prepared = open_prepared(folder, dataset.name, _command(dataset))
+        _warn_of_other_options(prepared, dataset)
+        description = describe(prepared, config.encoder)
     _require_expected(description.survey, dataset.expect)
     if description.survey.prepared.manifest and not config.check and not (folder / REPORT).exists():
         write_text(

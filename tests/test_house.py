@@ -25,7 +25,7 @@ LAYERS = [
         "corpus.report",
     }
     | {"corpus.raw", "corpus.trees", "corpus.spool", "corpus.split", "corpus.options", "corpus.clean"}
-    | {"corpus.tables", "corpus.columns", "corpus.signs", "corpus.books"},
+    | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},

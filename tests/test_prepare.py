@@ -119,6 +119,39 @@ def test_other_counts_than_expected_are_refused_with_a_table() -> None:
         run("dataset=custom", "dataset.path=data/other", *expect, "check=true")
 
 
+def test_what_is_read_is_never_what_is_replaced() -> None:
+    folder = with_news()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for raw in ("data/news", "data", "data/news/train.jsonl"):
+        with pytest.raises(DataError, match="lie in each other"):
+            run(
+                "dataset=custom",
+                f"raw={raw}",
+                "dataset.path=data/news",
+                "force=true",
+                "dataset.prepare.clean=hpt",
+            )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_made_of_other_files_is_not_passed_off() -> None:
+    with_news()
+    Path("news.csv").write_text(ROWS + "one more,a/b1\n")
+    with pytest.raises(DataError, match=r"data/news is there already, made of another news\.csv"):
+        run("dataset=custom", "raw=news.csv")
+    run("dataset=custom", "raw=news.csv", "force=true")
+
+
+def test_options_that_have_no_effect_are_named(caplog) -> None:
+    Path("news.csv").write_text(ROWS)
+    run("dataset=custom", "raw=news.csv", "dataset.prepare.seed=7")
+    config = compose("prepare", PrepareConfig, "dataset=custom", "dataset.path=data/news", "encoder=tiny")
+    prepare.open_or_prepare(config.dataset, config.encoder)
+    assert not caplog.records  # nothing was asked for
+    run("dataset=custom", "raw=news.csv", "dataset.prepare.seed=99")
+    assert "was prepared with seed=7" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

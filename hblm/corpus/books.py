@@ -20,6 +20,7 @@ _OPEN, _CLOSE = re.compile(r"<book[\s>]"), "</book>"
 _BETWEEN = re.compile(r"(<\?xml[^>]*\?>|<!--.*?-->|</?books>|\s)*", re.DOTALL)  # what may stand between books
 _ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|\w+);")
 _TOPICS = re.compile(r"<(?:d(\d)|topic\b[^>]*\bd=[\"'](\d)[\"'][^>]*)>(.*?)</(?:d\1|topic)>", re.DOTALL)
+_TOPIC = re.compile(r"<(?:d\d|topic)\b", re.IGNORECASE)  # where one begins, damaged or not
 
 
 class Book(NamedTuple):
@@ -83,6 +84,8 @@ def _book(record: str, file: RawFile, line: int) -> Book:
     if not isbn:
         raise DataError(f"{place}: the book has no <isbn> after its <body>")
     topics = tuple((int(old or new), plain_name(_plain(name))) for old, new, name in _TOPICS.findall(after))
+    if len(topics) != len(_TOPIC.findall(after)) or not all(name and "<" not in name for _, name in topics):
+        raise DataError(f"{place}: a topic of the book that begins here is damaged: {after.strip()!r:.200}")
     return Book(line, title, _plain(body).strip(), isbn, topics)
 
 

@@ -1,27 +1,35 @@
-"""Which column of a table is what, and what its cells say: detected if unambiguous, else asked for."""
+"""Which column of a table is what: told by its name where that is unambiguous, else asked for."""
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from hblm.corpus.signs import NONE, Signs
-from hblm.corpus.tables import SPLIT_OF_WORD, Record, Table, split_of_name
-from hblm.corpus.trees import plain_name
-from hblm.errors import ConfigError, DataError, nearest
+from hblm.corpus.tables import Record, Table, split_of_name
+from hblm.errors import ConfigError, nearest
 
-_TEXT = "text token tokens doc_token document doc content body abstract sentence review article post message"
-_LABELS = (
-    "label labels doc_label label_path path paths category categories category_path topic topics class "
-    "classes target targets group groups newsgroup tags"
+# The words are looked for in lower case, without a plural's s, and without the parts in _AROUND; the second
+# set only where nothing is in the first.
+_TEXT = (
+    {"text", "token", "doc_token", "document", "doc", "content", "body", "abstract", "fulltext"},
+    {"sentence", "review", "article", "post", "message", "news", "email", "mail", "description", "data"}
+    | {"sample", "input"},
 )
-_ID = "id doc_id docid document_id uid guid uuid"
-_SPLIT = "split data_type subset partition"
+_LABELS = (
+    {"label", "doc_label", "path", "category", "categorie", "topic", "class", "classe", "target", "group"}
+    | {"newsgroup", "tag"},
+    {"genre", "section", "hierarchy", "taxonomy", "annotation", "y"},
+)
+_AROUND = {"name", "names", "text", "full", "raw", "clean", "content", "contents"}
+_ID = {"id", "doc_id", "docid", "document_id", "uid", "guid", "uuid"}
+_SPLIT = {"split", "data_type", "subset", "partition"}
+_INDEX = re.compile(r"index|unnamed: ?\d+|column \d+|no|nr|#", re.IGNORECASE)
 _LEVEL = re.compile(r"(level|lvl|l|label|cat|category|class|topic|tier|d)[ _-]?(\d+)", re.IGNORECASE)
 _DIALECTS = (("token", "label"), ("doc_token", "doc_label"))  # their files have a topic column as well
+_LOOKED_AT = 100  # records, for columns of class numbers
 
 
 class Columns(NamedTuple):
@@ -45,12 +53,15 @@ def choose_columns(
 ) -> Columns:
     """Return the columns to read: those that were named, else the one whose name says what it is.
 
+    Where only two columns are neither ids nor splits and one of them is known, the other is what is missing.
+    Beside a column of names, one of class numbers is no candidate for the labels.
+
     Raises:
         ConfigError: a name that is no column, or no telling which.
     """
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
     shown = ", ".join(f"{name!r:.40}" for name in names[:20])
-    where = f"{tables[0].place.rstrip(': row')}: its columns are {shown}"
+    where = f"{tables[0].place.removesuffix(': row ').removesuffix(':')}: its columns are {shown}"
     given = {"text": _several(text), "labels": _several(labels), "levels": _several(levels)}
     single = {"id": identity, "split": split}
     wanted = [(key, name) for key, chosen in given.items() for name in chosen]
@@ -64,27 +75,31 @@ def choose_columns(
         raise ConfigError(
             "dataset.prepare.labels and dataset.prepare.levels are two ways to say one thing; drop one"
         )
-    spoken = next((pair for pair in _DIALECTS if set(pair) <= set(names)), ("", ""))
+    if identity is None:
+        single["id"] = next((name for name in names if _plain(name) in _ID), None)
+    if split is None and not any(table.split for table in tables):
+        single["split"] = _split_column(names, tables[0], where)
+    spoken = next((pair for pair in _DIALECTS if set(pair) <= set(names)), None)
+    for_labels = [spoken[1]] if spoken else _speaking_of(names, _LABELS)
+    for_text = [spoken[0]] if spoken else _speaking_of(names, _TEXT)
+    for_text = [name for name in for_text if name not in for_labels]
+    numbered = _numbered(names)
+    rest = [name for name in names if name not in single.values() and not _INDEX.fullmatch(name.strip())]
+    if len(rest) == 2 and not numbered:
+        known = (given["labels"] or tuple(for_labels), given["text"] or tuple(for_text))
+        if not known[1] and len(known[0]) == 1:
+            for_text = [name for name in rest if name not in known[0]]
+        if not known[0] and len(known[1]) == 1:
+            for_labels = [name for name in rest if name not in known[1]]
     if not given["text"]:
-        given["text"] = _detected("text", [spoken[0]] if spoken[0] else _among(names, _TEXT), where)
+        given["text"] = _detected("text", for_text, where)
     if not given["labels"] and not given["levels"]:
-        numbered = _numbered(names)
-        single_column = [spoken[1]] if spoken[1] else _among(names, _LABELS)
-        if numbered and not single_column:
+        for_labels = [name for name in for_labels if name not in given["text"]]
+        for_labels = _without_numbers(for_labels, islice(tables[0].records(), _LOOKED_AT))
+        if numbered and not for_labels:
             given["levels"] = numbered
         else:
-            given["labels"] = _detected("labels", single_column + list(numbered), where)
-    if identity is None:
-        single["id"] = next(iter(_among(names, _ID)), None)
-    if split is None and not any(table.split for table in tables):
-        candidates = _among(names, _SPLIT)
-        first = next(tables[0].records(), (0, {}))[1]
-        single["split"] = next((name for name in candidates if split_of_name(str(first.get(name)))), None)
-        if "split" in candidates and single["split"] is None:
-            raise ConfigError(
-                f"column 'split' says {first['split']!r:.40}, which is no split; write dataset.prepare.split="
-                f"none, or the column that says train, val and test ({where})"
-            )
+            given["labels"] = _detected("labels", [*for_labels, *numbered], where)
     return Columns(
         given["text"],
         given["labels"],
@@ -97,8 +112,54 @@ def _several(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _among(names: Sequence[str], known: str) -> list[str]:
-    return [name for name in names if name.casefold().replace(" ", "_") in known.split()]
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]+", "_", name.casefold()).strip("_")
+
+
+def _speaking_of(names: Sequence[str], ranks: Sequence[set[str]]) -> list[str]:
+    """Return the columns whose names say it, those of the first rank if there are any."""
+    found = ([name for name in names if _speaks_of(name, words)] for words in ranks)
+    return next(filter(None, found), [])
+
+
+def _speaks_of(name: str, words: set[str]) -> bool:
+    """Tell whether a column's name is one of the words, in the plural or with more around it.
+
+    The last part tells: a `topic_path` is a path, a `label_text` a label, a `raw_text` a text.
+    """
+    parts = _plain(name).split("_")
+    if parts[-1] == "id":
+        return False
+    whole = "_".join(parts)
+    bare = [part for part in parts if part not in _AROUND] or parts[-1:]
+    candidates = {whole, bare[-1], *(["_".join(bare)] if len(bare) > 1 else [])}
+    return any(word in words or word.removesuffix("s") in words for word in candidates)
+
+
+def _split_column(names: Sequence[str], table: Table, where: str) -> str | None:
+    """Return the column that says train, val or test."""
+    candidates = [name for name in names if _plain(name) in _SPLIT]
+    first = next(table.records(), (0, {}))[1]
+    found = next((name for name in candidates if split_of_name(str(first.get(name)))), None)
+    if found is None and "split" in candidates and first:
+        raise ConfigError(
+            f"column 'split' says {first.get('split')!r:.40}, which is no split; write "
+            f"dataset.prepare.split=none, or the column that says train, val and test ({where})"
+        )
+    return found
+
+
+def _without_numbers(names: list[str], records: Iterable[tuple[int, Record]]) -> list[str]:
+    """Leave out the columns of class numbers, unless there is nothing else."""
+    if len(names) < 2:
+        return names
+    named = {
+        name
+        for _, record in records
+        for name in names
+        if not isinstance(value := record.get(name), int) and not str(value or "0").strip().isdigit()
+    }
+    return [name for name in names if name in named] or names
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:
@@ -122,94 +183,6 @@ def _detected(key: str, found: Sequence[str], where: str) -> tuple[str, ...]:
     why = f"{' and '.join(map(repr, found))} could each be it" if found else "no column's name says so"
     other = ", or dataset.prepare.levels=[A,B] with one for each level" if key == "labels" else ""
     raise ConfigError(f"which column has the {key}? {why}; write dataset.prepare.{key}=NAME{other} ({where})")
-
-
-# --- cells
-
-
-def text_of(record: Record, columns: Sequence[str], place: str) -> str:
-    """Return a record's text; several columns are joined by a line end, a list of tokens by spaces.
-
-    Raises:
-        DataError: a value that is no text.
-    """
-    parts = []
-    for name in columns:
-        value = _value(record, name, place)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            value = " ".join(value)
-        if not isinstance(value, str):
-            raise DataError(f"{place}: {name} must be a text, found {value!r:.60}")
-        parts.append(value)
-    return "\n".join(parts)
-
-
-def cells_of(record: Record, columns: Columns, place: str) -> tuple[str, ...]:
-    """Return what a record's label columns hold, as texts: a cell each, or the items of a list.
-
-    Raises:
-        DataError: a value that is no label, or a level without the one above it.
-    """
-    if columns.levels:
-        names = [_label(_value(record, name, place), name, place) for name in columns.levels]
-        filled = [name for name in names if name]
-        if names[: len(filled)] != filled:
-            empty = columns.levels[names.index("")]
-            raise DataError(f"{place}: {empty} is empty and a level below it is not; a path has no holes")
-        return tuple(filled)
-    cells: list[str] = []
-    for name in columns.labels:
-        value = _value(record, name, place)
-        if isinstance(value, str):
-            value = _listed(value)
-        cells += (_label(item, name, place) for item in (value if isinstance(value, list) else [value]))
-    return tuple(filter(None, cells))
-
-
-def _value(record: Record, name: str, place: str) -> Any:
-    if name not in record:
-        raise DataError(f"{place}: no {name!r}; the record has {', '.join(map(repr, record))}")
-    return record[name]
-
-
-def _listed(cell: str) -> str | list[Any]:
-    """Return the items of a list written as JSON or as Python does, any other cell as it is."""
-    if cell.startswith("[") and cell.endswith("]"):
-        spaced = re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", cell)  # as numpy prints an array: ['a' 'b']
-        for read, text in ((json.loads, cell), (ast.literal_eval, spaced)):
-            try:
-                value = read(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(value, list):
-                return value
-    return cell
-
-
-def _label(value: Any, name: str, place: str) -> str:
-    """Return a cell's label, "" for an empty one (null, or the NaN that pandas writes)."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a class number in a column that has holes
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{place}: {name} must hold labels (texts), found {value!r:.60}")
-    return plain_name(str(value))
-
-
-def split_of(record: Record, column: str, place: str) -> str:
-    """Return the split that a record's column names.
-
-    Raises:
-        DataError: it names none.
-    """
-    value = _value(record, column, place)
-    found = split_of_name(str(value))
-    if not found:
-        raise DataError(
-            f"{place}: {column}={value!r:.60} names no split; known are {', '.join(SPLIT_OF_WORD)}"
-        )
-    return found
 
 
 def as_options(columns: Columns, signs: Signs) -> Mapping[str, Any]:

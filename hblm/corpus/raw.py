@@ -30,6 +30,7 @@ from hblm.artifacts import sha256_file
 from hblm.errors import ConfigError, DataError
 
 LONGEST = 16 << 20  # characters of a line, a cell or a record: no document is longer, a damaged file may be
+_RETURN = "\ufdd0"  # a character that Unicode keeps for such use, and that no text has
 _HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -291,9 +292,23 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
 
 
 def read_rows(
-    file: RawFile, *, delimiter: str, quote: str | None = '"', encoding: str | None = None
+    file: RawFile,
+    *,
+    delimiter: str,
+    quote: str | None = '"',
+    encoding: str | None = None,
+    blank: bool = False,
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield (line of its first character, cells) for each row of a delimited text; empty rows are left out.
+
+    A carriage return inside a line is text, also without quotes around it.
+
+    Args:
+        file: to be read.
+        delimiter: between cells.
+        quote: around cells that hold it; None: quotes are text.
+        encoding: None: the byte-order mark's, else UTF-8.
+        blank: leave out a blank after the delimiter.
 
     Raises:
         DataError: as `read_lines`; also a quote that is out of place or never closed.
@@ -305,7 +320,7 @@ def read_rows(
             if not line.isspace():
                 yield number, line.rstrip("\r\n").split(delimiter)
         return
-    rows = delimited(lines, delimiter, quote)
+    rows = delimited(map(_hide_returns, lines), delimiter, quote, blank)
     start = 1
     while True:
         try:
@@ -313,19 +328,24 @@ def read_rows(
         except csv.Error as error:
             unclosed = "field larger" in str(error) or "unexpected end" in str(error)
             why = "a quote is opened in this row and never closed" if unclosed else str(error)
-            if "new-line" in why:
-                why = "a carriage return in a cell without quotes"
             raise DataError(
                 f"{file.place}:{start}: {why}; where quotes are plain text, write dataset.prepare.quote=none"
             ) from None
         if cells is None:
             return
         if cells:
-            yield start, cells
+            yield start, [cell.replace(_RETURN, "\r") if _RETURN in cell else cell for cell in cells]
         start = rows.line_num + 1
 
 
-def delimited(lines: Iterable[str], delimiter: str, quote: str) -> Any:
+def _hide_returns(line: str) -> str:
+    """Put a stand-in for carriage returns inside a line, which a csv.reader takes only between quotes."""
+    end = "\r\n" if line.endswith("\r\n") else line[-1:]
+    body = line[: len(line) - len(end)]
+    return body.replace("\r", _RETURN) + end if "\r" in body else line
+
+
+def delimited(lines: Iterable[str], delimiter: str, quote: str, blank: bool = False) -> Any:
     """Return a csv.reader for cells of up to LONGEST characters.
 
     Raises:
@@ -334,7 +354,7 @@ def delimited(lines: Iterable[str], delimiter: str, quote: str) -> Any:
     for name, sign in (("delimiter", delimiter), ("quote", quote)):
         require_character(name, sign)
     csv.field_size_limit(LONGEST)
-    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True, skipinitialspace=blank)
 
 
 def require_character(option: str, sign: str) -> None:

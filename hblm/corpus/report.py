@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,7 +187,7 @@ def _paths(survey: Survey) -> Section:
         if any(documents):
             name = f"{number}{' or more' * more} path{'' if number == 1 else 's'}"
             rows.append((f"documents with {name}", *documents))
-    return Section("Path shapes", ("paths that end on", *SPLITS), rows, _closed(survey))
+    return Section("Path shapes", ("paths that end on ...", *SPLITS), rows, _closed(survey))
 
 
 def _closed(survey: Survey) -> list[str]:
@@ -206,8 +207,8 @@ def _nodes(survey: Survey) -> Section:
     title = "Nodes" if len(nodes) <= 10 else "Most and least frequent nodes"
     unused = [node.id for node in nodes if not any(support[node.id] for support in supports.values())]
     unlearnt = [node.id for node in nodes if not supports["train"][node.id] and node.id not in unused]
-    children = {parent: survey.prepared.taxonomy.parents.count(parent) for parent in range(len(nodes))}
-    only = sum(count == 1 for count in children.values())
+    children = Counter(survey.prepared.taxonomy.parents)
+    only = sum(count == 1 for parent, count in children.items() if parent >= 0)
     repeated = len(nodes) - len({node.name for node in nodes})
     notes = []
     if unused:
@@ -226,7 +227,7 @@ def _duplicates(survey: Survey) -> Section:
     rows += [(f"{later}, text also in {earlier}", survey.shared(earlier, later)) for earlier, later in _PAIRS]
     notes = []
     if any(count for _, count in rows[len(SPLITS) :]):
-        notes.append("texts that stand in two splits leak from training into the scores")
+        notes.append("texts that stand in two splits make scores look better than they are")
     return Section("Documents with equal texts", ("where", "documents"), rows, notes)
 
 
@@ -261,7 +262,8 @@ def _provenance(survey: Survey) -> Section:
     ]
     for kind in ("options", "repaired"):
         values = manifest.get(kind)
-        told = (item for item in (values or {}).items() if item[1] not in (None, 0))
+        unsaid = (None,) if kind == "options" else (None, 0)
+        told = (item for item in (values or {}).items() if item[1] not in unsaid)
         rows += [(f"{kind}: {name}", plain(value)) for name, value in told]
     sources = manifest.get("sources") or []
     for source in sources[:_LISTED]:

@@ -13,10 +13,24 @@ from hblm.corpus.trees import Path, plain_name
 from hblm.errors import ConfigError
 
 NONE = "none"  # an option's word for: there is no such thing, do not look for it
-PATH_SIGNS = ("--", "->", "→", "»", ">", "::", "/", "\\", "|", ".", ":")  # one that holds another comes first
+PATH_SIGNS = (
+    "--",
+    "->",
+    "=>",
+    ">>",
+    "→",
+    "»",
+    ">",
+    "::",
+    "/",
+    "\\",
+    "|",
+    ".",
+    ":",
+)  # one that holds another comes first
 LIST_SIGNS = (";", "|", "\n", ",", " ")
 _IN_TEXT = (".", ":")  # punctuation, where a blank follows
-_BETWEEN_EQUALS = ("/", "|")  # as in Action/Comedy
+_BETWEEN_EQUALS = ("/", "|", ":", "::", "\\")  # as in Action/Comedy
 
 
 class Signs(NamedTuple):
@@ -29,8 +43,7 @@ class Signs(NamedTuple):
         """Return the paths of a cell; names are stripped of blanks."""
         found = []
         for label in _split(cell, self.labels):
-            names = label.split(self.path) if self.path else [label]
-            found.append(tuple(map(plain_name, names)))
+            found.append(tuple(plain_name(name) for name in _names(label, self.path)))
         return found
 
 
@@ -79,6 +92,13 @@ def choose_signs(
 
 def _split(cell: str, sign: str | None) -> list[str]:
     return [label for part in (cell.split(sign) if sign else [cell]) if (label := part.strip())]
+
+
+def _names(label: str, sign: str | None) -> list[str]:
+    """Return the names of a path; a sign at its very beginning or end separates nothing."""
+    if not sign or label == sign:
+        return [label]
+    return label.removeprefix(sign).removesuffix(sign).split(sign)
 
 
 def _way_out(option: str, sign: str) -> str:
@@ -145,11 +165,13 @@ def _is_path(labels: set[str], sign: str) -> bool:
     Raises:
         ConfigError: it may stand between equals as well.
     """
-    paths = [[name.strip() for name in label.split(sign)] for label in labels]
+    paths = [[name.strip() for name in _names(label, sign)] for label in labels]
     deep = sum(len(names) > 1 for names in paths)
     tops = {names[0] for names in paths}
     if not deep or 2 * deep < len(labels) or not all(map(all, paths)) or len(tops) >= len(labels):
         return False
+    if sign == ">" and any("<" in label for label in labels):
+        return False  # tags
     if any("://" in label for label in labels) or all(name.isdigit() for names in paths for name in names):
         return False  # addresses; numbers, dates and times
     if sign in _IN_TEXT and any(f"{sign} " in label for label in labels):

@@ -85,7 +85,9 @@ def assign_splits(
     groups = _groups(labels, texts)
     n = len(labels)
     wanted = [max(round(n * share), 1 if share and len(groups) >= 3 else 0) for share in shares[1:]]
-    together = [{label for at in group for label in labels[at]} for group in groups]
+    together = [
+        {label for at in group for label in labels[at]} if group[1:] else labels[group[0]] for group in groups
+    ]
     trainable = [all(labels[at] for at in group) for group in groups]
     source = random.Random(seed)
     order = _shuffled(range(len(groups)), source)

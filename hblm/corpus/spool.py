@@ -27,8 +27,9 @@ class Spool:
         digests: a hash of each text, 8 bytes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Begin; texts go to a file in the scratch folder."""
+    def __init__(self, folder: Path, way_out: str = "") -> None:
+        """Begin; texts go to a file in the scratch folder. `way_out` says what helps against repeated ids."""
+        self._way_out = way_out
         self.labels: list[tuple[str, ...]] = []
         self.splits: list[str] = []
         self.digests = array("Q")
@@ -57,7 +58,7 @@ class Spool:
         if at < len(self):
             raise DataError(
                 f"{place}: the id {identity!r:.100} is also that of {self.place(at)}; "
-                f"ids are unique, across splits as well"
+                f"ids are unique, across splits as well{self._way_out}"
             )
         check_text(identity, text, place)
         self.labels.append(self._known.setdefault(labels, labels))

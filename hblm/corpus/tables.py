@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from hblm.errors import DataError
 
 SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "eval"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
-_JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab", ".txt"), (".parquet",)
+_JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".parquet",)
+_LAST = (".txt",)  # read as delimited text
+_ARROW = ("dataset_dict.json", "state.json")
+_COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
 _ROWS = 1000  # of a columnar file, read at once
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
@@ -58,7 +62,7 @@ class Dialect:
 
 def is_arrow_folder(path: Path) -> bool:
     """Tell whether a folder was written by `save_to_disk` of Hugging Face's datasets."""
-    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return any((path / name).is_file() for name in _ARROW)
 
 
 def arrow_tables(path: Path) -> list[Table]:
@@ -95,13 +99,16 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
     Raises:
         DataError: no data file, or no telling which.
     """
-    suffixes = (*_JSON, *_DELIMITED, *_PARQUET)
     single = len(raw.files) == 1
-    data = [
-        file
-        for file in raw.files
-        if (single or file.name.lower().endswith(suffixes)) and file.name not in ignored
-    ]
+    files = [file for file in raw.files if not file.base.lower().startswith(("readme", "license", "licence"))]
+    inside = next((file.place for file in files if file.base in _ARROW), None)
+    if inside:
+        raise DataError(f"{inside}: part of a datasets folder; unpack it, and give the folder that holds it")
+    for suffixes in ((*_JSON, *_DELIMITED, *_PARQUET), _LAST):  # .txt only where there is nothing else
+        data = [file for file in files if file.name.lower().endswith(suffixes) and file.name not in ignored]
+        if data:
+            break
+    data = raw.files if single else data
     by_split = by_split_name(raw, data)
     if by_split.keys() - {""} and not single:
         if "train" not in by_split:
@@ -132,7 +139,9 @@ def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]
     for split, several in found.items():
         _require_all_parts(raw, several)
         same = len({file.name for file in several}) < len(several)  # train.csv and train.csv.gz
-        if split and (same or len({re.sub(r"\d+", "0", file.name) for file in several}) > 1):
+        parts = len({re.sub(r"\d+", "0", file.name) for file in several}) == 1
+        copies = len(several) > 1 and any(_COPIES.search(file.base) for file in several)
+        if split and (same or copies or not parts):
             raise DataError(
                 f"{raw.path}: several files look like the {split} split: "
                 f"{', '.join(file.place for file in several)}; give a folder with one of them"
@@ -199,16 +208,25 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines.close()  # type: ignore[attr-defined]
     if not header_line:
         raise DataError(f"{file.place}: holds no header line")
-    delimiter = dialect.delimiter or max(",\t;|", key=lambda sign: _cells(header_line, sign, dialect.quote))
-    rows = read_rows(file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding)
-    header = [name.strip() for name in next(rows, (1, [""]))[1]]
+    signs = (
+        "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
+    )  # the first, where two would do
+    delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
+    blank = f"{delimiter} " in header_line  # after each delimiter, before the quotes
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        return read_rows(
+            file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding, blank=blank
+        )
+
+    names = next(rows(), (1, [""]))[1]
+    header = [name.strip() or f"column {number}" for number, name in enumerate(names, 1)]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
 
     def records() -> Iterator[tuple[int, Record]]:
-        rows = read_rows(file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding)
-        for number, cells in islice(rows, 1, None):
+        for number, cells in islice(rows(), 1, None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
                 continue
             if len(cells) != len(header):
@@ -238,11 +256,25 @@ def _parquet_table(file: RawFile, split: str) -> Table:
             for batch in parquet.iter_batches(_ROWS):
                 for record in batch.to_pylist():
                     number += 1
-                    yield number, record
+                    yield number, _with_class_names(record, classes)
 
     with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
         columns = list(parquet.schema_arrow.names)
+        classes = _class_names(parquet.schema_arrow.metadata or {})
     return Table(f"{file.place}: row ", split, columns, records)
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return column -> names of its classes, as Hugging Face's Parquet files have them in their schema."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {name: found["names"] for name, found in features.items() if found.get("_type") == "ClassLabel"}
+
+
+def _with_class_names(record: Record, classes: Mapping[str, list[str]]) -> Record:
+    if not classes:
+        return record
+    named = {name: classes[name][record[name]] for name in classes if isinstance(record[name], int)}
+    return {**record, **named}
 
 
 def _arrow_records(part: Any, place: str) -> Callable[[], Iterator[tuple[int, Record]]]:
@@ -273,6 +305,6 @@ def _arrow(place: str) -> Iterator[None]:
     """Turn what damaged columnar files raise into a DataError."""
     try:
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

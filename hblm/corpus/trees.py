@@ -10,7 +10,6 @@ from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
-_HEADERS = (["parent", "child"], ["parent", "children"])
 
 
 def plain_name(label: str) -> str:
@@ -23,7 +22,7 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
 
     Forms: our taxonomy.json; lines `parent<TAB>child<TAB>child ...` (HiAGM), where a line may hold one child
     (BGC) or a top without children; the same as CSV. `Root`, if it is nobody's child, is no node. A first
-    line `parent child` is a header.
+    line `parent child` or `child parent` is a header.
 
     Raises:
         DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
@@ -34,10 +33,15 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
     edges: dict[tuple[str, str], int] = {}
+    upward = False
     for number, cells in rows:
         names = [plain_name(cell) for cell in cells]
-        if not heads and [name.casefold() for name in names] in _HEADERS:
+        header = [name[:6].casefold().replace("childr", "child").replace("child_", "child") for name in names]
+        if not heads and header[:2] in (["parent", "child"], ["child", "parent"]):
+            upward = header[0] == "child"
             continue
+        if upward:
+            names = names[1::-1]
         heads.setdefault(names[0], number)
         for child in filter(None, names[1:]):
             if child == names[0]:

@@ -686,9 +686,11 @@ def test_a_second_run_says_that_it_is_there(capsys: pytest.CaptureFixture[str]) 
     found = prepared(raw)
     assert "is there already" not in capsys.readouterr().out
     before = (found.folder / "manifest.json").stat().st_mtime_ns
-    raw.write_bytes(delimited(rows(label=joined("|"))))
     prepared(raw)
     assert "data/x is there already; force=true prepares it again" in capsys.readouterr().out
+    raw.write_bytes(delimited(rows(label=joined("|"))))
+    with pytest.raises(DataError, match=r"data/x is there already, made of another x\.csv than"):
+        prepared(raw)
     assert (found.folder / "manifest.json").stat().st_mtime_ns == before
     assert "Science|Physics" in prepared(raw, force=True).taxonomy.index
 
@@ -795,10 +797,15 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
         {},
         ["x.csv:8: a quote is opened in this row and never closed", "dataset.prepare.quote=none"],
     ),
-    "null for a text": (
-        {"x.jsonl": JSONL + b'{"id": "d9", "text": null, "label": "a/b0"}\n'},
+    "a cell of separators": (
+        {"x.csv": b"text,label\nt,a/b;a/c\nu,a/b\nv,a/c\nw,a/b;e/d\nx,e/d\nz, ;\n"},
+        {"label_separator": ";"},
+        ["x.csv:7: no label in"],
+    ),
+    "equals in numbered columns": (
+        {"x.csv": b"text,label1,label2\nt,a,b\nu,b,a\nv,a,\n"},
         {},
-        ["x.jsonl:7: text must be a text, found None"],
+        ["are label1, label2 the levels of a tree?"],
     ),
     "a number for a text": (
         {"x.jsonl": JSONL + b'{"id": "d9", "text": 5, "label": "a/b0"}\n'},

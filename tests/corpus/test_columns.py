@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hblm.corpus.columns import Columns, as_options, cells_of, choose_columns, text_of
+from hblm.corpus.cells import cells_of, text_of
+from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.signs import Signs, choose_signs
 from hblm.corpus.tables import Record, Table
 from hblm.errors import ConfigError, DataError, HblmError
@@ -68,18 +69,45 @@ def test_known_names_are_found(kind: str) -> None:
 
 
 ASKED = {
-    "no text": ("headline label", {}, "text", "no column's name says so"),
+    "no text": ("headline teaser label", {}, "text", "no column's name says so"),
     "two texts": ("text abstract label", {}, "text", "'text' and 'abstract' could each be it"),
-    "no labels": ("text y", {}, "labels", "no column's name says so"),
+    "no labels": ("text x z", {}, "labels", "no column's name says so"),
     "two labels": ("text category topic", {}, "labels", "'category' and 'topic' could each be it"),
     "a label and levels": ("text label l1 l2", {}, "labels", "'label' and 'l1' and 'l2' could each be it"),
     "two families of levels": ("text l1 l2 cat1 cat2", {}, "labels", ""),
     "levels with a gap": ("text l1 l3", {}, "labels", ""),
     "levels without a first": ("text l2 l3", {}, "labels", ""),
-    "one level": ("text l1", {}, "labels", ""),
+    "one level": ("text l1 z", {}, "labels", ""),
     "names of levels": ("Abstract Domain area", {}, "labels", "dataset.prepare.levels=[A,B]"),
-    "text named, labels not": ("a b", {"text": "a"}, "labels", ""),
+    "text named, labels not": ("a b c", {"text": "a"}, "labels", ""),
 }
+
+
+# Kaggle's, scikit-learn's and Hugging Face's own names: columns -> text, labels
+UNDERSTOOD = {
+    "data target": ("data", "target"),
+    "data target target_name": ("data", "target_name"),
+    "text label label_text": ("text", "label_text"),
+    "id raw_text news_group": ("raw_text", "news_group"),
+    "index,post,newsgroups": ("post", "newsgroups"),
+    "content group_name": ("content", "group_name"),
+    "email topic_path": ("email", "topic_path"),
+    "x y": ("x", "y"),
+    "headline section": ("headline", "section"),
+    "messages groups": ("messages", "groups"),
+    "full_text target target_names": ("full_text", "target_names"),
+    "text_content dotted_path": ("text_content", "dotted_path"),
+    "document hierarchy": ("document", "hierarchy"),
+    "what path": ("what", "path"),
+}
+
+
+@pytest.mark.parametrize("names", UNDERSTOOD)
+def test_names_that_a_person_understands_are_understood(names: str) -> None:
+    columns = names.replace(",", " ").split()
+    values = {name: 3 for name in columns if name in ("label", "target") and len(columns) > 2}
+    found = choose(table(*columns, **values))
+    assert (found.text, found.labels) == tuple((name,) for name in UNDERSTOOD[names])
 
 
 @pytest.mark.parametrize("kind", ASKED)
@@ -263,9 +291,11 @@ def test_a_text_is_a_column_several_or_tokens() -> None:
     assert text_of(record, ["body"], "") == "b c"
     assert text_of(record, ["title", "body", "empty"], "") == "A\nb c\n"
     assert text_of(record, ["tokens"], "") == "d e"
+    for nothing in (None, math.nan):
+        assert text_of({"body": nothing}, ["body"], "") == ""
 
 
-@pytest.mark.parametrize("value", [None, 5, math.nan, True, ["a", 1], {"a": "b"}, b"a"])
+@pytest.mark.parametrize("value", [5, True, ["a", 1], {"a": "b"}, b"a"])
 def test_what_is_no_text_is_refused_with_its_place(value: Any) -> None:
     with pytest.raises(DataError, match=r"^x\.parquet: row 3: text must be a text, found "):
         text_of({"text": value}, ["text"], "x.parquet: row 3")
@@ -346,6 +376,8 @@ READ: dict[str, tuple[Sequence[str], Signs]] = {
     "folders of Windows": (["a\\b", "a\\c", "d\\e"], Signs("\\", None)),
     "ICD": (["A00.1", "A00.9", "B01.2", "B01.0", "C50"], Signs(".", None)),
     "one top": (["sci.med", "sci.space", "sci.crypt"], Signs(".", None)),
+    "the sign at the ends": (["/a/b", "/a/c", "/d/e/"], Signs("/", None)),
+    "double arrows": (["A => B", "A => C", "D => E"], Signs("=>", None)),
     "half are paths": (["a", "b", "a/x", "b/y"], Signs("/", None)),
     "flat, several": (["Bars;Food", "Bars;Clubs", "Bars", "Food", "Clubs", "Food;Clubs"], Signs(None, ";")),
 }
@@ -375,8 +407,6 @@ FLAT = {
     "no label": [],
     "as many tops as labels": ["a/b", "c/d"],
     "a path among names": ["a", "b", "c", "d", "a/x"],
-    "ends in the sign": ["a/b/", "a/c/", "d/"],
-    "begins with the sign": ["/a/b", "/a/c", "/d"],
     "class numbers": ["1.0", "2.0", "3.0"],
     "languages": ["Node.js", "Vue.js", "Three.js", "C"],
 }
@@ -495,7 +525,7 @@ def test_names_of_a_given_tree_hold_what_signs_they_like() -> None:
         (Signs(None, ","), "a, b,,c", [("a",), ("b",), ("c",)]),
         (Signs(None, None), " a/b; c ", [("a/b; c",)]),
         (Signs(".", " "), "cs.lg  stat.ml", [("cs", "lg"), ("stat", "ml")]),
-        (Signs("/", None), "a//b/", [("a", "", "b", "")]),
+        (Signs("/", None), "a//b/", [("a", "", "b")]),
         (Signs("--", None), "Cafe\u0301--b-c", [("Café", "b-c")]),
     ],
 )

@@ -703,11 +703,14 @@ def test_a_row_above_the_longest_line_is_refused(short: int) -> None:
             rows_of(b"a,b\n0123456789,b\n", quote=quote)
 
 
-def test_a_bare_carriage_return_is_text_in_quotes_and_where_there_are_none() -> None:
+def test_a_bare_carriage_return_is_text() -> None:
     assert rows_of(b'a,"b\rc"\nd,e\n') == [(1, ["a", "b\rc"]), (2, ["d", "e"])]
     assert rows_of(b"a,b\rc\nd,e\n", quote=None) == [(1, ["a", "b\rc"]), (2, ["d", "e"])]
-    with pytest.raises(DataError, match=r"^x.csv:2: .*carriage return"):
-        rows_of(b"a,b\nc,d\re\n")
+    assert rows_of(b'a,b\nc,d\re\n"f\r\ng",h\r\n') == [
+        (1, ["a", "b"]),
+        (2, ["c", "d\re"]),
+        (3, ["f\r\ng", "h"]),
+    ]
 
 
 @pytest.mark.parametrize("options", [{"delimiter": ";;"}, {"delimiter": ""}, {"quote": "''"}, {"quote": ""}])

@@ -108,7 +108,7 @@ def test_what_a_person_should_look_at_is_noted(tmp_path: Path) -> None:
         "nodes without documents: 1 (un)",
         "names that repeat: 4 nodes",
         "nodes with a single child: 1",
-        "leak from training into the scores",
+        "look better than they are",
         "look here",
         "licence: MIT",
         "| options: x | 1 |",

@@ -180,7 +180,8 @@ def test_parquet_types_become_plain_values(read: Read) -> None:
         (Dialect(quote="'"), b"text,label\n'a,b',c\n", {"text": "a,b", "label": "c"}),
         (Dialect(encoding="cp1252"), b"text,label\ncaf\xe9 \x80,b\n", {"text": "café €", "label": "b"}),
         (Dialect(), b'"text, whole",label;x\na,b\n', {"text, whole": "a", "label;x": "b"}),
-        (Dialect(), b" text , label \na, b\n", {"text": "a", "label": " b"}),
+        (Dialect(), b" text , label \na, b\n", {"text": "a", "label": "b"}),
+        (Dialect(), b'text, label\n"a, b", "c"\n', {"text": "a, b", "label": "c"}),
         (Dialect(), b'text,label\n"say ""a""",b\n', {"text": 'say "a"', "label": "b"}),
     ],
 )
