@@ -8,12 +8,12 @@ hedwig's `train/dev/test.tsv` (54 digits 0 or 1, a tab, the text), and JSONL (`t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from hblm.corpus.cells import cells_of, text_of
-from hblm.corpus.clean import CLEANINGS
+from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, read_lines, require_encoding
@@ -23,9 +23,7 @@ from hblm.corpus.write import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
-
-Progress = Callable[[str, "int | None"], Callable[[int], None]]
-Advance = Callable[[int], None]
+from hblm.terminal import Advance, StartTask
 
 # SGM's 54 categories by frequency (its aapd.json), which is also the order of hedwig's 54 digits.
 CATEGORIES = {
@@ -109,11 +107,11 @@ class Options(NamedTuple):
         encoding: of the files; null: the byte-order mark's, else UTF-8.
     """
 
-    clean: Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"] = "none"
+    clean: Cleaning = "none"
     encoding: str | None = None
 
 
-def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
     """Read any of the three forms.
 
     Raises:

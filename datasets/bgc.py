@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.corpus.books import Book, read_books, read_gold
-from hblm.corpus.clean import CLEANINGS
+from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, require_encoding
 from hblm.corpus.split import fill_splits, require_shares
@@ -25,8 +25,8 @@ from hblm.corpus.write import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
+from hblm.terminal import StartTask
 
-Progress = Callable[[str, "int | None"], Callable[[int], None]]
 LICENCE = "CC BY-NC 4.0; the blurbs are (c) Penguin Random House."
 TEXTS: Mapping[str, Callable[[Book], str]] = {
     "body": lambda book: book.body,
@@ -54,11 +54,11 @@ class Options(NamedTuple):
     repeated_ids: Literal["refuse", "number"] = "refuse"
     shares: list[float] = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
     seed: int = 13
-    clean: Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"] = "none"
+    clean: Cleaning = "none"
     encoding: str | None = None
 
 
-def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
     """Read hierarchy and books.
 
     Raises:

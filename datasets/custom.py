@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.corpus.cells import cells_of, split_of, text_of
-from hblm.corpus.clean import CLEANINGS
+from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, require_encoding, source_of
@@ -20,10 +20,10 @@ from hblm.corpus.trees import Finder, ids_of, infer_tree, read_tree, without_roo
 from hblm.corpus.write import Conversion
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Taxonomy
+from hblm.terminal import Advance, StartTask
 
 RAW = "a file or folder: JSONL, CSV, TSV, Parquet, or what Hugging Face's save_to_disk wrote"
 TREE_FILES = ("taxonomy.json", "*.taxonomy", "*.taxnomy", "taxonomy.t*", "hierarchy.t*")
-Progress = Callable[[str, "int | None"], Callable[[int], None]]
 
 
 class Options(NamedTuple):
@@ -61,10 +61,10 @@ class Options(NamedTuple):
     shares: list[float] = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
     seed: int = 13
     unlabelled: Literal["refuse", "drop", "keep"] = "refuse"
-    clean: Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"] = "none"
+    clean: Cleaning = "none"
 
 
-def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
     """Read the user's files.
 
     Raises:
@@ -95,6 +95,11 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
             for file in files.files:
                 with file.open():  # all of them are sources
                     pass
+        unread = [
+            file.name
+            for file in files.files
+            if file != tree_file and not any(table.place.startswith(file.place) for table in tables)
+        ]
         sources = files.sources()
         if tree_file and tree_file not in files.files:  # it lies elsewhere
             sources.append(source_of(tree_file.stored, str(tree_file.stored)))
@@ -102,8 +107,10 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
     taxonomy, labels, signs = _labelled(spool, columns, chosen, tree)
-    splits, made = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
+    splits, notes = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
     _require_trainable(spool, labels, splits)
+    if unread and not is_arrow_folder(raw):
+        notes.append(f"files that were not read: {', '.join(unread[:10])}{' ...' if unread[10:] else ''}")
     used = (
         chosen._asdict()
         | as_options(columns, signs)
@@ -119,7 +126,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Prog
         options=used,
         sources=sources,
         counts=dict(sorted(counts.items())),
-        warnings=made,
+        warnings=notes,
         licence="The data's own; not known here.",
     )
 
@@ -156,7 +163,7 @@ def _read(
     chosen: Options,
     spool: Spool,
     counts: Counter[str],
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> None:
     clean = CLEANINGS[chosen.clean]
     numbered: Counter[str] = Counter()  # across the files of a split

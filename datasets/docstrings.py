@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path, PurePath
@@ -34,9 +34,9 @@ from hblm.corpus.spool import Spool
 from hblm.corpus.write import Conversion
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Node, Taxonomy
+from hblm.terminal import Advance, StartTask
 
 LEVELS = 3
-Progress = Callable[[str, int | None], Callable[[int], None]]
 
 
 class Options(NamedTuple):
@@ -59,7 +59,7 @@ class Options(NamedTuple):
     near_duplicates: float = 0.8
 
 
-def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progress: Progress) -> Conversion:
+def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
     """Read the installed packages' docstrings.
 
     Raises:
@@ -183,7 +183,7 @@ def _licence(distribution: importlib.metadata.Distribution) -> str:
 
 
 def _read(
-    sources: Sequence[Source], min_words: int, advance: Callable[[int], None]
+    sources: Sequence[Source], min_words: int, advance: Advance
 ) -> Iterator[tuple[list[Extract], Counter[str]]]:
     """Yield what `read_sources` gives for batch after batch of files, in their order."""
     batches = [sources[start : start + 16] for start in range(0, len(sources), 16)]

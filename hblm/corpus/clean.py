@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 # The English stop words of NLTK 3.4 (179), as HiAGM and HiTIN use them.
 STOP_WORDS = frozenset(
@@ -55,6 +56,7 @@ def hiagm_nyt(text: str) -> str:
     return _words(text, r"A-Za-z(),!?.'`")
 
 
+Cleaning = Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"]
 CLEANINGS: Mapping[str, Callable[[str], str]] = {
     "none": lambda text: text,
     "lower": str.lower,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hblm.corpus.clean import CLEANINGS, STOP_WORDS
+from hblm.corpus.clean import CLEANINGS, STOP_WORDS, Cleaning
 
 # cleaning -> pairs of a text and the text that it becomes
 BY_HAND: dict[str, list[tuple[str, str]]] = {
@@ -77,3 +79,7 @@ def test_what_the_word_cleanings_leave_is_words(text: str) -> None:
             assert word not in STOP_WORDS
     assert CLEANINGS["hpt"](text) == CLEANINGS["hpt"](text).lower().strip()
     assert "  " not in CLEANINGS["hpt"](text)
+
+
+def test_every_cleaning_is_an_option_and_every_option_a_cleaning() -> None:
+    assert set(CLEANINGS) == set(get_args(Cleaning))
