@@ -237,8 +237,8 @@ def _labelled(
         example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
         raise ConfigError(
             f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
-            f"together? write dataset.prepare.taxonomy=FILE, or dataset.prepare.separator=SIGN if they are "
-            f"paths (none: one level, no tree)"
+            f"together? write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
+            f"paths (none: one level, no tree), or dataset.prepare.levels=[A,B] where each level has a column"
         )
     distinct = list({path: None for found in paths.values() for path in found})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))

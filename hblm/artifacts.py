@@ -92,7 +92,7 @@ def adopt_folder(temporary: Path, target: Path) -> None:
         aside = temporary_beside(target.with_name(target.name + _ASIDE))
         target.rename(aside)
         temporary.rename(target)
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # what is left of it goes at the next start
     else:
         temporary.rename(target)
     _flush(target.parent)

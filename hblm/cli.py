@@ -276,6 +276,10 @@ def _composition_faults(
         yield f"a YAML file cannot be read: {' '.join(str(error).split())}"
         return
     except (HydraException, OmegaConfBaseException) as error:
+        unknown = re.search(r"Could not override '([\w.]+)\.(\w+)'", str(error))
+        if unknown and "prepare" in unknown[1]:
+            yield _unknown_option(program, texts, unknown[1], unknown[2])
+            return
         yield re.sub(r" To append to your config use \S+", "", " ".join(str(error).split()))
         return
     config: Any
@@ -289,6 +293,15 @@ def _composition_faults(
             yield f"{catalogue.place_of(fault.key, choices)}{fault}"
     if all(fault.value == "???" for fault in faults):
         yield from config.conflicts()
+
+
+def _unknown_option(program: Program, texts: list[str], group: str, name: str) -> str:
+    """Say which keys a free group of keys has, when one that it has not was given."""
+    others = [text for text in texts if not text.startswith(f"{group}.")]
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        known = list(OmegaConf.select(hydra.compose(program.name, others), group) or {})
+    has = f"; it has {', '.join(known)}" if known else "; this dataset has none"
+    return f"{group}.{name} is not an option of the dataset{nearest(name, known)}{has}"
 
 
 def _plain_tree(cfg: DictConfig) -> dict[str, Any]:

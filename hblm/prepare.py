@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -58,22 +59,25 @@ def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
         log.info("%s is not there yet: preparing it", folder)
         prepare(dataset, None, encoder)
     prepared = open_prepared(folder, dataset.name, _command(dataset))
-    _warn_of_other_options(prepared, dataset)
+    for difference in _other_options(prepared, dataset):
+        log.warning("%s, and is used as it is", difference)
     return prepared
 
 
-def _warn_of_other_options(prepared: Prepared, dataset: Dataset) -> None:
+def _other_options(prepared: Prepared, dataset: Dataset) -> list[str]:
     """Say which options that were given have no effect, as the folder was made with others."""
+    found = []
     folder, made_with = prepared.folder, (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
         defaults = converter(dataset.converter).Options._field_defaults
         for name in sorted(dataset.prepare.keys() & made_with.keys()):
             if dataset.prepare[name] not in (None, defaults.get(name), made_with[name]):
-                log.warning(
-                    "%s was prepared with %s=%s and is used as it is; dataset.prepare.%s=%s takes effect "
-                    "with python -m hblm.prepare ... force=true, or under another dataset.name",
-                    *(folder, name, plain(made_with[name]), name, plain(dataset.prepare[name])),
+                found.append(
+                    f"{folder} was made with {name}={plain(made_with[name])}; "
+                    f"dataset.prepare.{name}={plain(dataset.prepare[name])} takes effect with "
+                    f"python -m hblm.prepare ... force=true, or under another dataset.name"
                 )
+    return found
 
 
 def _command(dataset: Dataset) -> str | None:
@@ -115,6 +119,10 @@ def prepare(
         raise DataError(
             f"raw={raw} and the folder to be written, {folder}, lie in each other; write dataset.path=DIR "
             f"with another one"
+        )
+    if not folder.name:
+        raise ConfigError(
+            f"dataset.path={dataset.path} is no folder of the dataset's own; write dataset.path=data/NAME"
         )
     if folder.exists() and not force:
         if raw is not None:
@@ -276,7 +284,9 @@ def run(config: PrepareConfig) -> None:
         description = made
     else:
         prepared = open_prepared(folder, dataset.name, _command(dataset))
-        _warn_of_other_options(prepared, dataset)
+        different = [] if config.check else _other_options(prepared, dataset)
+        if different:
+            raise DataError("\n".join(different))
         description = describe(prepared, config.encoder)
     _require_expected(description.survey, dataset.expect)
     if description.survey.prepared.manifest and not config.check and not (folder / REPORT).exists():
@@ -286,12 +296,20 @@ def run(config: PrepareConfig) -> None:
     description.show()
     if made:
         print(f"report  {folder / REPORT}")
-        named = (
-            f"custom {shlex.quote(f'dataset.path={folder}')}"
-            if dataset.converter == "custom"
-            else dataset.name
-        )
-        print(f"next    python -m hblm.train dataset={named}")
+        print(f"next    python -m hblm.train experiment=quickstart {_dataset_arguments(dataset)}")
+        print("        (a frozen MiniLM, minutes on a CPU; on a GPU without experiment=quickstart)")
+
+
+def _dataset_arguments(dataset: Dataset) -> str:
+    """Return the arguments, safe to paste, by which training finds the dataset."""
+    own = dataset.converter != "custom" and str(dataset.folder) == f"data/{dataset.name}"
+    if own and dataset.name in (dataset.converter, f"{dataset.converter}_small"):
+        return f"dataset={dataset.name}"
+    path = str(dataset.folder)
+    if re.fullmatch(r"[\w./-]+", path, re.ASCII):
+        return f"dataset=custom dataset.path={path}"
+    quoted = f'dataset.path="{path}"'  # for Hydra; once more for the shell
+    return f"dataset=custom {shlex.quote(quoted)}"
 
 
 def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:

@@ -68,7 +68,7 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("seed=1,2", "add -m"),
         ("film=logit,none", "add -m"),
         ("hydra.sweep.subdri=x", "Could not override 'hydra.sweep.subdri'"),
-        ("dataset.prepare.min_suport=3", "Could not override 'dataset.prepare.min_suport'"),
+        ("dataset.prepare.min_suport=3", "did you mean min_support?"),
         ("output_dir=${nowhere}", "nowhere"),
         ("seed=${threshold}", "seed=0.5 is not a whole number"),
         ("trainer.gradient_accumulation=64", "trainer.batch_size=32"),

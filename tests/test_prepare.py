@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from programs import compose
 
-from hblm import prepare
+from hblm import cli, prepare
 from hblm.config import Encoder, PrepareConfig
 from hblm.errors import ConfigError, DataError
 from hblm.nn.encoder import load_tokenizer
@@ -70,7 +70,7 @@ def test_the_report_is_printed_and_kept(capsys) -> None:
     ):
         assert words in printed
         assert words in kept
-    assert "python -m hblm.train dataset=custom dataset.path=data/news" in printed
+    assert "python -m hblm.train experiment=quickstart dataset=custom dataset.path=data/news" in printed
 
 
 def test_checking_writes_nothing_and_tells_the_same(capsys) -> None:
@@ -148,8 +148,52 @@ def test_options_that_have_no_effect_are_named(caplog) -> None:
     config = compose("prepare", PrepareConfig, "dataset=custom", "dataset.path=data/news", "encoder=tiny")
     prepare.open_or_prepare(config.dataset, config.encoder)
     assert not caplog.records  # nothing was asked for
-    run("dataset=custom", "raw=news.csv", "dataset.prepare.seed=99")
-    assert "was prepared with seed=7" in caplog.text
+    other = compose(
+        *("prepare", PrepareConfig, "dataset=custom", "dataset.path=data/news", "dataset.prepare.seed=99")
+    )
+    prepare.open_or_prepare(other.dataset, other.encoder)  # as training does
+    assert "data/news was made with seed=7" in caplog.text
+    with pytest.raises(DataError, match=r"data/news was made with seed=7; dataset\.prepare\.seed=99"):
+        run("dataset=custom", "raw=news.csv", "dataset.prepare.seed=99")
+
+
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        (("dataset=custom", "raw=news.csv"), "dataset=custom dataset.path=data/news"),
+        (("dataset=custom", "raw=news.csv", "dataset.path='a b,c'"), "'dataset.path=\"a b,c\"'"),
+        (("dataset=aapd", "raw=aapd", "allow_mismatch=true"), "experiment=quickstart dataset=aapd\n"),
+        (
+            ("dataset=aapd", "raw=aapd", "allow_mismatch=true", "dataset.name=small"),
+            "dataset=custom dataset.path=data/small",
+        ),
+        (
+            ("dataset=aapd", "raw=aapd", "allow_mismatch=true", "data_dir=other"),
+            "dataset=custom dataset.path=other/aapd",
+        ),
+    ],
+)
+def test_the_next_command_finds_what_was_made(given: tuple[str, ...], printed: str, capsys) -> None:
+    Path("news.csv").write_text(ROWS)
+    Path("aapd").mkdir()
+    for split in ("train", "val", "test"):
+        Path(f"aapd/text_{split}").write_text(f"a {split} text\n")
+        Path(f"aapd/label_{split}").write_text("cs.ai\n")
+    run(*given)
+    assert printed in capsys.readouterr().out.partition("next    ")[2]
+
+
+def test_an_option_that_a_set_has_not_is_told_with_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"dataset\.prepare\.lables is not an option.*did you mean labels\?"
+    ):
+        cli.check(prepare.PROGRAM, ["dataset=custom", "raw=x", "dataset.prepare.lables=y"])
+
+
+def test_a_folder_without_a_name_is_no_target() -> None:
+    Path("news.csv").write_text(ROWS)
+    with pytest.raises((ConfigError, DataError), match=r"no folder of the dataset's own|lie in each other"):
+        run("dataset=custom", "raw=news.csv", "dataset.path=.")
 
 
 @pytest.mark.parametrize(

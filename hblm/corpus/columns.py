@@ -62,6 +62,12 @@ def choose_columns(
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
     shown = ", ".join(f"{name!r:.40}" for name in names[:20])
     where = f"{tables[0].place.removesuffix(': row ').removesuffix(':')}: its columns are {shown}"
+    if any(set(table.columns) != set(names) for table in tables):
+        each = (
+            f"{table.place.removesuffix(': row ').removesuffix(':')} has {', '.join(table.columns)}"
+            for table in tables
+        )
+        where = f"the columns that all files have: {shown or 'none'}; {'; '.join(each):.600}"
     given = {"text": _several(text), "labels": _several(labels), "levels": _several(levels)}
     single = {"id": identity, "split": split}
     wanted = [(key, name) for key, chosen in given.items() for name in chosen]
@@ -74,6 +80,11 @@ def choose_columns(
     if given["labels"] and given["levels"]:
         raise ConfigError(
             "dataset.prepare.labels and dataset.prepare.levels are two ways to say one thing; drop one"
+        )
+    twice = sorted(set(given["text"]) & {*given["labels"], *given["levels"]})
+    if twice:
+        raise ConfigError(
+            f"column {twice[0]!r} cannot be the text and the labels: a model would only read it off"
         )
     if identity is None:
         single["id"] = next((name for name in names if _plain(name) in _ID), None)

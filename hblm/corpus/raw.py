@@ -13,6 +13,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 import re
 import stat
 import tarfile
@@ -85,6 +86,7 @@ class Raw:
             if not path.exists():
                 raise DataError(f"raw={path} is not there")
             if path.is_dir():
+                list(os.scandir(path))  # says so where it may not be read; rglob passes over it
                 found = [self._plain(file, file.relative_to(path).as_posix()) for file in path.rglob("*")]
             elif path.name.lower().endswith(_ZIP):
                 found = list(self._zipped(opened.enter_context(zipfile.ZipFile(path))))
@@ -400,6 +402,8 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
         head += stream.read(4) if head.endswith((b"\r", b"\r\0")) else b""  # the \n may be the next
+    if head.startswith(b"PK\x03\x04"):
+        raise DataError(f"{file.place}: a zip or Office file; save the sheet as CSV, or call an archive .zip")
     found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
     chosen = found or encoding or "utf-8"
     if head.count(0) > len(head) // 4 and not _is_wide(chosen):

@@ -46,6 +46,12 @@ def fill_splits(
     )
     for at, split in zip(drawn_from, drawn, strict=True):
         splits[at] = split
+    empty = [split for split in SPLITS if split not in splits]
+    if empty:
+        raise DataError(
+            f"{len(drawn_from):,} documents cannot make {' and '.join(missing)}: every node keeps one for "
+            f"training, equal texts stay together, and nothing is left for {' and '.join(empty)}"
+        )
     made = " and ".join(split for split in SPLITS if split in missing)
     whole = len(missing) == len(SPLITS)
     return splits, [

@@ -700,7 +700,7 @@ def test_what_was_made_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "8 documents, 8 nodes on 3 levels (3 / 4 / 1)" in out
     assert "data/x/report.md" in out
-    assert "python -m hblm.train dataset=custom dataset.path=data/x" in out
+    assert "python -m hblm.train experiment=quickstart dataset=custom dataset.path=data/x" in out
 
 
 def test_the_dataset_options_name_every_key_with_its_default() -> None:
@@ -909,7 +909,11 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     "a separator in no label": (PLAIN, {"separator": "--"}, ["separator=-- is in none"]),
     "a delimiter of two": (PLAIN, {"delimiter": "::"}, ["dataset.prepare.delimiter="]),
     "a quote of two": (PLAIN, {"quote": "ab"}, ["dataset.prepare.quote="]),
-    "too few documents": ({"x.csv": b"text,label\nt,a/b\nu,a/c\n"}, {}, ["it needs at least one document"]),
+    "too few documents": (
+        {"x.csv": b"text,label\nt,a/b\nu,a/c\n"},
+        {},
+        ["2 documents cannot make train and val and test"],
+    ),
 }
 
 
