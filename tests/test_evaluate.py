@@ -82,6 +82,7 @@ def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
     assert evaluation(checkpoint_of(result), "split=val")["val"] == record["val"]
 
 
+@pytest.mark.slow
 def test_conditional_softmax_is_restored_and_its_scores_respect_the_tree(one_path):
     result = run(one_path, "loss=conditional_softmax", "film=none", *LEARNING)
     record = json.loads(result.read_text())
@@ -196,6 +197,7 @@ def test_a_joint_result_tells_every_view(tri):
     assert len(nodes) == 4 * 7
 
 
+@pytest.mark.slow
 def test_the_view_that_is_monitored_decides_the_epoch(learnable):
     record = json.loads(run(learnable, *TRI, "joint_variant.joint_eval_view=bu").read_text())
     best = record["history"][record["best_epoch"] - 1]
@@ -339,6 +341,7 @@ def test_the_fused_scores_of_an_ensemble(pair):
     assert np.abs(scores_of(found, "fused") - scores_of(found, "td")).max().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_the_weight_is_searched_on_validation_only(pair, split, capsys, caplog):
     with caplog.at_level("INFO", logger="hblm"):

@@ -253,6 +253,7 @@ def worker(prepared: Prepared, tmp_path: Path, seconds: float) -> subprocess.Pop
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_tokenises_and_one_that_is_killed_leaves_nothing(prepared, tokenizer, tmp_path):
     tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     killed, *others = [worker(prepared, tmp_path, seconds) for seconds in (60, 0.5, 0.5)]

@@ -153,7 +153,10 @@ def adam(model, learning_rate=0.02):
 @every_objective
 @pytest.mark.parametrize(("method", "space"), CONDITIONING)
 @every_head
-@every_pooling
+@pytest.mark.parametrize(
+    "pooling",
+    [name if name in ("cls", "mean") else pytest.param(name, marks=pytest.mark.slow) for name in POOLINGS],
+)
 def test_every_parameter_learns(objective, method, space, head, pooling):
     """After two steps from PyTorch's initialisation each row of each weight has a finite, non-zero gradient.
 
