@@ -16,7 +16,7 @@ from hblm.corpus.cells import cells_of, text_of
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile, read_lines, require_encoding
+from hblm.corpus.raw import Raw, read_lines, require_encoding
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import by_split_name, json_table
 from hblm.corpus.write import Conversion
@@ -158,9 +158,7 @@ Found = tuple[str, str, int, str, tuple[str, ...]]  # split, file, line, text, l
 
 def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iterator[Found], str]:
     """Return the documents in order, and the form they come in."""
-    if files.matching(
-        *(f"{part}_{name}{end}" for part in ("text", "label") for name in ALL_NAMES for end in ENDS)
-    ):
+    if files.matching(*(f"{part}_{name}{end}" for part in PARTS for name in ALL_NAMES for end in ENDS)):
         return _aligned(files, encoding, advance), "text_label"
     if files.matching("*.tsv"):
         return _digits(files, encoding, advance), "hedwig"
@@ -172,33 +170,26 @@ def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Fou
         texts, labels = (
             files.find(*(f"{part}_{name}{end}" for name in NAMES[split] for end in ENDS)) for part in PARTS
         )
-        n_texts = _n_lines(texts, encoding)
-        n_labels = _n_lines(labels, encoding)
-        if n_texts != n_labels:
+        n_texts = sum(1 for _ in read_lines(texts, encoding))
+        # not beside the texts: in a compressed tar, two at once are slow
+        known = list(read_lines(labels, encoding))
+        if n_texts != len(known):
             raise DataError(
-                f"{labels.place}: {n_labels:,} lines, and {texts.place} has {n_texts:,}; line i of both "
+                f"{labels.place}: {len(known):,} lines, and {texts.place} has {n_texts:,}; line i of both "
                 f"is one document, so a file is damaged or of another split"
             )
         if not n_texts:
             raise DataError(f"{texts.place}: empty")
-        known = list(
-            read_lines(labels, encoding)
-        )  # not beside the texts: seeking in a compressed tar is slow
         for number, (text, label) in enumerate(zip(read_lines(texts, encoding), known, strict=True), 1):
             advance(1)
             yield split, f"{labels.place}:", number, text, tuple(label.lower().split())
-
-
-def _n_lines(file: RawFile, encoding: str | None) -> int:
-    return sum(1 for _ in read_lines(file, encoding))
 
 
 def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
     categories = list(CATEGORIES)
     for split in SPLITS:
         file = files.find(*(f"{name}.tsv" for name in NAMES[split]))
-        if not _n_lines(file, encoding):
-            raise DataError(f"{file.place}: empty")
+        number = 0
         for number, line in enumerate(read_lines(file, encoding), 1):
             cells = line.split("\t")
             if len(cells) != 2 or not DIGITS.fullmatch(cells[0].strip()):
@@ -209,6 +200,8 @@ def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Foun
             chosen = (at for at, digit in enumerate(cells[0].strip()) if digit == "1")
             advance(1)
             yield split, f"{file.place}:", number, cells[1], tuple(categories[at] for at in chosen)
+        if not number:
+            raise DataError(f"{file.place}: empty")
 
 
 def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:

@@ -74,7 +74,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     with Raw(raw) as files:
         tree = read_tree(files.find("hierarchy*.txt"), chosen.encoding)
         gold_files = files.matching("gold*.txt")
-        gold = _Gold(files.find("gold*.txt"), chosen.encoding) if gold_files else None
+        gold_file = files.find("gold*.txt") if gold_files else None
+        gold = _Gold(gold_file, read_gold(gold_file, chosen.encoding)) if gold_file else None
         for file, split in _book_files(files):
             before = len(spool)
             for book in read_books(file, chosen.encoding):
@@ -119,12 +120,11 @@ def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
     return [(by_split[split], split) for split in SPLITS]
 
 
-class _Gold:
-    """Labels by ISBN, from a file of their own."""
+class _Gold(NamedTuple):
+    """Labels by ISBN, each with its line, and the file they come from."""
 
-    def __init__(self, file: RawFile, encoding: str | None) -> None:
-        self.file = file
-        self.labels = read_gold(file, encoding)
+    file: RawFile
+    labels: Mapping[str, tuple[int, tuple[str, ...]]]
 
 
 def _labels(

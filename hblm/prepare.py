@@ -290,9 +290,8 @@ def run(config: PrepareConfig) -> None:
         description = describe(prepared, config.encoder)
     _require_expected(description.survey, dataset.expect)
     if description.survey.prepared.manifest and not config.check and not (folder / REPORT).exists():
-        write_text(
-            folder / REPORT, description.markdown()
-        )  # stopped before it was written, or an older version
+        # the preparation was stopped before it was written, or was an older version's
+        write_text(folder / REPORT, description.markdown())
     description.show()
     if made:
         print(f"report  {folder / REPORT}")
@@ -302,8 +301,8 @@ def run(config: PrepareConfig) -> None:
 
 def _dataset_arguments(dataset: Dataset) -> str:
     """Return the arguments, safe to paste, by which training finds the dataset."""
-    own = dataset.converter != "custom" and str(dataset.folder) == f"data/{dataset.name}"
-    if own and dataset.name in (dataset.converter, f"{dataset.converter}_small"):
+    options = cli.Catalogue().groups["dataset"]
+    if dataset.name in options and str(dataset.folder) == f"data/{dataset.name}":
         return f"dataset={dataset.name}"
     path = str(dataset.folder)
     if re.fullmatch(r"[\w./-]+", path, re.ASCII):

@@ -75,9 +75,7 @@ def _book(record: str, file: RawFile, line: int) -> Book:
             f"{place}: the book that begins here is never closed; the next begins before {_CLOSE}"
         )
     before, opened, rest = record[start:].partition("<body>")
-    body, closed, after = rest.rpartition(
-        "</body>"
-    )  # a blurb may hold tags of its own, and what looks like them
+    body, closed, after = rest.rpartition("</body>")  # the last: a blurb may hold tags of its own
     if not opened or not closed:
         raise DataError(f"{place}: the book has no <body>")
     title, isbn = _field(before, "title"), _field(after, "isbn")

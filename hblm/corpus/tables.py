@@ -208,9 +208,8 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines.close()  # type: ignore[attr-defined]
     if not header_line:
         raise DataError(f"{file.place}: holds no header line")
-    signs = (
-        "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
-    )  # the first, where two would do
+    # the first one, where two would do
+    signs = "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
     delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
     blank = f"{delimiter} " in header_line  # after each delimiter, before the quotes
 

@@ -10,6 +10,8 @@ from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
+_PARENT = {"parent", "parents", "parent_name", "parent_id"}  # a header, and not a node called Parenting
+_CHILD = {"child", "children", "child_name", "child_id"}
 
 
 def plain_name(label: str) -> str:
@@ -33,14 +35,13 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
     edges: dict[tuple[str, str], int] = {}
-    upward = False
-    for number, cells in rows:
+    header = ""
+    for at, (number, cells) in enumerate(rows):
         names = [plain_name(cell) for cell in cells]
-        header = [name[:6].casefold().replace("childr", "child").replace("child_", "child") for name in names]
-        if not heads and header[:2] in (["parent", "child"], ["child", "parent"]):
-            upward = header[0] == "child"
+        header = _header(names) if at == 0 else header
+        if at == 0 and header:
             continue
-        if upward:
+        if header == "upward":
             names = names[1::-1]
         heads.setdefault(names[0], number)
         for child in filter(None, names[1:]):
@@ -51,6 +52,15 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
         between = "a comma" if comma else "a tab"
         raise DataError(f"{file.place}: no line names a parent and its children, with {between} between them")
     return _forest(file, heads, edges)
+
+
+def _header(names: Sequence[str]) -> str:
+    """Return which way the edges go if a row is a header, "" if it is none."""
+    kinds = [
+        "parent" if name.casefold() in _PARENT else "child" if name.casefold() in _CHILD else ""
+        for name in names
+    ]
+    return {"parent child": "downward", "child parent": "upward"}.get(" ".join(kinds), "")
 
 
 def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, str], int]) -> Taxonomy:

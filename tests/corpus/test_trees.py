@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hblm.corpus.raw import RawFile
+from hblm.corpus.raw import Raw, RawFile
 from hblm.corpus.trees import Finder, ids_of, infer_tree, plain_name, read_tree, without_root
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
@@ -46,6 +46,8 @@ FORMS: dict[str, tuple[str, str, Taxonomy]] = {
     "tops without children": ("t.txt", "A\nB\nC\nA\ta1\n", forest(A=None, B=None, C=None, a1="A")),
     "Root is a child": ("t.txt", "A\tRoot\nRoot\tb\n", forest(A=None, Root="A", b="Root")),
     "a header": ("t.tsv", "Parent\tChild\nA\ta1\nA\ta2\n", ONE_TOP),
+    "a header with more words": ("t.tsv", "parent_name\tchild_name\nA\ta1\nA\ta2\n", ONE_TOP),
+    "a header, upward": ("t.tsv", "child\tparent\na1\tA\na2\tA\n", ONE_TOP),
     "a header below blank lines": ("t.tsv", "\n\nparent\tchildren\nA\ta1\nA\ta2\n", ONE_TOP),
     "nodes named as a header, further down": (
         "t.tsv",
@@ -337,3 +339,17 @@ def test_whole_paths_find_every_node(at: int, by_name: bool, from_root: bool) ->
     path = [TREE.nodes[TREE.index[step]].name if by_name else step for step in ids]
     if len(path) > 1 or from_root:
         assert Finder(TREE).find(("Root", *path) if from_root else tuple(path), "") == tuple(ids)
+
+
+def test_a_first_line_of_nodes_called_much_like_a_header_is_none(tmp_path: Path) -> None:
+    for line in ("Parenting\tChildren", "Childrens Media\tParents", "Parent\tChildcare"):
+        parent, child = line.split("\t")
+        path = tmp_path / "t.tsv"
+        path.write_text(f"{line}\n{parent}\tother\n")
+        with Raw(path) as raw:
+            found = read_tree(raw.files[0])
+        assert {(node.id, node.parent) for node in found.nodes} == {
+            (parent, None),
+            (child, parent),
+            ("other", parent),
+        }
