@@ -16,9 +16,10 @@ from hblm.corpus.cells import cells_of, text_of
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, read_lines, require_encoding
+from hblm.corpus.raw import Raw
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import by_split_name, json_table
+from hblm.corpus.texts import read_lines, require_encoding
 from hblm.corpus.write import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError

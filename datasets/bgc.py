@@ -16,10 +16,11 @@ from typing import Any, Literal, NamedTuple
 from hblm.corpus.books import Book, read_books, read_gold
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile, require_encoding
+from hblm.corpus.raw import Raw, RawFile
 from hblm.corpus.split import fill_splits, require_shares
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import split_of_name
+from hblm.corpus.texts import require_encoding
 from hblm.corpus.trees import read_tree
 from hblm.corpus.write import Conversion
 from hblm.document import SPLITS

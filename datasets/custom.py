@@ -11,11 +11,12 @@ from hblm.corpus.cells import cells_of, split_of, text_of
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile, require_encoding, source_of
+from hblm.corpus.raw import Raw, RawFile, source_of
 from hblm.corpus.signs import NONE, Signs, choose_signs
 from hblm.corpus.split import fill_splits, require_shares
 from hblm.corpus.spool import Spool
 from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables
+from hblm.corpus.texts import require_encoding
 from hblm.corpus.trees import Finder, ids_of, infer_tree, read_tree, without_root
 from hblm.corpus.write import Conversion
 from hblm.errors import ConfigError, DataError

@@ -24,7 +24,15 @@ LAYERS = [
         "corpus.survey",
         "corpus.report",
     }
-    | {"corpus.raw", "corpus.trees", "corpus.spool", "corpus.split", "corpus.options", "corpus.clean"}
+    | {
+        "corpus.raw",
+        "corpus.texts",
+        "corpus.trees",
+        "corpus.spool",
+        "corpus.split",
+        "corpus.options",
+        "corpus.clean",
+    }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},

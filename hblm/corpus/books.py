@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hblm.corpus.raw import LONGEST, RawFile, read_lines, read_text
+from hblm.corpus.raw import RawFile
+from hblm.corpus.texts import LONGEST, read_lines, read_text
 from hblm.corpus.trees import plain_name
 from hblm.errors import DataError
 

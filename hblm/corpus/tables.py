@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from hblm.corpus.raw import Raw, RawFile, delimited, read_lines, read_rows
+from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.texts import delimited, read_lines, read_rows
 from hblm.document import SPLITS, parse_object
 from hblm.errors import DataError
 

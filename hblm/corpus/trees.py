@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from hblm.corpus.raw import RawFile, read_rows, read_text
+from hblm.corpus.raw import RawFile
+from hblm.corpus.texts import read_rows, read_text
 from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 

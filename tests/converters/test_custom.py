@@ -952,7 +952,7 @@ def test_raw_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
 def test_a_line_without_an_end_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.raw.LONGEST", 50_000)
+    monkeypatch.setattr("hblm.corpus.texts.LONGEST", 50_000)
     start = JSONL + b'{"text": "' if name == "x.jsonl" else CSV + b"d9,"
     before = csv.field_size_limit()
     raw = write({name: start + b"word " * 20_000})

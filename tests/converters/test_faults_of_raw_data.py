@@ -16,7 +16,7 @@ import pytest
 
 from hblm.config import Dataset, Encoder
 from hblm.corpus import books as books_module
-from hblm.corpus import raw as raw_module
+from hblm.corpus import texts as texts_module
 from hblm.corpus.prepared import open_prepared
 from hblm.corpus.write import FILES, write_dataset
 from hblm.errors import ConfigError, DataError
@@ -317,7 +317,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 def limit(monkeypatch: pytest.MonkeyPatch, longest: int | None) -> None:
     if longest is not None:
-        monkeypatch.setattr(raw_module, "LONGEST", longest)
+        monkeypatch.setattr(texts_module, "LONGEST", longest)
         monkeypatch.setattr(books_module, "LONGEST", longest)
 
 
