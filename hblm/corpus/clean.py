@@ -40,20 +40,21 @@ def hpt(text: str) -> str:
     return _BLANKS.sub(" ", _spaced(text)).strip().lower()
 
 
-def _words(text: str, kept: str) -> str:
-    found = re.sub(f"[^{kept}]", " ", text.strip().strip('"'))
-    found = _BLANKS.sub(" ", _PUNCTUATION.sub(" ", _spaced(found))).strip().lower()
-    return " ".join(word for word in found.split() if word not in STOP_WORDS and len(word) > 1)
+def _words(text: str) -> list[str]:
+    found = _BLANKS.sub(" ", _PUNCTUATION.sub(" ", _spaced(text))).strip().lower()
+    return [word for word in found.split() if word not in STOP_WORDS]
 
 
 def hiagm(text: str) -> str:
-    """Clean as HiAGM and HiTIN do WOS: ASCII letters and digits, no stop words, no words of one letter."""
-    return _words(text, r"A-Za-z0-9(),!?.'`")
+    """Clean as HiAGM does WOS, HiTIN also RCV1: ASCII letters and digits, no stop words, none of one letter."""
+    found = re.sub(r"[^A-Za-z0-9(),!?.'`]", " ", text.strip().strip('"'))
+    return " ".join(word for word in _words(found) if len(word) > 1)
 
 
 def hiagm_nyt(text: str) -> str:
-    """Clean as HiAGM and HiTIN do NYT: as `hiagm`, and no digits."""
-    return _words(text, r"A-Za-z(),!?.'`")
+    """Clean as HiAGM and HiTIN do NYT: no digits either, but words of one letter; U.S. becomes us."""
+    found = re.sub(r"[^A-Za-z(),!?.'`]", " ", text.strip().strip('"'))
+    return " ".join(_words(re.sub("[,?.]", "", found)))
 
 
 Cleaning = Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"]
