@@ -23,8 +23,10 @@ from hblm.config import Dataset, Encoder, PrepareConfig
 from hblm.corpus.expect import compare, mismatch_table, require_expectable
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.corpus.report import Description, Tokens
+from hblm.corpus.stories import count_loose
 from hblm.corpus.survey import Measure, Survey, survey
 from hblm.corpus.write import REPORT, Conversion, write_dataset
+from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 from hblm.pretrained import MINILM, Pretrained, locate, tokenizer_file
 from hblm.schema import plain
@@ -143,7 +145,7 @@ def prepare(
         try:
             with progress() as start:
                 conversion = convert(raw, dataset.prepare, scratch, start)
-                advance = start("writing documents", None)
+                advance = start("writing documents", conversion.documents)
                 write_dataset(
                     folder,
                     conversion,
@@ -171,6 +173,14 @@ def _require_same_sources(folder: Path, raw: Path) -> None:
     """
     manifest = open_prepared(folder).manifest or {}
     for source in manifest.get("sources") or []:
+        if "matching" in source:
+            if not raw.is_dir() or count_loose(raw, source["matching"]) != source["files"]:
+                raise DataError(
+                    f"{folder} is there already, made of {source['files']:,} files {source['matching']}, "
+                    f"and raw={raw} has another number of them; force=true prepares it again, "
+                    f"dataset.name=NAME or dataset.path=DIR beside it"
+                )
+            continue
         file = raw / source["name"] if raw.is_dir() else raw
         if "bytes" in source and (
             file.name != Path(source["name"]).name
@@ -192,7 +202,16 @@ def describe(prepared: Prepared, encoder: Encoder) -> Description:
     """
     with progress() as start:
         tokens = _tokens(encoder)
-        return Description(survey(prepared, tokens.measure, start("reading documents", None)), tokens)
+        advance = start("verifying documents", _documents(prepared.manifest or {}))
+        return Description(survey(prepared, tokens.measure, advance), tokens)
+
+
+def _documents(manifest: Mapping[str, Any]) -> int | None:
+    """Return how many documents a manifest counts, None where it does not."""
+    try:
+        return sum(int(manifest["counts"][split]["documents"]) for split in SPLITS)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _tokens(encoder: Encoder) -> Tokens:
@@ -316,7 +335,8 @@ def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:
     prepared = found.prepared
     allowed = (prepared.manifest or {}).get("expected", {}).get("met") is False
     levels = [len(level) for level in prepared.taxonomy.levels]
-    mismatch = mismatch_table(compare(expect, found.counts(), levels))
+    dropped = (prepared.manifest or {}).get("dropped", {})
+    mismatch = mismatch_table(compare(expect, found.counts(), levels, dropped))
     if mismatch and not allowed:
         raise DataError(f"{prepared.folder}: not the set that is expected:\n{mismatch}")
 

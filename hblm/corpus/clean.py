@@ -46,7 +46,7 @@ def _words(text: str) -> list[str]:
 
 
 def hiagm(text: str) -> str:
-    """Clean as HiAGM does WOS, HiTIN also RCV1: ASCII letters and digits, no stop words, none of one letter."""
+    """Clean as HiAGM does WOS, HiTIN RCV1 too: ASCII letters and digits, no stop words or single letters."""
     found = re.sub(r"[^A-Za-z0-9(),!?.'`]", " ", text.strip().strip('"'))
     return " ".join(word for word in _words(found) if len(word) > 1)
 

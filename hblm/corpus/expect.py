@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hblm.document import SPLITS
@@ -38,15 +39,22 @@ def require_expectable(expect: Mapping[str, Any]) -> None:
             raise ConfigError(f"dataset.expect.{name}={value}: expected numbers such as {shape}")
 
 
-def compare(expect: Mapping[str, Any], counts: Mapping[str, Any], levels: Sequence[int]) -> list[Expectation]:
+def compare(
+    expect: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    levels: Sequence[int],
+    dropped: Mapping[str, int] = MappingProxyType({}),
+) -> list[Expectation]:
     """Return every count that is expected, beside what a manifest's counts say.
+
+    The documents are those that the raw data lists: those dropped for having no text or label count as well.
 
     Raises:
         ConfigError: expectations that nothing can meet.
     """
     require_expectable(expect)
     found = [
-        Expectation(f"documents in {split}", number, counts[split]["documents"])
+        Expectation(f"documents in {split}", number, counts[split]["documents"] + dropped.get(split, 0))
         for split, number in (expect.get("documents") or {}).items()
     ]
     wanted = expect.get("levels")

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
@@ -82,7 +82,7 @@ class Raw:
             if not path.exists():
                 raise DataError(f"raw={path} is not there")
             if path.is_dir():
-                found = list(_plain(path, only))
+                found = list(_plain(path, _only(only)))
             elif is_archive(path.name):
                 found = list(archived(path, path.name, str(path), path, opened, only))
             else:
@@ -218,10 +218,10 @@ def archived(
         zipfile.BadZipFile, tarfile.TarError and others: damaged; see `reading`.
     """
     if name.lower().endswith(_ZIP):
-        yield from _zipped(opened.enter_context(zipfile.ZipFile(source)), place, stored, only)
+        yield from _zipped(opened.enter_context(zipfile.ZipFile(source)), place, stored, _only(only))
     else:
         tar = tarfile.open(source) if isinstance(source, Path) else tarfile.open(fileobj=source)  # noqa: SIM115
-        yield from _tarred(opened.enter_context(tar), place, stored, only)
+        yield from _tarred(opened.enter_context(tar), place, stored, _only(only))
 
 
 def whole(file: RawFile) -> bytes:
@@ -243,13 +243,17 @@ def _matches(base: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(base.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _is_left_out(name: str, only: tuple[str, ...]) -> bool:
-    stem, dot, suffix = name.rpartition(".")
-    plain = stem if dot + suffix.lower() in _COMPRESSED else name
-    return is_hidden(name) or (bool(only) and not _matches(plain.rpartition("/")[2], only))
+def _only(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return what the names without folders must match, compressed files with their ending or without."""
+    found = [translate(pattern + ending) for pattern in patterns for ending in ("", *_COMPRESSED)]
+    return re.compile("|".join(found), re.IGNORECASE) if found else None
 
 
-def _plain(folder: Path, only: tuple[str, ...]) -> Iterator[RawFile]:
+def _is_left_out(name: str, only: re.Pattern[str] | None) -> bool:
+    return (only is not None and not only.match(name.rpartition("/")[2])) or is_hidden(name)
+
+
+def _plain(folder: Path, only: re.Pattern[str] | None) -> Iterator[RawFile]:
     for above, names in walk(folder):
         for path in (above / name for name in names if not _is_left_out(name, only)):
             if path.is_file():
@@ -257,7 +261,9 @@ def _plain(folder: Path, only: tuple[str, ...]) -> Iterator[RawFile]:
                 yield _file(name, str(path), path, lambda path=path: path.open("rb"))  # type: ignore[misc]
 
 
-def _zipped(archive: zipfile.ZipFile, place: str, stored: Path, only: tuple[str, ...]) -> Iterator[RawFile]:
+def _zipped(
+    archive: zipfile.ZipFile, place: str, stored: Path, only: re.Pattern[str] | None
+) -> Iterator[RawFile]:
     for info in archive.infolist():
         _refuse_climbing(place, info.filename)
         if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
@@ -274,7 +280,9 @@ def _zipped(archive: zipfile.ZipFile, place: str, stored: Path, only: tuple[str,
         yield _file(name, f"{place}:{name}", stored, opener)
 
 
-def _tarred(archive: tarfile.TarFile, place: str, stored: Path, only: tuple[str, ...]) -> Iterator[RawFile]:
+def _tarred(
+    archive: tarfile.TarFile, place: str, stored: Path, only: re.Pattern[str] | None
+) -> Iterator[RawFile]:
     while (info := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # it keeps a gigabyte for a million files
         _refuse_climbing(place, info.name)

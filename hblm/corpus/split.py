@@ -5,10 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from hblm.corpus.spool import Spool
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
+
+Item = TypeVar("Item")
 
 
 def fill_splits(
@@ -57,6 +62,15 @@ def fill_splits(
     return splits, [
         f"the splits were drawn by seed {seed}" if whole else f"{made}: drawn from train by seed {seed}"
     ]
+
+
+def held_out(items: Sequence[Item], number: int, seed: int = 0) -> tuple[list[Item], list[Item]]:
+    """Return the items left and those held out, as scikit-learn's train_test_split with random_state=seed.
+
+    numpy keeps the numbers of this generator for ever, so that splits of papers can be drawn again.
+    """
+    order = np.random.RandomState(seed).permutation(len(items))
+    return [items[at] for at in order[number:]], [items[at] for at in order[:number]]
 
 
 def require_shares(shares: Sequence[float]) -> None:

@@ -37,6 +37,8 @@ class Spool:
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._files: dict[str, int] = {}
         self._places = array("Q")
+        self._begins = array("Q")  # where each document begins in the file
+        self._end = 0
         self._path = folder / "documents.jsonl"
         self._path.unlink(missing_ok=True)
         self._waiting: list[str] = []
@@ -65,7 +67,9 @@ class Spool:
         self.splits.append(split)
         self.digests.append(text_digest(text))
         self._places.append(self._files.setdefault(file, len(self._files)) << 40 | number)
-        self._waiting.append(json.dumps([identity, text]) + "\n")
+        self._waiting.append(json.dumps([identity, text]) + "\n")  # ASCII: a character is a byte
+        self._begins.append(self._end)
+        self._end += len(self._waiting[-1])
         self._characters += len(self._waiting[-1])
         if self._characters > _AT_ONCE:
             self._write()
@@ -79,16 +83,30 @@ class Spool:
         """Tell whether a document has this id."""
         return identity in self._at
 
+    def at(self, identity: str) -> int:
+        """Return which document has this id, counted from 0."""
+        return self._at[identity]
+
     def place(self, at: int) -> str:
         """Return where a document stands in the raw data."""
         return f"{list(self._files)[self._places[at] >> 40]}{self._places[at] & (1 << 40) - 1}"
 
     def documents(
-        self, labels: Sequence[tuple[str, ...]], splits: Sequence[str]
+        self,
+        labels: Sequence[tuple[str, ...]],
+        splits: Sequence[str],
+        order: Sequence[int] | None = None,
     ) -> Mapping[str, Iterable[Document]]:
-        """Return each split's documents, to be read once."""
+        """Return each split's documents, to be read once.
+
+        Args:
+            labels: of each document that was added.
+            splits: of each document; one with "" is in none.
+            order: of the documents; None: that in which they were added.
+        """
         self._write()
-        return {split: self._of(split, labels, splits) for split in SPLITS}
+        places = range(len(self)) if order is None else order
+        return {split: self._of(split, labels, splits, places) for split in SPLITS}
 
     def _write(self) -> None:
         """Bring the waiting documents to the disk; no file stays open, whatever happens to the converter."""
@@ -96,11 +114,15 @@ class Spool:
             stream.writelines(self._waiting)
         self._waiting, self._characters = [], 0
 
-    def _of(self, split: str, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> Iterator[Document]:
-        with self._path.open(encoding="utf-8", newline="\n") as stream:
-            for at, line in enumerate(stream):
+    def _of(
+        self, split: str, labels: Sequence[tuple[str, ...]], splits: Sequence[str], order: Sequence[int]
+    ) -> Iterator[Document]:
+        with self._path.open("rb") as stream:
+            for at in order:
                 if splits[at] == split:
-                    identity, text = json.loads(line)
+                    if stream.tell() != self._begins[at]:
+                        stream.seek(self._begins[at])
+                    identity, text = json.loads(stream.readline())
                     yield Document(identity, text, labels[at])
 
 

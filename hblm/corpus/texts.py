@@ -29,6 +29,27 @@ _BOMS = (
 )
 
 
+def encoding_of(file: RawFile, otherwise: str) -> str:
+    """Return the encoding that a whole file is in: its byte-order mark's, UTF-8, UTF-16, or `otherwise`."""
+    with reading(file.place), file.open() as stream:
+        head = stream.read(_HEAD)
+        found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+        if found:
+            return found
+        for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):  # of Latin letters every second byte is NUL
+            if head[at::2].count(0) > len(head) // 4:
+                return name
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            while head:
+                decoder.decode(head)
+                head = stream.read(_HEAD)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return otherwise
+    return "utf-8"
+
+
 def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:
     """Yield a text in pieces, all line ends as \\n; the encoding is the byte-order mark's, else UTF-8.
 

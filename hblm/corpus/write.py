@@ -36,6 +36,8 @@ class Conversion:
         counts: what was repaired or dropped, by reason; read after the splits are written.
         warnings: for the user, kept in the manifest.
         licence: of the data, as far as it is known.
+        documents: how many there are in all, for a progress bar; None: unknown.
+        dropped: documents that the raw data lists in a split, and that had no text or no label.
     """
 
     taxonomy: Taxonomy
@@ -46,6 +48,8 @@ class Conversion:
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     licence: str = ""
+    documents: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,7 +133,7 @@ def write_dataset(
                 writer.write(conversion.splits[split], folder / f"{split}.jsonl", on_document)
             levels = [len(level) for level in conversion.taxonomy.levels]
             found = {split: count.as_json() for split, count in counts.items()}
-            mismatch = mismatch_table(compare(expect, found, levels))
+            mismatch = mismatch_table(compare(expect, found, levels, conversion.dropped))
             if mismatch and not allow_mismatch:
                 raise DataError(
                     f"{target}: not the set that was expected, so nothing was written "
@@ -145,6 +149,7 @@ def write_dataset(
                 "taxonomy": {"nodes": len(conversion.taxonomy), "levels": levels},
                 "counts": found,
                 "expected": {**expect, "met": not mismatch},
+                **({"dropped": dict(conversion.dropped)} if any(conversion.dropped.values()) else {}),
                 "repaired": repaired | dict(sorted(conversion.counts.items())),
                 "warnings": [*conversion.warnings, *warnings],
                 "licence": conversion.licence,

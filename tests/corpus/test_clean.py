@@ -45,7 +45,7 @@ BY_HAND: dict[str, list[tuple[str, str]]] = {
         ("In 2007, B2B sales rose 5.5%", "b b sales rose"),
         ("A U.S. senator, J. Doe: yes/no,maybe?so", "us senator j doe yes nomaybeso"),
         ("The 3rd fox's dens, isn't it?", "rd fox 's dens n't"),
-        ("x86 mp3player", "mp player"),
+        ("x86 mp3player", "x mp player"),
     ],
 }
 

@@ -1,0 +1,286 @@
+"""Prepare RCV1-v2 (Lewis et al. 2004): 804,414 stories of Reuters, 103 topics on 4 levels.
+
+Two sources are needed: the texts (NIST's `rcv1.tar.xz`, its folder, or a zip per day), and the LYRL2004
+files with ids, corrected labels (qrels) and the hierarchy. The topics inside the stories are not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hblm.corpus.articles import Paragraphs, parse_newsml
+from hblm.corpus.clean import CLEANINGS, Cleaning
+from hblm.corpus.options import read_options
+from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.split import held_out
+from hblm.corpus.spool import Spool
+from hblm.corpus.stories import Corpus
+from hblm.corpus.texts import read_lines
+from hblm.corpus.trees import read_tree
+from hblm.corpus.write import Conversion
+from hblm.errors import DataError
+from hblm.taxonomy import Node, Taxonomy
+from hblm.terminal import StartTask
+
+STORY = r"(\d+)newsML\.xml"
+QRELS, IDS = "rcv1-v2.topics.qrels", "rcv1v2-ids.dat"  # LYRL2004 files, also with .gz
+HIERARCHIES = ("rcv1.topics.hier.orig", "rcv1.taxonomy")
+TRAIN = ("lyrl2004_tokens_train.dat", "lyrl2004_vectors_train.dat")
+TEST = ("lyrl2004_tokens_test_pt?.dat", "lyrl2004_vectors_test_pt?.dat")
+LAST_OF_TRAINING = 26_150  # LYRL2004 splits by date: ids 2286 to 26150, and 26151 to 810596
+EDGE = re.compile(r"parent:\s*(\S+)\s+child:\s*(\S+)\s+child-description:\s*(.*)")
+LICENCE = "Texts: (c) Reuters, under NIST's agreement, never to be passed on. LYRL2004 files: public."
+
+
+class Options(NamedTuple):
+    """What a preparation can set.
+
+    Attributes:
+        text: body, or title_body.
+        paragraphs: joined by a space, or glued without one as in the papers' scripts.
+        validation: which tenth of the training stories: that of hgclr (HPT and HBGL as well), or of hitin.
+        empty: stories without text: keep, or drop as the papers' scripts do.
+        clean: a published cleaning of the texts.
+        lyrl: folder or archive of the LYRL2004 files; null: they lie in raw.
+    """
+
+    text: Literal["body", "title_body"] = "body"
+    paragraphs: Paragraphs = "space"
+    validation: Literal["hgclr", "hitin"] = "hgclr"
+    empty: Literal["keep", "drop"] = "keep"
+    clean: Cleaning = "none"
+    lyrl: str | None = None
+
+
+class Lists(NamedTuple):
+    """What the LYRL2004 files say.
+
+    Attributes:
+        taxonomy: the topics.
+        topics: of each story of RCV1-v2, in the order of the list of ids.
+        training: ids of the training stories.
+        sources: of the manifest.
+        notes: for the user.
+    """
+
+    taxonomy: Taxonomy
+    topics: Mapping[int, tuple[str, ...]]
+    training: Collection[int]
+    sources: list[dict[str, Any]]
+    notes: list[str]
+
+
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
+    """Read lists and labels, then all stories on all cores.
+
+    Raises:
+        ConfigError: an option that is wrong.
+        DataError: a missing file or story, or a fault with its file and line.
+    """
+    chosen = read_options(Options, options, "rcv1v2")
+    lists = read_lists(Path(chosen.lyrl) if chosen.lyrl else raw)
+    clean = CLEANINGS[chosen.clean]
+    parse = functools.partial(parse_newsml, text=chosen.text, paragraphs=chosen.paragraphs)
+    corpus = Corpus(raw, STORY, parse)
+    spool = Spool(scratch, "; keep one copy of each story")
+    counts: Counter[str] = Counter()
+    empty: set[int] = set()
+    advance = progress("reading stories", len(lists.topics))
+    for story in corpus.stories():
+        number = int(story.key)
+        if number not in lists.topics:
+            counts["stories_that_rcv1v2_leaves_out"] += 1
+            continue
+        if story.fault:
+            raise DataError(f"{story.place}: {story.fault}")
+        if story.value.identity != story.key:
+            raise DataError(
+                f"{story.place}: its itemid is {story.value.identity!r:.40}, not that of its name"
+            )
+        counts["stories_read_as_iso_8859_1"] += story.value.latin_1
+        advance(1)
+        if chosen.empty == "drop" and not story.value.text.strip():
+            empty.add(number)
+            continue
+        text = clean(story.value.text)
+        spool.add(str(number), text, lists.topics[number], "", f"{story.folder}story ", number)
+    _require_all(lists.topics, spool, empty, raw)
+    there = [number for number in lists.topics if number not in empty]
+    training = [number for number in there if number in lists.training]
+    val = set(validation(training, chosen.validation))
+    places = [spool.at(str(number)) for number in there]
+    splits = [""] * len(spool)
+    for number, place in zip(there, places, strict=True):
+        splits[place] = "val" if number in val else "train" if number in lists.training else "test"
+    dropped = Counter("train" if number in lists.training else "test" for number in empty)
+    return Conversion(
+        taxonomy=lists.taxonomy,
+        splits=spool.documents(spool.labels, splits, places),
+        documents=len(spool),
+        options=chosen._asdict(),
+        sources=[*lists.sources, *corpus.sources],
+        counts=dict(sorted(counts.items())),
+        dropped=dropped,
+        warnings=lists.notes,
+        licence=LICENCE,
+    )
+
+
+def validation(training: Sequence[int], rule: str) -> Sequence[int]:
+    """Return which of the training stories, in the order of the list of ids, are for validation.
+
+    hgclr: scikit-learn's train_test_split with a tenth and random_state 0, as in HGCLR, HPT and HBGL; hitin:
+    pandas' sample of a tenth with random_state 7, as in HiTIN. Both take 2,315 of 23,149.
+    """
+    if rule == "hgclr":
+        return held_out(training, math.ceil(0.1 * len(training)))[1]
+    return held_out(training, max(round(0.1 * len(training)), 1), seed=7)[1]
+
+
+def read_lists(path: Path) -> Lists:
+    """Read hierarchy, topics, ids, and which stories are for training.
+
+    Raises:
+        DataError: a missing file, a fault with file and line, a story without topics, or one in two splits.
+    """
+    notes = []
+    with Raw(path, QRELS, IDS, *HIERARCHIES, *TRAIN, *TEST) as files:
+        missing = [
+            " or ".join(names) for names in (HIERARCHIES, (QRELS,), (IDS,)) if not files.matching(*names)
+        ]
+        if missing:
+            raise DataError(
+                f"{path}: no {' and no '.join(missing)}; put the LYRL2004 files beside the texts, or say "
+                f"dataset.prepare.lyrl=PATH (DATA.md tells where they are)"
+            )
+        taxonomy = read_hierarchy(_preferred(files, HIERARCHIES))
+        qrels, ids = files.find(QRELS), files.find(IDS)
+        by_story = read_qrels(qrels, taxonomy)
+        topics = {}
+        for number, line in _numbers(ids):
+            if number in topics:
+                raise DataError(f"{ids.place}:{line}: story {number} is there a second time")
+            if number not in by_story:
+                raise DataError(
+                    f"{ids.place}:{line}: story {number} has no topic; no line of {qrels.place} names it"
+                )
+            topics[number] = by_story[number]
+        if len(by_story) > len(topics):
+            notes.append(f"{len(by_story) - len(topics):,} stories of the qrels are not in the list of ids")
+        training: dict[int, str] = {}
+        for place, number in _split_ids(files, TRAIN):
+            if number not in topics:
+                raise DataError(f"{place}: story {number} is not in {ids.place}")
+            training[number] = place
+        for place, number in _split_ids(files, TEST) if training else ():
+            if number in training:
+                raise DataError(
+                    f"{place}: story {number} is for testing, and for training in {training[number]}"
+                )
+        if not training:
+            training = dict.fromkeys((number for number in topics if number <= LAST_OF_TRAINING), "")
+            notes.append(
+                f"no {TRAIN[0]}: training stories are those up to {LAST_OF_TRAINING}, as LYRL2004 split them"
+            )
+        if not training:
+            raise DataError(f"{ids.place}: no story for training, that is none up to {LAST_OF_TRAINING}")
+        return Lists(taxonomy, topics, training, files.sources(), notes)
+
+
+def read_hierarchy(file: RawFile) -> Taxonomy:
+    """Read lines `parent: CCAT child: C15 child-description: PERFORMANCE`, or a .taxonomy file.
+
+    Raises:
+        DataError: a line of another form; no forest.
+    """
+    if file.base.endswith(".taxonomy"):
+        return read_tree(file)
+    nodes, lines = [], {}
+    for number, line in enumerate(read_lines(file), 1):
+        found = EDGE.fullmatch(line.strip())
+        if found is None:
+            raise DataError(
+                f"{file.place}:{number}: expected `parent: CODE child: CODE child-description: ...`, "
+                f"found {line!r:.80}"
+            )
+        parent, child, description = found.groups()
+        if child != "Root":
+            nodes.append(Node(child, description.strip() or child, None if parent == "Root" else parent))
+            lines.setdefault(child, number)
+    nodes.sort(key=lambda node: node.id)
+    return Taxonomy(nodes, place=lambda node: f"{file.place}:{lines[node]}" if node in lines else file.place)
+
+
+def read_qrels(file: RawFile, taxonomy: Taxonomy) -> dict[int, tuple[str, ...]]:
+    """Read lines `C15 2286 1`; return the topics of each story, equal sets kept once.
+
+    Raises:
+        DataError: a line of another form, or a topic outside the hierarchy.
+    """
+    topics: dict[int, tuple[str, ...]] = {}
+    extended: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
+    for number, line in enumerate(read_lines(file), 1):
+        cells = line.split()
+        if len(cells) != 3 or not cells[1].isdecimal() or cells[2] != "1":
+            raise DataError(f"{file.place}:{number}: expected `TOPIC ID 1`, found {line!r:.60}")
+        topic, story = cells[0], int(cells[1])
+        if topic not in taxonomy.index:
+            raise DataError(
+                f"{file.place}:{number}: topic {topic!r:.60} is not in the hierarchy{taxonomy.suggest(topic)}"
+            )
+        before = topics.get(story, ())
+        if topic in before:
+            continue
+        key = (before, topic)
+        if key not in extended:
+            extended[key] = (*before, taxonomy.nodes[taxonomy.index[topic]].id)
+        topics[story] = extended[key]
+    return topics
+
+
+def _numbers(file: RawFile) -> Iterator[tuple[int, int]]:
+    """Yield (id, line) of a list of ids."""
+    for line, text in enumerate(read_lines(file), 1):
+        if not text.strip().isdecimal():
+            raise DataError(f"{file.place}:{line}: expected the id of a story, found {text!r:.60}")
+        yield int(text), line
+
+
+def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield (place, id) of the stories in token files, lines `.I 2286`, or else in vector files."""
+    tokens = files.matching(patterns[0])
+    for file in tokens or files.matching(patterns[1]):
+        for line, text in enumerate(read_lines(file), 1):
+            if tokens and not text.startswith(".I"):
+                continue
+            number = text.removeprefix(".I").partition(":")[0].split()[:1]
+            if not number or not number[0].isdecimal():
+                raise DataError(f"{file.place}:{line}: expected the id of a story, found {text!r:.60}")
+            yield f"{file.place}:{line}", int(number[0])
+
+
+def _preferred(files: Raw, names: Sequence[str]) -> RawFile:
+    return files.find(next(name for name in names if files.matching(name)))
+
+
+def _require_all(topics: Mapping[int, Any], spool: Spool, empty: Collection[int], raw: Path) -> None:
+    """Refuse a download in which stories are missing."""
+    missing = [number for number in topics if number not in empty and not spool.has(str(number))]
+    if missing:
+        names = ", ".join(f"{number}newsML.xml" for number in missing[:5])
+        raise DataError(
+            f"{raw}: {len(missing):,} of the {len(topics):,} stories of RCV1-v2 are not there: {names}"
+            f"{' ...' if missing[5:] else ''}; are days missing?"
+        )
+
+
+if __name__ == "__main__":
+    from hblm.prepare import main_for
+
+    main_for("rcv1v2")

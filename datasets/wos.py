@@ -1,0 +1,229 @@
+"""Prepare WOS-46985 (Kowsari et al. 2017, HDLTex): abstracts of papers, 141 nodes on 2 levels.
+
+Reads `Data.xlsx`, or the `Data.txt` that people save from it, in the zip as downloaded or unpacked. Tree,
+areas that are merged and splits are those of HiAGM, which HGCLR, HPT, HBGL and HiTIN took over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from hblm.corpus.clean import CLEANINGS, Cleaning
+from hblm.corpus.options import read_options
+from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.sheets import read_sheet
+from hblm.corpus.split import held_out
+from hblm.corpus.spool import Spool
+from hblm.corpus.texts import encoding_of, read_lines, require_encoding
+from hblm.corpus.trees import plain_name
+from hblm.corpus.write import Conversion
+from hblm.document import SPLITS
+from hblm.errors import DataError
+from hblm.taxonomy import Node, Taxonomy
+from hblm.terminal import StartTask
+
+COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
+# Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
+ROWS, ORDER = 46_985, "db4632adc985d4e537e7e0ee4b1ee0743290dfbc83277adaff56e8eccb8dccfe"
+LICENCE = (
+    "(c) 2017 Kamran Kowsari; the ReadMe grants use and redistribution in the manner of the MIT licence."
+)
+
+
+class Options(NamedTuple):
+    """What a preparation can set.
+
+    Attributes:
+        merge: published: areas that share a code are merged as HiAGM does; none: they stay apart.
+        clean: a published cleaning of the texts.
+        encoding: of Data.txt; null: UTF-8 or UTF-16 if it is that, else cp1252.
+    """
+
+    merge: Literal["published", "none"] = "published"
+    clean: Cleaning = "none"
+    encoding: str | None = None
+
+
+class Row(NamedTuple):
+    """One document: its codes `Y1-Y2`, its names, its text, and the line or row where it stands."""
+
+    code: str
+    domain: str
+    area: str
+    text: str
+    number: int
+
+
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
+    """Read the rows, merge areas, split.
+
+    Raises:
+        ConfigError: an option that is wrong.
+        DataError: no table, or a fault with its file and line.
+    """
+    chosen = read_options(Options, options, "wos")
+    require_encoding(chosen.encoding)
+    clean = CLEANINGS[chosen.clean]
+    spool = Spool(scratch)
+    codes: list[str] = []
+    with Raw(raw) as files:
+        file = _table(files)
+        advance = progress("reading abstracts", None)
+        encoding, place = chosen.encoding, f"{file.place}: row "
+        cells = read_sheet(file)
+        if file.base.lower().endswith(".txt"):
+            encoding, place = encoding or encoding_of(file, "cp1252"), f"{file.place}:"
+            lines = enumerate(read_lines(file, encoding), 1)
+            cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
+        for row in _rows(place, cells):
+            spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", place, row.number)
+            codes.append(row.code)
+            advance(1)
+        sources = files.sources()
+    pairs = spool.labels
+    areas = merged(codes, pairs) if chosen.merge == "published" else [area for _, area in pairs]
+    domains = [domain for domain, _ in pairs]
+    taxonomy, node_of = tree(zip(domains, areas, strict=True))
+    labels = [(domain, node_of[domain, area]) for domain, area in zip(domains, areas, strict=True)]
+    by_split = published_split(len(spool))
+    splits = [""] * len(spool)
+    for split, documents in by_split.items():
+        for document in documents:
+            splits[document] = split
+    changed = sum(area != pair[1] for area, pair in zip(areas, pairs, strict=True))
+    return Conversion(
+        taxonomy=taxonomy,
+        splits=spool.documents(labels, splits, [at for split in SPLITS for at in by_split[split]]),
+        documents=len(spool),
+        options=chosen._asdict() | {"encoding": encoding},
+        sources=sources,
+        counts={"documents_with_their_area_merged": changed},
+        warnings=_notes(codes, labels, splits),
+        licence=LICENCE,
+    )
+
+
+def merged(codes: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the area of each row, areas that share a code merged as HiAGM's preparation does it.
+
+    A row takes the first area seen so far under its code (its own included) that has more rows in its domain
+    than its own. So the result depends on the order of rows: a small area that comes before the larger one
+    keeps the rows until then (in WOS, Electrical generator keeps one).
+    """
+    rows = Counter(pairs)
+    seen: dict[str, dict[str, None]] = {}
+    areas = []
+    for code, (domain, area) in zip(codes, pairs, strict=True):
+        known = seen.setdefault(code, {})
+        known[area] = None
+        larger = (other for other in known if rows[domain, other] > rows[domain, area])
+        areas.append(next(larger, area))
+    return areas
+
+
+def tree(pairs: Iterable[tuple[str, str]]) -> tuple[Taxonomy, dict[tuple[str, str], str]]:
+    """Return the tree of domains and areas, and the node of each pair.
+
+    A node's id is its name; an area whose name another node has as well is `domain/area`.
+    """
+    distinct = sorted(set(pairs))
+    domains = sorted({domain for domain, _ in distinct})
+    times = Counter([*domains, *(area for _, area in distinct)])
+    node_of = {(domain, area): area if times[area] == 1 else f"{domain}/{area}" for domain, area in distinct}
+    nodes = [Node(domain, domain, None) for domain in domains]
+    nodes += [Node(node, area, domain) for (domain, area), node in node_of.items()]
+    return Taxonomy(nodes), node_of
+
+
+def published_split(rows: int) -> dict[str, list[int]]:
+    """Return the rows of each split, in the order of HiAGM's files: numpy's seed 7, then a fifth twice."""
+    order = list(range(rows))
+    np.random.RandomState(7).shuffle(order)
+    rest, test = held_out(order, math.ceil(0.2 * rows))
+    train, val = held_out(rest, math.ceil(0.2 * len(rest)))
+    return {"train": train, "val": val, "test": test}
+
+
+def _table(files: Raw) -> RawFile:
+    """Return the sheet, or the text saved from it; the sheet where both are there."""
+    if not files.matching("Data.xls*", "Data.txt"):
+        files.open_archives()  # the download is a zip that holds WebOfScience.zip
+    sheets = files.matching("Data.xlsx", "Data.xls")
+    if sheets:
+        return files.find("Data.xlsx", "Data.xls")
+    if files.matching("Data.txt"):
+        return files.find("Data.txt")
+    if len(files.files) == 1 and files.files[0].base.lower().endswith((".xlsx", ".xls", ".txt")):
+        return files.files[0]
+    raise DataError(
+        f"{files.path}: no Data.xlsx and no Data.txt (they lie in Meta-data/ of WebOfScience.zip); "
+        f"it holds {files.listing()}"
+    )
+
+
+def _rows(place: str, cells: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+    """Yield the rows below the header, names without blanks around them.
+
+    Raises:
+        DataError: a column that is missing, a row of another length, or one without a name.
+    """
+    number, header = next(cells, (1, []))
+    names = [cell.strip().casefold() for cell in header]
+    missing = [name for name in COLUMNS if name.casefold() not in names]
+    if missing:
+        raise DataError(
+            f"{place}{number}: no column {' and no '.join(missing)}; expected Y1, Y2, Y, Domain, area, "
+            f"keywords, Abstract, found {', '.join(header)!r:.100}"
+        )
+    columns = [names.index(name.casefold()) for name in COLUMNS]
+    for number, row in cells:
+        if len(row) != len(header):
+            raise DataError(
+                f"{place}{number}: {len(row)} columns where the header has {len(header)}; an abstract with a "
+                f"line end or a tab in it? Data.xlsx has no such trouble"
+            )
+        y1, y2, domain, area, text = (row[column].strip() for column in columns)
+        for name, value in (("Y1", y1), ("Y2", y2)):
+            if not value.isdecimal():
+                raise DataError(f"{place}{number}: {name} is {value!r:.40}, expected a whole number")
+        domain, area = plain_name(domain), plain_name(area)
+        for name, value in (("Domain", domain), ("area", area)):
+            if not value:
+                raise DataError(f"{place}{number}: the {name} is empty")
+        yield Row(f"{int(y1)}-{int(y2)}", domain, area, text, number)
+
+
+def _unquoted(cell: str) -> str:
+    """Return a cell as it was before Excel put it into quotes."""
+    cell = cell.strip()
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"')
+    return cell
+
+
+def _notes(codes: Sequence[str], labels: Sequence[tuple[str, str]], splits: Sequence[str]) -> list[str]:
+    """Say what is worth knowing of these rows."""
+    notes = []
+    if len(codes) == ROWS and hashlib.sha256(" ".join(codes).encode()).hexdigest() != ORDER:
+        notes.append(
+            "the rows stand in another order, or have other codes, than the published ones: splits and which "
+            "areas are merged depend on it, and differ from those of the papers"
+        )
+    support = Counter(node for _, node in labels)
+    trained = {node for (_, node), split in zip(labels, splits, strict=True) if split == "train"}
+    for node in sorted(support.keys() - trained):
+        notes.append(f"{node} has no training document ({support[node]} in all), so no model can learn it")
+    return notes
+
+
+if __name__ == "__main__":
+    from hblm.prepare import main_for
+
+    main_for("wos")

@@ -1,0 +1,76 @@
+"""Work on all cores, results in the order of the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+from hblm.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_FEW = 4  # items that are done sooner than processes start, which takes a second
+_MOST = 8  # processes; the one that takes their results has no time for more
+_shared: Any = None  # in a process of the pool: what all items have in common
+
+
+def in_order(
+    function: Callable[[Any, Item], Result], shared: Any, items: Iterable[Item], window: int = 16
+) -> Iterator[Result]:
+    """Yield function(shared, item) for each item, in their order.
+
+    Args:
+        function: of a module, so that other processes find it.
+        shared: what all calls have in common; sent to each process once.
+        items: taken as there is room, `window` ahead of the results.
+        window: how many results may wait, so that memory stays bounded.
+
+    Raises:
+        DataError: a process was killed; otherwise what `function` raises.
+    """
+    waiting = iter(items)
+    head = list(islice(waiting, _FEW))
+    waiting = chain(head, waiting)
+    workers = min(_cores(), _MOST)
+    if len(head) < _FEW or workers < 2:
+        for item in waiting:
+            yield function(shared, item)
+        return
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(shared,)
+    )
+    pending: deque[Future[Result]] = deque()
+    try:
+        while True:
+            pending.extend(
+                pool.submit(_call, function, item) for item in islice(waiting, window - len(pending))
+            )
+            if not pending:
+                return
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise DataError("a process that helped to read was killed; was there too little memory?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(shared: Any) -> None:
+    global _shared
+    _shared = shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
+
+
+def _call(function: Callable[[Any, Item], Result], item: Item) -> Result:
+    return function(_shared, item)

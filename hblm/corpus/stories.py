@@ -1,0 +1,247 @@
+"""Corpora of many small files: each story in folders and archives, parsed on all cores, in a fixed order.
+
+Nothing is unpacked to disk. Loose files go to the processes in batches; an archive as a whole, so that a
+folder of archives is read on all cores; a large archive is read here as a stream, and the processes parse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hblm.corpus.pool import in_order
+from hblm.corpus.raw import (
+    RawFile,
+    archived,
+    is_archive,
+    name_inside,
+    reading,
+    source_of,
+    walk,
+    whole,
+)
+from hblm.errors import DataError
+
+LARGEST = 16 << 20  # bytes of a story: none is longer, a damaged file may be
+_AT_ONCE = 400  # stories given to a process together
+_STREAMED = 64 << 20  # bytes of an archive from which it is read as a stream
+_DEEPEST = 4  # archives in one another
+
+
+class Story(NamedTuple):
+    """One file of the corpus.
+
+    Attributes:
+        key: what the group of the pattern caught.
+        place: how messages call it.
+        value: what the parser returned.
+        fault: why it did not; "" where it did.
+    """
+
+    key: str
+    place: str
+    value: Any
+    fault: str
+
+    @property
+    def folder(self) -> str:
+        """The place without the file's name: a folder, or an archive."""
+        return self.place[: max(self.place.rfind("/"), self.place.rfind(":")) + 1]
+
+
+@dataclass
+class Corpus:
+    """The stories of a download.
+
+    Attributes:
+        path: a folder or an archive.
+        pattern: of a story's name without folders; its one group is the key.
+        parse: makes a value of a file's bytes, or raises ValueError; a function that other processes find.
+        wanted: the keys to read; None: all.
+        sources: what a manifest says was read; known after the last story.
+    """
+
+    path: Path
+    pattern: str
+    parse: Callable[[bytes], Any]
+    wanted: frozenset[str] | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    def stories(self) -> Iterator[Story]:
+        """Yield every story, in the order of folders and names, of archives as they are.
+
+        Raises:
+            DataError: an archive that cannot be read; what is wrong with a story is in its `fault`.
+        """
+        choice = _Choice(self.pattern, self.parse, self.wanted)
+        loose = _Loose()
+        archives = []
+        with reading(str(self.path)):
+            for batch in in_order(_read, choice, self._units(choice, loose)):
+                if batch.source:
+                    archives.append(batch.source)
+                loose.add(batch)
+                yield from batch.stories
+        self.sources = [*loose.sources(self.pattern), *archives]
+
+    def _units(self, choice: _Choice, loose: _Loose) -> Iterator[_Unit]:
+        if not self.path.is_dir():
+            yield from self._archive(self.path, choice)
+            return
+        for above, names in walk(self.path):
+            there = [name for name in names if choice.fits(name)]
+            loose.files += len(there)
+            wanted = [name for name in there if choice.key(name)]
+            for start in range(0, len(wanted), _AT_ONCE):
+                yield _Unit(folder=above, names=wanted[start : start + _AT_ONCE])
+            for name in filter(is_archive, names):
+                yield from self._archive(above / name, choice)
+
+    def _archive(self, path: Path, choice: _Choice) -> Iterator[_Unit]:
+        """Yield an archive, or what it holds where it is large."""
+        if path.stat().st_size < _STREAMED:
+            yield _Unit(archive=path, name=name_inside(self.path, path))
+            return
+        ready: list[tuple[str, str, bytes]] = []
+        with ExitStack() as opened, reading(str(path)):
+            for file in archived(path, path.name, str(path), path, opened):
+                key = choice.key(file.base)
+                if key:
+                    ready.append((key, file.place, _content(file)))
+                elif file.is_archive:
+                    with reading(file.place):
+                        yield _Unit(content=whole(file), name=file.name, place=file.place)
+                if len(ready) == _AT_ONCE:
+                    yield _Unit(ready=ready)
+                    ready = []
+        yield _Unit(ready=ready, source=source_of(path, name_inside(self.path, path)))
+
+
+def count_loose(path: Path, pattern: str) -> int:
+    """Return how many files that fit the pattern lie in a folder, those in archives left out."""
+    fits = re.compile(pattern, re.IGNORECASE).fullmatch
+    return sum(fits(name) is not None for _, names in walk(path) for name in names)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which files are stories, and how they are parsed."""
+
+    pattern: str
+    parse: Callable[[bytes], Any]
+    wanted: frozenset[str] | None
+
+    def fits(self, name: str) -> bool:
+        return re.fullmatch(self.pattern, name, re.IGNORECASE) is not None
+
+    def key(self, name: str) -> str:
+        """Return the key of a story that is wanted, "" for any other file."""
+        found = re.fullmatch(self.pattern, name, re.IGNORECASE)
+        if found is None or (self.wanted is not None and found[1] not in self.wanted):
+            return ""
+        return found[1]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Work for a process: loose files, an archive on disk or in memory, or files that were read."""
+
+    folder: Path | None = None
+    names: list[str] = field(default_factory=list)
+    archive: Path | None = None
+    content: bytes = b""
+    name: str = ""
+    place: str = ""
+    ready: list[tuple[str, str, bytes]] = field(default_factory=list)
+    source: dict[str, Any] | None = None
+
+
+class _Batch(NamedTuple):
+    """What a process found: the stories, the archive they come from, or the hashes of loose files."""
+
+    stories: list[Story]
+    source: dict[str, Any] | None
+    digests: bytes
+    bytes_read: int
+
+
+@dataclass
+class _Loose:
+    """What is known of loose files: how many lie there, and a hash over those that were read."""
+
+    files: int = 0
+    read: int = 0
+    bytes_read: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, batch: _Batch) -> None:
+        self.read += len(batch.digests) // 32
+        self.bytes_read += batch.bytes_read
+        self.digest.update(batch.digests)
+
+    def sources(self, pattern: str) -> list[dict[str, Any]]:
+        """Return what a manifest says of them; the sha256 is over the sha256 of each, in order."""
+        if not self.read:
+            return []
+        found = {"name": ".", "matching": pattern, "files": self.files, "read": self.read}
+        return [found | {"bytes": self.bytes_read, "sha256": self.digest.hexdigest()}]
+
+
+def _read(choice: _Choice, unit: _Unit) -> _Batch:
+    """Read and parse; runs in a process of its own."""
+    if unit.folder is not None:
+        stories, digests, size = [], [], 0
+        for name in unit.names:
+            path = unit.folder / name
+            with reading(str(path)), path.open("rb") as stream:
+                data = stream.read(LARGEST + 1)
+            digests.append(hashlib.sha256(data).digest())
+            size += len(data)
+            stories.append(_story(choice, choice.key(name), str(path), data))
+        return _Batch(stories, None, b"".join(digests), size)
+    if unit.archive is not None:
+        with reading(str(unit.archive)):
+            found = _inside(choice, unit.archive, unit.archive.name, str(unit.archive))
+            return _Batch(list(found), source_of(unit.archive, unit.name), b"", 0)
+    if unit.name:
+        with reading(unit.place):
+            return _Batch(
+                list(_inside(choice, io.BytesIO(unit.content), unit.name, unit.place)), None, b"", 0
+            )
+    return _Batch([_story(choice, *item) for item in unit.ready], unit.source, b"", 0)
+
+
+def _inside(
+    choice: _Choice, source: Path | io.BytesIO, name: str, place: str, depth: int = 1
+) -> Iterator[Story]:
+    """Yield the stories in an archive and in those that it holds."""
+    if depth > _DEEPEST:
+        raise DataError(f"{place}: archives in archives, more than {_DEEPEST} deep")
+    with ExitStack() as opened:
+        for file in archived(source, name, place, Path(name), opened):
+            key = choice.key(file.base)
+            if key:
+                yield _story(choice, key, file.place, _content(file))
+            elif file.is_archive:
+                with reading(file.place):
+                    yield from _inside(choice, io.BytesIO(whole(file)), file.name, file.place, depth + 1)
+
+
+def _content(file: RawFile) -> bytes:
+    with reading(file.place), file.open() as stream:
+        return stream.read(LARGEST + 1)
+
+
+def _story(choice: _Choice, key: str, place: str, data: bytes) -> Story:
+    if len(data) > LARGEST:
+        return Story(key, place, None, f"more than {LARGEST:,} bytes; no story is that long")
+    try:
+        return Story(key, place, choice.parse(data), "")
+    except ValueError as error:
+        return Story(key, place, None, str(error))
