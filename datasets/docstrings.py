@@ -13,13 +13,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import multiprocessing
-import os
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -29,6 +25,7 @@ from numpy.typing import NDArray
 
 from hblm.corpus.docstrings import Extract, Source, read_sources
 from hblm.corpus.options import read_options
+from hblm.corpus.pool import in_order
 from hblm.corpus.split import assign_splits
 from hblm.corpus.spool import Spool
 from hblm.corpus.write import Conversion
@@ -179,7 +176,7 @@ def _licence(distribution: importlib.metadata.Distribution) -> str:
     return (said("License-Expression") or [""])[0] or ", ".join(named) or whole.split("\n")[0] or "not stated"
 
 
-# --- reading, in order, with two processes
+# --- reading, in order, on all cores
 
 
 def _read(
@@ -187,25 +184,9 @@ def _read(
 ) -> Iterator[tuple[list[Extract], Counter[str]]]:
     """Yield what `read_sources` gives for batch after batch of files, in their order."""
     batches = [sources[start : start + 16] for start in range(0, len(sources), 16)]
-    if len(batches) < 8 or (os.cpu_count() or 1) < 2:  # two processes take a second to start
-        for batch in batches:
-            yield read_sources(batch, min_words)
-            advance(len(batch))
-        return
-    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
-    pending: deque[tuple[int, Future[tuple[list[Extract], Counter[str]]]]] = deque()
-    waiting = iter(batches)
-    try:
-        while True:
-            for batch in islice(waiting, 16 - len(pending)):  # a window, so that texts do not pile up
-                pending.append((len(batch), pool.submit(read_sources, batch, min_words)))
-            if not pending:
-                return
-            n_files, future = pending.popleft()
-            yield future.result()
-            advance(n_files)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for batch, found in zip(batches, in_order(read_sources, min_words, batches), strict=True):
+        yield found
+        advance(len(batch))
 
 
 def _gather(

@@ -26,27 +26,62 @@ log = logging.getLogger("hblm")
 _CLOSED = ", predictions closed under ancestors"
 
 
+_LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+_DRAW_EVERY = 0.1  # seconds between steps of a bar: a million single ones take longer than the work
+
+
 def silent(description: str, total: int | None) -> Advance:
     """Start a task that shows nothing."""
     return lambda steps: None
+
+
+def lines(description: str, total: int | None) -> Advance:
+    """Start a task that is a line of log now and then, with the time left; none where it is short."""
+    begun = said = time.monotonic()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal said, done
+        done += steps
+        now = time.monotonic()
+        if now - said < _LINE_EVERY:
+            return
+        said = now
+        left = ""
+        if total:
+            minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
+            left = f" of {total:,}, {minutes}:{seconds:02} left"
+        log.info("%s: %s%s", description, f"{done:,}", left)
+
+    return advance
 
 
 @contextlib.contextmanager
 def progress() -> Iterator[StartTask]:
     """Give a function that starts a task, `start("tokenising", total)`, and returns how to advance it.
 
-    Bars appear on a terminal only, on standard error, and go when they are done.
+    On a terminal these are bars on standard error, which go when they are done; elsewhere lines of the log.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield silent
+        yield lines
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
 
         def start(description: str, total: int | None) -> Advance:
             task = bars.add_task(description, total=total)
-            return lambda steps: bars.advance(task, steps)
+            waiting, drawn = 0, time.monotonic()
+
+            def advance(steps: int) -> None:
+                nonlocal waiting, drawn
+                waiting += steps
+                now = time.monotonic()
+                if now - drawn >= _DRAW_EVERY:
+                    bars.advance(task, waiting)
+                    waiting, drawn = 0, now
+
+            return advance
 
         yield start
 

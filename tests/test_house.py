@@ -33,7 +33,8 @@ LAYERS = [
         "corpus.options",
         "corpus.clean",
     }
-    | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books"},
+    | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
+    | {"corpus.pool", "corpus.stories", "corpus.articles"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},

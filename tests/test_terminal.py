@@ -41,11 +41,39 @@ def test_off_a_terminal_there_is_one_line_an_epoch(caplog):
     ]
 
 
-def test_progress_is_silent_off_a_terminal(capsys):
-    with progress() as start:
-        assert start is silent
+def test_short_progress_is_silent_off_a_terminal(capsys, caplog):
+    with caplog.at_level(logging.INFO, logger="hblm"), progress() as start:
         start("tokenising", 3)(1)
+        silent("tokenising", 3)(1)
     assert capsys.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+def test_long_progress_is_a_line_now_and_then_with_the_time_left(caplog, monkeypatch):
+    clock = iter([0.0, 5.0, 30.0, 31.0, 90.0, 90.0, 105.0])
+    monkeypatch.setattr("hblm.terminal.time.monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO, logger="hblm"), progress() as start:
+        advance = start("reading", 8_000)
+        for steps in (1_000, 1_000, 1_000, 3_000):
+            advance(steps)
+        start("counting", None)(7)
+    assert caplog.messages == [
+        "reading: 2,000 of 8,000, 1:30 left",
+        "reading: 6,000 of 8,000, 0:30 left",
+        "counting: 7",
+    ]
+
+
+def test_a_bar_moves_and_goes(monkeypatch):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=80)
+    monkeypatch.setattr("hblm.terminal.Console", lambda **options: console)
+    monkeypatch.setattr("hblm.terminal._DRAW_EVERY", 0.0)
+    with progress() as start:
+        advance = start("reading", 100)
+        for _ in range(40):
+            advance(1)
+    assert "40/100" in text.getvalue()
 
 
 def test_the_flag_decides_which_scores_are_shown(capsys):

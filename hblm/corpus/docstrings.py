@@ -43,7 +43,7 @@ class Extract(NamedTuple):
     shingles: NDArray[np.uint32]
 
 
-def read_sources(sources: Iterable[Source], min_words: int) -> tuple[list[Extract], Counter[str]]:
+def read_sources(min_words: int, sources: Iterable[Source]) -> tuple[list[Extract], Counter[str]]:
     """Extract and clean the docstrings of some files, in order; the worker processes' one task.
 
     Returns:

@@ -79,7 +79,7 @@ def days(numbers: list[int]) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             text = (
                 f'<?xml version="1.0" encoding="iso-8859-1" ?>\n<newsitem itemid="{number}" id="root" '
                 f'date="1996-08-20" xml:lang="en">\n<title>INVENTED: {number}.</title>\n<headline>Story'
-                f"</headline>\n<dateline>NOWHERE 1996-08-20</dateline>\n<text>\n{body}</text>\n<copyright>(c) N"
+                f"</headline>\n<dateline>NOWHERE 1996-08-20</dateline>\n<text>\n{body}</text>\n<copyright>N"
                 f'</copyright>\n<metadata>\n<codes class="bip:topics:1.0">{codes}</codes>\n'
                 f'<dc element="dc.publisher" value="N"/></metadata>\n</newsitem>\n'
             )
@@ -143,8 +143,9 @@ def main() -> None:
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         print(
-            f"{form:<8} {given.documents:>9,} documents -> {size / 1e6:6,.0f} MB: {seconds:6.1f} s, cores in use "
-            f"{cpu / seconds:.1f}, {given.documents / seconds:7,.0f} documents/s, largest process so far {peak} MB",
+            f"{form:<7} {given.documents:,} documents -> {size / 1e6:,.0f} MB: {seconds:.1f} s, "
+            f"{cpu / seconds:.1f} cores in use, {given.documents / seconds:,.0f} documents/s, "
+            f"largest process so far {peak} MB",
             flush=True,
         )
 

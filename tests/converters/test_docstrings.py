@@ -157,7 +157,7 @@ def test_files_that_are_not_prose_of_the_package_are_left_out(install: Install, 
 
 
 def test_a_file_that_went_away_is_counted(tmp_path: Path) -> None:
-    assert read_sources([Source(tmp_path / "gone.py", "gone", "gone")], 5) == ([], {"files_unreadable": 1})
+    assert read_sources(5, [Source(tmp_path / "gone.py", "gone", "gone")]) == ([], {"files_unreadable": 1})
 
 
 def test_a_package_installed_in_place_is_found_by_import(install: Install, convert: Convert) -> None:
@@ -383,7 +383,7 @@ def test_same_input_same_bytes_with_processes_or_without(
 
     manifests = []
     for folder, processors in (("a", 2), ("b", 1)):
-        monkeypatch.setattr("os.cpu_count", lambda found=processors: found)
+        monkeypatch.setattr("hblm.corpus.pool._cores", lambda found=processors: found)
         (tmp_path / folder).mkdir()
         conversion = script.convert(None, options, tmp_path / folder, progress)
         manifests.append(write_dataset(tmp_path / folder / "wood", conversion, converter="docstrings"))

@@ -1,0 +1,219 @@
+"""Prepare the New York Times Annotated Corpus (LDC2008T19): 36,355 articles, 166 nodes on 8 levels.
+
+Reads LDC's download, its folder with an archive per month, the same unpacked or flattened; and HiAGM's lists
+of articles and taxonomy, by which HGCLR, HPT, HBGL and HiTIN prepare it as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hblm.corpus.articles import Paragraphs, parse_nitf
+from hblm.corpus.clean import CLEANINGS, Cleaning
+from hblm.corpus.options import read_options
+from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.spool import Spool
+from hblm.corpus.stories import Corpus
+from hblm.corpus.texts import read_lines
+from hblm.corpus.trees import plain_name, read_tree
+from hblm.corpus.write import Conversion
+from hblm.errors import DataError
+from hblm.taxonomy import Node, Taxonomy
+from hblm.terminal import StartTask
+
+ARTICLE = r"(\d+)\.xml"
+LISTS = {  # HiAGM's, with their md5; lines such as Nytimes/1995/0799990.xml, and not JSON
+    "train": ("idnewnyt_train.json", "77c45d1c043a602760357bcabacffeb1"),
+    "val": ("idnewnyt_val.json", "934ba2692cfefa4d6326c6b4454c22c2"),
+    "test": ("idnewnyt_test.json", "8c454ba8e70eda9490d875466b035a59"),
+}
+TREES = ("nyt.taxonomy", "nyt_label.vocab")
+LINE = re.compile(r"(?:.*/)?(\d+)\.xml")
+TOP = "Top"  # of every path, and no node
+LICENCE = "LDC2008T19, under LDC's user agreement, never to be passed on; lists and taxonomy: HiAGM, MIT."
+
+
+class Options(NamedTuple):
+    """What a preparation can set.
+
+    Attributes:
+        text: published: every paragraph but the first, as in the papers; or the block full_text.
+        paragraphs: joined by a space, or glued without one as in the papers' scripts.
+        overlaps: an article that the lists name again: drop it there, or keep it as another document.
+        clean: a published cleaning of the texts.
+        lists: folder or archive of the id lists and the taxonomy; null: they lie in raw.
+    """
+
+    text: Literal["published", "full_text"] = "published"
+    paragraphs: Paragraphs = "space"
+    overlaps: Literal["drop", "keep"] = "drop"
+    clean: Cleaning = "none"
+    lists: str | None = None
+
+
+class Listing(NamedTuple):
+    """A line of a list: an article, its split, and where the line stands."""
+
+    article: str
+    split: str
+    place: str
+
+
+def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
+    """Read lists and taxonomy, then the articles that are listed, on all cores.
+
+    Raises:
+        ConfigError: an option that is wrong.
+        DataError: a missing file or article, or a fault with its file and line.
+    """
+    chosen = read_options(Options, options, "nyt")
+    counts: Counter[str] = Counter()
+    taxonomy, listings, sources, notes = read_lists(Path(chosen.lists) if chosen.lists else raw)
+    documents = places_of(listings, chosen.overlaps == "keep", counts)
+    clean = CLEANINGS[chosen.clean]
+    parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs)
+    corpus = Corpus(raw, ARTICLE, parse, frozenset(documents))
+    spool = Spool(scratch)
+    read: dict[str, str] = {}
+    dropped: Counter[str] = Counter()
+    advance = progress("reading articles", len(documents))
+    for story in corpus.stories():
+        if story.key in read:
+            raise DataError(f"{story.place}: the article is there a second time, also in {read[story.key]}")
+        read[story.key] = story.folder
+        if story.fault:
+            raise DataError(f"{story.place}: {story.fault}")
+        article = story.value
+        if article.identity.lstrip("0") not in ("", story.key.lstrip("0")):
+            raise DataError(f"{story.place}: its doc-id is {article.identity!r:.40}, not that of its name")
+        advance(1)
+        counts["articles_read_as_iso_8859_1"] += article.latin_1
+        labels = labels_of(article.paths, taxonomy)
+        fault = "without_text" if not article.text.strip() else "without_label" if not labels else ""
+        if fault:
+            counts[f"articles_{fault}_dropped"] += 1
+            dropped.update(documents[story.key].values())
+            continue
+        text = clean(article.text)
+        for identity, split in documents[story.key].items():
+            spool.add(identity, text, labels, split, f"{story.folder}article ", int(story.key))
+    _require_all(listings, read, raw)
+    order = [spool.at(identity) for found in documents.values() for identity in found if spool.has(identity)]
+    return Conversion(
+        taxonomy=taxonomy,
+        splits=spool.documents(spool.labels, spool.splits, order),
+        documents=len(spool),
+        options=chosen._asdict(),
+        sources=[*sources, *corpus.sources],
+        counts=dict(sorted(counts.items())),
+        dropped=dropped,
+        warnings=notes,
+        licence=LICENCE,
+    )
+
+
+def places_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> dict[str, dict[str, str]]:
+    """Return the documents that each article becomes: id -> split, one unless repetitions are kept.
+
+    Training comes before validation, and validation before test; what is named again is counted.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for article, split, _ in listings:
+        known = found.setdefault(article, {})
+        if known:
+            earlier = next(iter(known.values()))
+            where = f"again_in_{split}" if split in known.values() else f"in_{split}_and_{earlier}"
+            counts[f"articles_listed_{where}"] += 1
+        if not known or keep:
+            known[f"{article}-{len(known) + 1}" if known else article] = split
+    return found
+
+
+def labels_of(paths: tuple[str, ...], taxonomy: Taxonomy) -> tuple[str, ...]:
+    """Return the nodes on the paths: each beginning that is one; paths of fewer than three names are none."""
+    found: dict[str, None] = {}
+    for path in paths:
+        names = [plain_name(name) for name in path.split("/")]
+        if len(names) >= 3:
+            found |= dict.fromkeys("/".join(names[:depth]) for depth in range(2, len(names) + 1))
+    return tuple(node for node in found if node in taxonomy.index)
+
+
+def read_lists(path: Path) -> tuple[Taxonomy, list[Listing], list[dict[str, Any]], list[str]]:
+    """Read taxonomy and lists; return them, the files that were read, and notes.
+
+    Raises:
+        DataError: a missing file, or a line of another form.
+    """
+    notes = []
+    names = [name for name, _ in LISTS.values()]
+    with Raw(path, *names, *TREES) as files:
+        missing = [name for name in names if not files.matching(name)]
+        missing += [] if files.matching(*TREES) else [" or ".join(TREES)]
+        if missing:
+            raise DataError(
+                f"{path}: no {' and no '.join(missing)}; put HiAGM's lists and taxonomy beside the corpus "
+                f"or say dataset.prepare.lists=PATH (DATA.md tells where they are)"
+            )
+        taxonomy = read_nodes(files.find(next(name for name in TREES if files.matching(name))))
+        listings = []
+        for split, (name, md5) in LISTS.items():
+            file = files.find(name)
+            before = len(listings)
+            listings += _listings(file, split)
+            if len(listings) == before:
+                raise DataError(f"{file.place}: names no article")
+            with file.open() as stream:
+                if hashlib.md5(stream.read(), usedforsecurity=False).hexdigest() != md5:
+                    notes.append(f"{name} is not the published list (its md5 is not {md5})")
+        return taxonomy, listings, files.sources(), notes
+
+
+def read_nodes(file: RawFile) -> Taxonomy:
+    """Read nyt.taxonomy, or nyt_label.vocab with a path a line; ids are paths, names their last parts.
+
+    Raises:
+        DataError: no forest.
+    """
+    if file.base.endswith(".taxonomy"):
+        nodes = read_tree(file).nodes
+        return Taxonomy([Node(node.id, node.id.rpartition("/")[2], node.parent) for node in nodes])
+    paths = {plain_name(line): number for number, line in enumerate(read_lines(file), 1)}
+    nodes = []
+    for path in sorted(paths.keys() - {"Root", ""}):
+        above, _, name = path.rpartition("/")
+        nodes.append(Node(path, name, None if above in (TOP, "") else above))
+    return Taxonomy(nodes, place=lambda node: f"{file.place}:{paths[node]}" if node in paths else file.place)
+
+
+def _listings(file: RawFile, split: str) -> Iterator[Listing]:
+    for number, line in enumerate(read_lines(file), 1):
+        found = LINE.fullmatch(line.strip())
+        if found is None:
+            raise DataError(
+                f"{file.place}:{number}: expected a line such as Nytimes/1995/0799990.xml, found {line!r:.60}"
+            )
+        yield Listing(found[1], split, f"{file.place}:{number}")
+
+
+def _require_all(listings: list[Listing], read: Mapping[str, str], raw: Path) -> None:
+    """Refuse a corpus in which listed articles are missing."""
+    missing = {listing.article: listing.place for listing in listings if listing.article not in read}
+    if missing:
+        article, place = next(iter(missing.items()))
+        raise DataError(
+            f"{raw}: {len(missing):,} of {len({found.article for found in listings}):,} listed articles are "
+            f"not there, the first of them {article}.xml ({place}); are months missing?"
+        )
+
+
+if __name__ == "__main__":
+    from hblm.prepare import main_for
+
+    main_for("nyt")
