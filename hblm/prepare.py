@@ -38,7 +38,8 @@ PROGRAM = cli.Program(
     summary="Prepare a dataset: data/<name>/ with taxonomy, train/val/test, manifest.json and report.md.",
     examples=(
         "python -m hblm.prepare dataset=docstrings",
-        "python -m hblm.prepare dataset=aapd raw=DOWNLOADED_FOLDER_OR_ZIP",
+        "python -m hblm.prepare dataset=wos raw=DOWNLOADED_FOLDER_OR_ZIP",
+        "python -m hblm.prepare dataset=rcv1v2 raw=FOLDER dataset.prepare.lyrl=OTHER_FOLDER",
         "python -m hblm.prepare dataset=custom raw=news.csv encoder=minilm",
         "python -m hblm.prepare dataset=custom raw=FOLDER dataset.prepare.labels=topic dataset.path=DIR",
         "python -m hblm.prepare dataset=aapd check=true",

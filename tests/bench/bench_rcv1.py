@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-FORMS = ("folder", "tar", "tar.xz", "zips")
+FORMS = ("folder", "tar", "tar.xz", "zip", "zips")
 DAYS = 365
 WORDS = [
     f"{a}{b}{c}"
@@ -105,6 +105,12 @@ def write(form: str, folder: Path, numbers: list[int]) -> None:
             tar.close()
             assert pack.stdin is not None
             pack.stdin.close()
+        return
+    if form == "zip":
+        with zipfile.ZipFile(folder / "rcv1.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for day, stories in days(numbers):
+                for name, data in stories:
+                    archive.writestr(f"rcv1/{day}/{name}", data)
         return
     for day, stories in days(numbers):
         if form == "zips":
