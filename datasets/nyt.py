@@ -74,7 +74,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """
     chosen = read_options(Options, options, "nyt")
     counts: Counter[str] = Counter()
-    taxonomy, listings, sources, notes = read_lists(Path(chosen.lists) if chosen.lists else raw)
+    taxonomy, listings, sources, notes = read_lists(raw, chosen.lists)
     documents = places_of(listings, chosen.overlaps == "keep", counts)
     clean = CLEANINGS[chosen.clean]
     parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs)
@@ -145,13 +145,18 @@ def labels_of(paths: tuple[str, ...], taxonomy: Taxonomy) -> tuple[str, ...]:
     return tuple(node for node in found if node in taxonomy.index)
 
 
-def read_lists(path: Path) -> tuple[Taxonomy, list[Listing], list[dict[str, Any]], list[str]]:
-    """Read taxonomy and lists; return them, the files that were read, and notes.
+def read_lists(
+    raw: Path, elsewhere: str | None = None
+) -> tuple[Taxonomy, list[Listing], list[dict[str, Any]], list[str]]:
+    """Read taxonomy and lists, in `raw` if they are not elsewhere; return them, the sources, and notes.
 
     Raises:
         DataError: a missing file, or a line of another form.
     """
     notes = []
+    path = Path(elsewhere) if elsewhere else raw
+    if not path.exists():
+        raise DataError(f"dataset.prepare.lists={path} is not there")
     names = [name for name, _ in LISTS.values()]
     with Raw(path, *names, *TREES) as files:
         missing = [name for name in names if not files.matching(name)]
@@ -172,7 +177,7 @@ def read_lists(path: Path) -> tuple[Taxonomy, list[Listing], list[dict[str, Any]
             with file.open() as stream:
                 if hashlib.md5(stream.read(), usedforsecurity=False).hexdigest() != md5:
                     notes.append(f"{name} is not the published list (its md5 is not {md5})")
-        return taxonomy, listings, files.sources(), notes
+        return taxonomy, listings, files.sources("lists" if elsewhere else None), notes
 
 
 def read_nodes(file: RawFile) -> Taxonomy:

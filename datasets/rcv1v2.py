@@ -84,7 +84,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         DataError: a missing file or story, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "rcv1v2")
-    lists = read_lists(Path(chosen.lyrl) if chosen.lyrl else raw)
+    lists = read_lists(raw, chosen.lyrl)
     clean = CLEANINGS[chosen.clean]
     parse = functools.partial(parse_newsml, text=chosen.text, paragraphs=chosen.paragraphs)
     corpus = Corpus(raw, STORY, parse)
@@ -143,13 +143,16 @@ def validation(training: Sequence[int], rule: str) -> Sequence[int]:
     return held_out(training, max(round(0.1 * len(training)), 1), seed=7)[1]
 
 
-def read_lists(path: Path) -> Lists:
-    """Read hierarchy, topics, ids, and which stories are for training.
+def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
+    """Read hierarchy, topics, ids, and which stories are for training, in `raw` if they are not elsewhere.
 
     Raises:
         DataError: a missing file, a fault with file and line, a story without topics, or one in two splits.
     """
     notes = []
+    path = Path(elsewhere) if elsewhere else raw
+    if not path.exists():
+        raise DataError(f"dataset.prepare.lyrl={path} is not there")
     with Raw(path, QRELS, IDS, *HIERARCHIES, *TRAIN, *TEST) as files:
         missing = [
             " or ".join(names) for names in (HIERARCHIES, (QRELS,), (IDS,)) if not files.matching(*names)
@@ -190,7 +193,7 @@ def read_lists(path: Path) -> Lists:
             )
         if not training:
             raise DataError(f"{ids.place}: no story for training, that is none up to {LAST_OF_TRAINING}")
-        return Lists(taxonomy, topics, training, files.sources(), notes)
+        return Lists(taxonomy, topics, training, files.sources("lyrl" if elsewhere else None), notes)
 
 
 def read_hierarchy(file: RawFile) -> Taxonomy:

@@ -182,6 +182,8 @@ def _require_same_sources(folder: Path, raw: Path) -> None:
                     f"dataset.name=NAME or dataset.path=DIR beside it"
                 )
             continue
+        if "option" in source:  # an option said where it lies, and is compared as such
+            continue
         file = raw / source["name"] if raw.is_dir() else raw
         if "bytes" in source and (
             file.name != Path(source["name"]).name

@@ -142,9 +142,14 @@ class Raw:
         names = ", ".join(file.name for file in self.files[:8])
         return f"{names} and {len(self.files) - 8:,} more" if len(self.files) > 8 else names
 
-    def sources(self) -> list[dict[str, Any]]:
-        """Return name, size and sha256 of the files on disk that were opened."""
-        return [source_of(path, name_inside(self.path, path)) for path in sorted(self._used)]
+    def sources(self, option: str | None = None) -> list[dict[str, Any]]:
+        """Return name, size and sha256 of the files on disk that were opened.
+
+        Args:
+            option: which one said where they lie; None: they lie in the raw download.
+        """
+        said = {"option": option} if option else {}
+        return [source_of(path, name_inside(self.path, path)) | said for path in sorted(self._used)]
 
     def _sorted(self, files: list[RawFile]) -> list[RawFile]:
         noted = (dataclasses.replace(file, open=self._noting(file)) for file in files)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hblm.corpus.pool import in_order
 from hblm.corpus.raw import (
@@ -80,17 +80,16 @@ class Corpus:
             DataError: an archive that cannot be read; what is wrong with a story is in its `fault`.
         """
         choice = _Choice(self.pattern, self.parse, self.wanted)
-        loose = _Loose()
-        archives = []
+        loose, archives = _Loose(), []
         with reading(str(self.path)):
-            for batch in in_order(_read, choice, self._units(choice, loose)):
+            for batch in in_order(_read, choice, self._work(choice, loose)):
                 if batch.source:
                     archives.append(batch.source)
                 loose.add(batch)
                 yield from batch.stories
         self.sources = [*loose.sources(self.pattern), *archives]
 
-    def _units(self, choice: _Choice, loose: _Loose) -> Iterator[_Unit]:
+    def _work(self, choice: _Choice, loose: _Loose) -> Iterator[_Work]:
         if not self.path.is_dir():
             yield from self._archive(self.path, choice)
             return
@@ -99,14 +98,15 @@ class Corpus:
             loose.files += len(there)
             wanted = [name for name in there if choice.key(name)]
             for start in range(0, len(wanted), _AT_ONCE):
-                yield _Unit(folder=above, names=wanted[start : start + _AT_ONCE])
+                yield _Files(above, wanted[start : start + _AT_ONCE])
             for name in filter(is_archive, names):
                 yield from self._archive(above / name, choice)
 
-    def _archive(self, path: Path, choice: _Choice) -> Iterator[_Unit]:
+    def _archive(self, path: Path, choice: _Choice) -> Iterator[_Work]:
         """Yield an archive, or what it holds where it is large."""
+        name = name_inside(self.path, path)
         if path.stat().st_size < _STREAMED:
-            yield _Unit(archive=path, name=name_inside(self.path, path))
+            yield _Stored(path, name)
             return
         ready: list[tuple[str, str, bytes]] = []
         with ExitStack() as opened, reading(str(path)):
@@ -116,11 +116,11 @@ class Corpus:
                     ready.append((key, file.place, _content(file)))
                 elif file.is_archive:
                     with reading(file.place):
-                        yield _Unit(content=whole(file), name=file.name, place=file.place)
+                        yield _Inner(whole(file), file.name, file.place)
                 if len(ready) == _AT_ONCE:
-                    yield _Unit(ready=ready)
+                    yield _Ready(ready)
                     ready = []
-        yield _Unit(ready=ready, source=source_of(path, name_inside(self.path, path)))
+        yield _Ready(ready, source_of(path, name))
 
 
 def count_loose(path: Path, pattern: str) -> int:
@@ -148,27 +148,80 @@ class _Choice:
         return found[1]
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Work for a process: loose files, an archive on disk or in memory, or files that were read."""
-
-    folder: Path | None = None
-    names: list[str] = field(default_factory=list)
-    archive: Path | None = None
-    content: bytes = b""
-    name: str = ""
-    place: str = ""
-    ready: list[tuple[str, str, bytes]] = field(default_factory=list)
-    source: dict[str, Any] | None = None
-
-
 class _Batch(NamedTuple):
-    """What a process found: the stories, the archive they come from, or the hashes of loose files."""
+    """What a process found: the stories; the archive on disk, if it is done; the hashes of loose files."""
 
     stories: list[Story]
-    source: dict[str, Any] | None
-    digests: bytes
-    bytes_read: int
+    source: dict[str, Any] | None = None
+    digests: bytes = b""
+    bytes_read: int = 0
+
+
+class _Work(Protocol):
+    """Work for a process."""
+
+    def read(self, choice: _Choice) -> _Batch:
+        """Read and parse."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Loose files of a folder."""
+
+    folder: Path
+    names: list[str]
+
+    def read(self, choice: _Choice) -> _Batch:
+        stories, digests, size = [], [], 0
+        for name in self.names:
+            path = self.folder / name
+            with reading(str(path)), path.open("rb") as stream:
+                data = stream.read(LARGEST + 1)
+            digests.append(hashlib.sha256(data).digest())
+            size += len(data)
+            stories.append(_story(choice, choice.key(name), str(path), data))
+        return _Batch(stories, None, b"".join(digests), size)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An archive on disk, and its name in the download."""
+
+    path: Path
+    name: str
+
+    def read(self, choice: _Choice) -> _Batch:
+        with reading(str(self.path)):
+            stories = list(_inside(choice, self.path, self.path.name, str(self.path)))
+            return _Batch(stories, source_of(self.path, self.name))
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """An archive that lay in another one."""
+
+    content: bytes
+    name: str
+    place: str
+
+    def read(self, choice: _Choice) -> _Batch:
+        with reading(self.place):
+            return _Batch(list(_inside(choice, io.BytesIO(self.content), self.name, self.place)))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Stories (key, place, bytes) of an archive; the last of it bring its source."""
+
+    items: list[tuple[str, str, bytes]]
+    source: dict[str, Any] | None = None
+
+    def read(self, choice: _Choice) -> _Batch:
+        return _Batch([_story(choice, *item) for item in self.items], self.source)
+
+
+def _read(choice: _Choice, work: _Work) -> _Batch:
+    return work.read(choice)
 
 
 @dataclass
@@ -189,32 +242,9 @@ class _Loose:
         """Return what a manifest says of them; the sha256 is over the sha256 of each, in order."""
         if not self.read:
             return []
-        found = {"name": ".", "matching": pattern, "files": self.files, "read": self.read}
+        name = f"{self.read:,} files" + (f" of {self.files:,}" if self.read < self.files else "")
+        found = {"name": name, "matching": pattern, "files": self.files}
         return [found | {"bytes": self.bytes_read, "sha256": self.digest.hexdigest()}]
-
-
-def _read(choice: _Choice, unit: _Unit) -> _Batch:
-    """Read and parse; runs in a process of its own."""
-    if unit.folder is not None:
-        stories, digests, size = [], [], 0
-        for name in unit.names:
-            path = unit.folder / name
-            with reading(str(path)), path.open("rb") as stream:
-                data = stream.read(LARGEST + 1)
-            digests.append(hashlib.sha256(data).digest())
-            size += len(data)
-            stories.append(_story(choice, choice.key(name), str(path), data))
-        return _Batch(stories, None, b"".join(digests), size)
-    if unit.archive is not None:
-        with reading(str(unit.archive)):
-            found = _inside(choice, unit.archive, unit.archive.name, str(unit.archive))
-            return _Batch(list(found), source_of(unit.archive, unit.name), b"", 0)
-    if unit.name:
-        with reading(unit.place):
-            return _Batch(
-                list(_inside(choice, io.BytesIO(unit.content), unit.name, unit.place)), None, b"", 0
-            )
-    return _Batch([_story(choice, *item) for item in unit.ready], unit.source, b"", 0)
 
 
 def _inside(
