@@ -27,14 +27,14 @@ from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
-ARTICLE = r"(\d+)\.xml"
+ARTICLE = r"([0-9]{1,9})\.xml"
 LISTS = {  # HiAGM's, with their md5; lines such as Nytimes/1995/0799990.xml, and not JSON
     "train": ("idnewnyt_train.json", "77c45d1c043a602760357bcabacffeb1"),
     "val": ("idnewnyt_val.json", "934ba2692cfefa4d6326c6b4454c22c2"),
     "test": ("idnewnyt_test.json", "8c454ba8e70eda9490d875466b035a59"),
 }
 TREES = ("nyt.taxonomy", "nyt_label.vocab")
-LINE = re.compile(r"(?:.*/)?(\d+)\.xml")
+LINE = re.compile(r"(?:.*/)?([0-9]{1,9})\.xml")
 TOP = "Top"  # of every path, and no node
 LICENCE = "LDC2008T19, under LDC's user agreement, never to be passed on; lists and taxonomy: HiAGM, MIT."
 
@@ -65,6 +65,14 @@ class Listing(NamedTuple):
     place: str
 
 
+class Listed(NamedTuple):
+    """A document that is to be made of an article."""
+
+    identity: str
+    article: str
+    split: str
+
+
 def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
     """Read lists and taxonomy, then the articles that are listed, on all cores.
 
@@ -75,14 +83,17 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     chosen = read_options(Options, options, "nyt")
     counts: Counter[str] = Counter()
     taxonomy, listings, sources, notes = read_lists(raw, chosen.lists)
-    documents = places_of(listings, chosen.overlaps == "keep", counts)
+    documents = documents_of(listings, chosen.overlaps == "keep", counts)
+    of_article: dict[str, list[Listed]] = {}
+    for document in documents:
+        of_article.setdefault(document.article, []).append(document)
     clean = CLEANINGS[chosen.clean]
     parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs)
-    corpus = Corpus(raw, ARTICLE, parse, frozenset(documents))
+    corpus = Corpus(raw, ARTICLE, parse, frozenset(of_article))
     spool = Spool(scratch)
     read: dict[str, str] = {}
     dropped: Counter[str] = Counter()
-    advance = progress("reading articles", len(documents))
+    advance = progress("reading articles", len(of_article))
     for story in corpus.stories():
         if story.key in read:
             raise DataError(f"{story.place}: the article is there a second time, also in {read[story.key]}")
@@ -90,27 +101,27 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         if story.fault:
             raise DataError(f"{story.place}: {story.fault}")
         article = story.value
-        if article.identity.lstrip("0") not in ("", story.key.lstrip("0")):
+        if article.identity and article.identity.lstrip("0") != story.key.lstrip("0"):
             raise DataError(f"{story.place}: its doc-id is {article.identity!r:.40}, not that of its name")
         advance(1)
         counts["articles_read_as_iso_8859_1"] += article.latin_1
         labels = labels_of(article.paths, taxonomy)
-        fault = "without_text" if not article.text.strip() else "without_label" if not labels else ""
+        text = clean(article.text)
+        fault = "without_text" if not text.strip() else "without_label" if not labels else ""
         if fault:
             counts[f"articles_{fault}_dropped"] += 1
-            dropped.update(documents[story.key].values())
+            dropped.update(document.split for document in of_article[story.key])
             continue
-        text = clean(article.text)
-        for identity, split in documents[story.key].items():
+        for identity, _, split in of_article[story.key]:
             spool.add(identity, text, labels, split, f"{story.folder}article ", int(story.key))
     _require_all(listings, read, raw)
-    order = [spool.at(identity) for found in documents.values() for identity in found if spool.has(identity)]
+    order = [spool.at(document.identity) for document in documents if spool.has(document.identity)]
     return Conversion(
         taxonomy=taxonomy,
         splits=spool.documents(spool.labels, spool.splits, order),
         documents=len(spool),
         options=chosen._asdict(),
-        sources=[*sources, *corpus.sources],
+        sources=[*sources, *(source for source in corpus.sources if source not in sources)],
         counts=dict(sorted(counts.items())),
         dropped=dropped,
         warnings=notes,
@@ -118,20 +129,22 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
 
 
-def places_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> dict[str, dict[str, str]]:
-    """Return the documents that each article becomes: id -> split, one unless repetitions are kept.
+def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> list[Listed]:
+    """Return the documents in the order of the lists: one of an article, unless repetitions are kept.
 
-    Training comes before validation, and validation before test; what is named again is counted.
+    Training comes before validation, and validation before test. What is named again is counted: in its own
+    list, or else with the earliest list that names it.
     """
-    found: dict[str, dict[str, str]] = {}
+    found = []
+    named: dict[str, list[str]] = {}
     for article, split, _ in listings:
-        known = found.setdefault(article, {})
-        if known:
-            earlier = next(iter(known.values()))
-            where = f"again_in_{split}" if split in known.values() else f"in_{split}_and_{earlier}"
+        before = named.setdefault(article, [])
+        if before:
+            where = f"again_in_{split}" if split in before else f"in_{split}_and_{before[0]}"
             counts[f"articles_listed_{where}"] += 1
-        if not known or keep:
-            known[f"{article}-{len(known) + 1}" if known else article] = split
+        before.append(split)
+        if len(before) == 1 or keep:
+            found.append(Listed(f"{article}-{len(before)}" if before[1:] else article, article, split))
     return found
 
 
@@ -155,7 +168,7 @@ def read_lists(
     """
     notes = []
     path = Path(elsewhere) if elsewhere else raw
-    if not path.exists():
+    if elsewhere and not path.exists():
         raise DataError(f"dataset.prepare.lists={path} is not there")
     names = [name for name, _ in LISTS.values()]
     with Raw(path, *names, *TREES) as files:
@@ -186,7 +199,7 @@ def read_nodes(file: RawFile) -> Taxonomy:
     Raises:
         DataError: no forest.
     """
-    if file.base.endswith(".taxonomy"):
+    if file.base.lower().endswith(".taxonomy"):
         nodes = read_tree(file).nodes
         return Taxonomy([Node(node.id, node.id.rpartition("/")[2], node.parent) for node in nodes])
     paths = {plain_name(line): number for number, line in enumerate(read_lines(file), 1)}
@@ -209,11 +222,12 @@ def _listings(file: RawFile, split: str) -> Iterator[Listing]:
 
 def _require_all(listings: list[Listing], read: Mapping[str, str], raw: Path) -> None:
     """Refuse a corpus in which listed articles are missing."""
-    missing = {listing.article: listing.place for listing in listings if listing.article not in read}
+    missing = [listing for listing in listings if listing.article not in read]
     if missing:
-        article, place = next(iter(missing.items()))
+        article, _, place = missing[0]
+        number = len({listing.article for listing in missing})
         raise DataError(
-            f"{raw}: {len(missing):,} of {len({found.article for found in listings}):,} listed articles are "
+            f"{raw}: {number:,} of {len({listing.article for listing in listings}):,} listed articles are "
             f"not there, the first of them {article}.xml ({place}); are months missing?"
         )
 

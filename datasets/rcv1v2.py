@@ -28,12 +28,13 @@ from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
-STORY = r"(\d+)newsML\.xml"
+STORY = r"([0-9]{1,9})newsML\.xml"
 QRELS, IDS = "rcv1-v2.topics.qrels", "rcv1v2-ids.dat"  # LYRL2004 files, also with .gz
 HIERARCHIES = ("rcv1.topics.hier.orig", "rcv1.taxonomy")
 TRAIN = ("lyrl2004_tokens_train.dat", "lyrl2004_vectors_train.dat")
 TEST = ("lyrl2004_tokens_test_pt?.dat", "lyrl2004_vectors_test_pt?.dat")
 LAST_OF_TRAINING = 26_150  # LYRL2004 splits by date: ids 2286 to 26150, and 26151 to 810596
+NUMBER = re.compile("[0-9]{1,9}")
 EDGE = re.compile(r"parent:\s*(\S+)\s+child:\s*(\S+)\s+child-description:\s*(.*)")
 LICENCE = "Texts: (c) Reuters, under NIST's agreement, never to be passed on. LYRL2004 files: public."
 
@@ -90,7 +91,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     corpus = Corpus(raw, STORY, parse)
     spool = Spool(scratch, "; keep one copy of each story")
     counts: Counter[str] = Counter()
-    empty: set[int] = set()
+    empty: dict[int, str] = {}
     advance = progress("reading stories", len(lists.topics))
     for story in corpus.stories():
         number = int(story.key)
@@ -105,10 +106,14 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             )
         counts["stories_read_as_iso_8859_1"] += story.value.latin_1
         advance(1)
-        if chosen.empty == "drop" and not story.value.text.strip():
-            empty.add(number)
-            continue
+        if number in empty:
+            raise DataError(
+                f"{story.place}: story {number} is also in {empty[number]}; keep one copy of each"
+            )
         text = clean(story.value.text)
+        if chosen.empty == "drop" and not text.strip() and not spool.has(story.key):
+            empty[number] = story.folder
+            continue
         spool.add(str(number), text, lists.topics[number], "", f"{story.folder}story ", number)
     _require_all(lists.topics, spool, empty, raw)
     there = [number for number in lists.topics if number not in empty]
@@ -118,15 +123,22 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     splits = [""] * len(spool)
     for number, place in zip(there, places, strict=True):
         splits[place] = "val" if number in val else "train" if number in lists.training else "test"
-    dropped = Counter("train" if number in lists.training else "test" for number in empty)
+    n_val = len(
+        validation([number for number in lists.topics if number in lists.training], chosen.validation)
+    )
+    listed = {
+        "train": len(lists.training) - n_val,
+        "val": n_val,
+        "test": len(lists.topics) - len(lists.training),
+    }
     return Conversion(
         taxonomy=lists.taxonomy,
         splits=spool.documents(spool.labels, splits, places),
         documents=len(spool),
         options=chosen._asdict(),
-        sources=[*lists.sources, *corpus.sources],
+        sources=[*lists.sources, *(source for source in corpus.sources if source not in lists.sources)],
         counts=dict(sorted(counts.items())),
-        dropped=dropped,
+        dropped={split: number - splits.count(split) for split, number in listed.items()},
         warnings=lists.notes,
         licence=LICENCE,
     )
@@ -151,7 +163,7 @@ def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
     """
     notes = []
     path = Path(elsewhere) if elsewhere else raw
-    if not path.exists():
+    if elsewhere and not path.exists():
         raise DataError(f"dataset.prepare.lyrl={path} is not there")
     with Raw(path, QRELS, IDS, *HIERARCHIES, *TRAIN, *TEST) as files:
         missing = [
@@ -202,7 +214,7 @@ def read_hierarchy(file: RawFile) -> Taxonomy:
     Raises:
         DataError: a line of another form; no forest.
     """
-    if file.base.endswith(".taxonomy"):
+    if file.base.lower().endswith(".taxonomy"):
         return read_tree(file)
     nodes, lines = [], {}
     for number, line in enumerate(read_lines(file), 1):
@@ -215,7 +227,7 @@ def read_hierarchy(file: RawFile) -> Taxonomy:
         parent, child, description = found.groups()
         if child != "Root":
             nodes.append(Node(child, description.strip() or child, None if parent == "Root" else parent))
-            lines.setdefault(child, number)
+            lines[child] = number  # the last: the second of two is the fault
     nodes.sort(key=lambda node: node.id)
     return Taxonomy(nodes, place=lambda node: f"{file.place}:{lines[node]}" if node in lines else file.place)
 
@@ -230,7 +242,7 @@ def read_qrels(file: RawFile, taxonomy: Taxonomy) -> dict[int, tuple[str, ...]]:
     extended: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
     for number, line in enumerate(read_lines(file), 1):
         cells = line.split()
-        if len(cells) != 3 or not cells[1].isdecimal() or cells[2] != "1":
+        if len(cells) != 3 or not NUMBER.fullmatch(cells[1]) or cells[2] != "1":
             raise DataError(f"{file.place}:{number}: expected `TOPIC ID 1`, found {line!r:.60}")
         topic, story = cells[0], int(cells[1])
         if topic not in taxonomy.index:
@@ -250,22 +262,33 @@ def read_qrels(file: RawFile, taxonomy: Taxonomy) -> dict[int, tuple[str, ...]]:
 def _numbers(file: RawFile) -> Iterator[tuple[int, int]]:
     """Yield (id, line) of a list of ids."""
     for line, text in enumerate(read_lines(file), 1):
-        if not text.strip().isdecimal():
+        if not NUMBER.fullmatch(text.strip()):
             raise DataError(f"{file.place}:{line}: expected the id of a story, found {text!r:.60}")
         yield int(text), line
 
 
 def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Yield (place, id) of the stories in token files, lines `.I 2286`, or else in vector files."""
-    tokens = files.matching(patterns[0])
-    for file in tokens or files.matching(patterns[1]):
+    """Yield (place, id) of the stories in token files or else in vector files, whichever form they have.
+
+    Raises:
+        DataError: neither lines `.I 2286`, nor lines `2286 864:0.05 ...`; or no line.
+    """
+    for file in files.matching(patterns[0]) or files.matching(patterns[1]):
+        tokens, found = False, False
         for line, text in enumerate(read_lines(file), 1):
+            tokens = tokens or (line == 1 and text.startswith(".I"))
             if tokens and not text.startswith(".I"):
                 continue
-            number = text.removeprefix(".I").partition(":")[0].split()[:1]
-            if not number or not number[0].isdecimal():
-                raise DataError(f"{file.place}:{line}: expected the id of a story, found {text!r:.60}")
-            yield f"{file.place}:{line}", int(number[0])
+            cells = text.removeprefix(".I").split(maxsplit=2)
+            if not cells or not NUMBER.fullmatch(cells[0]) or (not tokens and ":" not in "".join(cells[1:2])):
+                raise DataError(
+                    f"{file.place}:{line}: expected `.I 2286` (tokens) or `2286 864:0.05 ...` (vectors), "
+                    f"found {text!r:.60}"
+                )
+            found = True
+            yield f"{file.place}:{line}", int(cells[0])
+        if not found:
+            raise DataError(f"{file.place}: names no story")
 
 
 def _preferred(files: Raw, names: Sequence[str]) -> RawFile:

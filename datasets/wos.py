@@ -32,6 +32,7 @@ from hblm.terminal import StartTask
 COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
 # Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
 ROWS, ORDER = 46_985, "db4632adc985d4e537e7e0ee4b1ee0743290dfbc83277adaff56e8eccb8dccfe"
+OTHERWISE = "cp1252"  # what Excel writes where it is not UTF-8 or UTF-16
 LICENCE = (
     "(c) 2017 Kamran Kowsari; the ReadMe grants use and redistribution in the manner of the MIT licence."
 )
@@ -79,20 +80,27 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         encoding, place = chosen.encoding, f"{file.place}: row "
         cells = read_sheet(file)
         if file.base.lower().endswith(".txt"):
-            encoding, place = encoding or encoding_of(file, "cp1252"), f"{file.place}:"
+            encoding, place = encoding or encoding_of(file, OTHERWISE), f"{file.place}:"
             lines = enumerate(read_lines(file, encoding), 1)
             cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
         for row in _rows(place, cells):
             spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", place, row.number)
             codes.append(row.code)
             advance(1)
+        by_split = published_split(len(spool))
+        if not all(by_split.values()):
+            raise DataError(f"{file.place}: {len(spool)} rows below its header, too few for three splits")
         sources = files.sources()
+    guessed = (
+        [f"{file.name} is not UTF-8 and was read as {OTHERWISE}; dataset.prepare.encoding says otherwise"]
+        if encoding == OTHERWISE and not chosen.encoding
+        else []
+    )
     pairs = spool.labels
     areas = merged(codes, pairs) if chosen.merge == "published" else [area for _, area in pairs]
     domains = [domain for domain, _ in pairs]
     taxonomy, node_of = tree(zip(domains, areas, strict=True))
     labels = [(domain, node_of[domain, area]) for domain, area in zip(domains, areas, strict=True)]
-    by_split = published_split(len(spool))
     splits = [""] * len(spool)
     for split, documents in by_split.items():
         for document in documents:
@@ -105,7 +113,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         options=chosen._asdict() | {"encoding": encoding},
         sources=sources,
         counts={"documents_with_their_area_merged": changed},
-        warnings=_notes(codes, labels, splits),
+        warnings=[*guessed, *_notes(codes, labels, splits)],
         licence=LICENCE,
     )
 
@@ -155,11 +163,9 @@ def _table(files: Raw) -> RawFile:
     """Return the sheet, or the text saved from it; the sheet where both are there."""
     if not files.matching("Data.xls*", "Data.txt"):
         files.open_archives()  # the download is a zip that holds WebOfScience.zip
-    sheets = files.matching("Data.xlsx", "Data.xls")
-    if sheets:
-        return files.find("Data.xlsx", "Data.xls")
-    if files.matching("Data.txt"):
-        return files.find("Data.txt")
+    for name in ("Data.xlsx", "Data.xls", "Data.txt"):
+        if files.matching(name):
+            return files.find(name)
     if len(files.files) == 1 and files.files[0].base.lower().endswith((".xlsx", ".xls", ".txt")):
         return files.files[0]
     raise DataError(

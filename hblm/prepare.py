@@ -182,9 +182,8 @@ def _require_same_sources(folder: Path, raw: Path) -> None:
                     f"dataset.name=NAME or dataset.path=DIR beside it"
                 )
             continue
-        if "option" in source:  # an option said where it lies, and is compared as such
-            continue
-        file = raw / source["name"] if raw.is_dir() else raw
+        place = Path(manifest["options"][source["option"]]) if "option" in source else raw
+        file = place / source["name"] if place.is_dir() else place
         if "bytes" in source and (
             file.name != Path(source["name"]).name
             or not file.is_file()
@@ -192,7 +191,7 @@ def _require_same_sources(folder: Path, raw: Path) -> None:
             or sha256_file(file) != source["sha256"]
         ):
             raise DataError(
-                f"{folder} is there already, made of another {source['name']} than raw={raw} has; force=true "
+                f"{folder} is there already, made of another {source['name']} than {place} has; force=true "
                 f"prepares it again, dataset.name=NAME or dataset.path=DIR beside it"
             )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,80 @@ def test_a_folder_made_of_other_files_is_not_passed_off() -> None:
     run("dataset=custom", "raw=news.csv", "force=true")
 
 
+def with_articles() -> Callable[..., object]:
+    """Prepare three articles, loose files beside their lists and a fourth that no list names.
+
+    Returns:
+        What prepares them again from a folder, or finds that they are there.
+    """
+    for number, split in enumerate(("train", "val", "test", ""), 1):
+        year = Path(f"raw/Nytimes/{1990 + number}")
+        year.mkdir(parents=True)
+        (year / f"000000{number}.xml").write_text(
+            "<nitf><head><docdata><identified-content>"
+            '<classifier type="taxonomic_classifier">Top/News/World</classifier>'
+            "</identified-content></docdata></head><body><p>Abstract</p><p>A text</p></body></nitf>"
+        )
+        if split:
+            Path(f"raw/idnewnyt_{split}.json").write_text(f"Nytimes/{year.name}/000000{number}.xml\n")
+    Path("raw/nyt.taxonomy").write_text("Root\tTop/News\nTop/News\tTop/News/World\n")
+    config = compose("prepare", PrepareConfig, "dataset=nyt", "encoder=minilm")
+
+    def prepared(raw: str, **options: bool) -> object:
+        return prepare.prepare(config.dataset, Path(raw), config.encoder, **options)
+
+    assert prepared("raw", allow_mismatch=True) is not None
+    return prepared
+
+
+def test_a_folder_made_of_the_same_loose_files_is_found() -> None:
+    prepared = with_articles()
+    before = {path: path.read_bytes() for path in Path("data/nyt").iterdir()}
+    assert prepared("raw") is None
+    shutil.copytree("raw", "copy")
+    for name in ("index.xml", "0000001.xml.bak", "x0000001.xml", ".0000009.xml", "0000009.txt"):
+        Path("copy/Nytimes/1991", name).write_text("no article")
+    Path("copy/Nytimes/1994").rename("copy/fourth")
+    assert prepared("copy") is None
+    assert {path: path.read_bytes() for path in Path("data/nyt").iterdir()} == before
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "one more": lambda raw: (raw / "Nytimes/1991/0000009.xml").write_text("x"),
+    "one more in the case of Windows": lambda raw: (raw / "0000009.XML").write_text("x"),
+    "one less": lambda raw: (raw / "Nytimes/1994/0000004.xml").unlink(),
+    "none": lambda raw: shutil.rmtree(raw / "Nytimes"),
+}
+
+
+def test_a_folder_made_of_another_number_of_loose_files_is_not_passed_off() -> None:
+    prepared = with_articles()
+    before = {path: path.read_bytes() for path in Path("data/nyt").iterdir()}
+    for name, change in CHANGES.items():
+        shutil.copytree("raw", name)
+        change(Path(name))
+        with pytest.raises(DataError, match=r"data/nyt is there already, made of 4 files ") as caught:
+            prepared(name)
+        assert f"raw={name} has another number of them; force=true" in str(caught.value)
+    with pytest.raises(DataError, match=r"data/nyt is there already, made of "):
+        prepared(shutil.make_archive("packed", "zip", "raw"))
+    assert {path: path.read_bytes() for path in Path("data/nyt").iterdir()} == before
+
+
+def test_a_folder_made_with_other_lists_is_not_passed_off() -> None:
+    prepared = with_articles()
+    Path("raw/idnewnyt_val.json").write_text("Nytimes/1994/0000004.xml\n")
+    with pytest.raises(DataError, match=r"data/nyt is there already, made of another idnewnyt_val\.json"):
+        prepared("raw")
+
+
+def test_the_documents_of_a_manifest_are_counted_where_it_tells() -> None:
+    counts = {split: {"documents": number} for split, number in (("train", 5), ("val", 2), ("test", 0))}
+    assert prepare._documents({"counts": counts}) == 7
+    for counted in ({}, {"counts": None}, {"counts": {**counts, "val": {}}}, {"counts": {"train": 5}}):
+        assert prepare._documents(counted) is None
+
+
 def test_options_that_have_no_effect_are_named(caplog) -> None:
     Path("news.csv").write_text(ROWS)
     run("dataset=custom", "raw=news.csv", "dataset.prepare.seed=7")
@@ -209,7 +285,7 @@ def test_a_folder_without_a_name_is_no_target() -> None:
         ),
         (("dataset=docstrings", "raw=."), "docstrings needs no download; leave raw out"),
         (("dataset=custom", "raw=x.csv"), "raw=x.csv is not there"),
-        (("dataset=wos",), "no converter"),
+        (("dataset=wos", "dataset.converter=null"), "no converter"),
         (("dataset=aapd", "raw=.", "encoder.model_name=/nowhere"), "there is no such folder"),
         (("dataset=custom", "raw=.", "+dataset.expect.leaves=3"), "dataset.expect.leaves is not one of"),
     ],

@@ -6,7 +6,7 @@ External entities and document type definitions are never fetched, and expat ref
 from __future__ import annotations
 
 import html.entities
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
@@ -43,7 +43,7 @@ def parse_newsml(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
     """
     root, latin_1 = _parse(data, "newsitem")
     body = root.find("text")
-    found = _joined(body.iter("p") if body is not None else (), paragraphs)
+    found = _joined(_paragraphs(body) if body is not None else (), paragraphs)
     if text == "title_body":
         found = "\n".join(filter(None, (_text(root.find("title")).strip(), found)))
     return Article(root.get("itemid", ""), found, (), latin_1)
@@ -63,9 +63,9 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
     """
     root, latin_1 = _parse(data, "nitf")
     if text == "published":
-        found = list(root.iter("p"))[1:]
+        found = list(_paragraphs(root))[1:]
     else:
-        found = [p for block in root.iter("block") if block.get("class") == text for p in block.iter("p")]
+        found = [p for block in root.iter("block") if block.get("class") == text for p in _paragraphs(block)]
     named = root.find("head/docdata/doc-id")
     paths = [
         _text(classifier).strip()
@@ -79,19 +79,24 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
 def _parse(data: bytes, wanted: str) -> tuple[ElementTree.Element, bool]:
     latin_1 = False
     try:
-        root = _root(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter of unknown encodings
         try:
-            data.decode("utf-8")
-        except UnicodeDecodeError:  # then it may be ISO-8859-1 that declares nothing, or UTF-8
-            latin_1 = True
-        try:
+            root = _root(data)
+        except (ElementTree.ParseError, ValueError, LookupError):  # the latter of an encoding that is unknown
+            latin_1 = not _is_utf_8(data)  # then it may be ISO-8859-1 that declares nothing, or UTF-8
             root = _root(data, "iso-8859-1" if latin_1 else "utf-8")
-        except (ElementTree.ParseError, ValueError):
-            raise ValueError(f"not well-formed XML: {error}") from None
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not well-formed XML: {error}") from None
     if root.tag != wanted:
         raise ValueError(f"expected <{wanted}> as its root, found <{root.tag:.60}>")
     return root, latin_1
+
+
+def _is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _root(data: bytes, encoding: str | None = None) -> ElementTree.Element:
@@ -99,6 +104,19 @@ def _root(data: bytes, encoding: str | None = None) -> ElementTree.Element:
     parser.entity.update(_ENTITIES)  # which a definition that is not fetched may have defined
     parser.feed(data)
     return parser.close()
+
+
+def _paragraphs(element: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """Yield the <p> below an element, in order; what is inside one is part of it."""
+    open_elements = [iter(element)]
+    while open_elements:
+        child = next(open_elements[-1], None)
+        if child is None:
+            open_elements.pop()
+        elif child.tag == "p":
+            yield child
+        else:
+            open_elements.append(iter(child))
 
 
 def _text(element: ElementTree.Element | None) -> str:

@@ -106,17 +106,17 @@ class Raw:
         Raises:
             DataError: damaged, above LARGEST, or archives in archives without end.
         """
-        for _ in range(_DEEPEST):
-            archives = [file for file in self.files if file.is_archive]
-            if not archives:
-                return
+        depth = 0
+        while archives := [file for file in self.files if file.is_archive]:
+            depth += 1
+            if depth > _DEEPEST:
+                raise DataError(f"{archives[0].place}: archives in archives, more than {_DEEPEST} deep")
             found = [file for file in self.files if not file.is_archive]
             for file in archives:
                 with reading(file.place):
                     content = io.BytesIO(whole(file))
                     found += archived(content, file.name, file.place, file.stored, self._opened)
             self.files = self._sorted(found)
-        raise DataError(f"{archives[0].place}: archives in archives, more than {_DEEPEST} deep")
 
     def matching(self, *patterns: str) -> list[RawFile]:
         """Return the files whose name without folders matches one of the patterns, whatever the case."""
@@ -223,10 +223,29 @@ def archived(
         zipfile.BadZipFile, tarfile.TarError and others: damaged; see `reading`.
     """
     if name.lower().endswith(_ZIP):
-        yield from _zipped(opened.enter_context(zipfile.ZipFile(source)), place, stored, _only(only))
+        yield from _zipped(opened.enter_context(open_zip(source)), place, stored, _only(only))
     else:
         tar = tarfile.open(source) if isinstance(source, Path) else tarfile.open(fileobj=source)  # noqa: SIM115
         yield from _tarred(opened.enter_context(tar), place, stored, _only(only))
+
+
+def open_zip(source: Path | IO[bytes]) -> zipfile.ZipFile:
+    """Open a zip on disk or in memory.
+
+    Raises:
+        zipfile.BadZipFile: damaged.
+    """
+    with inside_zip():
+        return zipfile.ZipFile(source)
+
+
+@contextlib.contextmanager
+def inside_zip() -> Iterator[None]:
+    """Tell damage from what a zip in memory raises for places before its beginning."""
+    try:
+        yield
+    except ValueError as error:
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def whole(file: RawFile) -> bytes:
@@ -280,7 +299,8 @@ def _zipped(
             raise DataError(f"{place}: {info.filename} is encrypted; unpack the archive first")
 
         def opener(info: zipfile.ZipInfo = info) -> IO[bytes]:
-            return archive.open(info)
+            with inside_zip():
+                return archive.open(info)
 
         yield _file(name, f"{place}:{name}", stored, opener)
 

@@ -114,12 +114,12 @@ class Corpus:
                 key = choice.key(file.base)
                 if key:
                     ready.append((key, file.place, _content(file)))
-                elif file.is_archive:
-                    with reading(file.place):
-                        yield _Inner(whole(file), file.name, file.place)
-                if len(ready) == _AT_ONCE:
+                if len(ready) == _AT_ONCE or (ready and not key and file.is_archive):
                     yield _Ready(ready)
                     ready = []
+                if not key and file.is_archive:
+                    with reading(file.place):
+                        yield _Inner(whole(file), file.name, file.place)
         yield _Ready(ready, source_of(path, name))
 
 

@@ -30,7 +30,10 @@ _BOMS = (
 
 
 def encoding_of(file: RawFile, otherwise: str) -> str:
-    """Return the encoding that a whole file is in: its byte-order mark's, UTF-8, UTF-16, or `otherwise`."""
+    """Return the encoding that a whole file is in: its byte-order mark's, UTF-8, UTF-16, or `otherwise`.
+
+    A file in which most letters outside ASCII are sound UTF-8 is a damaged one in UTF-8, and no other.
+    """
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
         found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
@@ -39,15 +42,16 @@ def encoding_of(file: RawFile, otherwise: str) -> str:
         for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):  # of Latin letters every second byte is NUL
             if head[at::2].count(0) > len(head) // 4:
                 return name
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while head:
-                decoder.decode(head)
-                head = stream.read(_HEAD)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return otherwise
-    return "utf-8"
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        broken = sound = 0
+        while head:
+            text = decoder.decode(head)
+            if not text.isascii():
+                broken += text.count("\ufffd")
+                sound += sum(not sign.isascii() for sign in text) - text.count("\ufffd")
+            head = stream.read(_HEAD)
+        broken += len(decoder.decode(b"", final=True))
+    return otherwise if broken > sound else "utf-8"
 
 
 def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:

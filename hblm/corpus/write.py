@@ -133,7 +133,8 @@ def write_dataset(
                 writer.write(conversion.splits[split], folder / f"{split}.jsonl", on_document)
             levels = [len(level) for level in conversion.taxonomy.levels]
             found = {split: count.as_json() for split, count in counts.items()}
-            mismatch = mismatch_table(compare(expect, found, levels, conversion.dropped))
+            dropped = {split: number for split, number in conversion.dropped.items() if number}
+            mismatch = mismatch_table(compare(expect, found, levels, dropped))
             if mismatch and not allow_mismatch:
                 raise DataError(
                     f"{target}: not the set that was expected, so nothing was written "
@@ -149,7 +150,7 @@ def write_dataset(
                 "taxonomy": {"nodes": len(conversion.taxonomy), "levels": levels},
                 "counts": found,
                 "expected": {**expect, "met": not mismatch},
-                **({"dropped": dict(conversion.dropped)} if any(conversion.dropped.values()) else {}),
+                **({"dropped": dropped} if dropped else {}),
                 "repaired": repaired | dict(sorted(conversion.counts.items())),
                 "warnings": [*conversion.warnings, *warnings],
                 "licence": conversion.licence,

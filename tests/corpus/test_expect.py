@@ -87,6 +87,34 @@ def test_a_level_that_is_not_there_has_no_nodes() -> None:
     ]
 
 
+def test_dropped_documents_count_where_they_were_listed() -> None:
+    expect = {"levels": [7, 134, 3], "documents": {"train": 12, "val": 1, "test": 2}}
+    found = compare(expect, COUNTS, LEVELS, {"train": 3})
+    assert found[:3] == [
+        Expectation("documents in train", 12, 12),
+        Expectation("documents in val", 1, 1),
+        Expectation("documents in test", 2, 2),
+    ]
+    assert found[3:] == compare({"levels": [7, 134, 3]}, COUNTS, LEVELS)
+    assert mismatch_table(found) == ""
+    assert compare(expect, COUNTS, LEVELS)[0] == Expectation("documents in train", 12, 9)
+
+
+def test_dropped_documents_of_a_split_that_is_not_expected_change_nothing() -> None:
+    expect = {"documents": {"val": 1}}
+    dropped = {"train": 3, "test": 1, "val": 0}
+    assert compare(expect, COUNTS, LEVELS, dropped) == compare(expect, COUNTS, LEVELS)
+    assert compare({}, COUNTS, LEVELS, dropped) == []
+
+
+def test_too_many_dropped_documents_are_a_difference() -> None:
+    expect = {"documents": {"train": 9, "val": 1}}
+    assert mismatch_table(compare(expect, COUNTS, LEVELS, {"train": 2})).splitlines()[1:] == [
+        "documents in train           9          11  differs by +2",
+        "documents in val             1           1",
+    ]
+
+
 @pytest.mark.parametrize("expect", SOUND[:2])
 def test_no_difference_makes_no_table(expect: dict[str, Any]) -> None:
     assert mismatch_table(compare(expect, COUNTS, LEVELS)) == ""

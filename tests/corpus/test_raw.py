@@ -20,6 +20,7 @@ import pytest
 from raws import TEXT, content, fault_in, packed
 
 from hblm.artifacts import sha256_file
+from hblm.corpus import raw as raw_module
 from hblm.corpus.raw import Raw
 from hblm.corpus.texts import read_lines, read_rows
 from hblm.errors import DataError
@@ -177,6 +178,92 @@ def test_the_source_of_an_archive_is_the_archive(kind: str, tmp_path: Path) -> N
         assert raw.sources() == [
             {"name": kind, "bytes": path.stat().st_size, "sha256": sha256_file(path)},
         ]
+
+
+# --- a listing of some names only
+
+MANY = {
+    "a.xml": b"1",
+    "news/B.XML": b"2",
+    "news/c.xml.gz": gzip.compress(b"3"),
+    "news/d.xml.BZ2": bz2.compress(b"4"),
+    "news/e.txt": b"5",
+    "xml/f": b"6",
+    "g.xml.txt": b"7",
+    "h.xml/i[1].txt": b"8",
+    ".hidden.xml": b"9",
+    "__MACOSX/._a.xml": b"0",
+}
+# patterns -> the names that match one of them
+ONLY: dict[tuple[str, ...], list[str]] = {
+    ("*.xml",): ["a.xml", "news/B.XML", "news/c.xml", "news/d.xml"],
+    ("*.XML",): ["a.xml", "news/B.XML", "news/c.xml", "news/d.xml"],
+    ("?.txt", "f"): ["news/e.txt", "xml/f"],
+    ("[ab].xml",): ["a.xml", "news/B.XML"],
+    ("c.xml",): ["news/c.xml"],
+    ("a?xml", "a.xml"): ["a.xml"],
+    ("i[[]1].txt",): ["h.xml/i[1].txt"],
+    ("a.xm",): [],
+    (".xml",): [],
+    ("news/*",): [],
+    ("*",): [
+        *("a.xml", "g.xml.txt", "h.xml/i[1].txt", "news/B.XML", "news/c.xml", "news/d.xml"),
+        *("news/e.txt", "xml/f"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "x.zip", "x.tar", "x.tar.gz"])
+@pytest.mark.parametrize("only", ONLY)
+def test_only_names_that_match_are_listed(only: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    path = packed(tmp_path / kind, MANY)
+    with Raw(path, *only) as raw, Raw(path) as whole:
+        assert [file.name for file in raw.files] == ONLY[only]
+        assert [file.name for file in whole.matching(*only)] == ONLY[only]
+        texts = {file.name: list(read_lines(file)) for file in whole.files}
+        assert all(list(read_lines(file)) == texts[file.name] for file in raw.files)
+
+
+def test_only_looks_at_names_of_old_windows_programs_without_their_folders(tmp_path: Path) -> None:
+    with Raw(packed(tmp_path / "x.zip", {"set\\a.xml": b"x", "set\\b.txt": b"x"}), "a.*") as raw:
+        assert [file.name for file in raw.files] == ["set/a.xml"]
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tar.gz"])
+def test_a_path_that_climbs_is_refused_though_its_name_was_not_asked_for(kind: str, tmp_path: Path) -> None:
+    path = packed(tmp_path / kind, {"good.xml": b"x", "../a.txt": b"x"})
+    with pytest.raises(DataError, match=r"holds '\.\./a\.txt', a path that leaves the folder"):
+        Raw(path, "*.xml")
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz"])
+def test_a_tar_that_is_cut_after_the_last_name_asked_for_is_refused(kind: str, tmp_path: Path) -> None:
+    path = packed(tmp_path / kind, {"a.xml": b"x", **{f"{at}.txt": TEXT for at in range(9)}})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=f"{kind}: damaged or cut short"):
+        Raw(path, "*.xml")
+
+
+def test_an_encrypted_member_that_was_not_asked_for_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(with_flags(zipped(), 6, b"\1\0"))
+    with Raw(path, "*.xml") as raw:
+        assert raw.files == []
+    with pytest.raises(DataError, match=r"a\.txt is encrypted"):
+        Raw(path, "*.txt")
+
+
+@pytest.mark.parametrize("kind", ["folder", "x.zip", "x.tar"])
+def test_finding_nothing_among_some_names_is_a_fault_only_when_a_file_is_wanted(
+    kind: str, tmp_path: Path
+) -> None:
+    path = packed(tmp_path / kind, {"a.txt": b"x"})
+    with Raw(path, "*.xml") as raw:
+        assert raw.files == raw.matching("*") == []
+        assert raw.sources() == []
+        with pytest.raises(DataError, match=rf"{kind}: no \*\.xml"):
+            raw.find("*.xml")
 
 
 # --- archives that would do harm
@@ -371,3 +458,210 @@ def test_reading_may_stop_early_and_leaves_nothing_open(tmp_path: Path) -> None:
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
     os.rename(tmp_path / "set" / "a.csv", tmp_path / "b.csv")
+
+
+# --- archives in archives
+
+INSIDE = {"b.txt": b"1\n2\n", "dir/a.csv": "é\n".encode(), "dir/c.txt.gz": gzip.compress(b"3\n")}
+INNER = ["i.zip", "I.ZIP", "i.tar", "i.tar.gz", "i.tgz", "i.tar.xz", "i.tar.bz2"]
+
+
+def archive(name: str, members: dict[str, bytes], tmp_path: Path) -> bytes:
+    """Return the bytes of an archive."""
+    folder = tmp_path / "made"
+    folder.mkdir(exist_ok=True)
+    path = packed(folder / name, members)
+    data = path.read_bytes()
+    path.unlink()
+    folder.rmdir()
+    return data
+
+
+def opened(path: Path) -> dict[str, list[str]]:
+    """Return the lines of every file of a download, archives in it opened."""
+    with Raw(path) as raw:
+        raw.open_archives()
+        return {file.name: list(read_lines(file)) for file in raw.files}
+
+
+def fault_inside(path: Path) -> str:
+    """Return what opening archives, and reading all files, says."""
+    with pytest.raises(DataError) as caught:
+        opened(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("kind", ["folder", "x.zip", "x.tar", "x.tar.gz"])
+def test_archives_in_a_download_are_opened_in_their_place(kind: str, inner: str, tmp_path: Path) -> None:
+    members = {f"sub/{inner}": archive(inner, INSIDE, tmp_path), "z.txt": b"4\n"}
+    path = packed(tmp_path / kind, members)
+    begin = f"{path}/sub/{inner}" if kind == "folder" else f"{path}:sub/{inner}"
+    with Raw(path) as raw:
+        assert [file.is_archive for file in raw.files] == [True, False]
+        assert raw.files[0].place == begin
+        raw.open_archives()
+        assert {file.name: list(read_lines(file)) for file in raw.files} == {
+            "b.txt": ["1", "2"],
+            "dir/a.csv": ["é"],
+            "dir/c.txt": ["3"],
+            "z.txt": ["4"],
+        }
+        assert [file.name for file in raw.files] == ["b.txt", "dir/a.csv", "dir/c.txt", "z.txt"]
+        assert [file.place for file in raw.files[:3]] == [
+            f"{begin}:{name}" for name in ("b.txt", "dir/a.csv", "dir/c.txt.gz")
+        ]
+        stored = path / "sub" / inner if kind == "folder" else path
+        assert {file.stored for file in raw.files[:3]} == {stored}
+    assert sorted(tmp_path.iterdir()) == [path]
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_download_without_archives_stays_as_it_is(tmp_path: Path) -> None:
+    with Raw(packed(tmp_path / "x.zip", INSIDE)) as raw:
+        before = [(file.name, file.place) for file in raw.files]
+        raw.open_archives()
+        assert [(file.name, file.place) for file in raw.files] == before
+        assert raw.sources() == []
+
+
+def test_archives_are_opened_once(tmp_path: Path) -> None:
+    path = packed(tmp_path / "set", {"i.zip": archive("i.zip", INSIDE, tmp_path)})
+    with Raw(path) as raw:
+        raw.open_archives()
+        before = [file.place for file in raw.files]
+        raw.open_archives()
+        assert [file.place for file in raw.files] == before
+        assert list(read_lines(raw.find("b.txt"))) == ["1", "2"]
+
+
+def test_a_compressed_archive_is_opened(tmp_path: Path) -> None:
+    data = gzip.compress(archive("i.zip", INSIDE, tmp_path))
+    assert sorted(opened(packed(tmp_path / "set", {"i.zip.gz": data}))) == ["b.txt", "dir/a.csv", "dir/c.txt"]
+
+
+def test_hidden_files_of_inner_archives_and_hidden_archives_are_left_out(tmp_path: Path) -> None:
+    inner = archive("i.zip", {"a.txt": b"x", ".b": b"x", "__MACOSX/._a.txt": b"x"}, tmp_path)
+    path = packed(tmp_path / "set", {"i.zip": inner, ".j.zip": inner, "__MACOSX/._i.zip": b"no zip"})
+    assert opened(path) == {"a.txt": ["x"]}
+
+
+def test_an_inner_archive_without_files_adds_none(tmp_path: Path) -> None:
+    path = packed(tmp_path / "set", {"i.zip": archive("i.zip", {}, tmp_path), "a.txt": b"x"})
+    assert opened(path) == {"a.txt": ["x"]}
+
+
+def test_one_name_in_two_inner_archives_is_two_files(tmp_path: Path) -> None:
+    inner = archive("i.zip", {"a.txt": b"x"}, tmp_path)
+    path = packed(tmp_path / "x.zip", {"i.zip": inner, "j.zip": inner})
+    with Raw(path) as raw:
+        raw.open_archives()
+        with pytest.raises(DataError) as caught:
+            raw.find("a.txt")
+    assert f"a.txt is there 2 times ({path}:i.zip:a.txt, {path}:j.zip:a.txt); keep one" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "x.zip"])
+def test_the_source_of_an_inner_file_is_the_file_on_disk(kind: str, tmp_path: Path) -> None:
+    inner = archive("i.tar.gz", INSIDE, tmp_path)
+    path = packed(tmp_path / kind, {"sub/i.tar.gz": inner, "z.txt": b"x"})
+    on_disk, name = (path / "sub/i.tar.gz", "sub/i.tar.gz") if kind == "folder" else (path, "x.zip")
+    with Raw(path) as raw:
+        raw.open_archives()
+        assert list(read_lines(raw.find("b.txt"))) == ["1", "2"]
+        assert raw.sources() == [
+            {"name": name, "bytes": on_disk.stat().st_size, "sha256": sha256_file(on_disk)}
+        ]
+
+
+def nested(depth: int, tmp_path: Path) -> bytes:
+    """Return a zip in a zip in a zip ..., with a text in the innermost."""
+    data = archive("0.zip", {"a.txt": b"x"}, tmp_path)
+    for number in range(1, depth):
+        data = archive(f"{number}.zip", {f"{number - 1}.zip": data}, tmp_path)
+    return data
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_four_archives_in_one_another_are_opened(depth: int, tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(nested(depth, tmp_path))
+    assert opened(tmp_path / "x.zip") == {"a.txt": ["x"]}
+    assert opened(packed(tmp_path / "set", {"i.zip": nested(depth, tmp_path)})) == {"a.txt": ["x"]}
+
+
+def test_archives_in_archives_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(nested(12, tmp_path))
+    found = fault_inside(tmp_path / "x.zip")
+    assert found.startswith(f"{tmp_path / 'x.zip'}:10.zip:")
+    assert found.endswith(": archives in archives, more than 4 deep")
+    path = packed(tmp_path / "set", {"a.txt": b"x", "i.zip": nested(12, tmp_path)})
+    assert fault_inside(path).startswith(f"{path}/i.zip:10.zip:")
+
+
+def test_an_inner_archive_that_is_too_large_for_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = archive("i.zip", INSIDE, tmp_path)
+    path = packed(tmp_path / "x.zip", {"i.zip": inner})
+    monkeypatch.setattr(raw_module, "LARGEST", len(inner))
+    assert len(opened(path)) == 3
+    monkeypatch.setattr(raw_module, "LARGEST", len(inner) - 1)
+    found = fault_inside(path)
+    assert found.startswith(f"{path}:i.zip: an archive of more than")
+    assert found.endswith("unpack it first")
+
+
+@pytest.mark.parametrize("name", ["../a.txt", "a/../../b.txt", "/etc/a.txt", "C:\\a.txt", "..\\a.txt"])
+@pytest.mark.parametrize("inner", ["i.zip", "i.tar.gz"])
+def test_a_path_that_climbs_out_of_an_inner_archive_is_refused(inner: str, name: str, tmp_path: Path) -> None:
+    data = archive(inner, {"good.txt": b"x", name: b"x"}, tmp_path)
+    path = packed(tmp_path / "x.zip", {"z.txt": b"x", inner: data})
+    found = fault_inside(path)
+    assert found.startswith(f"{path}:{inner}: holds {name!r}, a path that leaves the folder")
+    assert sorted(tmp_path.rglob("*")) == [path]
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "x.zip"])
+@pytest.mark.parametrize("fault", [fault for fault, (name, _, _) in DAMAGED.items() if "x.txt" not in name])
+def test_damage_to_an_inner_archive_is_named_with_it(fault: str, kind: str, tmp_path: Path) -> None:
+    name, data, expected = DAMAGED[fault]
+    path = packed(tmp_path / kind, {"a.txt": b"x", f"i/{name}": data})
+    found = fault_inside(path)
+    assert found.startswith(f"{path}/i/{name}:" if kind == "folder" else f"{path}:i/{name}:")
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    "fault", ["zip cut short", "an encrypted zip", "tar cut in a member", "tgz cut at its start"]
+)
+def test_a_download_with_a_damaged_archive_is_closed(fault: str, tmp_path: Path) -> None:
+    name, data, _ = DAMAGED[fault]
+    good = archive("g.zip", INSIDE, tmp_path)
+    path = packed(tmp_path / "x.zip", {"a.zip": good, f"b{name}": data, "z.tar.gz": good})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        fault_inside(path)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize("inner", ["i.zip", "i.tar.gz", "i.tar.bz2"])
+def test_an_inner_archive_without_a_block_in_its_middle_is_refused_wherever(
+    inner: str, tmp_path: Path
+) -> None:
+    data = archive(inner, {"a.txt": TEXT, "b.txt": TEXT[::-1]}, tmp_path)
+    for at in range(20, len(data) - 400, 500):
+        path = packed(tmp_path / f"{at}", {inner: cut(data, at, at + 64)})
+        assert fault_inside(path).startswith(f"{path}/{inner}:")
+
+
+def test_an_inner_archive_that_its_outer_one_damaged_is_named(tmp_path: Path) -> None:
+    inner = archive("i.zip", {"a.txt": TEXT}, tmp_path)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as outer:
+        outer.writestr("i.zip", inner)
+    (tmp_path / "x.zip").write_bytes(flipped(stream.getvalue(), 300))
+    found = fault_inside(tmp_path / "x.zip")
+    assert found.startswith(f"{tmp_path / 'x.zip'}:i.zip: damaged or cut short (Bad CRC-32")

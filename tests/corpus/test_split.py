@@ -1,4 +1,4 @@
-"""Splits drawn where the raw data has none: equal texts stay together, named splits stay as they are."""
+"""Splits drawn where the raw data has none: equal texts stay together; those of papers are drawn again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
-from hblm.corpus.split import assign_splits, fill_splits, require_shares
+from hblm.corpus.split import assign_splits, fill_splits, held_out, require_shares
 from hblm.corpus.spool import Spool
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
@@ -210,6 +212,43 @@ def test_training_documents_are_never_drawn_from_others(
 ) -> None:
     with pytest.raises(DataError, match=f"no document for training: the splits named are {named}; "):
         filled(spooled(splits))
+
+
+# --- documents held out as in papers
+
+
+@pytest.mark.parametrize("seed", [0, 7, 42])
+@pytest.mark.parametrize(("size", "number"), [(2, 1), (3, 1), (10, 3), (10, 9), (101, 21), (1000, 200)])
+def test_those_held_out_are_those_of_scikit_learn(size: int, number: int, seed: int) -> None:
+    items = [f"item {at * 7 % size}" for at in range(size)]
+    expected = train_test_split(items, test_size=number, random_state=seed)
+    assert list(held_out(items, number, seed)) == expected
+
+
+def test_those_held_out_are_the_same_on_every_machine() -> None:
+    assert held_out("abcdefghij", 3) == (list("jbghdaf"), list("cie"))  # 2 8 4 of 2 8 4 9 1 6 7 3 0 5
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(0, 30), st.integers(0, 3))
+def test_every_item_is_left_or_held_out(items: list[int], number: int, seed: int) -> None:
+    given_items, number = tuple(items), min(number, len(items))
+    left, out = held_out(given_items, number, seed)
+    assert len(out) == number
+    assert sorted([*left, *out]) == sorted(items)
+    assert given_items == tuple(items)
+    assert held_out(given_items, number, seed) == (left, out)
+
+
+def test_holding_out_none_leaves_all_and_holding_out_all_none() -> None:
+    assert sorted(held_out([3, 1, 2], 0)[0]) == [1, 2, 3]
+    assert held_out([3, 1, 2], 0)[1] == held_out([3, 1, 2], 3)[0] == []
+    assert held_out([], 0) == ([], [])
+
+
+def test_holding_out_leaves_the_generator_of_others_alone() -> None:
+    before = np.random.get_state(legacy=False)["state"]["key"].tolist()
+    held_out(range(100), 20)
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before
 
 
 # --- shares

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hblm.corpus import spool as spool_module
 from hblm.corpus.spool import Spool, text_digest
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
@@ -150,3 +151,106 @@ def test_digests_tell_texts_apart() -> None:
     assert len(digests) == len(texts)
     assert all(0 <= digest < 1 << 64 for digest in digests)
     assert text_digest("a") == 0x40F89E395B66422F
+
+
+# --- which document, and in another order
+
+
+def test_a_document_is_found_by_its_id(spool: Spool) -> None:
+    for identity in ("b", "a", "", "10", "1"):
+        add(spool, identity)
+    assert [spool.at(identity) for identity in ("b", "a", "", "10", "1")] == [0, 1, 2, 3, 4]
+    assert spool.ids == ["b", "a", "", "10", "1"]
+    with pytest.raises(KeyError):
+        spool.at("c")
+
+
+def test_a_refused_document_changes_nothing(spool: Spool) -> None:
+    add(spool, "a", "one")
+    for identity, text in (("a", "two"), ("b", "\ud800")):
+        with pytest.raises(DataError):
+            add(spool, identity, text)
+    add(spool, "c", "three")
+    assert [spool.at(identity) for identity in ("a", "c")] == [0, 1]
+    assert list(spool.documents([(), ()], ["test"] * 2)["test"]) == [
+        Document("a", "one", ()),
+        Document("c", "three", ()),
+    ]
+
+
+TEXTS = ["", "é\u2028", "a\nb", "😀" * 1000, "x", "\0", "日本", "last"]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [[7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 7, 1, 5, 2, 4, 6], list(range(8)), [5, 6, 2, 3], [4], []],
+    ids=str,
+)
+def test_documents_come_back_in_the_order_that_is_asked_for(order: list[int], spool: Spool) -> None:
+    for number, text in enumerate(TEXTS):
+        add(spool, f"id {number}", text)
+    labels = [(f"node {number}",) for number in range(8)]
+    splits = ["train", "test", "train", "val", "", "train", "test", "val"]
+    found = {split: list(documents) for split, documents in spool.documents(labels, splits, order).items()}
+    assert found == {
+        split: [Document(f"id {at}", TEXTS[at], labels[at]) for at in order if splits[at] == split]
+        for split in SPLITS
+    }
+
+
+def test_an_order_may_be_that_of_ids(spool: Spool) -> None:
+    for number in (30, 4, 100):
+        add(spool, str(number), f"text {number}")
+    order = [spool.at(str(number)) for number in sorted([30, 4, 100])]
+    found = spool.documents([()] * 3, ["test"] * 3, order)["test"]
+    assert [document.text for document in found] == ["text 4", "text 30", "text 100"]
+
+
+def test_no_order_is_the_order_of_addition(spool: Spool) -> None:
+    for number in range(5):
+        add(spool, str(number))
+    one, other = (
+        [document.id for document in spool.documents([()] * 5, ["val"] * 5, order)["val"]]
+        for order in (None, range(5))
+    )
+    assert one == other == list("01234")
+
+
+def test_splits_may_be_read_by_turns(spool: Spool) -> None:
+    for number in range(6):
+        add(spool, str(number), f"text {number}")
+    found = spool.documents([()] * 6, ["train", "test"] * 3, [5, 4, 3, 2, 1, 0])
+    pairs = list(zip(found["train"], found["test"], strict=True))
+    assert [(one.text, other.text) for one, other in pairs] == [
+        ("text 4", "text 5"),
+        ("text 2", "text 3"),
+        ("text 0", "text 1"),
+    ]
+
+
+def test_texts_above_what_is_written_at_once_come_back_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_AT_ONCE", 100)
+    spool = Spool(tmp_path)
+    for number in range(50):
+        add(spool, str(number), f"é{number}" * number)
+    order = [(number * 7) % 50 for number in range(50)]
+    found = spool.documents([()] * 50, ["test"] * 50, order)["test"]
+    assert [document.text for document in found] == [f"é{number}" * number for number in order]
+
+
+def test_a_spool_begins_empty_where_another_one_was(tmp_path: Path) -> None:
+    add_to = Spool(tmp_path)
+    add(add_to, "old", "x" * 100)
+    list(add_to.documents([()], ["test"])["test"])
+    spool = Spool(tmp_path)
+    add(spool, "new", "y")
+    assert list(spool.documents([()], ["test"])["test"]) == [Document("new", "y", ())]
+
+
+def test_what_helps_against_repeated_ids_may_be_told(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "; keep one of them")
+    add(spool, "a")
+    with pytest.raises(DataError, match=r"across splits as well; keep one of them$"):
+        add(spool, "a")

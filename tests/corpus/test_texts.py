@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from raws import TEXT, fault_in, file_of, packed
 
 from hblm.corpus import texts
-from hblm.corpus.raw import RawFile
-from hblm.corpus.texts import read_lines, read_rows, read_text, require_encoding
+from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.texts import encoding_of, read_lines, read_rows, read_text, require_encoding
 from hblm.errors import ConfigError, DataError, HblmError
 
 # --- encodings
@@ -124,6 +124,104 @@ def test_an_encoding_that_is_known_passes(name: str | None) -> None:
 def test_an_encoding_that_no_text_has_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"dataset.prepare.encoding={name}.* is no encoding; write utf-8"):
         require_encoding(name)
+
+
+# --- the encoding of a whole file
+
+FAR_IN = b"0123456789\n" * FAR  # 2 MB
+# kind -> bytes and the encoding that they are in
+ENCODED: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "utf-8"),
+    "one letter": (b"a", "utf-8"),
+    "ASCII": (b"a\r\nb\n", "utf-8"),
+    "UTF-8": ("één\nčeština\n日本".encode(), "utf-8"),
+    "UTF-8 with its mark": (codecs.BOM_UTF8 + "één".encode(), "utf-8-sig"),
+    "UTF-8 with its mark, broken later": (codecs.BOM_UTF8 + b"\xff", "utf-8-sig"),
+    "UTF-8 with some NULs": (b"a long enough text\0\0\0" + "é".encode(), "utf-8"),
+    "UTF-16 LE": (codecs.BOM_UTF16_LE + "één".encode("utf-16-le"), "utf-16"),
+    "UTF-16 BE": (codecs.BOM_UTF16_BE + "één".encode("utf-16-be"), "utf-16"),
+    "UTF-16, its mark alone": (codecs.BOM_UTF16_LE, "utf-16"),
+    "UTF-16 of other letters": ("日本".encode("utf-16"), "utf-16"),
+    "UTF-32 LE": (codecs.BOM_UTF32_LE + "één".encode("utf-32-le"), "utf-32"),
+    "UTF-32 BE": (codecs.BOM_UTF32_BE + "één".encode("utf-32-be"), "utf-32"),
+    "UTF-16 LE without a mark": ("een\tdrie é\r\n".encode("utf-16-le"), "utf-16-le"),
+    "UTF-16 BE without a mark": ("een\tdrie é\r\n".encode("utf-16-be"), "utf-16-be"),
+    "UTF-16 LE, a letter": ("a".encode("utf-16-le"), "utf-16-le"),
+    "UTF-16 BE, a letter": ("a".encode("utf-16-be"), "utf-16-be"),
+    "UTF-16 LE, a third Greek": ("αβγ abcde ".encode("utf-16-le") * 50, "utf-16-le"),
+    "UTF-16 BE, a third Greek": ("αβγ abcde ".encode("utf-16-be") * 50, "utf-16-be"),
+    "UTF-16 LE, long": (("0123456789\n" * FAR).encode("utf-16-le"), "utf-16-le"),
+    "cp1252": ("café\nnaïve".encode("cp1252"), "other"),
+    "cp1252, first": ("ébène".encode("cp1252"), "other"),
+    "cp1252, last": (b"caf\xe9", "other"),
+    "cp1252, quotes": ("“a” – ’s".encode("cp1252"), "other"),
+    "a broken letter at the end": (b"caf\xc3", "other"),
+    "cp1252, far away": (FAR_IN + b"caf\xe9\n", "other"),
+    "a broken letter, far away": (FAR_IN + b"caf\xc3", "other"),
+    "UTF-8, far away": (FAR_IN + "čeština".encode(), "utf-8"),
+    "half a surrogate": (b"a\xed\xa0\x80b", "other"),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_the_encoding_is_told_by_the_bytes(kind: str) -> None:
+    data, expected = ENCODED[kind]
+    assert encoding_of(file_of(data), "other") == expected
+
+
+@pytest.mark.parametrize("letter", ["é", "日", "😀"])
+def test_a_letter_on_the_edge_of_a_block_is_whole(letter: str) -> None:
+    encoded = letter.encode()
+    for before in range(1, len(encoded)):
+        data = b"a" * (texts._HEAD - before) + encoded
+        assert encoding_of(file_of(data + b"b"), "cp1252") == "utf-8"
+        assert encoding_of(file_of(data), "cp1252") == "utf-8"
+        assert encoding_of(file_of(data[:-1] + b"b"), "cp1252") == "cp1252"
+
+
+def test_a_stream_that_gives_little_at_once_is_read_whole() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size, 3) if size is not None and size > 0 else size)
+
+    for data, expected in (("čeština".encode() * 3, "utf-8"), (b"0123456789\xe9", "cp1252")):
+        file = RawFile("x", "x", Path("x"), lambda data=data: Slow(data))  # type: ignore[misc]
+        assert encoding_of(file, "cp1252") == expected
+
+
+@given(
+    st.lists(st.text(st.sampled_from('abc é\t"'), max_size=9).map("x{}".format), max_size=5),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(
+        [
+            *[("utf-8", b""), ("utf-16-le", b""), ("utf-16-be", b""), ("cp1252", b"")],
+            *[("utf-8", codecs.BOM_UTF8), ("utf-16-le", codecs.BOM_UTF16_LE)],
+            *[("utf-16-be", codecs.BOM_UTF16_BE), ("utf-32-le", codecs.BOM_UTF32_LE)],
+        ]
+    ),
+)
+def test_lines_in_an_encoding_that_was_told_by_the_bytes_are_read_again(
+    lines: list[str], end: str, kind: tuple[str, bytes]
+) -> None:
+    encoding, mark = kind
+    file = file_of(mark + end.join([*lines, "the end"]).encode(encoding))
+    assert list(read_lines(file, encoding_of(file, "cp1252"))) == [*lines, "the end"]
+
+
+def test_a_damaged_file_has_no_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt.gz"
+    for data in (gzip.compress(TEXT)[:-200], b"no gzip"):
+        path.write_bytes(data)
+        with Raw(path) as raw, pytest.raises(DataError) as caught:
+            encoding_of(raw.files[0], "cp1252")
+        assert str(caught.value).startswith(f"{path}: damaged or cut short")
+
+
+def test_telling_the_encoding_closes_the_file() -> None:
+    for data, _ in ENCODED.values():
+        stream = io.BytesIO(data)
+        encoding_of(RawFile("x", "x", Path("x"), lambda stream=stream: stream), "other")  # type: ignore[misc]
+        assert stream.closed
 
 
 # --- lines

@@ -102,6 +102,54 @@ def test_counts_may_grow_while_generators_run(tmp_path: Path, conversion: Make) 
     assert len(ticks) == 8
 
 
+def test_documents_that_were_dropped_are_told_by_split(tmp_path: Path, conversion: Make) -> None:
+    manifest = write_dataset(tmp_path / "x", conversion(dropped={"train": 2, "test": 1}), converter="x")
+    assert manifest["dropped"] == {"train": 2, "test": 1}
+    assert manifest["counts"]["train"]["documents"] == 4  # those that were written
+    assert manifest == json.loads((tmp_path / "x" / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("dropped", [{}, {"train": 0, "val": 0}])
+def test_where_none_was_dropped_the_manifest_is_as_it_was(
+    dropped: dict[str, int], tmp_path: Path, conversion: Make
+) -> None:
+    write_dataset(tmp_path / "a" / "x", conversion(dropped=dropped), converter="x")
+    write_dataset(tmp_path / "b" / "x", conversion(), converter="x")
+    assert content(tmp_path / "a" / "x") == content(tmp_path / "b" / "x")
+    assert b"dropped" not in content(tmp_path / "a" / "x")["manifest.json"]
+
+
+def test_documents_that_were_dropped_are_expected_as_well(tmp_path: Path, conversion: Make) -> None:
+    listed = {"documents": {"train": 6, "val": 2, "test": 3}}
+    dropped = {"train": 2, "test": 1}
+    made = conversion(dropped=dropped)
+    assert write_dataset(tmp_path / "x", made, converter="x", expect=listed)["expected"]["met"] is True
+    with pytest.raises(DataError) as caught:
+        write_dataset(tmp_path / "y", conversion(), converter="y", expect=listed)
+    assert "documents in train           6           4  differs by -2" in str(caught.value)
+    written = {"documents": {"train": 4}}
+    with pytest.raises(DataError) as caught:
+        write_dataset(tmp_path / "y", conversion(dropped=dropped), converter="y", expect=written)
+    assert "documents in train           4           6  differs by +2" in str(caught.value)
+    assert not (tmp_path / "y").exists()
+    allowed = {"converter": "y", "expect": written, "allow_mismatch": True}
+    manifest = write_dataset(tmp_path / "y", conversion(dropped=dropped), **allowed)
+    assert (manifest["expected"]["met"], manifest["dropped"]) == (False, dropped)
+
+
+def test_dropped_documents_may_be_counted_while_generators_run(tmp_path: Path, conversion: Make) -> None:
+    dropped: dict[str, int] = {}
+    made = conversion(dropped=dropped)
+
+    def documents() -> Iterator[Document]:
+        yield from conversion().splits["test"]
+        dropped["test"] = 5
+
+    made.splits = {**made.splits, "test": documents()}
+    expect = {"documents": {"test": 7}}
+    assert write_dataset(tmp_path / "x", made, converter="x", expect=expect)["dropped"] == {"test": 5}
+
+
 def test_documents_are_streamed(tmp_path: Path, conversion: Make) -> None:
     text = "word" * 5000
 
