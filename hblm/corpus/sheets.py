@@ -21,6 +21,7 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
     with reading(file.place), file.open() as stream:
         content = io.BytesIO(stream.read())
         _require_whole(content, file.place)
+    rows: list[tuple[int, list[object]]] = []
     try:
         book = CalamineWorkbook.from_filelike(content)
         for sheet in map(book.get_sheet_by_name, book.sheet_names):

@@ -7,6 +7,7 @@ import datetime
 import gzip
 import io
 import random
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -258,6 +259,11 @@ def test_a_workbook_with_a_bad_part_is_refused(damage: str, part: str) -> None:
     if damage == "gone":
         del parts[part]
     fault(zipped(parts))
+
+
+def test_a_workbook_that_lists_no_sheet_is_refused() -> None:
+    book_of_none = re.sub("<sheet .*?/>", "", EXCEL["xl/workbook.xml"])
+    assert "no sheet of it has rows" in fault(zipped({**EXCEL, "xl/workbook.xml": book_of_none}))
 
 
 def test_a_cell_of_a_shared_text_that_is_not_there_is_refused() -> None:
