@@ -24,11 +24,11 @@ from hblm.corpus.spool import Spool
 from hblm.corpus.texts import encoding_of, read_lines, require_encoding
 from hblm.corpus.trees import plain_name
 from hblm.corpus.write import Conversion
-from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
+TABLES = ("Data.xlsx", "Data.xls", "Data.txt")
 COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
 # Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
 ROWS, ORDER = 46_985, "db4632adc985d4e537e7e0ee4b1ee0743290dfbc83277adaff56e8eccb8dccfe"
@@ -50,6 +50,16 @@ class Options(NamedTuple):
     merge: Literal["published", "none"] = "published"
     clean: Cleaning = "none"
     encoding: str | None = None
+
+
+class Table(NamedTuple):
+    """The file that holds the rows: (line or row, cells) with the header first, and how it was read."""
+
+    file: RawFile
+    place: str
+    cells: Iterator[tuple[int, list[str]]]
+    encoding: str | None
+    notes: list[str]
 
 
 class Row(NamedTuple):
@@ -75,45 +85,34 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     spool = Spool(scratch)
     codes: list[str] = []
     with Raw(raw) as files:
-        file = _table(files)
+        table = _table(files, chosen.encoding)
         advance = progress("reading abstracts", None)
-        encoding, place = chosen.encoding, f"{file.place}: row "
-        cells = read_sheet(file)
-        if file.base.lower().endswith(".txt"):
-            encoding, place = encoding or encoding_of(file, OTHERWISE), f"{file.place}:"
-            lines = enumerate(read_lines(file, encoding), 1)
-            cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
-        for row in _rows(place, cells):
-            spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", place, row.number)
+        for row in _rows(table):
+            spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", table.place, row.number)
             codes.append(row.code)
             advance(1)
         by_split = published_split(len(spool))
         if not all(by_split.values()):
-            raise DataError(f"{file.place}: {len(spool)} rows below its header, too few for three splits")
+            raise DataError(
+                f"{table.file.place}: {len(spool)} rows below its header, too few for three splits"
+            )
         sources = files.sources()
-    guessed = (
-        [f"{file.name} is not UTF-8 and was read as {OTHERWISE}; dataset.prepare.encoding says otherwise"]
-        if encoding == OTHERWISE and not chosen.encoding
-        else []
-    )
     pairs = spool.labels
     areas = merged(codes, pairs) if chosen.merge == "published" else [area for _, area in pairs]
-    domains = [domain for domain, _ in pairs]
-    taxonomy, node_of = tree(zip(domains, areas, strict=True))
-    labels = [(domain, node_of[domain, area]) for domain, area in zip(domains, areas, strict=True)]
-    splits = [""] * len(spool)
-    for split, documents in by_split.items():
-        for document in documents:
-            splits[document] = split
-    changed = sum(area != pair[1] for area, pair in zip(areas, pairs, strict=True))
+    merged_pairs = [(domain, area) for (domain, _), area in zip(pairs, areas, strict=True)]
+    taxonomy, node_of = tree(merged_pairs)
+    labels = [(domain, node_of[domain, area]) for domain, area in merged_pairs]
+    split_of = {row: split for split, rows in by_split.items() for row in rows}
+    splits = [split_of[row] for row in range(len(spool))]
+    changed = sum(before != after for before, after in zip(pairs, merged_pairs, strict=True))
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(labels, splits, [at for split in SPLITS for at in by_split[split]]),
+        splits=spool.documents(labels, splits, list(split_of)),
         documents=len(spool),
-        options=chosen._asdict() | {"encoding": encoding},
+        options=chosen._asdict() | {"encoding": table.encoding},
         sources=sources,
         counts={"documents_with_their_area_merged": changed},
-        warnings=[*guessed, *_notes(codes, labels, splits)],
+        warnings=[*table.notes, *_notes(codes, labels, splits)],
         licence=LICENCE,
     )
 
@@ -159,27 +158,42 @@ def published_split(rows: int) -> dict[str, list[int]]:
     return {"train": train, "val": val, "test": test}
 
 
-def _table(files: Raw) -> RawFile:
-    """Return the sheet, or the text saved from it; the sheet where both are there."""
-    if not files.matching("Data.xls*", "Data.txt"):
+def _table(files: Raw, encoding: str | None) -> Table:
+    """Open the sheet, or else the text saved from it.
+
+    Raises:
+        DataError: neither is there.
+    """
+    if not files.matching(*TABLES):
         files.open_archives()  # the download is a zip that holds WebOfScience.zip
-    for name in ("Data.xlsx", "Data.xls", "Data.txt"):
-        if files.matching(name):
-            return files.find(name)
-    if len(files.files) == 1 and files.files[0].base.lower().endswith((".xlsx", ".xls", ".txt")):
-        return files.files[0]
-    raise DataError(
-        f"{files.path}: no Data.xlsx and no Data.txt (they lie in Meta-data/ of WebOfScience.zip); "
-        f"it holds {files.listing()}"
+    name = next((name for name in TABLES if files.matching(name)), None)
+    if name:
+        file = files.find(name)
+    elif len(files.files) == 1 and files.files[0].base.lower().endswith((".xlsx", ".xls", ".txt")):
+        file = files.files[0]
+    else:
+        raise DataError(
+            f"{files.path}: no Data.xlsx and no Data.txt (they lie in Meta-data/ of WebOfScience.zip); "
+            f"it holds {files.listing()}"
+        )
+    if not file.base.lower().endswith(".txt"):
+        return Table(file, f"{file.place}: row ", read_sheet(file), None, [])
+    found = encoding or encoding_of(file, OTHERWISE)
+    guessed = f"{file.base} is not UTF-8 and was read as {found}; dataset.prepare.encoding says otherwise"
+    lines = enumerate(read_lines(file, found), 1)
+    cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
+    return Table(
+        file, f"{file.place}:", cells, found, [guessed] if not encoding and found == OTHERWISE else []
     )
 
 
-def _rows(place: str, cells: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+def _rows(table: Table) -> Iterator[Row]:
     """Yield the rows below the header, names without blanks around them.
 
     Raises:
         DataError: a column that is missing, a row of another length, or one without a name.
     """
+    place, cells = table.place, table.cells
     number, header = next(cells, (1, []))
     names = [cell.strip().casefold() for cell in header]
     missing = [name for name in COLUMNS if name.casefold() not in names]

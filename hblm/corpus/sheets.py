@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 from python_calamine import CalamineError, CalamineWorkbook
 
@@ -21,7 +22,7 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
     with reading(file.place), file.open() as stream:
         content = io.BytesIO(stream.read())
         _require_whole(content, file.place)
-    rows: list[tuple[int, list[object]]] = []
+    rows: list[tuple[int, list[Any]]] = []
     try:
         book = CalamineWorkbook.from_filelike(content)
         for sheet in map(book.get_sheet_by_name, book.sheet_names):
