@@ -101,7 +101,8 @@ def _is_utf_8(data: bytes) -> bool:
 
 def _root(data: bytes, encoding: str | None = None) -> ElementTree.Element:
     parser = ElementTree.XMLParser(encoding=encoding)
-    parser.entity.update(_ENTITIES)  # which a definition that is not fetched may have defined
+    if b"<!DOCTYPE" in data:
+        parser.entity.update(_ENTITIES)  # which the definition, that is not fetched, may define
     parser.feed(data)
     return parser.close()
 
