@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.corpus.articles import Paragraphs, parse_nitf
-from hblm.corpus.clean import CLEANINGS, Cleaning
+from hblm.corpus.clean import Cleaning
 from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.raw import Raw, RawFile, reading
 from hblm.corpus.spool import Spool
-from hblm.corpus.stories import Corpus
+from hblm.corpus.stories import Corpus, contents
 from hblm.corpus.texts import read_lines
 from hblm.corpus.trees import plain_name, read_tree
 from hblm.corpus.write import Conversion
@@ -33,7 +33,10 @@ LISTS = {  # HiAGM's, with their md5; lines such as Nytimes/1995/0799990.xml, an
     "val": ("idnewnyt_val.json", "934ba2692cfefa4d6326c6b4454c22c2"),
     "test": ("idnewnyt_test.json", "8c454ba8e70eda9490d875466b035a59"),
 }
-TREES = ("nyt.taxonomy", "nyt_label.vocab")
+TREES = {
+    "nyt.taxonomy": "f0579450c316a648b18c2647e4495cc2",
+    "nyt_label.vocab": "6f2009108151dcc6147c50a25cb5b551",
+}
 LINE = re.compile(r"(?:.*/)?([0-9]{1,9})\.xml")
 TOP = "Top"  # of every path, and no node
 LICENCE = "LDC2008T19, under LDC's user agreement, never to be passed on; lists and taxonomy: HiAGM, MIT."
@@ -58,10 +61,11 @@ class Options(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A line of a list: an article, its split, and where the line stands."""
+    """A line of a list: an article, its split, the path that is written, and where the line stands."""
 
     article: str
     split: str
+    path: str
     place: str
 
 
@@ -87,8 +91,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     of_article: dict[str, list[Listed]] = {}
     for document in documents:
         of_article.setdefault(document.article, []).append(document)
-    clean = CLEANINGS[chosen.clean]
-    parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs)
+    parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs, clean=chosen.clean)
     corpus = Corpus(raw, ARTICLE, parse, frozenset(of_article))
     spool = Spool(scratch)
     read: dict[str, str] = {}
@@ -96,7 +99,10 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     advance = progress("reading articles", len(of_article))
     for story in corpus.stories():
         if story.key in read:
-            raise DataError(f"{story.place}: the article is there a second time, also in {read[story.key]}")
+            raise DataError(
+                f"{story.place}: the article is there a second time, also in {read[story.key]}; an archive "
+                f"beside what was unpacked from it? keep one of the two"
+            )
         read[story.key] = story.folder
         if story.fault:
             raise DataError(f"{story.place}: {story.fault}")
@@ -106,21 +112,24 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         advance(1)
         counts["articles_read_as_iso_8859_1"] += article.latin_1
         labels = labels_of(article.paths, taxonomy)
-        text = clean(article.text)
-        fault = "without_text" if not text.strip() else "without_label" if not labels else ""
+        fault = "without_text" if article.is_blank else "without_label" if not labels else ""
         if fault:
             counts[f"articles_{fault}_dropped"] += 1
             dropped.update(document.split for document in of_article[story.key])
             continue
         for identity, _, split in of_article[story.key]:
-            spool.add(identity, text, labels, split, f"{story.folder}article ", int(story.key))
+            spool.add(identity, article.text, labels, split, f"{story.folder}article ", int(story.key))
     _require_all(listings, read, raw)
+    if not len(spool):
+        raise DataError(
+            f"{raw}: none of the {len(read):,} articles has a text and a label of the tree; is it NYT's?"
+        )
     order = [spool.at(document.identity) for document in documents if spool.has(document.identity)]
     return Conversion(
         taxonomy=taxonomy,
         splits=spool.documents(spool.labels, spool.splits, order),
         documents=len(spool),
-        options=chosen._asdict(),
+        options={name: value for name, value in chosen._asdict().items() if name != "lists"},
         sources=[*sources, *(source for source in corpus.sources if source not in sources)],
         counts=dict(sorted(counts.items())),
         dropped=dropped,
@@ -137,7 +146,7 @@ def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> l
     """
     found = []
     named: dict[str, list[str]] = {}
-    for article, split, _ in listings:
+    for article, split, _, _ in listings:
         before = named.setdefault(article, [])
         if before:
             where = f"again_in_{split}" if split in before else f"in_{split}_and_{before[0]}"
@@ -176,10 +185,15 @@ def read_lists(
         missing += [] if files.matching(*TREES) else [" or ".join(TREES)]
         if missing:
             raise DataError(
-                f"{path}: no {' and no '.join(missing)}; put HiAGM's lists and taxonomy beside the corpus "
-                f"or say dataset.prepare.lists=PATH (DATA.md tells where they are)"
+                f"{path}: no {' and no '.join(missing)}{contents(path)}; put HiAGM's lists and taxonomy "
+                f"beside the corpus, or say dataset.prepare.lists=PATH (DATA.md tells where they are)"
             )
-        taxonomy = read_nodes(files.find(next(name for name in TREES if files.matching(name))))
+        tree = files.find(next(name for name in TREES if files.matching(name)))
+        taxonomy = read_nodes(tree)
+        if _md5(tree) not in TREES.values():
+            notes.append(
+                f"{tree.base} is not the published tree (its md5 is none of {', '.join(TREES.values())})"
+            )
         listings = []
         for split, (name, md5) in LISTS.items():
             file = files.find(name)
@@ -187,9 +201,8 @@ def read_lists(
             listings += _listings(file, split)
             if len(listings) == before:
                 raise DataError(f"{file.place}: names no article")
-            with file.open() as stream:
-                if hashlib.md5(stream.read(), usedforsecurity=False).hexdigest() != md5:
-                    notes.append(f"{name} is not the published list (its md5 is not {md5})")
+            if _md5(file) != md5:
+                notes.append(f"{name} is not the published list (its md5 is not {md5})")
         return taxonomy, listings, files.sources("lists" if elsewhere else None), notes
 
 
@@ -210,6 +223,11 @@ def read_nodes(file: RawFile) -> Taxonomy:
     return Taxonomy(nodes, place=lambda node: f"{file.place}:{paths[node]}" if node in paths else file.place)
 
 
+def _md5(file: RawFile) -> str:
+    with reading(file.place), file.open() as stream:
+        return hashlib.md5(stream.read(), usedforsecurity=False).hexdigest()
+
+
 def _listings(file: RawFile, split: str) -> Iterator[Listing]:
     for number, line in enumerate(read_lines(file), 1):
         found = LINE.fullmatch(line.strip())
@@ -217,18 +235,24 @@ def _listings(file: RawFile, split: str) -> Iterator[Listing]:
             raise DataError(
                 f"{file.place}:{number}: expected a line such as Nytimes/1995/0799990.xml, found {line!r:.60}"
             )
-        yield Listing(found[1], split, f"{file.place}:{number}")
+        yield Listing(found[1], split, line.strip(), f"{file.place}:{number}")
 
 
 def _require_all(listings: list[Listing], read: Mapping[str, str], raw: Path) -> None:
     """Refuse a corpus in which listed articles are missing."""
-    missing = [listing for listing in listings if listing.article not in read]
-    if missing:
-        article, _, place = missing[0]
-        number = len({listing.article for listing in missing})
+    first_lines = {listing.article: listing for listing in reversed(listings)}
+    missing = [found for found in reversed(first_lines.values()) if found.article not in read]
+    if missing and not read:
         raise DataError(
-            f"{raw}: {number:,} of {len({listing.article for listing in listings}):,} listed articles are "
-            f"not there, the first of them {article}.xml ({place}); are months missing?"
+            f"{raw}: no listed article (such as {missing[0].path}), loose or in an archive{contents(raw)}"
+        )
+    if missing:
+        years = Counter(listing.path.rpartition("/")[0].rpartition("/")[2] for listing in missing)
+        by_year = ", ".join(f"{year}: {number:,}" for year, number in sorted(years.items()) if year)
+        raise DataError(
+            f"{raw}: {len(missing):,} of {len(read) + len(missing):,} listed articles are not there "
+            f"({by_year or 'no years'}), the first of them {missing[0].path} ({missing[0].place}); are "
+            f"months missing?"
         )
 
 

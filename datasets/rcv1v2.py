@@ -10,17 +10,17 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.corpus.articles import Paragraphs, parse_newsml
-from hblm.corpus.clean import CLEANINGS, Cleaning
+from hblm.corpus.clean import Cleaning
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile
 from hblm.corpus.split import held_out
 from hblm.corpus.spool import Spool
-from hblm.corpus.stories import Corpus
+from hblm.corpus.stories import Corpus, contents
 from hblm.corpus.texts import read_lines
 from hblm.corpus.trees import read_tree
 from hblm.corpus.write import Conversion
@@ -36,6 +36,7 @@ TEST = ("lyrl2004_tokens_test_pt?.dat", "lyrl2004_vectors_test_pt?.dat")
 LAST_OF_TRAINING = 26_150  # LYRL2004 splits by date: ids 2286 to 26150, and 26151 to 810596
 NUMBER = re.compile("[0-9]{1,9}")
 EDGE = re.compile(r"parent:\s*(\S+)\s+child:\s*(\S+)\s+child-description:\s*(.*)")
+ONCE = "an archive beside what was unpacked from it? keep one of the two"
 LICENCE = "Texts: (c) Reuters, under NIST's agreement, never to be passed on. LYRL2004 files: public."
 
 
@@ -86,12 +87,13 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """
     chosen = read_options(Options, options, "rcv1v2")
     lists = read_lists(raw, chosen.lyrl)
-    clean = CLEANINGS[chosen.clean]
-    parse = functools.partial(parse_newsml, text=chosen.text, paragraphs=chosen.paragraphs)
+    parse = functools.partial(
+        parse_newsml, text=chosen.text, paragraphs=chosen.paragraphs, clean=chosen.clean
+    )
     corpus = Corpus(raw, STORY, parse)
-    spool = Spool(scratch, "; keep one copy of each story")
+    spool = Spool(scratch)
     counts: Counter[str] = Counter()
-    empty: dict[int, str] = {}
+    blank: dict[int, str] = {}  # stories without a paragraph, and where they stand
     advance = progress("reading stories", len(lists.topics))
     for story in corpus.stories():
         number = int(story.key)
@@ -100,48 +102,52 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             continue
         if story.fault:
             raise DataError(f"{story.place}: {story.fault}")
-        if story.value.identity != story.key:
-            raise DataError(
-                f"{story.place}: its itemid is {story.value.identity!r:.40}, not that of its name"
-            )
-        counts["stories_read_as_iso_8859_1"] += story.value.latin_1
+        article = story.value
+        if article.identity != story.key:
+            raise DataError(f"{story.place}: its itemid is {article.identity!r:.40}, not that of its name")
+        before = spool.place(spool.at(story.key)) if spool.has(story.key) else blank.get(number)
+        if before:
+            raise DataError(f"{story.place}: the story is there a second time, also as {before}; {ONCE}")
+        counts["stories_read_as_iso_8859_1"] += article.latin_1
         advance(1)
-        if number in empty:
-            raise DataError(
-                f"{story.place}: story {number} is also in {empty[number]}; keep one copy of each"
-            )
-        text = clean(story.value.text)
-        if chosen.empty == "drop" and not text.strip() and not spool.has(story.key):
-            empty[number] = story.folder
-            continue
-        spool.add(str(number), text, lists.topics[number], "", f"{story.folder}story ", number)
-    _require_all(lists.topics, spool, empty, raw)
-    there = [number for number in lists.topics if number not in empty]
-    training = [number for number in there if number in lists.training]
-    val = set(validation(training, chosen.validation))
+        if article.is_blank:
+            blank[number] = story.place
+        if chosen.empty == "keep" or not article.is_blank:
+            spool.add(story.key, article.text, lists.topics[number], "", story.folder, number)
+    missing = [number for number in lists.topics if number not in blank and not spool.has(str(number))]
+    _refuse_missing(missing, len(lists.topics), raw)
+    there = [number for number in lists.topics if spool.has(str(number))]
     places = [spool.at(str(number)) for number in there]
+    split_of = splits_of(there, lists.training, chosen.validation)
     splits = [""] * len(spool)
     for number, place in zip(there, places, strict=True):
-        splits[place] = "val" if number in val else "train" if number in lists.training else "test"
-    n_val = len(
-        validation([number for number in lists.topics if number in lists.training], chosen.validation)
-    )
-    listed = {
-        "train": len(lists.training) - n_val,
-        "val": n_val,
-        "test": len(lists.topics) - len(lists.training),
-    }
+        splits[place] = split_of[number]
+    listed = Counter(splits_of(lists.topics, lists.training, chosen.validation).values())
+    notes = list(lists.notes)
+    kept = [number for number in blank if number in lists.training and chosen.empty == "keep"]
+    if kept:
+        notes.append(
+            f"{len(kept):,} training stories have no text; the papers' scripts drop them before validation "
+            f"is drawn, and so draw another: dataset.prepare.empty=drop does as they do"
+        )
     return Conversion(
         taxonomy=lists.taxonomy,
         splits=spool.documents(spool.labels, splits, places),
         documents=len(spool),
-        options=chosen._asdict(),
+        options={name: value for name, value in chosen._asdict().items() if name != "lyrl"},
         sources=[*lists.sources, *(source for source in corpus.sources if source not in lists.sources)],
         counts=dict(sorted(counts.items())),
         dropped={split: number - splits.count(split) for split, number in listed.items()},
-        warnings=lists.notes,
+        warnings=notes,
         licence=LICENCE,
     )
+
+
+def splits_of(stories: Iterable[int], training: Collection[int], rule: str) -> dict[int, str]:
+    """Return the split of each story; they come in the order of the list of ids."""
+    found = {story: "train" if story in training else "test" for story in stories}
+    held = validation([story for story, split in found.items() if split == "train"], rule)
+    return found | dict.fromkeys(held, "val")
 
 
 def validation(training: Sequence[int], rule: str) -> Sequence[int]:
@@ -171,8 +177,8 @@ def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
         ]
         if missing:
             raise DataError(
-                f"{path}: no {' and no '.join(missing)}; put the LYRL2004 files beside the texts, or say "
-                f"dataset.prepare.lyrl=PATH (DATA.md tells where they are)"
+                f"{path}: no {' and no '.join(missing)}{contents(path)}; put the LYRL2004 files beside the "
+                f"texts, or say dataset.prepare.lyrl=PATH (DATA.md tells where they are)"
             )
         taxonomy = read_hierarchy(_preferred(files, HIERARCHIES))
         qrels, ids = files.find(QRELS), files.find(IDS)
@@ -295,13 +301,14 @@ def _preferred(files: Raw, names: Sequence[str]) -> RawFile:
     return files.find(next(name for name in names if files.matching(name)))
 
 
-def _require_all(topics: Mapping[int, Any], spool: Spool, empty: Collection[int], raw: Path) -> None:
+def _refuse_missing(missing: Sequence[int], listed: int, raw: Path) -> None:
     """Refuse a download in which stories are missing."""
-    missing = [number for number in topics if number not in empty and not spool.has(str(number))]
+    if len(missing) == listed:
+        raise DataError(f"{raw}: no story (such as 2286newsML.xml), loose or in an archive{contents(raw)}")
     if missing:
         names = ", ".join(f"{number}newsML.xml" for number in missing[:5])
         raise DataError(
-            f"{raw}: {len(missing):,} of the {len(topics):,} stories of RCV1-v2 are not there: {names}"
+            f"{raw}: {len(missing):,} of the {listed:,} stories of RCV1-v2 are not there: {names}"
             f"{' ...' if missing[5:] else ''}; are days missing?"
         )
 

@@ -28,7 +28,7 @@ from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
-TABLES = ("Data.xlsx", "Data.xls", "Data.txt")
+TABLES = ("Data.xlsx", "Data.txt", "Data.xls")
 COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
 # Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
 ROWS, ORDER = 46_985, "db4632adc985d4e537e7e0ee4b1ee0743290dfbc83277adaff56e8eccb8dccfe"
@@ -84,6 +84,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     clean = CLEANINGS[chosen.clean]
     spool = Spool(scratch)
     codes: list[str] = []
+    empty: list[int] = []
     with Raw(raw) as files:
         table = _table(files, chosen.encoding)
         advance = progress("reading abstracts", None)
@@ -91,6 +92,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", table.place, row.number)
             codes.append(row.code)
             advance(1)
+            if not row.text:
+                empty.append(row.number)
         by_split = published_split(len(spool))
         if not all(by_split.values()):
             raise DataError(
@@ -112,7 +115,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         options=chosen._asdict() | {"encoding": table.encoding},
         sources=sources,
         counts={"documents_with_their_area_merged": changed},
-        warnings=[*table.notes, *_notes(codes, labels, splits)],
+        warnings=[*table.notes, *_empty(empty), *_merges(pairs, areas), *_notes(codes, labels, splits)],
         licence=LICENCE,
     )
 
@@ -177,7 +180,7 @@ def _table(files: Raw, encoding: str | None) -> Table:
             f"it holds {files.listing()}"
         )
     if not file.base.lower().endswith(".txt"):
-        return Table(file, f"{file.place}: row ", read_sheet(file), None, [])
+        return Table(file, f"{file.place}: row ", read_sheet(file), encoding, [])
     found = encoding or encoding_of(file, OTHERWISE)
     guessed = f"{file.base} is not UTF-8 and was read as {found}; dataset.prepare.encoding says otherwise"
     lines = enumerate(read_lines(file, found), 1)
@@ -226,6 +229,22 @@ def _unquoted(cell: str) -> str:
     if len(cell) > 1 and cell[0] == cell[-1] == '"':
         return cell[1:-1].replace('""', '"')
     return cell
+
+
+def _empty(numbers: Sequence[int]) -> list[str]:
+    """Say which rows have no abstract: Excel's error cells, such as #NAME?, are empty as well."""
+    more = " ..." if numbers[10:] else ""
+    named = ", ".join(map(str, numbers[:10]))
+    return [f"{len(numbers):,} abstracts are empty: row {named}{more}"] if numbers else []
+
+
+def _merges(pairs: Sequence[tuple[str, str]], areas: Sequence[str]) -> list[str]:
+    """Say which areas became which, most rows first."""
+    moved = Counter(
+        (area, into) for (_, area), into in zip(pairs, areas, strict=True) if area != into
+    ).most_common()
+    told = ", ".join(f"{area} -> {into} ({rows:,})" for (area, into), rows in moved)
+    return [f"areas merged: {told}"] if told else []
 
 
 def _notes(codes: Sequence[str], labels: Sequence[tuple[str, str]], splits: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import errno
 import itertools
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,7 +60,7 @@ def main(
     `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
     and a message for what is the user's to mend, 130 for Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [_at_home(text) for text in (sys.argv[1:] if argv is None else argv)]
     if {"-h", "--help"} & set(argv):
         print(help_text(program, argv))
         return
@@ -96,6 +97,28 @@ def main(
         sys.exit(130)
 
 
+def argument(key: str, value: str) -> str:
+    """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
+    if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def _at_home(text: str) -> str:
+    """Return an argument with the home folder for ~, which shells leave alone behind dataset.path=."""
+    found = re.fullmatch(r"([\w.@/+]+=[\"']?)(~(?:/.*)?)", text, re.DOTALL)
+    return found[1] + os.path.expanduser(found[2]) if found else text
+
+
+def _spelt_right(text: str) -> str:
+    """Say how an argument that Hydra cannot read is to be written."""
+    key, equals, value = text.partition("=")
+    if equals and re.fullmatch(r"[\w.@/+]+", key):
+        return f"; quote special characters twice: {argument(key, value.strip(chr(34)))}"
+    return f"; did you mean {argument('raw', text)}?" if Path(text).exists() else ""
+
+
 def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
     """Raise one ConfigError with `found`, and each fault of the command line and the YAML it selects."""
     arguments = get_args_parser().parse_args(argv)
@@ -112,9 +135,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            faults.append(
-                f"{text} is not of the form key=value; quote special characters twice: 'key=\"a > b\"'"
-            )
+            faults.append(f"{text} is not of the form key=value{_spelt_right(text)}")
             refused.add(text.partition("=")[0])
             continue
         wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
@@ -212,7 +233,16 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
-        yield f"{key}={text.partition('=')[2]} is not a key{_suggest(key, [*known, *groups])}"
+        option = f"dataset.prepare.{key}"
+        meant = [option] if option in _options_of_converters(catalogue) else []
+        close = did_you_mean(meant) or _suggest(key, [*known, *groups])
+        yield f"{key}={text.partition('=')[2]} is not a key{close}"
+
+
+def _options_of_converters(catalogue: Catalogue) -> Iterator[str]:
+    for file in catalogue.groups.get("dataset", {}).values():
+        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        yield from (f"dataset.prepare.{name}" for name in tree.get("prepare") or {})
 
 
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -64,6 +62,10 @@ def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
     prepared = open_prepared(folder, dataset.name, _command(dataset))
     for difference in _other_options(prepared, dataset):
         log.warning("%s, and is used as it is", difference)
+    if (prepared.manifest or {}).get("expected", {}).get("met") is False:
+        log.warning(
+            "%s has not the counts of %s: it was prepared with allow_mismatch=true", folder, dataset.name
+        )
     return prepared
 
 
@@ -129,14 +131,17 @@ def prepare(
         )
     if folder.exists() and not force:
         if raw is not None:
-            _require_same_sources(folder, raw)
+            _require_same_sources(folder, raw, dataset.prepare)
         return None
     if dataset.source and raw is None:
         raise ConfigError(
             f"{dataset.name} is prepared from a download; write raw=PATH, {dataset.source} (DATA.md)"
         )
     convert = load_converter(dataset.converter)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: cannot be made: {error.strerror}") from None
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not force:
             return None  # another process made it while this one waited
@@ -166,8 +171,8 @@ def _overlap(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _require_same_sources(folder: Path, raw: Path) -> None:
-    """Refuse to pass off a folder as made of other files than it was.
+def _require_same_sources(folder: Path, raw: Path, options: Mapping[str, Any]) -> None:
+    """Refuse to pass off a folder as made of other files than it was; of loose stories the number must agree.
 
     Raises:
         DataError: the folder's manifest names files that `raw` has not, or not as they are.
@@ -182,7 +187,9 @@ def _require_same_sources(folder: Path, raw: Path) -> None:
                     f"dataset.name=NAME or dataset.path=DIR beside it"
                 )
             continue
-        place = Path(manifest["options"][source["option"]]) if "option" in source else raw
+        if "option" in source and not options.get(source["option"]):
+            continue  # the lists that lay elsewhere are not given again
+        place = Path(options[source["option"]]) if "option" in source else raw
         file = place / source["name"] if place.is_dir() else place
         if "bytes" in source and (
             file.name != Path(source["name"]).name
@@ -325,11 +332,7 @@ def _dataset_arguments(dataset: Dataset) -> str:
     options = cli.Catalogue().groups["dataset"]
     if dataset.name in options and str(dataset.folder) == f"data/{dataset.name}":
         return f"dataset={dataset.name}"
-    path = str(dataset.folder)
-    if re.fullmatch(r"[\w./-]+", path, re.ASCII):
-        return f"dataset=custom dataset.path={path}"
-    quoted = f'dataset.path="{path}"'  # for Hydra; once more for the shell
-    return f"dataset=custom {shlex.quote(quoted)}"
+    return f"dataset=custom {cli.argument('dataset.path', str(dataset.folder))}"
 
 
 def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:

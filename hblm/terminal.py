@@ -30,11 +30,6 @@ _LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 _DRAW_EVERY = 0.1  # seconds between steps of a bar: a million single ones take longer than the work
 
 
-def silent(description: str, total: int | None) -> Advance:
-    """Start a task that shows nothing."""
-    return lambda steps: None
-
-
 def lines(description: str, total: int | None) -> Advance:
     """Start a task that is a line of log now and then, with the time left; none where it is short."""
     begun = said = time.monotonic()

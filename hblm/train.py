@@ -308,7 +308,8 @@ def _print_places(config: TrainConfig, this: runs.Run) -> None:
     print(f"result      {this.result}")
     if this.checkpoint.exists():
         print(f"checkpoint  {this.checkpoint}")
-        print(f"try next    python -m hblm.evaluate checkpoint={this.checkpoint} posthoc_repath=true")
+        checkpoint = cli.argument("checkpoint", str(this.checkpoint))
+        print(f"try next    python -m hblm.evaluate {checkpoint} posthoc_repath=true")
     if config.joint_variant.is_joint:
         others = "film=logit, seed=2 or joint_variant=none"
     else:

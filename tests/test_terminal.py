@@ -5,7 +5,7 @@ import logging
 
 from rich.console import Console
 
-from hblm.terminal import TrainingBar, print_scores, progress, silent
+from hblm.terminal import TrainingBar, print_scores, progress
 
 ENTRY = {
     "epoch": 64,
@@ -44,7 +44,6 @@ def test_off_a_terminal_there_is_one_line_an_epoch(caplog):
 def test_short_progress_is_silent_off_a_terminal(capsys, caplog):
     with caplog.at_level(logging.INFO, logger="hblm"), progress() as start:
         start("tokenising", 3)(1)
-        silent("tokenising", 3)(1)
     assert capsys.readouterr() == ("", "")
     assert caplog.messages == []
 

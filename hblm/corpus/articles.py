@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
+from hblm.corpus.clean import CLEANINGS, Cleaning
+
 Paragraphs = Literal["space", "glued"]
 _ENTITIES = {name: chr(code) for name, code in html.entities.name2codepoint.items()}
 
@@ -19,24 +21,27 @@ class Article(NamedTuple):
 
     Attributes:
         identity: the id that the file states, "" where it states none.
-        text: the paragraphs, joined.
+        text: the paragraphs, joined and cleaned.
+        is_blank: none of the paragraphs has a text.
         paths: of the taxonomic classifiers, as they stand (NITF alone).
         latin_1: the bytes were not in the encoding that they declare, and were read as ISO-8859-1.
     """
 
     identity: str
     text: str
+    is_blank: bool
     paths: tuple[str, ...]
     latin_1: bool
 
 
-def parse_newsml(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
+def parse_newsml(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Cleaning = "none") -> Article:
     """Read a story of RCV1.
 
     Args:
         data: the file.
         text: body, or title_body, with the title before it.
         paragraphs: joined by a space, or glued together as HPT and others do.
+        clean: a published cleaning of the text.
 
     Raises:
         ValueError: not XML, or another kind of file.
@@ -44,12 +49,13 @@ def parse_newsml(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
     root, latin_1 = _parse(data, "newsitem")
     body = root.find("text")
     found = _joined(_paragraphs(body) if body is not None else (), paragraphs)
+    is_blank = not found.strip()
     if text == "title_body":
         found = "\n".join(filter(None, (_text(root.find("title")).strip(), found)))
-    return Article(root.get("itemid", ""), found, (), latin_1)
+    return Article(root.get("itemid", ""), CLEANINGS[clean](found), is_blank, (), latin_1)
 
 
-def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
+def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Cleaning = "none") -> Article:
     """Read an article of the New York Times.
 
     Args:
@@ -57,6 +63,7 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
         text: published, every paragraph but the first of the file, as HiAGM and those after it; or
             full_text, the block of that name.
         paragraphs: joined by a space, or glued together as HiAGM and others do.
+        clean: a published cleaning of the text.
 
     Raises:
         ValueError: not XML, or another kind of file.
@@ -73,7 +80,8 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs) -> Article:
         if classifier.get("type") == "taxonomic_classifier"
     ]
     identity = "" if named is None else named.get("id-string", "")
-    return Article(identity, _joined(found, paragraphs), tuple(paths), latin_1)
+    joined = _joined(found, paragraphs)
+    return Article(identity, CLEANINGS[clean](joined), not joined.strip(), tuple(paths), latin_1)
 
 
 def _parse(data: bytes, wanted: str) -> tuple[ElementTree.Element, bool]:
@@ -101,7 +109,7 @@ def _is_utf_8(data: bytes) -> bool:
 
 def _root(data: bytes, encoding: str | None = None) -> ElementTree.Element:
     parser = ElementTree.XMLParser(encoding=encoding)
-    if b"<!DOCTYPE" in data:
+    if b"<!DOCTYPE" in data or b"\0" in data:  # the latter in UTF-16
         parser.entity.update(_ENTITIES)  # which the definition, that is not fetched, may define
     parser.feed(data)
     return parser.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ _shared: Any = None  # in a process of the pool: what all items have in common
 
 
 def in_order(
-    function: Callable[[Any, Item], Result], shared: Any, items: Iterable[Item], window: int = 16
+    function: Callable[[Any, Item], Result], shared: Any, items: Iterable[Item], window: int | None = None
 ) -> Iterator[Result]:
     """Yield function(shared, item) for each item, in their order.
 
@@ -31,10 +32,10 @@ def in_order(
         function: of a module, so that other processes find it.
         shared: what all calls have in common; sent to each process once.
         items: taken as there is room, `window` ahead of the results.
-        window: how many results may wait, so that memory stays bounded.
+        window: how many items may be under way, so that memory stays bounded; None: two for each process.
 
     Raises:
-        DataError: a process was killed; otherwise what `function` raises.
+        DataError: a process was killed, or none can be started; otherwise what `function` raises.
     """
     waiting = iter(items)
     head = list(islice(waiting, _FEW))
@@ -44,22 +45,46 @@ def in_order(
         for item in waiting:
             yield function(shared, item)
         return
+    room = window or 2 * workers
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(shared,)
     )
     pending: deque[Future[Result]] = deque()
     try:
+        with _undisturbed():  # the processes start here
+            pending.append(pool.submit(_call, function, next(waiting)))
         while True:
             pending.extend(
-                pool.submit(_call, function, item) for item in islice(waiting, window - len(pending))
+                pool.submit(_call, function, item) for item in islice(waiting, room - len(pending))
             )
             if not pending:
                 return
             yield pending.popleft().result()
     except BrokenProcessPool:
-        raise DataError("a process that helped to read was killed; was there too little memory?") from None
+        raise DataError(
+            "a process that helped to read was killed or could not start: too little memory? a script "
+            "without `if __name__ == '__main__':`?"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Start processes that leave Ctrl-C to this one.
+
+    Raises:
+        DataError: they cannot be started.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"processes that help to read cannot be started: {error.strerror}") from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _cores() -> int:

@@ -29,7 +29,7 @@ from hblm.artifacts import sha256_file
 from hblm.errors import DataError
 
 LARGEST = 1 << 30  # bytes of an archive inside another, which is read into memory
-_DEEPEST = 4  # archives in one another: a zip that holds itself has no end
+DEEPEST = 4  # archives in one another: a zip that holds itself has no end
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
@@ -101,21 +101,25 @@ class Raw:
         self._opened.close()
 
     def open_archives(self) -> None:
-        """Put in the place of archives among the files what they hold; they are read into memory.
+        """Put in the place of archives among the files what they hold.
 
-        Raises:
-            DataError: damaged, above LARGEST, or archives in archives without end.
+        One that lies in another, or is compressed once more, is read into memory.
+
+            Raises:
+                DataError: damaged, above LARGEST, or archives in archives without end.
         """
         depth = 0
         while archives := [file for file in self.files if file.is_archive]:
             depth += 1
-            if depth > _DEEPEST:
-                raise DataError(f"{archives[0].place}: archives in archives, more than {_DEEPEST} deep")
+            if depth > DEEPEST:
+                raise DataError(f"{archives[0].place}: archives in archives, more than {DEEPEST} deep")
             found = [file for file in self.files if not file.is_archive]
             for file in archives:
                 with reading(file.place):
-                    content = io.BytesIO(whole(file))
-                    found += archived(content, file.name, file.place, file.stored, self._opened)
+                    is_plain = file.place == str(file.stored) and is_archive(file.stored.name)
+                    source = file.stored if is_plain else io.BytesIO(whole(file))
+                    name = file.stored.name if is_plain else file.name
+                    found += archived(source, name, file.place, file.stored, self._opened)
             self.files = self._sorted(found)
 
     def matching(self, *patterns: str) -> list[RawFile]:
@@ -366,7 +370,8 @@ def _require_whole(archive: tarfile.TarFile) -> None:
 
 def source_of(path: Path, name: str) -> dict[str, Any]:
     """Return what a manifest says of a file that was read: name, size and sha256."""
-    return {"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    shown = name.encode("utf-8", "backslashreplace").decode()  # a name on disk may be no UTF-8
+    return {"name": shown, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 @contextlib.contextmanager

@@ -128,7 +128,10 @@ def _documents(survey: Survey) -> Section:
                 _share(found.above_a_leaf, counts.documents),
             )
         )
-    notes = []
+    manifest = survey.prepared.manifest or {}
+    notes = list(manifest.get("warnings") or [])
+    for split, number in (manifest.get("dropped") or {}).items():
+        notes.append(f"{split}: {number:,} more are listed, and were dropped for having no text or no label")
     for split, found in survey.splits.items():
         if found.counts.unlabelled:
             notes.append(f"{split}: {found.counts.unlabelled:,} documents without labels")
@@ -264,15 +267,23 @@ def _provenance(survey: Survey) -> Section:
         values = manifest.get(kind)
         unsaid = (None,) if kind == "options" else (None, 0)
         told = (item for item in (values or {}).items() if item[1] not in unsaid)
-        rows += [(f"{kind}: {name}", plain(value)) for name, value in told]
+        for name, value in told:
+            what = (
+                f"options: {name}" if kind == "options" else f"repaired or dropped: {name.replace('_', ' ')}"
+            )
+            rows.append((what, plain(value)))
     sources = manifest.get("sources") or []
+    if len(sources) > _LISTED and all("bytes" in source for source in sources):
+        size = sum(source["bytes"] for source in sources)
+        rows.append((f"read: {len(sources):,} files", f"{size:,} bytes; manifest.json names them"))
+        sources = []
     for source in sources[:_LISTED]:
         size = f"{source['bytes']:,} bytes, " if "bytes" in source else ""
         known = f"sha256 {source['sha256'][:12]}..." if "sha256" in source else source.get("version", "")
         rows.append((f"read: {source.get('name')}", f"{size}{known}"))
-    notes = list(manifest.get("warnings") or [])
+    notes = []
     if len(sources) > _LISTED:
-        notes.append(f"and {len(sources) - _LISTED:,} more files; manifest.json names all")
+        notes.append(f"and {len(sources) - _LISTED:,} more sources; manifest.json names all")
     if manifest.get("licence"):
         notes.append(f"licence: {manifest['licence']}")
     return Section("Where it comes from", ("what", "value"), rows, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ from python_calamine import CalamineError, CalamineWorkbook
 
 from hblm.corpus.raw import RawFile, inside_zip, open_zip, reading
 from hblm.errors import DataError
+
+_CELL = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)([0-9]+)"')
+_MOST_CELLS = 1 << 24
 
 
 def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
@@ -30,8 +34,12 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
             rows = [(number, row) for number, row in enumerate(sheet.iter_rows(), 1) if number > first]
             if rows:
                 break
-    except CalamineError as error:
+    except BaseException as error:  # what its Rust raises where it breaks off is no Exception
+        if not isinstance(error, CalamineError) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(f"{file.place}: not a spreadsheet that can be read: {error}") from None
+    while rows and not any(_text(cell).strip() for cell in rows[-1][1]):
+        rows.pop()
     if not rows:
         raise DataError(f"{file.place}: no sheet of it has rows")
     for number, row in rows:
@@ -48,9 +56,30 @@ def _require_whole(content: io.BytesIO, place: str) -> None:
         if any(info.flag_bits & 1 for info in archive.infolist()):
             raise DataError(f"{place}: encrypted; save it without a password")
         bad = archive.testzip()
-    if bad:
-        raise DataError(f"{place}: damaged ({bad} in it); download or copy it again")
+        if bad:
+            raise DataError(f"{place}: damaged ({bad} in it); download or copy it again")
+        _require_bounded(archive, place)
     content.seek(0)
+
+
+def _require_bounded(archive: zipfile.ZipFile, place: str) -> None:
+    """Refuse a sheet with a cell so far out that the reader, which keeps all cells up to it, has no room."""
+    for name in archive.namelist():
+        if "worksheets/" in name:
+            last_row = last_column = 0
+            for column, row in _CELL.findall(archive.read(name)):
+                last_row = max(last_row, int(row[:9]))
+                last_column = max(last_column, _number_of(column[:9]))
+            if last_row * last_column > _MOST_CELLS:
+                raise DataError(f"{place}: {name} has a cell beyond {_MOST_CELLS:,} cells; is it damaged?")
+
+
+def _number_of(column: bytes) -> int:
+    """Return a column's number: A is 1, AA is 27."""
+    number = 0
+    for letter in column:
+        number = 26 * number + letter - ord("A") + 1
+    return number
 
 
 def _text(cell: object) -> str:

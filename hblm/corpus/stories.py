@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hblm.corpus.pool import in_order
 from hblm.corpus.raw import (
+    DEEPEST,
     RawFile,
     archived,
     is_archive,
@@ -28,10 +31,9 @@ from hblm.corpus.raw import (
 )
 from hblm.errors import DataError
 
-LARGEST = 16 << 20  # bytes of a story: none is longer, a damaged file may be
+LONGEST = 16 << 20  # bytes of a story: none is longer, a damaged file may be
 _AT_ONCE = 400  # stories given to a process together
 _STREAMED = 64 << 20  # bytes of an archive from which it is read as a stream
-_DEEPEST = 4  # archives in one another
 
 
 class Story(NamedTuple):
@@ -52,7 +54,7 @@ class Story(NamedTuple):
     @property
     def folder(self) -> str:
         """The place without the file's name: a folder, or an archive."""
-        return self.place[: max(self.place.rfind("/"), self.place.rfind(":")) + 1]
+        return self.place[: max(map(self.place.rfind, ("/", ":", os.sep))) + 1]
 
 
 @dataclass
@@ -81,16 +83,19 @@ class Corpus:
         """
         choice = _Choice(self.pattern, self.parse, self.wanted)
         loose, archives = _Loose(), []
-        with reading(str(self.path)):
-            for batch in in_order(_read, choice, self._work(choice, loose)):
-                if batch.source:
-                    archives.append(batch.source)
-                loose.add(batch)
-                yield from batch.stories
+        for batch in in_order(_read, choice, self._work(choice, loose)):
+            if batch.source:
+                archives.append(batch.source)
+            loose.add(batch)
+            yield from batch.stories
         self.sources = [*loose.sources(self.pattern), *archives]
 
     def _work(self, choice: _Choice, loose: _Loose) -> Iterator[_Work]:
         if not self.path.is_dir():
+            with reading(str(self.path)):
+                self.path.stat()
+            if not is_archive(self.path.name):
+                raise DataError(f"{self.path}: neither a folder nor an archive")
             yield from self._archive(self.path, choice)
             return
         for above, names in walk(self.path):
@@ -99,13 +104,16 @@ class Corpus:
             wanted = [name for name in there if choice.key(name)]
             for start in range(0, len(wanted), _AT_ONCE):
                 yield _Files(above, wanted[start : start + _AT_ONCE])
-            for name in filter(is_archive, names):
-                yield from self._archive(above / name, choice)
+            for path in (above / name for name in names if is_archive(name)):
+                if path.is_file():  # and no link to nothing, nor a pipe
+                    yield from self._archive(path, choice)
 
     def _archive(self, path: Path, choice: _Choice) -> Iterator[_Work]:
         """Yield an archive, or what it holds where it is large."""
         name = name_inside(self.path, path)
-        if path.stat().st_size < _STREAMED:
+        with reading(str(path)):
+            size = path.stat().st_size
+        if size < _STREAMED:
             yield _Stored(path, name)
             return
         ready: list[tuple[str, str, bytes]] = []
@@ -121,6 +129,13 @@ class Corpus:
                     with reading(file.place):
                         yield _Inner(whole(file), file.name, file.place)
         yield _Ready(ready, source_of(path, name))
+
+
+def contents(path: Path) -> str:
+    """Return what lies in a folder, for messages; "" for a file."""
+    names = sorted(found.name for found in path.iterdir()) if path.is_dir() else []
+    more = f" and {len(names) - 8:,} more" if names[8:] else ""
+    return f"; it holds {', '.join(names[:8])}{more}" if names else ""
 
 
 def count_loose(path: Path, pattern: str) -> int:
@@ -175,8 +190,12 @@ class _Files:
         stories, digests, size = [], [], 0
         for name in self.names:
             path = self.folder / name
-            with reading(str(path)), path.open("rb") as stream:
-                data = stream.read(LARGEST + 1)
+            with reading(str(path)):
+                if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+                    stories.append(Story(choice.key(name), str(path), None, "not a file"))
+                    continue
+                with path.open("rb") as stream:
+                    data = stream.read(LONGEST + 1)
             digests.append(hashlib.sha256(data).digest())
             size += len(data)
             stories.append(_story(choice, choice.key(name), str(path), data))
@@ -251,8 +270,8 @@ def _inside(
     choice: _Choice, source: Path | io.BytesIO, name: str, place: str, depth: int = 1
 ) -> Iterator[Story]:
     """Yield the stories in an archive and in those that it holds."""
-    if depth > _DEEPEST:
-        raise DataError(f"{place}: archives in archives, more than {_DEEPEST} deep")
+    if depth > DEEPEST:
+        raise DataError(f"{place}: archives in archives, more than {DEEPEST} deep")
     with ExitStack() as opened:
         for file in archived(source, name, place, Path(name), opened):
             key = choice.key(file.base)
@@ -265,12 +284,12 @@ def _inside(
 
 def _content(file: RawFile) -> bytes:
     with reading(file.place), file.open() as stream:
-        return stream.read(LARGEST + 1)
+        return stream.read(LONGEST + 1)
 
 
 def _story(choice: _Choice, key: str, place: str, data: bytes) -> Story:
-    if len(data) > LARGEST:
-        return Story(key, place, None, f"more than {LARGEST:,} bytes; no story is that long")
+    if len(data) > LONGEST:
+        return Story(key, place, None, f"more than {LONGEST:,} bytes; no story is that long")
     try:
         return Story(key, place, choice.parse(data), "")
     except ValueError as error:

@@ -34,7 +34,7 @@ class SplitSurvey:
         n_paths: number of paths -> documents.
         ends: (level, at a leaf) -> paths that end there.
         above_a_leaf: documents of which a path stops above a leaf.
-        digests: a hash of each text.
+        digests: a hash of each text that is not blank.
         words: of each text.
         tokens: of each text, or of SAMPLE texts drawn at random; empty where nothing counts them.
     """
@@ -66,7 +66,8 @@ class SplitSurvey:
         for label in ends:
             self.ends[self.counts.level[label], label not in self._inner] += 1
         self.above_a_leaf += any(label in self._inner for label in ends)
-        self.digests.append(text_digest(document.text))
+        if document.text and not document.text.isspace():
+            self.digests.append(text_digest(document.text))
         self.words.append(len(document.text.split()))
 
 

@@ -604,7 +604,7 @@ def test_options_are_recorded(convert: Convert) -> None:
         "lyrl": None,
     }
     found = convert({**loose(), **LISTS}, **given)
-    assert manifest(found)["options"] == given
+    assert manifest(found)["options"] == {key: value for key, value in given.items() if key != "lyrl"}
     assert texts(found)["2286"] == "nowhere: invented headline.\nfirst invented paragraph.second one."
 
 
@@ -707,10 +707,23 @@ def test_many_dropped_training_stories_still_count_as_expected(convert: Convert)
     assert manifest(found)["expected"]["met"] is True
 
 
-def test_a_story_with_a_title_alone_is_not_empty_where_the_title_is_text(convert: Convert) -> None:
-    found = convert(with_story(26151, story(26151)), text="title_body", empty="drop")
-    assert texts(found)["26151"] == "NOWHERE: Invented headline."
-    assert not manifest(found).get("dropped")
+def test_a_story_with_a_title_alone_is_empty_whatever_is_text(convert: Convert) -> None:
+    """Which stories stay, and so which validate, depends on no other option."""
+    kept = convert(with_story(26151, story(26151)), text="title_body")
+    assert texts(kept)["26151"] == "NOWHERE: Invented headline."
+
+
+@pytest.mark.parametrize("options", [{"text": "title_body"}, {"clean": "hiagm"}, {}])
+def test_what_is_dropped_depends_on_no_other_option(options: dict[str, str], convert: Convert) -> None:
+    found = convert(with_story(26151, story(26151)), empty="drop", **options)
+    assert manifest(found)["dropped"] == {"test": 1}
+
+
+def test_training_stories_without_text_are_told_where_they_are_kept(convert: Convert) -> None:
+    warnings = manifest(convert(with_story(2286, story(2286))))["warnings"]
+    (warning,) = (warning for warning in warnings if "have no text" in warning)
+    assert warning.startswith("1 training stories have no text")
+    assert "empty=drop" in warning
 
 
 # --- preparing again
@@ -885,7 +898,7 @@ def test_an_entity_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_story_longer_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stories, "LARGEST", 2000)
+    monkeypatch.setattr(stories, "LONGEST", 2000)
     raw = packed(tmp_path / "raw", with_story(2287, story(2287, "x" * 2000)))
     require_one_message(tmp_path, raw, f"{raw}/rcv1/19960820/2287newsML.xml", ("more than 2,000 bytes",))
 
@@ -993,10 +1006,10 @@ LIST_FAULTS: Mapping[str, Fault] = {
     "a missing story": Fault(
         "", ("1 of the 6 stories", "2287newsML.xml"), {"rcv1/19960820/2287newsML.xml": None}
     ),
-    "no stories": Fault("", ("6 of the 6 stories", "2286newsML.xml"), dict.fromkeys(loose())),
+    "no stories": Fault("", ("no story", "2286newsML.xml", "it holds"), dict.fromkeys(loose())),
     "a story twice in folders": Fault(
-        "rcv1/19970819/story 2287",
-        ("'2287'", "rcv1/19960820/"),
+        "rcv1/19970819/2287newsML.xml",
+        ("a second time", "rcv1/19960820/"),
         {"rcv1/19970819/2287newsML.xml": story(2287, "Another text.")},
     ),
 }
@@ -1215,7 +1228,7 @@ def test_a_story_twice_in_one_zip_is_refused(tmp_path: Path) -> None:
         "b.zip": zips(tmp_path, {"b": {26150: DAYS["19961101"][26150]}})["b.zip"],
     }
     raw = packed(tmp_path / "raw", files)
-    require_one_message(tmp_path, raw, f"{raw}/a.zip:story 26151", ("'26151'",))
+    require_one_message(tmp_path, raw, f"{raw}/a.zip:26151newsML.xml", ("a second time",))
 
 
 def test_a_name_of_thousands_of_digits_is_no_story_of_the_list(tmp_path: Path, convert: Convert) -> None:

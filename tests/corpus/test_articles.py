@@ -86,7 +86,7 @@ def article(data: bytes, text: str = "published", paragraphs: Paragraphs = "spac
 
 def test_a_story_is_its_id_and_its_paragraphs() -> None:
     assert story(newsml("<p>Second one.</p>\n<p>Third.</p>")) == Article(
-        identity="99901", text="First paragraph. Second one. Third.", paths=(), latin_1=False
+        identity="99901", text="First paragraph. Second one. Third.", is_blank=False, paths=(), latin_1=False
     )
 
 
@@ -155,7 +155,7 @@ def test_a_story_without_its_text_is_empty(change: Callable[[bytes], bytes]) -> 
 
 def test_a_story_without_title_or_id_has_none() -> None:
     data = newsml().replace(b"title", b"titel").replace(b"itemid", b"id2")
-    assert story(data, "title_body") == Article("", "First paragraph.", (), False)
+    assert story(data, "title_body") == Article("", "First paragraph.", False, (), False)
 
 
 # --- NITF
@@ -165,6 +165,7 @@ def test_an_article_is_its_id_its_paragraphs_but_one_and_its_paths() -> None:
     assert article(nitf("<p>More.</p>")) == Article(
         identity="0099901",
         text="Lead. Lead. More. Corrected.",
+        is_blank=False,
         paths=("Top/News/World/Africa", "Top/Features/Travel, & Tours", ""),
         latin_1=False,
     )
@@ -196,7 +197,7 @@ def test_an_empty_paragraph_drops_neither_others_nor_the_article() -> None:
 def test_an_article_of_one_paragraph_or_none_is_empty(text: str) -> None:
     bare = b"<nitf><head/><body><body.content>%s</body.content></body></nitf>"
     for body in (b"", b"<p>One.</p>"):
-        assert article(bare % body, text) == Article("", "", (), False)
+        assert article(bare % body, text) == Article("", "", True, (), False)
 
 
 def test_the_id_is_that_of_the_head() -> None:
@@ -247,7 +248,7 @@ def test_bytes_that_declare_nothing_are_utf_8_or_else_latin_1(
 ) -> None:
     _, line_end, rest = newsml(LATIN, stored=stored).partition(b"\n")
     found = story(declaration + line_end * bool(declaration) + rest)
-    assert found == Article("99901", "First paragraph. Café £ ÿ", (), latin_1)
+    assert found == Article("99901", "First paragraph. Café £ ÿ", False, (), latin_1)
 
 
 def test_typographic_signs_survive() -> None:

@@ -129,7 +129,7 @@ def test_what_the_work_raises_comes_out_in_its_turn_and_leaves_no_process() -> N
 
 def test_a_killed_process_is_one_message() -> None:
     work = "__import__('os').kill(__import__('os').getpid(), 9) if n == 5 else n"
-    with pytest.raises(DataError, match="killed; was there too little memory") as caught:
+    with pytest.raises(DataError, match="killed or could not start: too little memory") as caught:
         list(in_order(eval, work, items(10**9)))
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []

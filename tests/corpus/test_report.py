@@ -112,7 +112,7 @@ def test_what_a_person_should_look_at_is_noted(tmp_path: Path) -> None:
         "look here",
         "licence: MIT",
         "| options: x | 1 |",
-        "| repaired: dropped | 4 |",
+        "| repaired or dropped: dropped | 4 |",
     ):
         assert note in text, note
 

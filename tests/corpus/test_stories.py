@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_story_is_told_in_its_place_and_others_are_read(
 def test_a_story_longer_than_any_is_told_and_not_parsed(
     kind: str, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stories, "LARGEST", 5)
+    monkeypatch.setattr(stories, "LONGEST", 5)
     monkeypatch.setattr(stories, "_STREAMED", 0 if streamed else 1 << 20)
     path = packed(tmp_path / kind, {"1s.xml": b"12345", "2s.xml": b"123456"})
     first, second = read(path)
