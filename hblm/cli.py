@@ -101,7 +101,7 @@ def argument(key: str, value: str) -> str:
     """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
     if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
         return f"{key}={value}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
     return shlex.quote(f'{key}="{escaped}"')
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm import cli
 from hblm.errors import ConfigError
@@ -50,6 +52,10 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("~seed", "~seed: a key cannot be removed"),
         ("~film", "~film: a key cannot be removed"),
         ("bottom_up", "bottom_up is not of the form key=value"),
+        ("data_dir=a (1)", "data_dir=a (1) is not of the form key=value; quote special characters twice: "),
+        ("data_dir=a (1)", "twice: 'data_dir=\"a (1)\"'"),
+        ("lyrl=/x", "lyrl=/x is not a key; did you mean dataset.prepare.lyrl?"),
+        ("overlaps=keep", "did you mean dataset.prepare.overlaps?"),
         ("=3", "=3 is not of the form key=value"),
         ("seed=abc", "seed=abc is not a whole number between 0 and 4294967295"),
         ("seed=1.5", "seed=1.5 is not a whole number"),
@@ -214,3 +220,35 @@ def test_help_needs_no_dataset():
     done = program("train", "--help")
     assert done.returncode == 0
     assert "python -m hblm.train dataset=wos direction=bottom_up" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["a/b-1.zip", "a b", "9rw (1).zip", 'say "no"', "it's", "a=b,c", "back\\slash", "ünï", "[x]"]
+)
+def test_an_argument_is_quoted_so_that_shell_and_hydra_give_it_back(value: str) -> None:
+    (text,) = shlex.split(cli.argument("raw", value))
+    override = OverridesParser.create().parse_override(text)
+    assert (override.key_or_group, str(override.value())) == ("raw", value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("dataset.path=~/out", "dataset.path=/home/me/out"),
+        ('raw="~/my data/w.zip"', 'raw="/home/me/my data/w.zip"'),
+        ("raw=~", "raw=/home/me"),
+        ("raw=a~b", "raw=a~b"),
+        ("~seed", "~seed"),
+        ("threshold=0.5", "threshold=0.5"),
+    ],
+)
+def test_a_path_may_begin_at_home(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli._at_home(given) == expected
+
+
+def test_a_path_without_its_key_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_text("")
+    assert faults("dataset=wos", str(tmp_path / "x.zip"), program=PREPARE) == [
+        f"{tmp_path}/x.zip is not of the form key=value; did you mean raw={tmp_path}/x.zip?"
+    ]

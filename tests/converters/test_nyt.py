@@ -1383,3 +1383,18 @@ def test_the_whole_set_is_prepared_as_the_papers_have_it(tmp_path: Path) -> None
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "is there already" in again.stdout
+
+
+def test_a_tree_that_no_article_fits_is_told(tmp_path: Path) -> None:
+    other = {"nyt.taxonomy": b"Root\tCCAT\nCCAT\tC15\n"}
+    raw = packed(tmp_path / "raw", {**flattened(ARTICLES), **CONTROL, **other})
+    assert "has a text and a label of the tree; is it NYT's?" in refusal(dataset_in(tmp_path), raw)
+
+
+def test_missing_articles_are_told_by_year(tmp_path: Path) -> None:
+    files = flattened(ARTICLES)
+    gone = [name for name in sorted(files) if "/1999/" in name] or sorted(files)[:1]
+    raw = packed(tmp_path / "raw", {name: data for name, data in files.items() if name not in gone} | CONTROL)
+    message = refusal(dataset_in(tmp_path), raw)
+    assert "listed articles are not there (" in message
+    assert f"{gone[0].split('/')[-2]}: " in message

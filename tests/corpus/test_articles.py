@@ -347,3 +347,10 @@ def test_signs_that_a_definition_may_have_named_are_known() -> None:
     assert article(nitf("<p>Caf&eacute;&nbsp;&mdash; &pound;</p>")).text == (
         "Lead. Lead. Café\xa0— £ Corrected."
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_of_a_definition_that_is_not_fetched_are_known_in_every_encoding(encoding: str) -> None:
+    data = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE newsitem SYSTEM "x.dtd">'
+    data += '<newsitem itemid="1"><text><p>Caf&eacute;</p></text></newsitem>'
+    assert story(data.encode(encoding)).text == "Café"

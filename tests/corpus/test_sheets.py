@@ -351,3 +351,19 @@ def test_the_file_is_closed_whatever_it_holds(data: bytes) -> None:
     with contextlib.suppress(DataError):
         next(rows)
     assert [stream.closed for stream in streams] == [True]
+
+
+# --- cells that are not as one would like
+
+
+def test_blank_rows_at_the_end_are_none() -> None:
+    assert read(of(["a", "b"], ["1", "2"], ["\u00a0", " "], [None, ""])) == [(1, ["a", "b"]), (2, ["1", "2"])]
+
+
+@pytest.mark.parametrize("place", ["XFD1048576", "ZZZZZZ99999999999", "A99999999999999999999"])
+def test_a_cell_far_out_is_refused_before_room_is_made_for_it(place: str) -> None:
+    sheet = EXCEL["xl/worksheets/sheet1.xml"]
+    first = re.search(r'<c r="A1"', sheet)
+    assert first
+    far = sheet.replace(first.group(), f'<c r="{place}"', 1)
+    assert "has a cell beyond" in fault(zipped({**EXCEL, "xl/worksheets/sheet1.xml": far}))

@@ -6,8 +6,11 @@ import functools
 import gc
 import hashlib
 import io
+import json
 import multiprocessing
+import os
 import random
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -501,3 +504,32 @@ def test_a_zip_may_hold_a_name_twice(tmp_path: Path) -> None:
             target.writestr("1s.xml", "another")
     (tmp_path / "x.zip").write_bytes(stream.getvalue())
     assert [story.value for story in read(tmp_path / "x.zip")] == ["one", "another"]
+
+
+# --- what is no file, or has no name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_among_the_files_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    path = packed(tmp_path / "set", dict(FILES))
+    os.mkfifo(path / "a" / "77s.xml")
+    os.mkfifo(path / "a" / "b.zip")
+    (path / "c.zip").symlink_to(path / "gone")
+    told = [story for story in read(path) if story.fault]
+    assert told == [Story("77", f"{path}/a/77s.xml", None, "not a file")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names on disk are Unicode elsewhere")
+def test_the_name_of_an_archive_need_not_be_utf_8(tmp_path: Path) -> None:
+    made = packed(tmp_path / "x.zip", {"1s.xml": b"one"})
+    folder = tmp_path / "set"
+    folder.mkdir()
+    made.rename(folder / os.fsdecode(b"caf\xe9.zip"))
+    found = corpus(folder)
+    assert [story.key for story in found.stories()] == ["1"]
+    assert json.loads(json.dumps(found.sources))[0]["name"].encode("utf-8") == b"caf\\udce9.zip"
+
+
+def test_a_file_that_is_no_archive_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "ids.dat").write_text("1")
+    assert fault_in(tmp_path / "ids.dat") == f"{tmp_path}/ids.dat: neither a folder nor an archive"
