@@ -28,7 +28,7 @@ from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
-STORY = r"([0-9]{1,9})newsML\.xml"
+STORY = r"([1-9][0-9]{0,8})newsML\.xml"
 QRELS, IDS = "rcv1-v2.topics.qrels", "rcv1v2-ids.dat"  # LYRL2004 files, also with .gz
 HIERARCHIES = ("rcv1.topics.hier.orig", "rcv1.taxonomy")
 TRAIN = ("lyrl2004_tokens_train.dat", "lyrl2004_vectors_train.dat")
