@@ -6,21 +6,21 @@ import codecs
 import gzip
 import io
 import tarfile
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from refusals import files_below, refusal_of
 
-from hblm.config import Dataset, Encoder
+from hblm.config import Dataset
 from hblm.corpus import books as books_module
 from hblm.corpus import texts as texts_module
 from hblm.corpus.prepared import open_prepared
 from hblm.corpus.write import FILES, write_dataset
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import load_converter, prepare
+from hblm.prepare import load_converter
 
 Files = Mapping[str, bytes]
 
@@ -283,36 +283,9 @@ PACKINGS = {
 }
 
 
-class Refusal(NamedTuple):
-    """How a preparation ended: the error's type and message, and the files that it left open."""
-
-    kind: type[BaseException] | None
-    message: str
-    left_open: list[str]
-
-
 def dataset_in(tmp_path: Path, form: str, options: Mapping[str, Any], expect: Any = None) -> Dataset:
     name = "bgc" if form == "books" else "aapd"
     return Dataset(name, str(tmp_path / "data" / name), name, "a download", dict(options), expect or {})
-
-
-def refusal(dataset: Dataset, raw: Path | None, *, force: bool = False) -> Refusal:
-    kind, message = None, ""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        try:
-            prepare(dataset, raw, Encoder(model_name="tiny"), force=force)
-        except Exception as error:  # whatever it is: which are right is told below
-            kind, message = type(error), str(error)
-    return Refusal(kind, message, [str(warning.message) for warning in caught])
-
-
-def content(folder: Path) -> dict[str, bytes | None]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-        if path.suffix != ".lock"
-    }
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, longest: int | None) -> None:
@@ -340,8 +313,8 @@ def test_a_fault_is_one_message_with_its_place_and_leaves_nothing(
     fault, (pack, pattern) = FAULTS[name], PACKINGS[packing]
     limit(monkeypatch, fault.longest)
     raw = pack(write(tmp_path / "raws" / "raw", {**FORMS[fault.form], **fault.changes}))
-    before = content(tmp_path / "raws")
-    found = refusal(dataset_in(tmp_path, fault.form, fault.options), raw)
+    before = files_below(tmp_path / "raws")
+    found = refusal_of(dataset_in(tmp_path, fault.form, fault.options), raw)
     assert found.kind is DataError
 
     def place(at: str) -> str:
@@ -353,8 +326,8 @@ def test_a_fault_is_one_message_with_its_place_and_leaves_nothing(
         assert (place(word[1:]) if word.startswith("@") else word) in found.message
     assert "\n" not in found.message
     assert len(found.message) < 700
-    assert content(tmp_path / "data") == {}
-    assert content(tmp_path / "raws") == before
+    assert files_below(tmp_path / "data") == {}
+    assert files_below(tmp_path / "raws") == before
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -365,10 +338,10 @@ def test_a_fault_leaves_an_older_folder_as_it_was(
     dataset = dataset_in(tmp_path, fault.form, fault.options)
     good_folder(dataset, tmp_path, FORMS[fault.form])
     limit(monkeypatch, fault.longest)
-    before = content(tmp_path / "data")
+    before = files_below(tmp_path / "data")
     raw = write(tmp_path / "raw", {**FORMS[fault.form], **fault.changes})
-    assert refusal(dataset, raw, force=True).kind is DataError
-    assert content(tmp_path / "data") == before
+    assert refusal_of(dataset, raw, force=True).kind is DataError
+    assert files_below(tmp_path / "data") == before
     assert len(before) == 1 + len(FILES) + 2
 
 
@@ -376,11 +349,11 @@ def test_a_fault_leaves_an_older_folder_as_it_was(
 def test_other_counts_leave_an_older_folder_as_it_was(form: str, tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path, form, {"clean": "lower"}, {"documents": {"train": 1, "val": 1, "test": 1}})
     good_folder(dataset, tmp_path, FORMS[form])
-    before = content(tmp_path / "data")
-    found = refusal(dataset, tmp_path / "good", force=True)
+    before = files_below(tmp_path / "data")
+    found = refusal_of(dataset, tmp_path / "good", force=True)
     assert found.kind is DataError
     assert "documents in train" in found.message
-    assert content(tmp_path / "data") == before
+    assert files_below(tmp_path / "data") == before
 
 
 LATE: Mapping[str, Files] = {
@@ -393,7 +366,7 @@ LATE: Mapping[str, Files] = {
 @pytest.mark.parametrize("form", LATE)
 def test_a_late_fault_leaves_no_file_open(form: str, packing: str, tmp_path: Path) -> None:
     raw = PACKINGS[packing].pack(write(tmp_path / "raw", {**FORMS[form], **LATE[form]}))
-    found = refusal(dataset_in(tmp_path, form, {}), raw)
+    found = refusal_of(dataset_in(tmp_path, form, {}), raw)
     assert found.kind is DataError
     assert found.left_open == []
 
@@ -494,20 +467,20 @@ ARCHIVES: Mapping[str, tuple[str, bytes, str, tuple[str, ...]]] = {
 def test_a_bad_archive_is_one_message_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     file, data, at, words = ARCHIVES[name]
     raw = write(tmp_path / "raws", {file: data}) / file
-    found = refusal(dataset_in(tmp_path, "text_label", {}), raw)
+    found = refusal_of(dataset_in(tmp_path, "text_label", {}), raw)
     assert found.kind is DataError
     assert found.message.startswith(f"{raw}{at}:")
     for word in words:
         assert word in found.message
-    assert content(tmp_path / "data") == {}
-    assert content(tmp_path / "raws") == {file: data}
-    assert content(tmp_path).keys() == {"data", "raws", f"raws/{file}"}
+    assert files_below(tmp_path / "data") == {}
+    assert files_below(tmp_path / "raws") == {file: data}
+    assert files_below(tmp_path).keys() == {"data", "raws", f"raws/{file}"}
 
 
 @pytest.mark.parametrize("name", ["a zip that climbs", "a tar that climbs", "a tar cut in a member"])
 def test_a_bad_archive_is_closed(name: str, tmp_path: Path) -> None:
     file, data, _, _ = ARCHIVES[name]
-    found = refusal(dataset_in(tmp_path, "text_label", {}), write(tmp_path / "raws", {file: data}) / file)
+    found = refusal_of(dataset_in(tmp_path, "text_label", {}), write(tmp_path / "raws", {file: data}) / file)
     assert found.kind is DataError
     assert found.left_open == []
 
@@ -517,21 +490,21 @@ def test_a_compressed_file_that_is_cut_short_is_named(share: int, tmp_path: Path
     whole = gzip.compress(LARGE["text_train"])
     files = {**ALIGNED, "text_train": None, "text_train.gz": whole[: len(whole) * share // 100]}
     raw = write(tmp_path / "raw", files)
-    found = refusal(dataset_in(tmp_path, "text_label", {}), raw)
+    found = refusal_of(dataset_in(tmp_path, "text_label", {}), raw)
     assert found.kind is DataError
     assert found.message.startswith(f"{raw}/text_train.gz: {DAMAGED}")
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 def test_raw_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path, "text_label", {})
     (tmp_path / "empty").mkdir()
-    assert refusal(dataset, tmp_path / "none")[:2] == (DataError, f"raw={tmp_path}/none is not there")
-    assert refusal(dataset, tmp_path / "empty")[:2] == (DataError, f"{tmp_path}/empty: holds no files")
-    kind, message, _ = refusal(dataset, None)
+    assert refusal_of(dataset, tmp_path / "none")[:2] == (DataError, f"raw={tmp_path}/none is not there")
+    assert refusal_of(dataset, tmp_path / "empty")[:2] == (DataError, f"{tmp_path}/empty: holds no files")
+    kind, message, _ = refusal_of(dataset, None)
     assert kind is ConfigError
     assert "write raw=PATH, a download" in message
-    assert content(tmp_path) == {"empty": None, "data": None}
+    assert files_below(tmp_path) == {"empty": None, "data": None}
 
 
 # --- options
@@ -576,12 +549,12 @@ OPTIONS: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
 def test_a_wrong_option_is_one_message_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     form, options, words = OPTIONS[name]
     raw = write(tmp_path / "raw", FORMS[form])
-    found = refusal(dataset_in(tmp_path, form, options), raw)
+    found = refusal_of(dataset_in(tmp_path, form, options), raw)
     assert found.kind is ConfigError
     for word in words:
         assert word in found.message
-    assert content(tmp_path / "data") == {}
-    assert content(raw) == FORMS[form]
+    assert files_below(tmp_path / "data") == {}
+    assert files_below(raw) == FORMS[form]
 
 
 COLUMNS = {
@@ -593,7 +566,7 @@ COLUMNS = {
 @pytest.mark.parametrize("name", COLUMNS)
 def test_no_message_advises_an_option_that_the_set_has_not(name: str, tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", {**JSONL, "train.jsonl": COLUMNS[name]})
-    found = refusal(dataset_in(tmp_path, "jsonl", {}), raw)
+    found = refusal_of(dataset_in(tmp_path, "jsonl", {}), raw)
     assert found.kind in (ConfigError, DataError)
     assert str(raw / "train.jsonl") in found.message
     assert "dataset.prepare." not in found.message

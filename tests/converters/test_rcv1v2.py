@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from programs import compose
 from raws import packed
+from refusals import Refusal, files_below, refusal_of
 
 from hblm import cli
 from hblm import prepare as prepare_module
@@ -742,9 +743,9 @@ TINY = Encoder(model_name="tiny")
 def test_preparing_the_same_download_again_does_nothing(form: str, tmp_path: Path, convert: Convert) -> None:
     raw, options = FORMS[form](tmp_path)
     convert(raw, **options)
-    before = content(tmp_path / "data")
+    before = files_below(tmp_path / "data")
     assert prepare(dataset_in(tmp_path, options), raw, TINY) is None
-    assert content(tmp_path / "data") == before
+    assert files_below(tmp_path / "data") == before
 
 
 @pytest.mark.parametrize("change", ["a story more", "another list"])
@@ -807,39 +808,15 @@ BAD_STORIES: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
 }
 
 
-class Refusal(NamedTuple):
-    """How a preparation ended: the error's type and message, and the files that it left open."""
-
-    kind: type[BaseException] | None
-    message: str
-    left_open: list[str]
-
-
 def refusal(tmp_path: Path, raw: Path, options: Mapping[str, Any] | None = None) -> Refusal:
-    kind, message = None, ""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        try:
-            prepare(dataset_in(tmp_path, options or {}), raw, TINY)
-        except Exception as error:  # whatever it is: which are right is told below
-            kind, message = type(error), str(error)
-    return Refusal(kind, message, [str(warning.message) for warning in caught])
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Return all files but locks."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
+    return refusal_of(dataset_in(tmp_path, options or {}), raw, encoder=TINY.model_name)
 
 
 def require_one_message(
     tmp_path: Path, raw: Path, place: str, words: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> None:
     """Prepare, and require one DataError that begins with its place, and no trace of it on the disk."""
-    before = content(raw) if raw.is_dir() else raw.read_bytes()
+    before = files_below(raw) if raw.is_dir() else raw.read_bytes()
     found = refusal(tmp_path, raw, options)
     assert found.kind is DataError, found
     assert found.message.startswith(place)
@@ -849,9 +826,9 @@ def require_one_message(
     assert "\n" not in found.message
     assert len(found.message) < 700
     assert found.left_open == []
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
     assert [path.name for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"] == []
-    assert (content(raw) if raw.is_dir() else raw.read_bytes()) == before
+    assert (files_below(raw) if raw.is_dir() else raw.read_bytes()) == before
 
 
 @pytest.mark.parametrize("packing", ["folder", "zip", "zip of zips", "streamed tar"])
@@ -1048,7 +1025,7 @@ def test_texts_that_are_not_there_are_named_as_such(tmp_path: Path) -> None:
     found = refusal(tmp_path, tmp_path / "nowhere", {"lyrl": str(packed(tmp_path / "lists", dict(LISTS)))})
     assert found.kind is DataError
     assert str(tmp_path / "nowhere") in found.message
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 def test_lists_that_are_not_there_are_named_as_such(tmp_path: Path) -> None:
@@ -1057,7 +1034,7 @@ def test_lists_that_are_not_there_are_named_as_such(tmp_path: Path) -> None:
     assert found.kind in (ConfigError, DataError)
     assert f"lyrl={tmp_path}/nowhere" in found.message
     assert "raw=" not in found.message
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 @pytest.mark.parametrize(
@@ -1068,7 +1045,7 @@ def test_a_wrong_option_is_one_message_and_leaves_nothing(option: str, tmp_path:
     found = refusal(tmp_path, raw, dict([option.split("=")]))
     assert found.kind is ConfigError
     assert f"dataset.prepare.{option.partition('=')[0]}" in found.message
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 # --- faults of archives
@@ -1151,7 +1128,7 @@ def test_a_tar_that_is_cut_short_is_one_message_with_its_place(
     assert "damaged or cut short" in found.message
     assert "\n" not in found.message
     assert found.left_open == []
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.xz"])
@@ -1172,7 +1149,7 @@ def test_a_changed_byte_of_a_tar_xz_never_goes_unseen(tmp_path: Path) -> None:
         if found.kind is not DataError or not found.message.startswith(f"{raw}/rcv1.tar.xz:"):
             unseen.append((at, found))
     assert unseen == []
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 def test_a_tar_that_climbs_is_refused(tmp_path: Path) -> None:
@@ -1212,7 +1189,7 @@ def test_a_story_in_a_folder_and_in_a_zip_is_refused_with_both_places(
     assert "26151" in found.message
     assert f"{raw}/19961101.zip:" in found.message
     assert f"{raw}/rcv1/19961101/" in found.message
-    assert content(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 def test_a_story_twice_in_one_zip_is_refused(tmp_path: Path) -> None:
@@ -1239,11 +1216,11 @@ def test_a_name_of_thousands_of_digits_is_no_story_of_the_list(tmp_path: Path, c
 
 def test_a_fault_leaves_an_older_folder_as_it_was(tmp_path: Path, convert: Convert) -> None:
     convert({**loose(), **LISTS})
-    before = content(tmp_path / "data")
+    before = files_below(tmp_path / "data")
     raw = packed(tmp_path / "raw", with_story(810596, b"<newsitem>"))
     with pytest.raises(DataError, match=r"810596newsML.xml: not well-formed XML"):
         prepare(dataset_in(tmp_path, {}), raw, TINY, force=True)
-    assert content(tmp_path / "data") == before
+    assert files_below(tmp_path / "data") == before
 
 
 def test_a_fault_ends_the_program_with_code_2_and_no_traceback(
@@ -1258,4 +1235,4 @@ def test_a_fault_ends_the_program_with_code_2_and_no_traceback(
     assert caught.value.code == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith(f"hblm.prepare: {raw}/rcv1/19960820/2287newsML.xml: not well-formed XML")
-    assert content(Path("data")) == {}
+    assert files_below(Path("data")) == {}

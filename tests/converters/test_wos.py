@@ -24,11 +24,12 @@ import openpyxl
 import pytest
 from programs import compose
 from raws import packed
+from refusals import Refusal, files_below, refusal_of
 from sklearn.model_selection import train_test_split
 from wos_rows import published_counts
 from wos_rows import rows as published_rows
 
-from hblm.config import Dataset, Encoder, PrepareConfig
+from hblm.config import Dataset, PrepareConfig
 from hblm.corpus import texts as texts_module
 from hblm.corpus.clean import CLEANINGS
 from hblm.corpus.prepared import Prepared, open_prepared
@@ -37,7 +38,7 @@ from hblm.corpus.trees import read_tree
 from hblm.corpus.write import FILES, write_dataset
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import load_converter, prepare
+from hblm.prepare import load_converter
 from hblm.taxonomy import Node, Taxonomy
 
 ROOT = Path(__file__).parents[2]
@@ -941,32 +942,9 @@ PACKED: Mapping[str, tuple[Callable[[Path, Mapping[str, bytes]], Path], str, str
 }
 
 
-class Refusal(NamedTuple):
-    """How a preparation ended: the error's type and message, and the files that it left open."""
-
-    kind: type[BaseException] | None
-    message: str
-    left_open: list[str]
-
-
 def refusal(tmp_path: Path, raw: Path, options: Mapping[str, Any] = {}, *, force: bool = False) -> Refusal:
     dataset = Dataset("wos", str(tmp_path / "data" / "wos"), "wos", "a download", dict(options), {})
-    kind, message = None, ""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        try:
-            prepare(dataset, raw, Encoder(model_name="tiny"), force=force)
-        except Exception as error:  # whatever it is: which are right is told below
-            kind, message = type(error), str(error)
-    return Refusal(kind, message, [str(warning.message) for warning in caught])
-
-
-def below(folder: Path) -> dict[str, bytes | None]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-        if path.suffix != ".lock"
-    }
+    return refusal_of(dataset, raw, force=force)
 
 
 @pytest.mark.parametrize(
@@ -979,7 +957,7 @@ def test_a_fault_is_one_message_with_its_place_and_leaves_nothing(
     fault, (pack, download, member) = FAULTS[name], PACKED[packing]
     (tmp_path / "raws").mkdir()
     raw = pack(tmp_path / "raws", fault.files)
-    before = below(tmp_path / "raws")
+    before = files_below(tmp_path / "raws")
     found = refusal(tmp_path, raw, fault.options)
     assert found.kind is DataError
     place = (member if fault.place else download).format(raw=raw, at=fault.place)
@@ -990,18 +968,18 @@ def test_a_fault_is_one_message_with_its_place_and_leaves_nothing(
     assert "\n" not in found.message
     assert len(found.message) < 700
     assert found.left_open == []
-    assert below(tmp_path / "data") == {}
-    assert below(tmp_path / "raws") == before
+    assert files_below(tmp_path / "data") == {}
+    assert files_below(tmp_path / "raws") == before
 
 
 @pytest.mark.parametrize("name", ["6 columns", "no encoding", "a sheet cut at 50 %", "no domain in a sheet"])
 def test_a_fault_leaves_an_older_folder_as_it_was(name: str, tmp_path: Path, convert: Convert) -> None:
     convert(file(tmp_path / "good" / "Data.txt", TEXT))
-    before = below(tmp_path / "data")
+    before = files_below(tmp_path / "data")
     assert {f"wos/{each}" for each in FILES} < before.keys()
     raw = packed(tmp_path / "raw", dict(FAULTS[name].files))
     assert refusal(tmp_path, raw, force=True).kind is DataError
-    assert below(tmp_path / "data") == before
+    assert files_below(tmp_path / "data") == before
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -1009,7 +987,7 @@ def test_too_few_rows_for_three_splits_are_refused(rows: int, tmp_path: Path) ->
     found = refusal(tmp_path, file(tmp_path / "Data.txt", as_text(INVENTED[:rows])))
     assert found.kind is DataError
     assert found.message == f"{tmp_path}/Data.txt: {rows} rows below its header, too few for three splits"
-    assert below(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
 
 
 def test_a_long_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1067,7 +1045,7 @@ def test_a_bad_archive_is_one_message_and_leaves_nothing(name: str, tmp_path: Pa
     assert words in found.message
     assert "\n" not in found.message
     assert found.left_open == []
-    assert below(tmp_path / "data") == {}
+    assert files_below(tmp_path / "data") == {}
     assert list((tmp_path / "raws").iterdir()) == [raw]
 
 
