@@ -1,3 +1,14 @@
 """Hydra-configured sweeps for hierarchical text classification with bi-directional FiLM cascades."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for by name, so that importing the package loads neither torch nor pandas."""
+    if name == "results":
+        from hblm.tables.collect import results
+
+        return results
+    raise AttributeError(f"module 'hblm' has no attribute {name!r}")

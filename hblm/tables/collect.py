@@ -1,0 +1,260 @@
+"""Result files as one tidy table: a row for each result, split, view, and way of scoring."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hblm.errors import DataError
+
+SCHEMA_VERSION = 1  # of the result files that are understood
+SPLITS = ("val", "test")
+RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")
+_LEFT_OUT = ("superseded", "checkpoints", "cache", "state")  # folders in which no result counts
+_NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
+_CONFIG_ELSEWHERE = ("dataset", "trackers")  # sections of a configuration that other columns tell
+
+
+class PassedOver(NamedTuple):
+    """A file that gives no row, and why."""
+
+    file: Path
+    why: str
+
+
+class _Row(NamedTuple):
+    """One split, one view, one way of scoring; scores are numbers, and their names are kept once."""
+
+    split: str
+    view: str
+    closed: bool
+    names: tuple[str, ...]
+    scores: array[float]
+
+
+class _Found(NamedTuple):
+    """A result: the file, what tells it apart from others, when it was written, and what it says."""
+
+    file: Path
+    identity: tuple[str, ...]
+    written: float
+    told: dict[str, Any]
+    rows: list[_Row]
+
+
+def results(*places: str | Path) -> pd.DataFrame:
+    """Return all results below folders (or single files) as a tidy table.
+
+    A row is one result, one split, one view, and one way of scoring (`closed`: predictions closed under
+    ancestors). Columns: `file`, `kind` (single, joint, evaluation, ensemble), `run_id`, `dataset`, `data` (a
+    hash of the prepared files) and `taxonomy` (a hash), `seed`; the chosen option of each group (`film`,
+    `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...); the scores
+    (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`, ...); `git_commit`, `git_dirty` and what else a result
+    says of where it was made. An ensemble's options are its members', joined by + where they differ.
+
+    Of evaluations of the same run with the same settings the newest counts, and of two files with the same
+    run. What is passed over (unfinished, damaged, foreign or older files) stands in `attrs["passed_over"]`.
+
+    Raises:
+        DataError: a place is not there.
+    """
+    found, passed_over = _newest(*_found(places or ("outputs",)))
+    frame = _frame(found)
+    frame.attrs["passed_over"] = sorted(passed_over)
+    return frame
+
+
+def _frame(found: Sequence[_Found]) -> pd.DataFrame:
+    """Put what results say into columns: what a result shares once, then for each of its rows."""
+    told: dict[str, list[Any]] = {name: [] for result in found for name in result.told}
+    for result in found:
+        for name, column in told.items():
+            column.append(result.told.get(name))
+    of_row = np.repeat(np.arange(len(found)), [len(result.rows) for result in found])
+    rows = [row for result in found for row in result.rows]
+    places = {
+        "split": [row.split for row in rows],
+        "view": [row.view for row in rows],
+        "closed": [row.closed for row in rows],
+    }
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for at, row in enumerate(rows):
+        alike.setdefault(row.names, []).append(at)
+    scores = {name: np.full(len(rows), np.nan) for names in alike for name in names}
+    for names, at_rows in alike.items():
+        values = np.array([rows[at].scores for at in at_rows])
+        for place, name in enumerate(names):
+            scores[name][at_rows] = values[:, place]
+    shared = pd.DataFrame(told).iloc[of_row].reset_index(drop=True)
+    frame: pd.DataFrame = pd.concat([shared, pd.DataFrame(places), pd.DataFrame(scores)], axis=1)
+    return frame
+
+
+def _found(places: Iterable[str | Path]) -> tuple[list[_Found], list[PassedOver]]:
+    found, passed_over = [], []
+    for file in dict.fromkeys(_files(places)):
+        try:
+            found.append(_read(file))
+        except ValueError as error:
+            passed_over.append(PassedOver(file, str(error)))
+    return found, passed_over
+
+
+def _files(places: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield the JSON files that may be results, sorted in each folder."""
+    for place in map(Path, places):
+        if place.is_file():
+            yield place
+        elif not place.is_dir():
+            raise DataError(f"{place}: no such file or folder of results")
+        for above, folders, names in os.walk(place):
+            folders[:] = sorted(
+                name for name in folders if name not in _LEFT_OUT and not name.startswith(".")
+            )
+            yield from (
+                Path(above, name)
+                for name in sorted(names)
+                if name.endswith(".json") and not name.startswith(".")
+            )
+
+
+def _read(file: Path) -> _Found:
+    """Read one result.
+
+    Raises:
+        ValueError: it is none, with the reason.
+    """
+    try:
+        record = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ValueError("not valid JSON: damaged or cut short") from None
+    if not isinstance(record, dict) or "schema_version" not in record or "kind" not in record:
+        raise ValueError("not a result")
+    if record["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {record['schema_version']}, not {SCHEMA_VERSION}")
+    if record["kind"] not in (*RUNS, *EVALUATIONS):
+        raise ValueError(f"a result of the unknown kind {record['kind']!r:.40}")
+    if record.get("status") != "done":
+        raise ValueError(f"unfinished: its status is {record.get('status')!r:.40}")
+    try:
+        settings = json.dumps(record.get("settings"), sort_keys=True)
+        kind = "run" if record["kind"] in RUNS else record["kind"]
+        identity = (kind, _run_id(record), settings)
+        return _Found(file, identity, file.stat().st_mtime, _told(file, record), list(_rows(record)))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not in the format of a result: {type(error).__name__} {error}") from None
+
+
+def _newest(found: Sequence[_Found], passed_over: list[PassedOver]) -> tuple[list[_Found], list[PassedOver]]:
+    """Keep one result of each identity, the newest; by name where files are equally old."""
+    kept: dict[tuple[str, ...], _Found] = {}
+    older = []
+    for result in sorted(found, key=lambda result: (result.written, result.file.name, str(result.file))):
+        if result.identity in kept:
+            older.append(kept[result.identity])
+        kept[result.identity] = result
+    told = [
+        PassedOver(
+            before.file, f"an older result of the same run and settings as {kept[before.identity].file}"
+        )
+        for before in older
+    ]
+    return sorted(kept.values(), key=lambda result: str(result.file)), passed_over + told
+
+
+def _run_id(record: Mapping[str, Any]) -> str:
+    """Return the run's id; an ensemble's are its members', joined."""
+    if record["kind"] == "ensemble":
+        return "+".join(member["run_id"] for member in record["members"].values())
+    return str(record["run_id"])
+
+
+def _told(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that all rows of a result share."""
+    dataset = record["dataset"]
+    environment = record.get("environment") or {}
+    told = {
+        "file": str(file),
+        "kind": record["kind"],
+        "run_id": _run_id(record),
+        **_options(record),
+        "dataset": dataset["name"],
+        "data": dataset["fingerprint"],
+        "taxonomy": dataset["files"]["taxonomy.json"],
+        "levels": "/".join(map(str, dataset["levels"])),
+        "best_epoch": record.get("best_epoch"),
+    }
+    told |= {f"settings.{name}": value for name, value in (record.get("settings") or {}).items()}
+    told |= {f"parameters.{name}": value for name, value in (record.get("parameters") or {}).items()}
+    told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}
+    return told | {
+        name: environment.get(name) for name in ("hblm", "git_commit", "git_dirty", "device", "precision")
+    }
+
+
+def _options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return seed, groups and configuration keys; of an ensemble, both members' where they differ."""
+    members = list(record["members"].values()) if record["kind"] == "ensemble" else [record]
+    every = [
+        {"seed": member["seed"], **member["choices"], **dict(_flat(member["config"]))} for member in members
+    ]
+    if len(every) == 1:
+        return every[0]
+    joined = {}
+    for name in every[0]:
+        values = [one.get(name) for one in every]
+        same = all(value == values[0] for value in values)
+        joined[name] = values[0] if same else "+".join(map(str, values))
+    return joined
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if prefix == "" and name in _CONFIG_ELSEWHERE:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _rows(record: Mapping[str, Any]) -> Iterator[_Row]:
+    """Yield the rows of a result."""
+    views = [(split, *item) for split in SPLITS for item in (record.get(split) or {}).items()]
+    if not views:
+        raise KeyError("no scores, neither val nor test")
+    for split, view, found in views:
+        place = {"documents": found.get("documents"), "threshold": found.get("threshold")}
+        yield _Row(split, view, False, *_scores(found, place))
+        if found.get("repath"):
+            yield _Row(split, view, True, *_scores(found["repath"], place))
+
+
+def _scores(found: Mapping[str, Any], place: Mapping[str, Any]) -> tuple[tuple[str, ...], array[float]]:
+    """Return the names of one view's scores, and the scores."""
+    parts: list[tuple[str, Mapping[str, Any]]] = [("", place), ("", found["overall"])]
+    parts += [(f"{name}.", found.get(name) or {}) for name in ("hierarchical", "ranking")]
+    parts += [(f"level_{level['level']}.", level) for level in found["per_level"]]
+    parts += [(f"frequency_{part['train_documents']}.", part) for part in found.get("by_frequency") or []]
+    values = array("d")
+    for _, part in parts:
+        values.extend(
+            nan if value is None else value for name, value in part.items() if name not in _NO_SCORE
+        )
+    return _names(tuple((prefix, tuple(part)) for prefix, part in parts)), values
+
+
+@functools.cache
+def _names(parts: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
+    return tuple(f"{prefix}{name}" for prefix, part in parts for name in part if name not in _NO_SCORE)

@@ -1,0 +1,205 @@
+"""Results as a table: what is taken, what is passed over, and what each column tells."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hblm
+from hblm.errors import DataError
+
+SCORES = {"micro_f1": 0.8, "macro_f1": 0.5, "support": 12}
+
+
+def view(micro: float = 0.8, **more: Any) -> dict[str, Any]:
+    """Return the scores of one view."""
+    return {
+        "documents": 9,
+        "threshold": 0.5,
+        "overall": {**SCORES, "micro_f1": micro},
+        "per_level": [{"level": 0, "nodes": 2, "micro_f1": 0.9}, {"level": 1, "nodes": 5, "micro_f1": None}],
+        "hierarchical": {"f1": 0.81},
+        "ranking": {"precision_at_1": 1.0},
+        "by_frequency": [{"train_documents": "10-99", "nodes": 7, "macro_f1": 0.4}],
+        "repath": {"overall": {**SCORES, "micro_f1": micro + 0.01}, "per_level": []},
+        **more,
+    }
+
+
+def record(kind: str = "single", run_id: str = "a" * 64, seed: int = 1, **more: Any) -> dict[str, Any]:
+    """Return a result as training and evaluation write it."""
+    return {
+        "schema_version": 1,
+        "kind": kind,
+        "run_id": run_id,
+        "status": "done",
+        "choices": {"dataset": "wos", "film": "sigmoid", "direction": "top_down", "joint_variant": "none"},
+        "config": {
+            "seed": seed,
+            "trackers": [],
+            "film": {"film_scale": 0.2},
+            "dataset": {"name": "wos", "prepare": {"seed": 13}},
+        },
+        "dataset": {
+            "name": "wos",
+            "fingerprint": "f" * 64,
+            "files": {"taxonomy.json": "7" * 64},
+            "levels": [7, 134],
+        },
+        "seed": seed,
+        "val": {"single": view(0.7)},
+        "test": {"single": view()},
+        "environment": {"git_commit": "c0ffee", "git_dirty": False, "device": "cpu"},
+        **more,
+    }
+
+
+def evaluation(**settings: Any) -> dict[str, Any]:
+    """Return the result of an evaluation of the run `record` is of."""
+    return {**record("evaluation", settings={"split": "test", "threshold": 0.5, **settings}), "val": None}
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a file below outputs/."""
+
+    def written(name: str, content: Any, *, age: int = 0) -> Path:
+        path = tmp_path / "outputs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+        return path
+
+    return written
+
+
+def why(frame: Any) -> dict[str, str]:
+    return {passed.file.name: passed.why for passed in frame.attrs["passed_over"]}
+
+
+def test_a_result_has_a_row_for_each_split_and_way_of_scoring(write: Write, tmp_path: Path) -> None:
+    path = write("results/a.json", record())
+    frame = hblm.results(tmp_path / "outputs")
+    assert frame[["split", "view", "closed", "micro_f1"]].values.tolist() == [
+        ["val", "single", False, 0.7],
+        ["val", "single", True, 0.71],
+        ["test", "single", False, 0.8],
+        ["test", "single", True, 0.81],
+    ]
+    first = frame.iloc[2]
+    assert first["file"] == str(path)
+    assert first["kind"] == "single"
+    assert (first["dataset"], first["levels"], first["seed"]) == ("wos", "7/134", 1)
+    assert (first["data"], first["taxonomy"]) == ("f" * 64, "7" * 64)
+    assert (first["film"], first["film.film_scale"]) == ("sigmoid", 0.2)
+    assert (first["git_commit"], first["git_dirty"]) == ("c0ffee", False)
+    assert (first["documents"], first["threshold"]) == (9, 0.5)
+    assert first["level_0.micro_f1"] == 0.9
+    assert math.isnan(first["level_1.micro_f1"])
+    assert (first["level_1.nodes"], first["frequency_10-99.macro_f1"]) == (5, 0.4)
+    assert (first["hierarchical.f1"], first["ranking.precision_at_1"]) == (0.81, 1.0)
+    assert not any("prepare" in column or column == "trackers" for column in frame)
+    assert frame.attrs["passed_over"] == []
+
+
+def test_a_joint_result_has_rows_for_its_views(write: Write, tmp_path: Path) -> None:
+    write("results/a.json", record("joint", test={"fused": view(0.9), "td": view(0.6)}, val=None))
+    frame = hblm.results(tmp_path)
+    rows = frame[~frame["closed"]]
+    assert dict(zip(rows["view"], rows["micro_f1"], strict=True)) == {"fused": 0.9, "td": 0.6}
+
+
+def test_an_ensemble_tells_what_its_members_share(write: Write, tmp_path: Path) -> None:
+    members = {"td": record(run_id="1" * 64), "bu": record(run_id="2" * 64)}
+    members["bu"]["choices"] = {**members["bu"]["choices"], "direction": "bottom_up"}
+    made = {**record("ensemble", settings={"split": "test"}), "members": members, "val": None}
+    del made["choices"], made["config"], made["seed"]
+    write("results/e.json", made)
+    row = hblm.results(tmp_path).iloc[0]
+    assert (row["film"], row["direction"], row["seed"]) == ("sigmoid", "top_down+bottom_up", 1)
+    assert row["run_id"] == f"{'1' * 64}+{'2' * 64}"
+
+
+def test_files_that_are_no_results_are_named_and_never_fatal(write: Write, tmp_path: Path) -> None:
+    write("results/good.json", record())
+    write("results/cut.json", json.dumps(record("single", "b" * 64))[:-40])
+    write("results/list.json", [1])
+    write("results/other.json", {"a": 1})
+    write("results/running.json", record(run_id="d" * 64, status="running"))
+    write("results/newer.json", {**record(), "schema_version": 2})
+    write("results/strange.json", record("poem"))
+    write("results/bare.json", {"schema_version": 1, "kind": "single", "run_id": "x", "status": "done"})
+    write("results/empty.json", record(run_id="e" * 64, val=None, test={}))
+    write("results/text.json", record(run_id="9" * 64, test={"single": view(), "x": "no"}))
+    frame = hblm.results(tmp_path)
+    assert set(frame["file"]) == {str(tmp_path / "outputs/results/good.json")}
+    assert {name: reason.partition(":")[0] for name, reason in why(frame).items()} == {
+        "cut.json": "not valid JSON",
+        "list.json": "not a result",
+        "other.json": "not a result",
+        "running.json": "unfinished",
+        "newer.json": "schema_version 2, not 1",
+        "strange.json": "a result of the unknown kind 'poem'",
+        "bare.json": "not in the format of a result",
+        "empty.json": "not in the format of a result",
+        "text.json": "not in the format of a result",
+    }
+
+
+def test_superseded_results_and_what_lies_in_checkpoints_do_not_count(write: Write, tmp_path: Path) -> None:
+    for folder in ("superseded", "checkpoints/x", "cache", "state/x", ".hidden"):
+        write(f"{folder}/a.json", record())
+    write("results/.a.json.tmp", record())
+    write("results/.a.json", record())
+    frame = hblm.results(tmp_path)
+    assert (len(frame), frame.attrs["passed_over"]) == (0, [])
+
+
+def test_of_evaluations_with_the_same_settings_the_newest_counts(write: Write, tmp_path: Path) -> None:
+    write("results/run.json", record(), age=50)
+    write("results/eval_1.json", evaluation(), age=30)
+    newest = write("results/eval_2.json", evaluation(), age=20)
+    other = write("results/eval_3.json", evaluation(threshold=0.4), age=40)
+    frame = hblm.results(tmp_path)
+    assert set(frame["file"]) == {str(tmp_path / "outputs/results/run.json"), str(newest), str(other)}
+    assert set(frame["settings.threshold"].dropna()) == {0.4, 0.5}
+    assert why(frame) == {"eval_1.json": f"an older result of the same run and settings as {newest}"}
+
+
+def test_one_run_in_two_places_is_one_result(write: Write, tmp_path: Path) -> None:
+    write("a/results/run.json", record(), age=9)
+    write("b/results/run.json", record())
+    write("b/results/twin.json", record(run_id="b" * 64, seed=2))
+    frame = hblm.results(tmp_path / "outputs/a", tmp_path / "outputs/b", tmp_path / "outputs/b")
+    assert sorted({Path(file).parent.parent.name for file in frame["file"]}) == ["b"]
+    assert set(frame["seed"]) == {1, 2}
+    assert list(why(frame)) == ["run.json"]
+
+
+def test_a_single_file_is_a_place(write: Write) -> None:
+    assert len(hblm.results(write("results/a.json", record()))) == 4
+
+
+def test_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such file or folder of results"):
+        hblm.results(tmp_path / "nowhere")
+
+
+def test_the_order_of_rows_is_that_of_the_files(write: Write, tmp_path: Path) -> None:
+    for name, seed in (("c", 3), ("a", 1), ("b", 2)):
+        write(f"results/{name}.json", record(run_id=name * 64, seed=seed))
+    assert hblm.results(tmp_path)["seed"].drop_duplicates().tolist() == [1, 2, 3]
+
+
+def test_the_package_has_nothing_else_of_that_kind() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'reslts'"):
+        hblm.reslts  # noqa: B018 (the name is what is tried)
