@@ -122,7 +122,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     splits = [""] * len(spool)
     for number, place in zip(there, places, strict=True):
         splits[place] = split_of[number]
-    listed = Counter(splits_of(lists.topics, lists.training, chosen.validation).values())
+    n_train, n_val = len(lists.training), len(validation(range(len(lists.training)), chosen.validation))
+    listed = {"train": n_train - n_val, "val": n_val, "test": len(lists.topics) - n_train}
     notes = list(lists.notes)
     kept = [number for number in blank if number in lists.training and chosen.empty == "keep"]
     if kept:
@@ -147,7 +148,8 @@ def splits_of(stories: Iterable[int], training: Collection[int], rule: str) -> d
     """Return the split of each story; they come in the order of the list of ids."""
     found = {story: "train" if story in training else "test" for story in stories}
     held = validation([story for story, split in found.items() if split == "train"], rule)
-    return found | dict.fromkeys(held, "val")
+    found.update(dict.fromkeys(held, "val"))
+    return found
 
 
 def validation(training: Sequence[int], rule: str) -> Sequence[int]:
