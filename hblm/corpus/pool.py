@@ -83,7 +83,7 @@ def _undisturbed() -> Iterator[None]:
     except OSError as error:
         raise DataError(f"processes that help to read cannot be started: {error.strerror}") from None
     finally:
-        if ours:
+        if before is not None:
             signal.signal(signal.SIGINT, before)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from hblm.errors import DataError
@@ -134,10 +135,10 @@ def _read(file: Path) -> _Found:
         ValueError: it is none, with the reason.
     """
     try:
-        record = json.loads(file.read_bytes())
+        record = orjson.loads(file.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except orjson.JSONDecodeError:
         raise ValueError("not valid JSON: damaged or cut short") from None
     if not isinstance(record, dict) or "schema_version" not in record or "kind" not in record:
         raise ValueError("not a result")
@@ -223,7 +224,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     for name, value in config.items():
         if prefix == "" and name in _CONFIG_ELSEWHERE:
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
