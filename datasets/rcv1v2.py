@@ -185,29 +185,12 @@ def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
         taxonomy = read_hierarchy(_preferred(files, HIERARCHIES))
         qrels, ids = files.find(QRELS), files.find(IDS)
         by_story = read_qrels(qrels, taxonomy)
-        topics = {}
-        for number, line in _numbers(ids):
-            if number in topics:
-                raise DataError(f"{ids.place}:{line}: story {number} is there a second time")
-            if number not in by_story:
-                raise DataError(
-                    f"{ids.place}:{line}: story {number} has no topic; no line of {qrels.place} names it"
-                )
-            topics[number] = by_story[number]
+        topics = {number: by_story[number] for number in read_ids(ids, by_story, qrels.place)}
         if len(by_story) > len(topics):
             notes.append(f"{len(by_story) - len(topics):,} stories of the qrels are not in the list of ids")
-        training: dict[int, str] = {}
-        for place, number in _split_ids(files, TRAIN):
-            if number not in topics:
-                raise DataError(f"{place}: story {number} is not in {ids.place}")
-            training[number] = place
-        for place, number in _split_ids(files, TEST) if training else ():
-            if number in training:
-                raise DataError(
-                    f"{place}: story {number} is for testing, and for training in {training[number]}"
-                )
+        training = read_training(files, topics, ids.place)
         if not training:
-            training = dict.fromkeys((number for number in topics if number <= LAST_OF_TRAINING), "")
+            training = frozenset(number for number in topics if number <= LAST_OF_TRAINING)
             notes.append(
                 f"no {TRAIN[0]}: training stories are those up to {LAST_OF_TRAINING}, as LYRL2004 split them"
             )
@@ -267,12 +250,41 @@ def read_qrels(file: RawFile, taxonomy: Taxonomy) -> dict[int, tuple[str, ...]]:
     return topics
 
 
-def _numbers(file: RawFile) -> Iterator[tuple[int, int]]:
-    """Yield (id, line) of a list of ids."""
+def read_ids(file: RawFile, topics: Collection[int], qrels: str) -> Iterator[int]:
+    """Yield the ids of a list, one a line.
+
+    Raises:
+        DataError: a line of another form, an id that is there twice, or one without topics in the `qrels`.
+    """
+    seen: set[int] = set()
     for line, text in enumerate(read_lines(file), 1):
+        place = f"{file.place}:{line}"
         if not NUMBER.fullmatch(text.strip()):
-            raise DataError(f"{file.place}:{line}: expected the id of a story, found {text!r:.60}")
-        yield int(text), line
+            raise DataError(f"{place}: expected the id of a story, found {text!r:.60}")
+        number = int(text)
+        if number in seen:
+            raise DataError(f"{place}: story {number} is there a second time")
+        if number not in topics:
+            raise DataError(f"{place}: story {number} has no topic; no line of {qrels} names it")
+        seen.add(number)
+        yield number
+
+
+def read_training(files: Raw, topics: Collection[int], ids: str) -> Collection[int]:
+    """Return the stories that the token or vector files name for training; none where they are not there.
+
+    Raises:
+        DataError: one that is not in the list of `ids`, or that is for testing as well.
+    """
+    training: dict[int, str] = {}
+    for place, number in _split_ids(files, TRAIN):
+        if number not in topics:
+            raise DataError(f"{place}: story {number} is not in {ids}")
+        training[number] = place
+    for place, number in _split_ids(files, TEST) if training else ():
+        if number in training:
+            raise DataError(f"{place}: story {number} is for testing, and for training in {training[number]}")
+    return training
 
 
 def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]:

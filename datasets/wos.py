@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
 from hblm.terminal import StartTask
 
+NUMBER = re.compile("[0-9]{1,9}")
 TABLES = ("Data.xlsx", "Data.txt", "Data.xls")
 COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
 # Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
@@ -214,7 +216,7 @@ def _rows(table: Table) -> Iterator[Row]:
             )
         y1, y2, domain, area, text = (row[column].strip() for column in columns)
         for name, value in (("Y1", y1), ("Y2", y2)):
-            if not value.isdecimal():
+            if not NUMBER.fullmatch(value):
                 raise DataError(f"{place}{number}: {name} is {value!r:.40}, expected a whole number")
         domain, area = plain_name(domain), plain_name(area)
         for name, value in (("Domain", domain), ("area", area)):

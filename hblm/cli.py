@@ -242,7 +242,8 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
 def _options_of_converters(catalogue: Catalogue) -> Iterator[str]:
     for file in catalogue.groups.get("dataset", {}).values():
         tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        yield from (f"dataset.prepare.{name}" for name in tree.get("prepare") or {})
+        if isinstance(tree, dict):
+            yield from (f"dataset.prepare.{name}" for name in tree.get("prepare") or {})
 
 
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:

@@ -43,7 +43,7 @@ def lines(description: str, total: int | None) -> Advance:
             return
         said = now
         left = ""
-        if total:
+        if total and done:
             minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
             left = f" of {total:,}, {minutes}:{seconds:02} left"
         log.info("%s: %s%s", description, f"{done:,}", left)

@@ -838,6 +838,7 @@ FAULTS: Mapping[str, Fault] = {
     "Y1 is a fraction": text(":4", "Y1 is '1.5'", data=as_text(changed(Y1=1.5))),
     "Y1 is below 0": text(":4", "Y1 is '-1'", data=as_text(changed(Y1=-1))),
     "Y1 is a superscript": text(":4", "Y1 is '²'", data=as_text(changed(Y1="²"))),
+    "Y1 has thousands of digits": text(":4", "Y1 is '7777", data=as_text(changed(Y1="7" * 5000))),
     "Y2 is a fraction": text(":4", "Y2 is '5.5'", data=as_text(changed(Y2=5.5))),
     "Y1 is a fraction in a sheet": sheet(": row 4", "Y1 is '1.5'", data=as_sheet(changed(Y1=1.5))),
     "Y1 is a word in a sheet": sheet(": row 4", "Y1 is 'x'", data=as_sheet(changed(Y1="x"))),
