@@ -305,6 +305,18 @@ class TrainConfig:
             and self.loss.level_reduction == "nodes"
         )
 
+    @property
+    def method(self) -> str:
+        """What kind of model this is, from the typed values: a preset's name says less.
+
+        `independent` is a single model whose heads are not conditioned (`film=none`) and which is not flat.
+        """
+        if self.joint_variant.is_joint:
+            return self.joint_variant.joint_variant
+        if self.film.propagation_method == "none":
+            return "flat" if self.is_flat else "independent"
+        return self.direction.cascade_direction
+
     def choices(self) -> dict[str, str]:
         """Return group -> option, from the typed values and not from how they were asked for."""
         options = {

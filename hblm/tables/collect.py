@@ -15,14 +15,18 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from hblm.config import TrainConfig
 from hblm.errors import DataError
+from hblm.runs import inert_keys
+from hblm.schema import leaves
 
 SCHEMA_VERSION = 1  # of the result files that are understood
 SPLITS = ("val", "test")
 RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")
 _LEFT_OUT = ("superseded", "checkpoints", "cache", "state")  # folders in which no result counts
 _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
-_CONFIG_ELSEWHERE = ("dataset", "trackers")  # sections of a configuration that other columns tell
+_CONFIG_ELSEWHERE = ("dataset", "trackers", "threshold")  # parts of a configuration that other columns tell
+ENSEMBLE = "ensemble"  # the method of two models
 
 
 class PassedOver(NamedTuple):
@@ -49,6 +53,7 @@ class _Found(NamedTuple):
     identity: tuple[str, ...]
     written: float
     told: dict[str, Any]
+    keys: tuple[str, ...]  # the columns told that are options or configuration keys
     rows: list[_Row]
 
 
@@ -57,13 +62,15 @@ def results(*places: str | Path) -> pd.DataFrame:
 
     A row is one result, one split, one view, and one way of scoring (`closed`: predictions closed under
     ancestors). Columns: `file`, `kind` (single, joint, evaluation, ensemble), `run_id`, `dataset`, `data` (a
-    hash of the prepared files) and `taxonomy` (a hash), `seed`; the chosen option of each group (`film`,
+    hash of the prepared files) and `taxonomy` (a hash), `seed`, `method` (flat, independent,
+    top_down, bottom_up, dual, tri_head_diffcat, ensemble); the chosen option of each group (`film`,
     `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...); the scores
     (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`, ...); `git_commit`, `git_dirty` and what else a result
     says of where it was made. An ensemble's options are its members', joined by + where they differ.
 
     Of evaluations of the same run with the same settings the newest counts, and of two files with the same
-    run. What is passed over (unfinished, damaged, foreign or older files) stands in `attrs["passed_over"]`.
+    run. What is passed over (unfinished, damaged, foreign or older files) stands in `attrs["passed_over"]`,
+    the columns that are options or configuration keys in `attrs["keys"]`.
 
     Raises:
         DataError: a place is not there.
@@ -71,6 +78,7 @@ def results(*places: str | Path) -> pd.DataFrame:
     found, passed_over = _newest(*_found(places or ("outputs",)))
     frame = _frame(found)
     frame.attrs["passed_over"] = sorted(passed_over)
+    frame.attrs["keys"] = list(dict.fromkeys(name for result in found for name in result.keys))
     return frame
 
 
@@ -152,7 +160,10 @@ def _read(file: Path) -> _Found:
         settings = json.dumps(record.get("settings"), sort_keys=True)
         kind = "run" if record["kind"] in RUNS else record["kind"]
         identity = (kind, _run_id(record), settings)
-        return _Found(file, identity, file.stat().st_mtime, _told(file, record), list(_rows(record)))
+        options = _options(record)
+        told = _told(file, record, options)
+        rows = list(_rows(record))
+        return _Found(file, identity, file.stat().st_mtime, told, tuple(options), rows)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not in the format of a result: {type(error).__name__} {error}") from None
 
@@ -181,7 +192,7 @@ def _run_id(record: Mapping[str, Any]) -> str:
     return str(record["run_id"])
 
 
-def _told(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that all rows of a result share."""
     dataset = record["dataset"]
     environment = record.get("environment") or {}
@@ -189,14 +200,15 @@ def _told(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "file": str(file),
         "kind": record["kind"],
         "run_id": _run_id(record),
-        **_options(record),
+        **options,
         "dataset": dataset["name"],
         "data": dataset["fingerprint"],
         "taxonomy": dataset["files"]["taxonomy.json"],
         "levels": "/".join(map(str, dataset["levels"])),
         "best_epoch": record.get("best_epoch"),
     }
-    told |= {f"settings.{name}": value for name, value in (record.get("settings") or {}).items()}
+    settings = (record.get("settings") or {}).items()
+    told |= {f"settings.{name}": value for name, value in settings if not isinstance(value, (dict, list))}
     told |= {f"parameters.{name}": value for name, value in (record.get("parameters") or {}).items()}
     told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}
     return told | {
@@ -205,11 +217,20 @@ def _told(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return seed, groups and configuration keys; of an ensemble, both members' where they differ."""
-    members = list(record["members"].values()) if record["kind"] == "ensemble" else [record]
+    """Return seed, method, groups and configuration keys; of an ensemble, both members' where they differ."""
+    together = record["kind"] == "ensemble"
+    members = list(record["members"].values()) if together else [record]
     every = [
-        {"seed": member["seed"], **member["choices"], **dict(_flat(member["config"]))} for member in members
+        {
+            "seed": member["seed"],
+            "method": ENSEMBLE if together else None,
+            **member["choices"],
+            **dict(_flat(member["config"])),
+        }
+        for member in members
     ]
+    if not together:
+        every[0]["method"] = acting(every[0])[0]
     if len(every) == 1:
         return every[0]
     joined = {}
@@ -218,6 +239,36 @@ def _options(record: Mapping[str, Any]) -> dict[str, Any]:
         same = all(value == values[0] for value in values)
         joined[name] = values[0] if same else "+".join(map(str, values))
     return joined
+
+
+_DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
+    "joint_variant": ("joint_variant", "joint_variant"),
+    "film": ("film", "propagation_method"),
+    "head": ("head", "classification_head_type"),
+    "loss": ("loss", "loss"),
+    "direction": ("direction", "cascade_direction"),
+    "joint_variant.joint_objective": ("joint_variant", "joint_objective"),
+    "loss.level_reduction": ("loss", "level_reduction"),
+    "encoder.project_embedding": ("encoder", "project_embedding"),
+    "encoder.trainable": ("encoder", "trainable"),
+}
+
+
+def acting(options: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """Return the method that options make, and the columns that change nothing under them."""
+    return _acting(tuple((name, options[name]) for name in _DECIDING if name in options))
+
+
+@functools.cache
+def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]:
+    config = TrainConfig()
+    for name, value in deciding:
+        node, key = _DECIDING[name]
+        setattr(getattr(config, node), key, value)
+    columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
+    # a revision is part of the encoder's own identity, which a result does not tell
+    inert = inert_keys(config) - {"encoder.model_name", "encoder.revision"}
+    return config.method, frozenset(columns[name] for name in inert)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

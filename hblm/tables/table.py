@@ -1,0 +1,136 @@
+"""What a table is, before it is drawn: rows, columns, cells with their runs, and what must be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from typing import NamedTuple
+
+DECIMALS = 2
+PLUS_MINUS = "±"
+
+
+class Run(NamedTuple):
+    """One number and where it comes from."""
+
+    seed: str
+    value: float
+    run_id: str  # an ensemble's members' joined by +
+    file: str
+    commit: str | None
+    dirty: bool | None
+    version: str | None  # of hblm
+    data: str  # a hash of the prepared files
+
+
+class Column(NamedTuple):
+    """One column: the values of the keys that columns are made of, and the metric."""
+
+    labels: tuple[str, ...]
+    metric: str
+    name: str  # of the score, for people: macro-F1
+    percent: bool  # a share, shown in percent
+    higher_is_better: bool
+
+
+class Row(NamedTuple):
+    """One row: the values of the keys that rows are made of."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The values in one text."""
+        return ", ".join(self.labels)
+
+
+@dataclass
+class Cell:
+    """One row in one column: its runs, one a seed, and what they give.
+
+    `mean`, `std` (of a sample, nan for one run), `low` and `high` (confidence interval of the mean, nan for
+    one run) are in the metric's own unit, shares in 0..1. `marks` point into the table's notes. `standing` is
+    "best" where a test says so, "tied" where none tells it from the best, else "".
+    """
+
+    runs: list[Run]
+    dataset: str
+    mean: float = nan
+    std: float = nan
+    low: float = nan
+    high: float = nan
+    marks: list[str] = field(default_factory=list)
+    standing: str = ""
+
+    @property
+    def seeds(self) -> list[str]:
+        """The seeds, in order."""
+        return [run.seed for run in self.runs]
+
+
+class Note(NamedTuple):
+    """Something a reader must know; cells bear the mark, a note on the whole table has none."""
+
+    mark: str
+    text: str
+
+
+class Reference(NamedTuple):
+    """A row of figures that are not ours: published, or expected of a sweep."""
+
+    label: str
+    source: str
+    encoder: str
+    runs: str
+    figures: Mapping[Column, tuple[float, float]]  # mean and standard deviation (nan where none is given)
+    note: str = ""
+
+
+class Comparison(NamedTuple):
+    """One test between two rows in one column."""
+
+    column: Column
+    dataset: str
+    a: str
+    b: str
+    test: str
+    n: int  # pairs of runs, or documents
+    difference: float  # a - b
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    smallest_p: float  # that n pairs can give
+    d_z: float
+    superiority: float
+
+
+@dataclass
+class Table:
+    """Everything that is drawn: the same in every format."""
+
+    title: str
+    row_names: tuple[str, ...]
+    column_names: tuple[str, ...]
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    cells: Mapping[tuple[Row, Column], Cell]  # without an entry: a hole
+    caption: list[str]  # sentences: what the numbers are, which test marks them
+    notes: list[Note] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    over_datasets: list[str] = field(default_factory=list)  # sentences on the test over datasets
+    explanation: list[str] = field(default_factory=list)  # lines of compare=[A,B]
+
+    def figure(self, column: Column, mean: float, std: float) -> str:
+        """Return "81.87 ± 0.29": percent for shares; without the spread where there is none."""
+        scale = 100 if column.percent else 1
+        digits = DECIMALS if column.percent or abs(mean) < 1000 else 0
+        text = f"{scale * mean:,.{digits}f}"
+        return text if isnan(std) else f"{text} {PLUS_MINUS} {scale * std:,.{digits}f}"
+
+
+def plural(number: int, word: str) -> str:
+    """Return "1 run", "2 runs"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
