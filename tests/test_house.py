@@ -34,12 +34,14 @@ LAYERS = [
         "corpus.clean",
     }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
-    | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"},
+    | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
+    | {"tables.table", "tables.significance", "tables.pivot", "tables.standing", "tables.documents"}
+    | {"tables.references", "tables.explain", "tables.render", "tables.page", "tables.figures", "tables.panels"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
     {"score", "fit", "ensemble", "build"},
-    {"stored", "request", "train", "evaluate", "prepare"},
+    {"stored", "request", "train", "evaluate", "prepare", "aggregate"},
 ]
 ONLY_IN = {
     "hydra": {"cli", "stored"},
@@ -117,7 +119,7 @@ def test_nothing_below_build_sees_a_configuration_but_checkpoint():
             assert "config" not in own(name), name
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "prepare"])
+@pytest.mark.parametrize("program", ["train", "evaluate", "prepare", "aggregate"])
 def test_a_program_starts_without_torch(program):
     """So that a finished run, a fault or --help answers at once."""
     code = f"import sys, hblm.{program}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -241,7 +241,7 @@ def _options(record: Mapping[str, Any]) -> dict[str, Any]:
     return joined
 
 
-_DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
+DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
     "joint_variant": ("joint_variant", "joint_variant"),
     "film": ("film", "propagation_method"),
     "head": ("head", "classification_head_type"),
@@ -256,14 +256,14 @@ _DECIDING = {  # the values on which it depends what a model is, and which of it
 
 def acting(options: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
     """Return the method that options make, and the columns that change nothing under them."""
-    return _acting(tuple((name, options[name]) for name in _DECIDING if name in options))
+    return _acting(tuple((name, options[name]) for name in DECIDING if name in options))
 
 
 @functools.cache
 def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]:
     config = TrainConfig()
     for name, value in deciding:
-        node, key = _DECIDING[name]
+        node, key = DECIDING[name]
         setattr(getattr(config, node), key, value)
     columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
     # a revision is part of the encoder's own identity, which a result does not tell

@@ -1,4 +1,4 @@
-"""What a table is, before it is drawn: rows, columns, cells with their runs, and what must be said of them."""
+"""What a table is, before it is drawn: rows, columns, cells with their runs, and notes on them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,247 @@
+"""`python -m hblm.aggregate`: results to tables, tests and figures. No torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+
+from hblm import cli
+from hblm.artifacts import new_file, write_text
+from hblm.config import FIGURES, AggregateConfig
+from hblm.errors import ConfigError, DataError, nearest
+from hblm.tables.collect import PassedOver, results
+from hblm.tables.documents import SCORES, compare_documents
+from hblm.tables.explain import explain, find_row
+from hblm.tables.pivot import Ask, Metric, metric_of, tabulate
+from hblm.tables.references import expected, published
+from hblm.tables.render import comparisons_csv, foot, latex, markdown, plain_text, table_csv, terminal
+from hblm.tables.standing import DocumentP, judge, rank_over_datasets, shared_runs
+from hblm.tables.table import Cell, Column, Table, plural
+from hblm.terminal import log
+
+PROGRAM = cli.Program(
+    name="aggregate",
+    schema=AggregateConfig,
+    summary="Tables, tests and figures from any set of results; nothing is averaged over but seeds.",
+    examples=(
+        "python -m hblm.aggregate",
+        "python -m hblm.aggregate results=outputs rows=[joint_variant,direction] columns=[dataset] "
+        "metric=test.fused.macro_f1",
+        "python -m hblm.aggregate metric=[test.micro_f1,test.macro_f1,test.violation_rate,seconds.train]",
+        "python -m hblm.aggregate where=[dataset:wos,method:flat|dual] compare=[flat,dual] figures=all",
+        "python -m hblm.aggregate results=[outputs,/other/outputs] name=both frame=parquet",
+    ),
+)
+_LISTED = 10  # files passed over that are named on the terminal
+_SUFFIXES = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says of its table."""
+
+    file: str = ""
+    name: str | None = None
+    table: Mapping[str, list[str]] = field(default_factory=dict)
+    expect: Any = None
+
+
+def run(config: AggregateConfig) -> None:
+    """Read the results, print the table, and write its files."""
+    frame = results(*config.results)
+    _tell_passed_over(frame.attrs["passed_over"])
+    if frame.empty:
+        raise DataError(f"no results in {', '.join(config.results)}")
+    sweep = _sweep(config.sweep)
+    ask = _ask(config, sweep)
+    table, shown = tabulate(frame, ask)
+    metrics = [metric_of(text, frame.columns) for text in ask.metrics]
+    if config.test != "none":
+        judge(table, config.alpha, _over_documents(metrics, shown) if config.test == "documents" else None)
+    rankings = rank_over_datasets(table, config.alpha)
+    if config.published:
+        table.references += published(table, _nodes(shown))
+    if sweep.expect is not None:
+        table.references += expected(table, sweep.expect, sweep.file)
+    if config.compare:
+        a, b = (find_row(table, text) for text in config.compare)
+        table.explanation = explain(table, shown, metrics, a, b, config.alpha)
+    _show(table)
+    folder = Path(config.output_dir) / "tables"
+    name = config.name or sweep.name or "table"
+    pictures: dict[str, bytes] = {}
+    wanted = FIGURES if "all" in config.figures else config.figures
+    if wanted:
+        from hblm.tables.panels import draw  # matplotlib takes a second to load
+
+        for figure, caption, drawing in draw(wanted, table, shown, frame, metrics, rankings):
+            for suffix, content in ((".svg", drawing.svg), (".png", drawing.png)):
+                _write(folder / f"{name}.{figure}{suffix}", content)
+            pictures[caption] = drawing.svg
+    _write_table(table, config, folder, name, pictures)
+    _write_frame(frame, config, folder, name)
+
+
+def _ask(config: AggregateConfig, sweep: Sweep) -> Ask:
+    """Return what is to be shown: of the command line, else of the sweep file, else the default."""
+    ask = Ask()
+    rows = config.rows if config.rows is not None else sweep.table.get("rows", ask.rows)
+    columns = config.columns if config.columns is not None else sweep.table.get("columns", ask.columns)
+    metrics = config.metric if config.metric is not None else sweep.table.get("metric", ask.metrics)
+    where: dict[str, list[str]] = {}
+    for item in config.where:
+        name, _, values = item.partition(":")
+        where.setdefault(name, []).extend(values.split("|"))
+    return Ask(
+        rows=list(dict.fromkeys(rows)),
+        columns=list(dict.fromkeys(columns)),
+        metrics=list(dict.fromkeys(metrics)),
+        where=where,
+        confidence=config.confidence,
+        interval=config.interval,
+        title=config.title or (f"Results of {sweep.name}" if sweep.name else "Results"),
+    )
+
+
+def _sweep(given: str | None) -> Sweep:
+    """Read what a sweep file says of its table, and the figures it expects.
+
+    Raises:
+        ConfigError: no such file, or one that says something else there.
+    """
+    if given is None:
+        return Sweep()
+    options = cli.Catalogue().groups.get("sweep", {})
+    file = options.get(given) or Path(given)
+    if not file.is_file():
+        known = f"; there are {', '.join(sorted(options))}" if options else ""
+        raise ConfigError(f"sweep={given} is no sweep file{nearest(given, options)}{known}")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    told = tree.get("sweep") if isinstance(tree, dict) else None
+    if not isinstance(told, dict):
+        raise ConfigError(f"{file} has no group of keys sweep:, with table and expect")
+    table = told.get("table") or {}
+    for name, value in table.items() if isinstance(table, dict) else [("table", table)]:
+        if name not in ("rows", "columns", "metric"):
+            raise ConfigError(f"{file}: sweep.table.{name} is not one of rows, columns, metric")
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{file}: sweep.table.{name} is not a list such as [a,b]")
+    return Sweep(str(file), file.stem, table, told.get("expect"))
+
+
+def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> Any:
+    """Return what tests two cells over documents, by the predictions that evaluations kept."""
+    by_text = {metric.text: (at, metric) for at, metric in enumerate(metrics)}
+    rows = shown.set_index(["metric", "file"])[["view", "levels"]]
+
+    def test(a: Cell, b: Cell, column: Column) -> DocumentP | None:
+        at, metric = by_text[column.metric]
+        pairs = shared_runs(a, b)
+        if metric.split is None or metric.closed or metric.score not in SCORES or not pairs:
+            return None
+        of_a, of_b = (rows.loc[(at, run.file)] for run in pairs[0])
+        n_nodes = sum(int(count) for count in str(of_a["levels"]).split("/"))
+        files = [(one.file, other.file) for one, other in pairs]
+        found = compare_documents(files, (str(of_a["view"]), str(of_b["view"])), metric.score, n_nodes)
+        return None if found is None else DocumentP(found.p_randomisation, found.documents)
+
+    return test
+
+
+def _nodes(shown: pd.DataFrame) -> dict[str, int]:
+    """Return how many nodes each dataset has."""
+    told = shown.drop_duplicates("dataset")
+    return {
+        str(name): sum(int(count) for count in str(levels).split("/"))
+        for name, levels in zip(told["dataset"], told["levels"], strict=True)
+    }
+
+
+def _tell_passed_over(passed_over: list[PassedOver]) -> None:
+    for file, why in passed_over[:_LISTED]:
+        log.warning("passed over %s: %s", plain_text(str(file)), plain_text(why))
+    if len(passed_over) > _LISTED:
+        log.warning(
+            "and %d more; hblm.results(...).attrs['passed_over'] names all", len(passed_over) - _LISTED
+        )
+
+
+def _show(table: Table) -> None:
+    console = Console(highlight=False, markup=False)
+    console.print(terminal(table))
+    for sentence in (*table.caption, *foot(table), *table.explanation):
+        console.print(plain_text(sentence))
+    noted = {f"{one.label}: {one.note}." for one in table.references if one.note}
+    for sentence in sorted(noted):
+        console.print(plain_text(sentence))
+
+
+def _write_table(
+    table: Table, config: AggregateConfig, folder: Path, name: str, pictures: Mapping[str, bytes]
+) -> None:
+    from hblm.tables.page import page
+
+    makers = {
+        "markdown": markdown,
+        "csv": table_csv,
+        "latex": latex,
+        "html": lambda table: page(table, pictures),
+    }
+    for form in config.formats:
+        write_text(folder / f"{name}{_SUFFIXES[form]}", makers[form](table))
+        print(f"{form:<9} {folder / (name + _SUFFIXES[form])}")
+    if table.comparisons:
+        write_text(folder / f"{name}.comparisons.csv", comparisons_csv(table.comparisons))
+        print(f"{'tests':<9} {folder / (name + '.comparisons.csv')}")
+    if pictures:
+        print(f"{'figures':<9} {plural(len(pictures), 'figure')}, {folder / name}.*.svg and .png")
+
+
+def _write_frame(frame: pd.DataFrame, config: AggregateConfig, folder: Path, name: str) -> None:
+    """Write all results as one tidy file; a column of several types becomes text."""
+    if not config.frame:
+        return
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    plain = frame.copy(deep=False)
+    plain.attrs = {}
+    for column in plain.columns:
+        kinds = (
+            {type(value) for value in plain[column].dropna().unique()}
+            if plain[column].dtype == object
+            else set()
+        )
+        if len(kinds) > 1:
+            plain[column] = plain[column].map(str, na_action="ignore")
+    arrow = pa.Table.from_pandas(plain, preserve_index=False)
+    for form in config.frame:
+        target = folder / f"{name}.results.{form}"
+        with new_file(target) as temporary:
+            (pq.write_table if form == "parquet" else pa_csv.write_csv)(arrow, str(temporary))
+        print(f"{'results':<9} {target}")
+
+
+def _write(target: Path, content: bytes) -> None:
+    with new_file(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the program."""
+    cli.main(PROGRAM, run, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,589 @@
+"""Results to cells: any key makes rows and columns, and nothing is averaged over but seeds.
+
+Where runs of one cell differ in more than their seed, that key becomes one more row key by itself; where one
+name stands for several versions of a dataset, each version is a dataset of its own. What a reader must know
+of the rest (holes, missing seeds, several commits) becomes a note.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hblm.config import FUSE_KEYS, SINGLE_VIEW, TrainConfig
+from hblm.errors import ConfigError, DataError, nearest
+from hblm.schema import leaves, plain
+from hblm.tables.collect import DECIDING, ENSEMBLE, RUNS, SPLITS, acting
+from hblm.tables.documents import predictions_of
+from hblm.tables.significance import mean_interval, t_factors
+from hblm.tables.table import Cell, Column, Note, Row, Run, Table, plural
+
+VIEWS = (SINGLE_VIEW, "fused", "td", "bu", "mix")
+NOTHING = "–"  # the label of a key that has no value, or does nothing, in a row
+_LISTED = 12  # holes, commits that a note names
+
+# names for people, and the definition that a caption gives
+SCORES = {
+    "micro_f1": ("micro-F1", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN) over all nodes and documents"),
+    "macro_f1": (
+        "macro-F1",
+        "mean over all nodes of a node's F1, 0 for a node that is neither gold nor predicted "
+        "(HiAGM, HGCLR, HPT; scikit-learn average=macro, zero_division=0)",
+    ),
+    "macro_f1_supported": ("macro-F1 (supported)", "mean of F1 over the nodes with a gold label"),
+    "samples_f1": ("samples-F1", "mean over documents of the F1 of a document's nodes"),
+    "c_micro_f1": ("C-micro-F1", "micro-F1 in which a hit counts only where all its ancestors are predicted"),
+    "c_macro_f1": ("C-macro-F1", "macro-F1 in which a hit counts only where all its ancestors are predicted"),
+    "exact_match": ("exact match", "share of documents whose nodes are all right and complete"),
+    "violation_rate": ("violations", "share of documents with a node predicted without its parent"),
+    "hierarchical.f1": (
+        "hierarchical F1",
+        "F1 of the predicted and gold sets closed under ancestors (Kiritchenko 2005)",
+    ),
+}
+_SHARES = ("precision", "recall", "f1", "match", "rate")  # what a share's name ends with
+_LOWER_IS_BETTER = ("violation_rate", "loss", "seconds", "parameters")
+_ALWAYS_APART = ("threshold", "ensemble_weight")  # settings of an evaluation besides the fuse weights
+_ORDER = {
+    "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
+    "dataset": ("wos", "rcv1v2", "nyt", "aapd", "bgc"),
+}
+
+
+class Metric(NamedTuple):
+    """What a column shows: a score of one split and view, or a number of the run itself."""
+
+    text: str
+    split: str | None
+    view: str
+    closed: bool
+    score: str
+
+    @property
+    def name(self) -> str:
+        """The metric for people, such as test macro-F1."""
+        level = re.fullmatch(r"level_(\d+)\.(.+)", self.score)
+        score = level[2] if level else self.score
+        known = SCORES.get(score, (score,))[0]
+        words = [
+            self.split or "",
+            known,
+            f"of level {level[1]}" if level else "",
+            f"({self.view})" if self.split and self.view != "fused" else "",
+            "closed" if self.closed else "",
+        ]
+        return " ".join(filter(None, words))
+
+    @property
+    def definition(self) -> str:
+        """The definition of the score, "" where its name is all there is to say."""
+        return SCORES.get(re.sub(r"^level_\d+\.", "", self.score), ("", ""))[1]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be shown.
+
+    Attributes:
+        rows, columns: keys, groups or other columns of the results.
+        metrics: such as test.fused.macro_f1 or seconds.train.
+        where: column -> the values that count, as texts.
+        confidence, interval: of the interval of the mean; `interval` is t or bootstrap.
+        title: the table's.
+    """
+
+    rows: Sequence[str] = ("method",)
+    columns: Sequence[str] = ("dataset",)
+    metrics: Sequence[str] = ("test.fused.micro_f1", "test.fused.macro_f1")
+    where: Mapping[str, Sequence[str]] | None = None
+    confidence: float = 0.95
+    interval: str = "t"
+    title: str = "Results"
+
+
+def metric_of(text: str, known: Iterable[str]) -> Metric:
+    """Understand a metric.
+
+    Raises:
+        ConfigError: no such score, with the nearest one.
+    """
+    split, _, rest = text.partition(".")
+    names = list(known)
+    if split in SPLITS:
+        view, _, score = rest.partition(".")
+        if view not in VIEWS:
+            view, score = "fused", rest
+        closed = score.startswith("repath.")
+        score = score.removeprefix("repath.")
+        score = score.removeprefix("overall.")
+        found = Metric(text, split, view, closed, score)
+    else:
+        found = Metric(text, None, "", False, text)
+    if found.score not in names:
+        scores = [name for name in names if not name.startswith("settings.")]
+        close = nearest(found.score, scores)
+        raise ConfigError(f"metric={text}: the results have no {found.score}{close}")
+    return found
+
+
+def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
+    """Return the table that is asked for, and the rows of the frame that it shows.
+
+    Args:
+        frame: of `hblm.results`.
+        ask: what is to be shown.
+
+    Raises:
+        ConfigError: a key or metric that the results do not have.
+        DataError: no result is left to be shown.
+    """
+    numbers = [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
+    metrics = [metric_of(text, numbers) for text in ask.metrics]
+    _require_known(frame, ask)
+    shown = _selected(_only(_measured(frame), ask.where or {}), metrics)
+    if shown.empty:
+        asked = ", ".join(ask.metrics)
+        raise DataError(
+            f"none of {plural(frame['file'].nunique(), 'result')} has {asked} of what is asked for"
+        )
+    notes = _Notes()
+    shown, versions = _datasets_apart(shown, notes)
+    rows, columns, split_by = _split(shown, list(ask.rows), list(ask.columns), frame.attrs["keys"])
+    if split_by:
+        notes.add(
+            f"Runs differ in more than their seed, so rows were split by {', '.join(split_by)}: "
+            "nothing is averaged over but seeds."
+        )
+    table = _table(shown, ask, metrics, (rows, columns), versions, notes)
+    shown.attrs["keys"] = frame.attrs["keys"]
+    return table, shown
+
+
+def _require_known(frame: pd.DataFrame, ask: Ask) -> None:
+    faults = []
+    for key, names in (("rows", ask.rows), ("columns", ask.columns), ("where", ask.where or {})):
+        for name in names:
+            if name not in frame.columns:
+                close = nearest(name, [str(column) for column in frame.columns])
+                faults.append(f"{key}=[{name}]: the results have no such key{close}")
+    twice = [name for name in ask.rows if name in ask.columns]
+    faults += [f"{name} makes both rows and columns; drop one of the two" for name in twice]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the results without the keys that do nothing in a run, and with evaluations' settings."""
+    frame = frame.copy(deep=False)
+    for name in FUSE_KEYS:
+        column, setting = f"joint_variant.{name}", f"settings.{name}"
+        if setting in frame.columns and column in frame.columns:
+            frame[column] = frame[setting].where(frame[setting].notna(), frame[column])
+    weight = "settings.ensemble_weight"
+    frame["ensemble_weight"] = frame[weight] if weight in frame.columns else None
+    together = frame["method"] == ENSEMBLE
+    deciding = [name for name in DECIDING if name in frame.columns]
+    combined = frame[deciding].astype(str).agg("\x1f".join, axis=1)
+    first = combined.drop_duplicates().index
+    blank: dict[str, list[str]] = defaultdict(list)
+    for at in first:
+        if not together[at]:
+            for column in acting({name: frame[name][at] for name in deciding})[1]:
+                blank[column].append(combined[at])
+    for column, groups in blank.items():
+        if column in frame.columns:
+            frame[column] = frame[column].astype(object).mask(combined.isin(groups) & ~together, None)
+    view = "joint_variant.joint_eval_view"
+    if view in frame.columns:  # all is a way to show, and watches fused
+        frame[view] = frame[view].replace("all", "fused")
+    return frame
+
+
+def _only(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return the rows whose labels are among those asked for.
+
+    Raises:
+        ConfigError: a value that no result has.
+    """
+    for name, values in where.items():
+        labels = labels_of(frame[name])
+        for value in values:
+            if value not in set(labels):
+                known = sorted(set(labels))
+                close = nearest(value, known)
+                raise ConfigError(
+                    f"where=[{name}:{value}]: no result has that value{close}; "
+                    f"there are {', '.join(known[:_LISTED])}"
+                )
+        frame = frame[labels.isin(list(values))]
+    return frame
+
+
+def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return a row for each measurement of each metric, with `metric` (its position) and `value`.
+
+    A single model's one view counts as fused. Of an evaluation that repeats what training or an earlier
+    evaluation measured (same run, data, threshold and weights) the latest counts.
+    """
+    found = []
+    for at, metric in enumerate(metrics):
+        if metric.split is None:
+            part = frame[frame["kind"].isin(RUNS)].drop_duplicates("file")
+        else:
+            views = [metric.view, SINGLE_VIEW] if metric.view == "fused" else [metric.view]
+            part = frame[
+                (frame["split"] == metric.split)
+                & frame["view"].isin(views)
+                & (frame["closed"] == metric.closed)
+            ]
+        part = part[part[metric.score].notna()].copy(deep=False)
+        part["metric"], part["value"] = at, part[metric.score].astype(float)
+        if metric.view != "fused":  # weights act between views
+            for name in ("ensemble_weight", *(f"joint_variant.{key}" for key in FUSE_KEYS)):
+                if name in part.columns:
+                    part[name] = None
+        found.append(part)
+    shown = pd.concat(found, ignore_index=True)
+    # training before evaluations, those with predictions last, then by the time in their names
+    late = ~shown["kind"].isin(RUNS)
+    kept = {file: predictions_of(file).is_dir() for file in shown["file"][late].unique()}
+    shown["_late"] = late.astype(int) + shown["file"].map(kept).fillna(False).astype(bool)
+    shown["_name"] = shown["file"].map(lambda file: Path(file).name)
+    fuse = [f"joint_variant.{key}" for key in FUSE_KEYS if f"joint_variant.{key}" in shown.columns]
+    same = ["metric", "run_id", "data", "threshold", "ensemble_weight", *fuse]
+    shown = shown.sort_values(["_late", "_name", "file"], kind="stable")
+    shown = shown.drop_duplicates(same, keep="last")
+    return shown.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
+
+
+def _datasets_apart(shown: pd.DataFrame, notes: _Notes) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Give each version of a dataset a name of its own, and a note; return the mark by dataset."""
+    marks: dict[str, str] = {}
+    shown = shown.copy(deep=False)
+    names = shown["dataset"].astype(str)
+    versions = shown.assign(dataset=names).groupby("dataset", sort=True)["data"].nunique()
+    for name in versions[versions > 1].index:
+        of_name = names == name
+        labels = name + " (data " + shown["data"].astype(str).str[:8] + ")"
+        trees = shown[of_name].drop_duplicates("data").groupby("taxonomy", sort=False)
+        if len(trees) > 1:
+            told = sorted(f"{len(part)} with nodes {part['levels'].iloc[0]}" for _, part in trees)
+            text = f"several label sets ({'; '.join(told)})"
+        else:
+            text = "one label set, other documents or splits"
+        mark = notes.add(
+            f"{name}: {versions[name]} versions of the prepared files, {text}. They are shown apart; their "
+            "numbers are not comparable.",
+            marked=True,
+        )
+        names = names.mask(of_name, labels)
+        marks |= dict.fromkeys(labels[of_name].unique(), mark)
+    shown["dataset"] = names
+    return shown, marks
+
+
+def _split(
+    shown: pd.DataFrame, rows: list[str], columns: list[str], keys: Sequence[str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return row and column keys such that runs of a cell differ in their seed alone, and what was added."""
+    candidates = keys_apart(shown, keys)
+    codes = {}
+    for name in dict.fromkeys([*rows, *columns, *candidates]):
+        codes[name] = pd.factorize(labels_of(shown[name]))[0]
+    group = shown["metric"].to_numpy().astype(np.int64)
+    for name in (*rows, *columns):
+        group = _finer(group, codes[name])
+    added = []
+    for name in candidates:
+        if name in rows or name in columns or not _varies(codes[name], group):
+            continue
+        (columns if name == "dataset" else rows).append(name)
+        added.append(name)
+        group = _finer(group, codes[name])
+    return rows, columns, [name for name in added if name != "dataset"]
+
+
+def keys_apart(shown: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """Return the columns that may make a cell two, the most telling first."""
+    told = {leaf.name: leaf for leaf in leaves(TrainConfig)}
+    elsewhere = {"seed", "dataset", "encoder.model_name"}
+    apart = [
+        name
+        for name in keys
+        if name not in elsewhere
+        and (name not in told or (told[name].rules["identity"] and not told[name].rules["option_of"]))
+    ]
+    found = ["dataset", "method", *apart, *_ALWAYS_APART]
+    return [name for name in dict.fromkeys(found) if name in shown.columns]
+
+
+def _finer(group: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return np.unique(group.astype(np.int64) * (codes.max() + 2) + codes, return_inverse=True)[1]
+
+
+def _varies(codes: np.ndarray, group: np.ndarray) -> bool:
+    _, first = np.unique(group, return_index=True)
+    return bool((codes != codes[first][group]).any())
+
+
+def labels_of(values: pd.Series[Any]) -> pd.Series[str]:
+    """Return values as they are shown."""
+    unique = {value: _label(value) for value in values.unique()}
+    return values.map(lambda value: unique.get(value, NOTHING)).astype(str)
+
+
+def _label(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return NOTHING
+    if isinstance(value, (float, np.floating)):
+        return f"{value:g}"
+    return plain(value.item() if isinstance(value, np.generic) else value)
+
+
+class _Notes:
+    """Notes in the order in which they are made, each text once, with marks a, b, c, ..."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Note] = {}
+        self.n_marked = 0
+
+    def add(self, text: str, *, marked: bool = False) -> str:
+        """Return the mark of a note, "" of one that speaks of the whole table."""
+        if text not in self.found:
+            self.found[text] = Note(_letters(self.n_marked) if marked else "", text)
+            self.n_marked += marked
+        return self.found[text].mark
+
+
+def _letters(number: int) -> str:
+    letters = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return letters
+
+
+def _table(
+    shown: pd.DataFrame,
+    ask: Ask,
+    metrics: Sequence[Metric],
+    keys: tuple[list[str], list[str]],
+    versions: Mapping[str, str],
+    notes: _Notes,
+) -> Table:
+    row_keys, column_keys = keys
+    labels = {name: labels_of(shown[name]) for name in (*row_keys, *column_keys)}
+    labels |= _short(labels)
+    row_of = list(zip(*(labels[name] for name in row_keys), strict=True)) or [()] * len(shown)
+    at_metric = shown["metric"].to_numpy()
+    column_labels = list(zip(*(labels[name] for name in column_keys), strict=True)) or [()] * len(shown)
+    columns = {
+        (tuple(told), at): _column(tuple(told), metrics[at])
+        for told, at in zip(column_labels, at_metric, strict=True)
+    }
+    runs: dict[tuple[tuple[str, ...], tuple[tuple[str, ...], int]], list[Run]] = defaultdict(list)
+    dataset: dict[Any, str] = {}
+    told = _runs(shown)
+    for row, column, at, run, name in zip(
+        row_of, column_labels, at_metric, told, shown["dataset"], strict=True
+    ):
+        place = (tuple(row), (tuple(column), int(at)))
+        runs[place].append(run)
+        dataset[place] = name
+    cells = {
+        (Row(row), columns[column]): Cell(
+            sorted(found, key=lambda run: (_natural(run.seed), run.run_id)), dataset[row, column]
+        )
+        for (row, column), found in runs.items()
+    }
+    _summarise(list(cells.values()), ask)
+    ordered_rows = sorted({row for row, _ in cells}, key=lambda row: _order(row_keys, row.labels))
+    ordered = sorted(columns, key=lambda column: (_order(column_keys, column[0]), column[1]))
+    table = Table(
+        title=ask.title,
+        row_names=tuple(row_keys),
+        column_names=tuple(column_keys),
+        rows=ordered_rows,
+        columns=[columns[column] for column in ordered],
+        cells=cells,
+        caption=_caption(ask, metrics, shown, cells),
+    )
+    _mark(table, versions, notes)
+    table.notes = list(notes.found.values())
+    return table
+
+
+def _column(labels: tuple[str, ...], metric: Metric) -> Column:
+    last = metric.score.rpartition(".")[2]
+    percent = metric.split is not None and (
+        last.endswith(_SHARES) or "precision" in last or last == "macro_f1_supported"
+    )
+    lower = last.endswith(_LOWER_IS_BETTER) or metric.score.startswith(_LOWER_IS_BETTER)
+    return Column(labels, metric.text, metric.name, percent, not lower)
+
+
+def _runs(shown: pd.DataFrame) -> list[Run]:
+    names = ("seed", "value", "run_id", "file", "git_commit", "git_dirty", "hblm", "data")
+    columns = []
+    for name in names:
+        values = shown[name].astype(object)
+        columns.append(values.where(values.notna(), None).tolist())
+    columns[0] = labels_of(shown["seed"]).tolist()
+    return [Run(*found) for found in zip(*columns, strict=True)]
+
+
+def _short(labels: Mapping[str, pd.Series[str]]) -> dict[str, pd.Series[str]]:
+    """Return encoders by the last part of their names, where that tells them apart."""
+    short = {}
+    for name in ("encoder",):
+        if name in labels:
+            full = labels[name].unique()
+            last = {text: text.rstrip("/").rpartition("/")[2] or text for text in full}
+            if len(set(last.values())) == len(full):
+                short[name] = labels[name].map(last)
+    return short
+
+
+def _summarise(cells: Sequence[Cell], ask: Ask) -> None:
+    """Give each cell its mean, standard deviation and interval."""
+    counts = np.array([len(cell.runs) for cell in cells])
+    values = np.concatenate([[run.value for run in cell.runs] for cell in cells])
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    means = np.add.reduceat(values, starts) / counts
+    squares = np.add.reduceat((values - np.repeat(means, counts)) ** 2, starts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stds = np.where(counts > 1, np.sqrt(squares / (counts - 1)), np.nan)
+        half = stds * t_factors(counts, ask.confidence)
+    for cell, mean, std, width in zip(cells, means, stds, half, strict=True):
+        cell.mean, cell.std = float(mean), float(std)
+        cell.low, cell.high = float(mean - width), float(mean + width)
+        if ask.interval == "bootstrap":
+            scores = [run.value for run in cell.runs]
+            cell.low, cell.high = mean_interval(scores, ask.confidence, "bootstrap")
+
+
+def _natural(text: str) -> tuple[Any, ...]:
+    """Order numbers by value, texts with numbers in them by both, what has no value last."""
+    try:
+        return (0, float(text), ())
+    except ValueError:
+        parts = re.split(r"(\d+)", text)
+        return (1 + (text == NOTHING), 0.0, tuple((part.isdigit(), part.zfill(12)) for part in parts))
+
+
+def _order(keys: Sequence[str], labels: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(
+        (_positions(key).get(label.partition(" (data ")[0], 99), _natural(label))
+        for key, label in zip(keys, labels, strict=True)
+    )
+
+
+@functools.cache
+def _positions(key: str) -> dict[str, int]:
+    """Return label -> position where an order is known: of methods, sets, and options as declared."""
+    choices = _ORDER.get(key) or next(
+        (leaf.rules["choices"] for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == key), ()
+    )
+    return {choice: at for at, choice in enumerate(choices)}
+
+
+def _caption(
+    ask: Ask, metrics: Sequence[Metric], shown: pd.DataFrame, cells: Mapping[Any, Cell]
+) -> list[str]:
+    counts = {len(cell.runs) for cell in cells.values()}
+    seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    how = "Student's t" if ask.interval == "t" else "bootstrap, percentiles"
+    percent = any(_column((), metric).percent for metric in metrics)
+    sentences = [
+        f"Mean ± standard deviation over seeds{', in percent' if percent else ''}; n = {seeds}. "
+        f"Intervals of the mean: {100 * ask.confidence:g} % ({how})."
+    ]
+    defined = {metric.score: metric for metric in metrics if metric.definition}
+    for metric in {metric.definition: metric for metric in defined.values()}.values():
+        name = SCORES[re.sub(r"^level_\d+\.", "", metric.score)][0]
+        sentences.append(f"{name}: {metric.definition}.")
+    if any(metric.closed for metric in metrics):
+        sentences.append("Closed: predictions are closed under ancestors before they are scored.")
+    views = set(shown["view"]) if "view" in shown.columns else set()
+    if any(metric.view == "fused" and metric.split for metric in metrics) and {"fused", SINGLE_VIEW} <= views:
+        sentences.append("Joint models and ensembles: the fused view; single models have one view.")
+    return sentences
+
+
+def _mark(table: Table, versions: Mapping[str, str], notes: _Notes) -> None:
+    """Mark what must not be overlooked: versions of data, missing or double seeds, commits, holes."""
+    everywhere: dict[tuple[Column, str], set[str]] = defaultdict(set)
+    for (_, column), cell in table.cells.items():
+        everywhere[column, cell.dataset] |= set(cell.seeds)
+    codes: set[str] = set()
+    dirty = [any(run.dirty for run in cell.runs) for cell in table.cells.values()]
+    for row in table.rows:
+        for column in table.columns:
+            found = table.cells.get((row, column))
+            if found is None:
+                continue
+            marks = [versions.get(found.dataset, "")]
+            missing = sorted(everywhere[column, found.dataset] - set(found.seeds), key=_natural)
+            if missing:
+                marks.append(
+                    notes.add(
+                        f"Unequal seeds: {_seeds(missing)} of other rows of the column "
+                        f"{'is' if len(missing) == 1 else 'are'} missing here.",
+                        marked=True,
+                    )
+                )
+            double = sorted({seed for seed in found.seeds if found.seeds.count(seed) > 1}, key=_natural)
+            if double:
+                marks.append(
+                    notes.add(
+                        f"Several runs of {_seeds(double)}, alike in all keys, under different run ids "
+                        "(other weights of the encoder?): all are in the mean.",
+                        marked=True,
+                    )
+                )
+            by_code: dict[str, list[str]] = defaultdict(list)
+            for run in found.runs:
+                by_code[_code(run)].append(run.seed)
+            codes |= set(by_code)
+            if len(by_code) > 1:
+                told = "; ".join(f"{code}: {_seeds(seeds)}" for code, seeds in sorted(by_code.items()))
+                marks.append(notes.add(f"Runs of {len(by_code)} commits: {told}.", marked=True))
+            if any(run.dirty for run in found.runs) and not all(dirty):
+                marks.append(notes.add("Made with uncommitted changes to the code.", marked=True))
+            found.marks = [mark for mark in dict.fromkeys(marks) if mark]
+    if dirty and all(dirty):
+        notes.add("All runs were made with uncommitted changes to the code.")
+    if len(codes) > 1:
+        listed = ", ".join(sorted(codes)[:_LISTED])
+        notes.add(f"The table's runs come from {len(codes)} commits: {listed}.")
+    _name_holes(table, notes)
+
+
+def _name_holes(table: Table, notes: _Notes) -> None:
+    holes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for row in table.rows:
+        for column in table.columns:
+            if (row, column) not in table.cells:
+                holes[row.labels].append(" ".join((*column.labels, column.name)))
+    if holes:
+        told = [f"{', '.join(labels)}: {'; '.join(missing)}" for labels, missing in holes.items()]
+        more = f" And {len(told) - _LISTED} more rows." if len(told) > _LISTED else ""
+        n_holes = sum(map(len, holes.values()))
+        notes.add(f"{plural(n_holes, 'hole')} (no result). {'. '.join(told[:_LISTED])}.{more}")
+
+
+def _seeds(seeds: Sequence[str]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
+
+
+def _code(run: Run) -> str:
+    return run.commit[:10] if run.commit else f"hblm {run.version or 'of unknown version'}"

@@ -1,0 +1,158 @@
+"""Result files as training and evaluation write them, made up: any number, any method, any fault."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from hblm.config import TrainConfig
+
+OVERALL = (
+    "micro_precision micro_recall micro_f1 macro_precision macro_recall macro_f1 macro_f1_supported "
+    "c_micro_precision c_micro_recall c_micro_f1 c_macro_f1 samples_precision samples_recall samples_f1 "
+    "exact_match violation_rate"
+).split()
+LEVELS = {"wos": [7, 134], "rcv1v2": [4, 55, 43, 1], "nyt": [4, 27, 51, 47, 17, 12, 6, 2], "aapd": [9, 52]}
+
+
+def digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def config(method: str = "top_down", seed: int = 1, dataset: str = "wos", **values: Any) -> TrainConfig:
+    """Return a configuration; values as `film__film_scale=0.3`."""
+    made = TrainConfig(seed=seed)
+    made.dataset.name, made.dataset.path = dataset, f"data/{dataset}"
+    if method == "flat":
+        values = {
+            "film__propagation_method": "none",
+            "head__classification_head_type": "linear",
+            "encoder__project_embedding": False,
+            "loss__level_reduction": "nodes",
+            **values,
+        }
+    elif method in ("dual", "tri_head_diffcat"):
+        values = {"joint_variant__joint_variant": method, **values}
+    else:
+        values = {"direction__cascade_direction": method, **values}
+    for name, value in values.items():
+        node, _, key = name.partition("__")
+        setattr(getattr(made, node) if key else made, key or node, value)
+    return made
+
+
+def scores(micro: float, macro: float, levels: list[int], *, closed: bool = False) -> dict[str, Any]:
+    """Return one view's scores."""
+    overall = {**dict.fromkeys(OVERALL, micro), "macro_f1": macro, "violation_rate": 0.02, "support": 900}
+    per_level = [
+        {"level": level, "nodes": n, **overall, "macro_f1": macro - 0.05 * level}
+        for level, n in enumerate(levels)
+    ]
+    found = {
+        "overall": overall,
+        "per_level": per_level,
+        "hierarchical": {"precision": micro, "recall": micro, "f1": micro},
+        "by_frequency": [
+            {"train_documents": name, "nodes": 5, "macro_f1": macro * share}
+            for name, share in (("0", 0.1), ("1-9", 0.5), ("10-99", 0.9), ("100+", 1.1))
+        ],
+    }
+    if closed:
+        return found
+    return {
+        "documents": 500,
+        "threshold": 0.5,
+        **found,
+        "ranking": {"r_precision": micro, "precision_at_1": micro},
+        "repath": scores(micro + 0.01, macro + 0.01, levels, closed=True),
+    }
+
+
+def result(
+    method: str = "top_down",
+    seed: int = 1,
+    dataset: str = "wos",
+    *,
+    micro: float = 0.8,
+    macro: float = 0.7,
+    data: str = "d",
+    levels: list[int] | None = None,
+    commit: str | None = "c" * 40,
+    dirty: bool = False,
+    run_id: str | None = None,
+    epochs: int = 3,
+    **values: Any,
+) -> dict[str, Any]:
+    """Return a training run's result; `data` names a version of the dataset."""
+    made = config(method, seed, dataset, **values)
+    levels = levels or LEVELS.get(dataset, [5, 20])
+    joint = made.joint_variant.is_joint
+    views = ("fused", "td", "bu") if joint else ("single",)
+    return {
+        "schema_version": 1,
+        "run_id": run_id or digest(dataclasses.asdict(made), data),
+        "status": "done",
+        "kind": "joint" if joint else "single",
+        "choices": made.choices(),
+        "config": dataclasses.asdict(made),
+        "dataset": {
+            "name": dataset,
+            "path": f"/data/{dataset}",
+            "fingerprint": digest(dataset, data, levels),
+            "files": {"taxonomy.json": digest(dataset, levels)},
+            "documents": {"train": 4000, "val": 500, "test": 500},
+            "levels": levels,
+        },
+        "seed": seed,
+        "best_epoch": epochs,
+        "history": [
+            {"epoch": at, "train_loss": 1 / at, "val_loss": 1.0, "val_micro_f1": micro, "val_macro_f1": macro}
+            for at in range(1, epochs + 1)
+        ],
+        "val": {view: scores(micro - 0.01, macro - 0.01, levels) for view in views},
+        "test": {view: scores(micro, macro, levels) for view in views},
+        "parameters": {"total": 1000, "trainable": 10},
+        "seconds": {"total": 60.5, "train": 50.0},
+        "throughput": {"documents_per_second": 80.0},
+        "environment": {
+            "hblm": "0.1.0",
+            "git_commit": commit,
+            "git_dirty": dirty,
+            "device": "cpu",
+            "precision": "fp32",
+        },
+    }
+
+
+def evaluation(of: dict[str, Any], *, threshold: float = 0.5, **settings: Any) -> dict[str, Any]:
+    """Return an evaluation of a run on the test split."""
+    test = {view: {**found, "threshold": threshold} for view, found in of["test"].items()}
+    left = {name: value for name, value in of.items() if name not in ("val", "history", "parameters")}
+    told = {"split": "test", "threshold": threshold, "posthoc_repath": False, "view": "single", **settings}
+    return {**left, "kind": "evaluation", "settings": told, "test": test, "checkpoint": "/x"}
+
+
+def write(folder: Path, name: str, record: dict[str, Any]) -> Path:
+    """Write a result below a folder's results/."""
+    path = folder / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return path
+
+
+def write_grid(
+    folder: Path, methods: dict[str, float], datasets: tuple[str, ...], seeds: tuple[int, ...]
+) -> None:
+    """Write a run for each cell of a grid; a method's number is how far it is ahead."""
+    chance = random.Random(0)
+    for dataset in datasets:
+        for seed in seeds:
+            base = 0.7 + chance.gauss(0, 0.004)
+            for method, ahead in methods.items():
+                macro = base + ahead + chance.gauss(0, 0.001)
+                made = result(method, seed, dataset, micro=macro + 0.1, macro=macro)
+                write(folder, f"{dataset}_{method}_seed{seed}", made)
