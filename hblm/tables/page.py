@@ -1,0 +1,129 @@
+"""A table as one HTML page: no network, sortable, every number traceable to its runs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from hblm.tables.render import HOLE, plain_text
+from hblm.tables.standing import p_in_words
+from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def page(table: Table, figures: Mapping[str, bytes]) -> str:
+    """Return the page.
+
+    Args:
+        table: what is shown.
+        figures: SVG by caption, embedded.
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_plain,
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    numbers = {place: at for at, place in enumerate(_places(table))}
+    return template.render(
+        table=table,
+        heads=[{"labels": column.labels, "name": column.name} for column in table.columns],
+        rows=[_row(table, row, numbers) for row in table.rows],
+        references=[
+            {"one": one, "cells": [_reference(table, one.figures, column) for column in table.columns]}
+            for one in table.references
+        ],
+        comparisons=[_comparison(one) for one in table.comparisons],
+        runs=[
+            _run(row, column, run, f"c{numbers[row, column]}")
+            for row, column in numbers
+            for run in table.cells[row, column].runs
+        ],
+        figures=[(caption, base64.b64encode(svg).decode("ascii")) for caption, svg in figures.items()],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Keep control characters, which no HTML may hold, out of every text; a hover's lines are its own."""
+    return "\n".join(map(plain_text, value.split("\n"))) if type(value) is str else value
+
+
+def _places(table: Table) -> list[tuple[Row, Column]]:
+    return [(row, column) for row in table.rows for column in table.columns if (row, column) in table.cells]
+
+
+def _row(table: Table, row: Row, numbers: Mapping[tuple[Row, Column], int]) -> dict[str, Any]:
+    cells = []
+    for column in table.columns:
+        cell = table.cells.get((row, column))
+        if cell is None:
+            cells.append(None)
+            continue
+        cells.append(
+            {
+                "id": f"c{numbers[row, column]}",
+                "value": repr(cell.mean),
+                "text": table.figure(column, cell.mean, cell.std),
+                "n": len(cell.runs),
+                "marks": cell.marks,
+                "standing": cell.standing,
+                "title": _hover(table, column, cell),
+            }
+        )
+    return {"labels": row.labels, "cells": cells}
+
+
+def _hover(table: Table, column: Column, cell: Cell) -> str:
+    nothing = float("nan")
+    lines = []
+    if not isnan(cell.low):
+        low, high = (table.figure(column, bound, nothing) for bound in (cell.low, cell.high))
+        lines.append(f"interval of the mean {low} to {high}")
+    lines += [
+        f"seed {run.seed}: {table.figure(column, run.value, nothing)} run {run.run_id[:12]}"
+        for run in cell.runs
+    ]
+    # a line each; the names in them must not add lines
+    return "\n".join(plain_text(line) for line in lines)
+
+
+def _reference(table: Table, figures: Mapping[Column, tuple[float, float]], column: Column) -> str:
+    return table.figure(column, *figures[column]) if column in figures else HOLE
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    scale = 100 if one.column.percent else 1
+    unit = "seed" if one.smallest_p else "document"
+    size = f"{scale * one.difference:+.2f}" if not isnan(one.difference) else HOLE
+    if not isnan(one.low):
+        size += f" [{scale * one.low:.2f}, {scale * one.high:.2f}]"
+    return {
+        "one": one,
+        "column": " ".join((*one.column.labels, one.column.name)),
+        "size": size,
+        "p": p_in_words(one.p, one.smallest_p, one.n, unit),
+        "p_holm": HOLE if isnan(one.p_holm) else f"{one.p_holm:.3g}",
+        "d_z": HOLE if isnan(one.d_z) else f"{one.d_z:.2f}",
+        "superiority": HOLE if isnan(one.superiority) else f"{one.superiority:.2f}",
+    }
+
+
+def _run(row: Row, column: Column, run: Run, anchor: str) -> dict[str, Any]:
+    commit = (run.commit or f"hblm {run.version or '?'}")[: 10 if run.commit else None]
+    return {
+        "row": row.text,
+        "column": " ".join((*column.labels, column.name)),
+        "run": run,
+        "value": repr(run.value),
+        "commit": commit + ("+" if run.dirty else ""),
+        "data": run.data[:12],
+        "anchor": anchor,
+    }
