@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,21 @@ from hblm import cli
 from hblm.artifacts import new_file, write_text
 from hblm.config import FIGURES, AggregateConfig
 from hblm.errors import ConfigError, DataError, nearest
-from hblm.tables.collect import PassedOver, results
+from hblm.tables.collect import PassedOver, Wanted, collect
 from hblm.tables.documents import SCORES, compare_documents
 from hblm.tables.explain import explain, find_row
 from hblm.tables.pivot import Ask, Metric, metric_of, tabulate
 from hblm.tables.references import expected, published
-from hblm.tables.render import comparisons_csv, foot, latex, markdown, plain_text, table_csv, terminal
+from hblm.tables.render import (
+    comparisons_csv,
+    foot,
+    latex,
+    markdown,
+    plain_text,
+    reference_notes,
+    table_csv,
+    terminal,
+)
 from hblm.tables.standing import DocumentP, judge, rank_over_datasets, shared_runs
 from hblm.tables.table import Cell, Column, Table, plural
 from hblm.terminal import log
@@ -55,14 +66,22 @@ class Sweep:
 
 def run(config: AggregateConfig) -> None:
     """Read the results, print the table, and write its files."""
-    frame = results(*config.results)
+    gc.disable()  # nothing here makes circles, and looking for them in so many objects costs a third
+    try:
+        _aggregate(config)
+    finally:
+        gc.enable()
+
+
+def _aggregate(config: AggregateConfig) -> None:
+    sweep = _sweep(config.sweep)
+    ask = _ask(config, sweep)
+    frame = collect(config.results, None if config.frame else _wanted(ask.metrics))
     _tell_passed_over(frame.attrs["passed_over"])
     if frame.empty:
         raise DataError(f"no results in {', '.join(config.results)}")
-    sweep = _sweep(config.sweep)
-    ask = _ask(config, sweep)
     table, shown = tabulate(frame, ask)
-    metrics = [metric_of(text, frame.columns) for text in ask.metrics]
+    metrics = [metric_of(text) for text in ask.metrics]
     if config.test != "none":
         judge(table, config.alpha, _over_documents(metrics, shown) if config.test == "documents" else None)
     rankings = rank_over_datasets(table, config.alpha)
@@ -81,12 +100,24 @@ def run(config: AggregateConfig) -> None:
     if wanted:
         from hblm.tables.panels import draw  # matplotlib takes a second to load
 
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
         for figure, caption, drawing in draw(wanted, table, shown, frame, metrics, rankings):
             for suffix, content in ((".svg", drawing.svg), (".png", drawing.png)):
                 _write(folder / f"{name}.{figure}{suffix}", content)
             pictures[caption] = drawing.svg
     _write_table(table, config, folder, name, pictures)
     _write_frame(frame, config, folder, name)
+
+
+def _wanted(metrics: Sequence[str]) -> Wanted:
+    """Return which rows of a result the metrics need: of ten thousand results, reading is the work."""
+    asked = [metric_of(text) for text in metrics]
+    splits = {metric.split for metric in asked}
+    if None in splits:  # of the run itself, whatever it was scored on
+        return lambda split, view, closed: True
+    views = {view for metric in asked for view in metric.views}
+    ways = {metric.closed for metric in asked}
+    return lambda split, view, closed: split in splits and view in views and closed in ways
 
 
 def _ask(config: AggregateConfig, sweep: Sweep) -> Ask:
@@ -179,10 +210,7 @@ def _tell_passed_over(passed_over: list[PassedOver]) -> None:
 def _show(table: Table) -> None:
     console = Console(highlight=False, markup=False)
     console.print(terminal(table))
-    for sentence in (*table.caption, *foot(table), *table.explanation):
-        console.print(plain_text(sentence))
-    noted = {f"{one.label}: {one.note}." for one in table.references if one.note}
-    for sentence in sorted(noted):
+    for sentence in (*table.caption, *foot(table), *reference_notes(table), *table.explanation):
         console.print(plain_text(sentence))
 
 
@@ -191,7 +219,7 @@ def _write_table(
 ) -> None:
     from hblm.tables.page import page
 
-    makers = {
+    makers: dict[str, Callable[[Table], str]] = {
         "markdown": markdown,
         "csv": table_csv,
         "latex": latex,
@@ -229,7 +257,8 @@ def _write_frame(frame: pd.DataFrame, config: AggregateConfig, folder: Path, nam
     for form in config.frame:
         target = folder / f"{name}.results.{form}"
         with new_file(target) as temporary:
-            (pq.write_table if form == "parquet" else pa_csv.write_csv)(arrow, str(temporary))
+            write: Any = pq.write_table if form == "parquet" else pa_csv.write_csv
+            write(arrow, str(temporary))
         print(f"{'results':<9} {target}")
 
 

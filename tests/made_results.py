@@ -11,11 +11,24 @@ from typing import Any
 
 from hblm.config import TrainConfig
 
-OVERALL = (
-    "micro_precision micro_recall micro_f1 macro_precision macro_recall macro_f1 macro_f1_supported "
-    "c_micro_precision c_micro_recall c_micro_f1 c_macro_f1 samples_precision samples_recall samples_f1 "
-    "exact_match violation_rate"
-).split()
+OVERALL = [
+    "micro_precision",
+    "micro_recall",
+    "micro_f1",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "macro_f1_supported",
+    "c_micro_precision",
+    "c_micro_recall",
+    "c_micro_f1",
+    "c_macro_f1",
+    "samples_precision",
+    "samples_recall",
+    "samples_f1",
+    "exact_match",
+    "violation_rate",
+]
 LEVELS = {"wos": [7, 134], "rcv1v2": [4, 55, 43, 1], "nyt": [4, 27, 51, 47, 17, 12, 6, 2], "aapd": [9, 52]}
 
 

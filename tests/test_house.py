@@ -36,7 +36,14 @@ LAYERS = [
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
     | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
     | {"tables.table", "tables.significance", "tables.pivot", "tables.standing", "tables.documents"}
-    | {"tables.references", "tables.explain", "tables.render", "tables.page", "tables.figures", "tables.panels"},
+    | {
+        "tables.references",
+        "tables.explain",
+        "tables.render",
+        "tables.page",
+        "tables.figures",
+        "tables.panels",
+    },
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},

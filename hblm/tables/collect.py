@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,9 @@ _LEFT_OUT = ("superseded", "checkpoints", "cache", "state")  # folders in which 
 _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
 _CONFIG_ELSEWHERE = ("dataset", "trackers", "threshold")  # parts of a configuration that other columns tell
 ENSEMBLE = "ensemble"  # the method of two models
+
+
+Wanted = Callable[[str, str, bool], bool]  # of split, view and closed
 
 
 class PassedOver(NamedTuple):
@@ -75,7 +78,12 @@ def results(*places: str | Path) -> pd.DataFrame:
     Raises:
         DataError: a place is not there.
     """
-    found, passed_over = _newest(*_found(places or ("outputs",)))
+    return collect(places or ("outputs",))
+
+
+def collect(places: Iterable[str | Path], wanted: Wanted | None = None) -> pd.DataFrame:
+    """Return the results as `results` does; of each only the rows wanted, by split, view and closed."""
+    found, passed_over = _newest(*_found(places, wanted))
     frame = _frame(found)
     frame.attrs["passed_over"] = sorted(passed_over)
     frame.attrs["keys"] = list(dict.fromkeys(name for result in found for name in result.keys))
@@ -84,10 +92,7 @@ def results(*places: str | Path) -> pd.DataFrame:
 
 def _frame(found: Sequence[_Found]) -> pd.DataFrame:
     """Put what results say into columns: what a result shares once, then for each of its rows."""
-    told: dict[str, list[Any]] = {name: [] for result in found for name in result.told}
-    for result in found:
-        for name, column in told.items():
-            column.append(result.told.get(name))
+    told = _columns([result.told for result in found])
     of_row = np.repeat(np.arange(len(found)), [len(result.rows) for result in found])
     rows = [row for result in found for row in result.rows]
     places = {
@@ -108,11 +113,25 @@ def _frame(found: Sequence[_Found]) -> pd.DataFrame:
     return frame
 
 
-def _found(places: Iterable[str | Path]) -> tuple[list[_Found], list[PassedOver]]:
+def _columns(told: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return a list for each name; those that name the same things, which are most, are turned at once."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for at, one in enumerate(told):
+        alike.setdefault(tuple(one), []).append(at)
+    columns: dict[str, list[Any]] = {name: [None] * len(told) for names in alike for name in names}
+    for names, places in alike.items():
+        for name, values in zip(names, zip(*(told[at].values() for at in places), strict=True), strict=True):
+            column = columns[name]
+            for at, value in zip(places, values, strict=True):
+                column[at] = value
+    return columns
+
+
+def _found(places: Iterable[str | Path], wanted: Wanted | None) -> tuple[list[_Found], list[PassedOver]]:
     found, passed_over = [], []
     for file in dict.fromkeys(_files(places)):
         try:
-            found.append(_read(file))
+            found.append(_read(file, wanted))
         except ValueError as error:
             passed_over.append(PassedOver(file, str(error)))
     return found, passed_over
@@ -136,14 +155,16 @@ def _files(places: Iterable[str | Path]) -> Iterator[Path]:
             )
 
 
-def _read(file: Path) -> _Found:
+def _read(file: Path, wanted: Wanted | None) -> _Found:
     """Read one result.
 
     Raises:
         ValueError: it is none, with the reason.
     """
     try:
-        record = orjson.loads(file.read_bytes())
+        with open(file, "rb", buffering=0) as stream:
+            record = orjson.loads(stream.read())
+            written = os.fstat(stream.fileno()).st_mtime
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except orjson.JSONDecodeError:
@@ -162,8 +183,8 @@ def _read(file: Path) -> _Found:
         identity = (kind, _run_id(record), settings)
         options = _options(record)
         told = _told(file, record, options)
-        rows = list(_rows(record))
-        return _Found(file, identity, file.stat().st_mtime, told, tuple(options), rows)
+        rows = list(_rows(record, wanted or _everything))
+        return _Found(file, identity, written, told, tuple(options), rows)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not in the format of a result: {type(error).__name__} {error}") from None
 
@@ -225,7 +246,7 @@ def _options(record: Mapping[str, Any]) -> dict[str, Any]:
             "seed": member["seed"],
             "method": ENSEMBLE if together else None,
             **member["choices"],
-            **dict(_flat(member["config"])),
+            **_flat(member["config"]),
         }
         for member in members
     ]
@@ -271,25 +292,38 @@ def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]
     return config.method, frozenset(columns[name] for name in inert)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return key -> value of a configuration and its groups."""
+    found: dict[str, Any] = {}
     for name, value in config.items():
-        if prefix == "" and name in _CONFIG_ELSEWHERE:
+        if name in _CONFIG_ELSEWHERE:
             continue
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            found.update(zip(_dotted(name, tuple(value)), value.values(), strict=True))
         else:
-            yield f"{prefix}{name}", value
+            found[name] = value
+    return found
 
 
-def _rows(record: Mapping[str, Any]) -> Iterator[_Row]:
-    """Yield the rows of a result."""
+@functools.cache
+def _dotted(group: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{group}.{name}" for name in names)
+
+
+def _everything(split: str, view: str, closed: bool) -> bool:
+    return True
+
+
+def _rows(record: Mapping[str, Any], wanted: Wanted) -> Iterator[_Row]:
+    """Yield the rows of a result that are wanted."""
     views = [(split, *item) for split in SPLITS for item in (record.get(split) or {}).items()]
     if not views:
         raise KeyError("no scores, neither val nor test")
     for split, view, found in views:
         place = {"documents": found.get("documents"), "threshold": found.get("threshold")}
-        yield _Row(split, view, False, *_scores(found, place))
-        if found.get("repath"):
+        if wanted(split, view, False):
+            yield _Row(split, view, False, *_scores(found, place))
+        if found.get("repath") and wanted(split, view, True):
             yield _Row(split, view, True, *_scores(found["repath"], place))
 
 

@@ -146,7 +146,8 @@ def _over_documents(
         return
     yield (
         f"Over {found.documents:,} documents, mean of {plural(len(files), 'seed')}: "
-        f"{scale * found.difference:+.2f}{unit} [95 % interval {scale * found.low:+.2f}, {scale * found.high:+.2f}]; paired bootstrap "
+        f"{scale * found.difference:+.2f}{unit} "
+        f"[95 % interval {scale * found.low:+.2f}, {scale * found.high:+.2f}]; paired bootstrap "
         f"{p_in_words(found.p_bootstrap, 0, found.documents)}, approximate randomisation "
         f"{p_in_words(found.p_randomisation, 0, found.documents)} ({found.resamples:,} resamples each). "
         "These tests speak of other documents, not of other seeds."

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from hblm.tables.render import HOLE, plain_text
+from hblm.tables.render import HOLE, plain_text, reference_notes
 from hblm.tables.standing import p_in_words
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
@@ -29,11 +29,10 @@ def page(table: Table, figures: Mapping[str, bytes]) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_plain,
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     numbers = {place: at for at, place in enumerate(_places(table))}
-    return template.render(
+    text = template.render(
         table=table,
         heads=[{"labels": column.labels, "name": column.name} for column in table.columns],
         rows=[_row(table, row, numbers) for row in table.rows],
@@ -41,6 +40,7 @@ def page(table: Table, figures: Mapping[str, bytes]) -> str:
             {"one": one, "cells": [_reference(table, one.figures, column) for column in table.columns]}
             for one in table.references
         ],
+        reference_notes=reference_notes(table),
         comparisons=[_comparison(one) for one in table.comparisons],
         runs=[
             _run(row, column, run, f"c{numbers[row, column]}")
@@ -49,11 +49,8 @@ def page(table: Table, figures: Mapping[str, bytes]) -> str:
         ],
         figures=[(caption, base64.b64encode(svg).decode("ascii")) for caption, svg in figures.items()],
     )
-
-
-def _plain(value: Any) -> Any:
-    """Keep control characters, which no HTML may hold, out of every text; a hover's lines are its own."""
-    return "\n".join(map(plain_text, value.split("\n"))) if type(value) is str else value
+    # control characters, which no HTML may hold, can only come from names
+    return "\n".join(map(plain_text, text.split("\n")))
 
 
 def _places(table: Table) -> list[tuple[Row, Column]]:
@@ -61,7 +58,7 @@ def _places(table: Table) -> list[tuple[Row, Column]]:
 
 
 def _row(table: Table, row: Row, numbers: Mapping[tuple[Row, Column], int]) -> dict[str, Any]:
-    cells = []
+    cells: list[dict[str, Any] | None] = []
     for column in table.columns:
         cell = table.cells.get((row, column))
         if cell is None:
@@ -91,8 +88,7 @@ def _hover(table: Table, column: Column, cell: Cell) -> str:
         f"seed {run.seed}: {table.figure(column, run.value, nothing)} run {run.run_id[:12]}"
         for run in cell.runs
     ]
-    # a line each; the names in them must not add lines
-    return "\n".join(plain_text(line) for line in lines)
+    return "\n".join(lines)
 
 
 def _reference(table: Table, figures: Mapping[Column, tuple[float, float]], column: Column) -> str:

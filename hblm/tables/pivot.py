@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +68,11 @@ class Metric(NamedTuple):
     score: str
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """The views that count: a single model's one view counts as fused."""
+        return ("fused", SINGLE_VIEW) if self.view == "fused" else (self.view,)
+
+    @property
     def name(self) -> str:
         """The metric for people, such as test macro-F1."""
         level = re.fullmatch(r"level_(\d+)\.(.+)", self.score)
@@ -109,29 +114,16 @@ class Ask:
     title: str = "Results"
 
 
-def metric_of(text: str, known: Iterable[str]) -> Metric:
-    """Understand a metric.
-
-    Raises:
-        ConfigError: no such score, with the nearest one.
-    """
+def metric_of(text: str) -> Metric:
+    """Understand a metric such as test.fused.macro_f1, val.repath.level_0.micro_f1 or seconds.train."""
     split, _, rest = text.partition(".")
-    names = list(known)
-    if split in SPLITS:
-        view, _, score = rest.partition(".")
-        if view not in VIEWS:
-            view, score = "fused", rest
-        closed = score.startswith("repath.")
-        score = score.removeprefix("repath.")
-        score = score.removeprefix("overall.")
-        found = Metric(text, split, view, closed, score)
-    else:
-        found = Metric(text, None, "", False, text)
-    if found.score not in names:
-        scores = [name for name in names if not name.startswith("settings.")]
-        close = nearest(found.score, scores)
-        raise ConfigError(f"metric={text}: the results have no {found.score}{close}")
-    return found
+    if split not in SPLITS:
+        return Metric(text, None, "", False, text)
+    view, _, score = rest.partition(".")
+    if view not in VIEWS:
+        view, score = "fused", rest
+    closed = score.startswith("repath.")
+    return Metric(text, split, view, closed, score.removeprefix("repath.").removeprefix("overall."))
 
 
 def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
@@ -145,9 +137,8 @@ def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
         ConfigError: a key or metric that the results do not have.
         DataError: no result is left to be shown.
     """
-    numbers = [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
-    metrics = [metric_of(text, numbers) for text in ask.metrics]
-    _require_known(frame, ask)
+    metrics = [metric_of(text) for text in ask.metrics]
+    _require_known(frame, ask, metrics)
     shown = _selected(_only(_measured(frame), ask.where or {}), metrics)
     if shown.empty:
         asked = ", ".join(ask.metrics)
@@ -167,8 +158,13 @@ def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
     return table, shown
 
 
-def _require_known(frame: pd.DataFrame, ask: Ask) -> None:
-    faults = []
+def _require_known(frame: pd.DataFrame, ask: Ask, metrics: Sequence[Metric]) -> None:
+    numbers = [str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
+    faults = [
+        f"metric={metric.text}: the results have no {metric.score}{nearest(metric.score, numbers)}"
+        for metric in metrics
+        if metric.score not in numbers
+    ]
     for key, names in (("rows", ask.rows), ("columns", ask.columns), ("where", ask.where or {})):
         for name in names:
             if name not in frame.columns:
@@ -191,16 +187,19 @@ def _measured(frame: pd.DataFrame) -> pd.DataFrame:
     frame["ensemble_weight"] = frame[weight] if weight in frame.columns else None
     together = frame["method"] == ENSEMBLE
     deciding = [name for name in DECIDING if name in frame.columns]
-    combined = frame[deciding].astype(str).agg("\x1f".join, axis=1)
-    first = combined.drop_duplicates().index
-    blank: dict[str, list[str]] = defaultdict(list)
-    for at in first:
-        if not together[at]:
-            for column in acting({name: frame[name][at] for name in deciding})[1]:
-                blank[column].append(combined[at])
-    for column, groups in blank.items():
+    alike = np.zeros(len(frame), np.int64)
+    for name in deciding:
+        alike = _finer(alike, pd.factorize(frame[name])[0])
+    kinds, first = np.unique(alike, return_index=True)
+    blank: dict[str, list[int]] = defaultdict(list)
+    for kind, at in zip(kinds, first, strict=True):
+        if not together.iloc[at]:
+            for column in acting({name: frame[name].iloc[at] for name in deciding})[1]:
+                blank[column].append(kind)
+    for column, inert in blank.items():
         if column in frame.columns:
-            frame[column] = frame[column].astype(object).mask(combined.isin(groups) & ~together, None)
+            without = np.isin(alike, inert) & ~together.to_numpy()
+            frame[column] = frame[column].astype(object).mask(without, None)
     view = "joint_variant.joint_eval_view"
     if view in frame.columns:  # all is a way to show, and watches fused
         frame[view] = frame[view].replace("all", "fused")
@@ -223,7 +222,7 @@ def _only(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFra
                     f"where=[{name}:{value}]: no result has that value{close}; "
                     f"there are {', '.join(known[:_LISTED])}"
                 )
-        frame = frame[labels.isin(list(values))]
+        frame = frame.loc[labels.isin(list(values))]
     return frame
 
 
@@ -238,10 +237,9 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
         if metric.split is None:
             part = frame[frame["kind"].isin(RUNS)].drop_duplicates("file")
         else:
-            views = [metric.view, SINGLE_VIEW] if metric.view == "fused" else [metric.view]
             part = frame[
                 (frame["split"] == metric.split)
-                & frame["view"].isin(views)
+                & frame["view"].isin(metric.views)
                 & (frame["closed"] == metric.closed)
             ]
         part = part[part[metric.score].notna()].copy(deep=False)
@@ -255,13 +253,16 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     # training before evaluations, those with predictions last, then by the time in their names
     late = ~shown["kind"].isin(RUNS)
     kept = {file: predictions_of(file).is_dir() for file in shown["file"][late].unique()}
-    shown["_late"] = late.astype(int) + shown["file"].map(kept).fillna(False).astype(bool)
+    shown["_late"] = late.astype(int) + shown["file"].isin(
+        [file for file, is_there in kept.items() if is_there]
+    )
     shown["_name"] = shown["file"].map(lambda file: Path(file).name)
     fuse = [f"joint_variant.{key}" for key in FUSE_KEYS if f"joint_variant.{key}" in shown.columns]
     same = ["metric", "run_id", "data", "threshold", "ensemble_weight", *fuse]
     shown = shown.sort_values(["_late", "_name", "file"], kind="stable")
     shown = shown.drop_duplicates(same, keep="last")
-    return shown.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
+    ordered: pd.DataFrame = shown.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
+    return ordered
 
 
 def _datasets_apart(shown: pd.DataFrame, notes: _Notes) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -336,12 +337,13 @@ def _varies(codes: np.ndarray, group: np.ndarray) -> bool:
 
 def labels_of(values: pd.Series[Any]) -> pd.Series[str]:
     """Return values as they are shown."""
-    unique = {value: _label(value) for value in values.unique()}
-    return values.map(lambda value: unique.get(value, NOTHING)).astype(str)
+    codes, unique = pd.factorize(values, use_na_sentinel=False)
+    told = np.array([_label(value) for value in unique], dtype=object)
+    return pd.Series(told[codes], index=values.index, dtype=object)
 
 
 def _label(value: Any) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return NOTHING
     if isinstance(value, (float, np.floating)):
         return f"{value:g}"

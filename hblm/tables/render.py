@@ -11,10 +11,10 @@ from math import isnan, nan
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hblm.tables.standing import p_in_words
 from hblm.tables.table import PLUS_MINUS, Cell, Column, Comparison, Table
 
 HOLE = "–"
+_ON_SCREEN = 60  # rows; the files have all
 NOT_OURS = "not ours"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
 _LATEX = {
@@ -64,8 +64,8 @@ def markdown(table: Table) -> str:
             figures = [_reference(table, one.figures, column) for column in table.columns]
             labels = (one.label, one.encoder, one.runs, one.source)
             lines.append(_pipes([*(f"*{_md(text)}*" for text in labels), *figures]))
-        noted = {f"{one.label}: {one.note}." for one in table.references if one.note}
-        lines += ["", *(_md(text) for text in sorted(noted))] if noted else []
+        noted = reference_notes(table)
+        lines += ["", *map(_md, noted)] if noted else []
     lines += [f"\n{_md(text)}" for text in foot(table)]
     if table.explanation:
         lines += ["", *(f"{_md(line)}  " for line in table.explanation)]
@@ -78,19 +78,9 @@ def foot(table: Table) -> list[str]:
     return [*notes, *table.over_datasets]
 
 
-def comparison_in_words(comparison: Comparison) -> str:
-    """Return one test in a sentence."""
-    column = comparison.column
-    scale, unit = (100, " points") if column.percent else (1, "")
-    seeds = comparison.smallest_p > 0
-    size = f"{scale * comparison.difference:+.2f}{unit}"
-    if not isnan(comparison.low):
-        size += f" [{scale * comparison.low:.2f}, {scale * comparison.high:.2f}]"
-    told = p_in_words(comparison.p, comparison.smallest_p, comparison.n, "seed" if seeds else "document")
-    return (
-        f"{comparison.dataset}, {column.name}: {comparison.a} to {comparison.b} {size}, {told}; "
-        f"Holm {comparison.p_holm:.3g}"
-    )
+def reference_notes(table: Table) -> list[str]:
+    """Return what must be known of figures that are not ours."""
+    return list(dict.fromkeys(f"{one.label}: {one.note}." for one in table.references if one.note))
 
 
 def latex(table: Table) -> str:
@@ -120,10 +110,10 @@ def latex(table: Table) -> str:
             lead = rf"\multicolumn{{{max(1, len(table.row_names))}}}{{l}}{{\itshape {_tex(label)}}}"
             lines.append(f"{' & '.join([lead, *figures])} \\\\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    below = [*foot(table), *(f"{one.label}: {one.note}." for one in table.references if one.note)]
+    below = [*foot(table), *reference_notes(table)]
     if below:
         lines += [r"\par\smallskip\footnotesize"]
-        lines += [rf"{_tex(text)}\par" for text in dict.fromkeys(below)]
+        lines += [rf"{_tex(text)}\par" for text in below]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -196,7 +186,7 @@ def terminal(table: Table) -> RichTable:
         drawn.add_column(Text(plain_text(name)))
     for column in table.columns:
         drawn.add_column(Text(plain_text(_head(column))), justify="right")
-    for row in table.rows:
+    for row in table.rows[:_ON_SCREEN]:
         cells = []
         for column in table.columns:
             cell = table.cells.get((row, column))
@@ -206,6 +196,8 @@ def terminal(table: Table) -> RichTable:
                 text.append(f" ({','.join(cell.marks)})", style="not bold not underline")
             cells.append(text)
         drawn.add_row(*(Text(plain_text(label)) for label in row.labels), *cells)
+    if len(table.rows) > _ON_SCREEN:
+        drawn.add_row(Text(f"... {len(table.rows) - _ON_SCREEN:,} more rows"))
     if table.references:
         drawn.add_section()
         for one in table.references:

@@ -5,6 +5,7 @@ Scores are F1 in 0..1; a run is a seed. scipy is loaded where it is used.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from math import isnan, nan, sqrt
@@ -22,14 +23,15 @@ _BLOCK = 1 << 22  # numbers that are held at once
 
 def t_factors(n: np.ndarray, confidence: float = 0.95) -> np.ndarray:
     """Return half the width of a mean's interval in standard deviations, t_{n-1} / sqrt(n); nan for n < 2."""
-    from scipy import stats
+    sizes, at = np.unique(np.asarray(n), return_inverse=True)
+    return np.array([_t_factor(int(size), confidence) for size in sizes])[at]
 
-    n = np.asarray(n)
-    sizes, at = np.unique(n, return_inverse=True)
-    factors = np.array(
-        [stats.t.ppf((1 + confidence) / 2, size - 1) / sqrt(size) if size > 1 else nan for size in sizes]
-    )
-    return factors[at]
+
+@functools.cache
+def _t_factor(n: int, confidence: float) -> float:
+    from scipy import special
+
+    return float(special.stdtrit(n - 1, (1 + confidence) / 2)) / sqrt(n) if n > 1 else nan
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95, how: str = "t") -> tuple[float, float]:
@@ -47,7 +49,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, how: str = 
             (given,), np.mean, n_resamples=9999, confidence_level=confidence, method="percentile", rng=0
         )
         return float(found.confidence_interval.low), float(found.confidence_interval.high)
-    half = float(given.std(ddof=1) * t_factors(np.array([len(given)]), confidence)[0])
+    half = float(given.std(ddof=1)) * _t_factor(len(given), confidence)
     return mean - half, mean + half
 
 
@@ -84,8 +86,8 @@ def paired_permutation(differences: np.ndarray) -> np.ndarray:
 
 
 def _rounded_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    mean: np.ndarray = np.round(np.mean(values, axis=axis), 12)
-    return mean + 0.0  # one zero, not two
+    mean: np.ndarray = np.asarray(np.mean(values, axis=axis))
+    return np.asarray(np.round(mean, 12) + 0.0)  # one zero, not two
 
 
 def smallest_p(n: int) -> float:
@@ -131,7 +133,7 @@ def effect(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
     differences = of_a - of_b
     mean = float(differences.mean())
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else nan
-    half = float(spread * t_factors(np.array([len(differences)]), confidence)[0])
+    half = spread * _t_factor(len(differences), confidence)
     ahead = np.sign(of_a[:, None] - of_b[None, :])
     # a spread of rounding errors alone is none
     d_z = nan if isnan(spread) or spread <= 1e-12 * max(1.0, abs(mean)) else mean / spread
@@ -282,13 +284,13 @@ def _weigh(parts: Sequence[Any], weights: np.ndarray) -> list[np.ndarray]:
 
 def _score(sums: Sequence[np.ndarray], score: str, n_documents: int) -> np.ndarray:
     if score == "samples_f1":
-        return sums[0][:, 0] / n_documents
-    return _f1(*sums).mean(axis=1)  # micro: of one column
+        return np.asarray(sums[0][:, 0] / n_documents)
+    return np.asarray(_f1(*sums).mean(axis=1))  # micro: of one column
 
 
 def _f1(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
     whole = 2 * true + false + missed
-    return np.divide(2 * true, whole, out=np.zeros_like(whole, dtype=float), where=whole > 0)
+    return np.asarray(np.divide(2 * true, whole, out=np.zeros_like(whole, dtype=float), where=whole > 0))
 
 
 class Ranks(NamedTuple):
