@@ -339,7 +339,8 @@ def labels_of(values: pd.Series[Any]) -> pd.Series[str]:
     """Return values as they are shown."""
     codes, unique = pd.factorize(values, use_na_sentinel=False)
     told = np.array([_label(value) for value in unique], dtype=object)
-    return pd.Series(told[codes], index=values.index, dtype=object)
+    found: pd.Series[str] = pd.Series(told[codes], index=values.index, dtype=object)
+    return found
 
 
 def _label(value: Any) -> str:

@@ -1,0 +1,299 @@
+"""Tables worked out by hand, and what must never be averaged over in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import made_results
+import pytest
+
+import hblm
+from hblm.errors import ConfigError, DataError
+from hblm.tables.pivot import Ask, metric_of, tabulate
+from hblm.tables.standing import judge, rank_over_datasets
+from hblm.tables.table import Cell, Table
+
+MACRO = ("test.fused.macro_f1",)
+
+
+@pytest.fixture
+def add(tmp_path: Path):
+    """Return a function that writes one run."""
+
+    def write(name: str, method: str = "top_down", seed: int = 1, dataset: str = "wos", **more: Any) -> dict:
+        made = made_results.result(method, seed, dataset, **more)
+        made_results.write(tmp_path, name, made)
+        return made
+
+    return write
+
+
+def table(folder: Path, **ask: Any) -> Table:
+    return tabulate(hblm.results(folder), Ask(**{"metrics": MACRO, **ask}))[0]
+
+
+def cell(found: Table, row: str, column: str = "wos") -> Cell | None:
+    (at_row,) = [one for one in found.rows if one.text == row]
+    (at_column,) = [one for one in found.columns if " ".join(one.labels) == column]
+    return found.cells.get((at_row, at_column))
+
+
+def notes(found: Table, one: Cell | None = None) -> list[str]:
+    """Return the texts of notes, of a cell or on the whole table."""
+    marks = [""] if one is None else one.marks
+    return [note.text for note in found.notes if note.mark in marks]
+
+
+def test_a_table_by_hand(tmp_path: Path, add: Any) -> None:
+    for seed, macro in ((1, 0.70), (2, 0.72), (3, 0.77)):
+        add(f"a{seed}", "flat", seed, macro=macro)
+        add(f"b{seed}", "dual", seed, macro=macro + 0.01)
+    found = table(tmp_path)
+    assert [row.text for row in found.rows] == ["flat", "dual"]
+    flat = cell(found, "flat")
+    assert flat is not None
+    # mean 0.73, deviations -0.03, -0.01, 0.04: s = sqrt(0.0026 / 2); t_2 = 4.30265
+    assert (flat.mean, flat.std) == pytest.approx((0.73, 0.0360555))
+    assert (flat.low, flat.high) == pytest.approx((0.73 - 0.0895672, 0.73 + 0.0895672), abs=1e-6)
+    assert flat.seeds == ["1", "2", "3"]
+    assert found.figure(found.columns[0], flat.mean, flat.std) == "73.00 ± 3.61"
+    assert "mean over all nodes of a node's F1" in " ".join(found.caption)
+    assert "n = 3" in found.caption[0]
+    assert found.notes == []
+
+
+def test_any_key_makes_rows_and_columns(tmp_path: Path, add: Any) -> None:
+    for scale in (0.1, 0.25):
+        for dataset in ("wos", "aapd"):
+            add(f"{dataset}{scale}", dataset=dataset, film__film_scale=scale, macro=scale, epochs=4)
+    found = table(
+        tmp_path, rows=["dataset"], columns=["film.film_scale"], metrics=["val.macro_f1", "best_epoch"]
+    )
+    assert [row.labels for row in found.rows] == [("wos",), ("aapd",)]
+    assert [(column.labels, column.metric) for column in found.columns] == [
+        (("0.1",), "val.macro_f1"),
+        (("0.1",), "best_epoch"),
+        (("0.25",), "val.macro_f1"),
+        (("0.25",), "best_epoch"),
+    ]
+    means = [found.cells[found.rows[1], column].mean for column in found.columns]
+    assert means == pytest.approx([0.09, 4, 0.24, 4])
+    assert [column.percent for column in found.columns] == [True, False, True, False]
+
+
+def test_what_differs_besides_the_seed_splits_the_row(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, macro=0.6)
+    add("b", seed=1, macro=0.8, trainer__learning_rate=1e-4)
+    found = table(tmp_path)
+    assert found.row_names == ("method", "trainer.learning_rate")
+    assert [row.text for row in found.rows] == ["top_down, 3e-05", "top_down, 0.0001"]
+    assert [len(one.runs) for one in found.cells.values()] == [1, 1]
+    assert any("split by trainer.learning_rate" in text for text in notes(found))
+
+
+def test_what_does_nothing_in_a_run_does_not_split(tmp_path: Path, add: Any) -> None:
+    add("a", "flat", 1, film__film_scale=0.2)
+    add("b", "flat", 2, film__film_scale=0.9, direction__cascade_direction="bottom_up")
+    found = table(tmp_path, rows=["method", "direction"])
+    assert [(row.labels, len(found.cells[row, found.columns[0]].runs)) for row in found.rows] == [
+        (("flat", "–"), 2)
+    ]
+
+
+def test_what_cannot_change_numbers_does_not_split(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, device="cpu")
+    add("b", seed=2, device="cuda", output_dir="elsewhere")
+    assert table(tmp_path).row_names == ("method",)
+
+
+def test_versions_of_a_dataset_are_never_averaged(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, data="one", macro=0.5)
+    add("b", seed=2, data="two", macro=0.9)
+    add("c", seed=3, data="three", levels=[7, 138])
+    found = table(tmp_path)
+    assert len(found.columns) == 3
+    assert all(column.labels[0].startswith("wos (data ") for column in found.columns)
+    assert sorted(one.mean for one in found.cells.values()) == pytest.approx([0.5, 0.7, 0.9])
+    (text,) = {text for one in found.cells.values() for text in notes(found, one) if "versions" in text}
+    assert "3 versions" in text
+    assert "2 with nodes 7/134" in text
+    assert "1 with nodes 7/138" in text
+
+
+def test_a_dataset_that_is_no_key_becomes_one(tmp_path: Path, add: Any) -> None:
+    add("a", dataset="wos")
+    add("b", dataset="aapd")
+    found = table(tmp_path, columns=[])
+    assert found.column_names == ("dataset",)
+    assert len(found.cells) == 2
+
+
+def test_holes_and_missing_seeds_are_told(tmp_path: Path, add: Any) -> None:
+    for seed in (1, 2, 3):
+        add(f"a{seed}", "flat", seed)
+    add("b1", "dual", 1)
+    add("c1", "dual", 1, "aapd")
+    found = table(tmp_path)
+    assert cell(found, "flat", "aapd") is None
+    assert any(text.startswith("1 hole") and "flat: aapd" in text for text in notes(found))
+    dual = cell(found, "dual")
+    assert dual is not None
+    assert notes(found, dual) == ["Unequal seeds: seeds 2, 3 of other rows of the column are missing here."]
+    flat = cell(found, "flat")
+    assert flat is not None
+    assert flat.marks == []
+
+
+def test_commits_and_uncommitted_changes_are_told(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, commit="a" * 40)
+    add("b", seed=2, commit="b" * 40, dirty=True)
+    add("c", "flat", seed=1, commit=None)
+    add("d", "flat", seed=2, commit=None)
+    found = table(tmp_path)
+    assert notes(found, cell(found, "top_down")) == [
+        "Runs of 2 commits: aaaaaaaaaa: seed 1; bbbbbbbbbb: seed 2.",
+        "Made with uncommitted changes to the code.",
+    ]
+    assert notes(found, cell(found, "flat")) == []
+    assert any("come from 3 commits: aaaaaaaaaa, bbbbbbbbbb, hblm 0.1.0" in text for text in notes(found))
+
+
+def test_two_runs_of_one_seed_are_told(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, run_id="1" * 64)
+    add("b", seed=1, run_id="2" * 64)
+    found = table(tmp_path)
+    assert len(cell(found, "top_down").runs) == 2
+    assert notes(found, cell(found, "top_down"))[0].startswith("Several runs of seed 1, alike in all keys")
+
+
+def test_an_evaluation_that_repeats_the_training_counts_once(tmp_path: Path, add: Any) -> None:
+    of = add("a", seed=1, macro=0.5)
+    again = made_results.evaluation(of, view="all")
+    again["test"]["single"]["overall"]["macro_f1"] = 0.51
+    made_results.write(tmp_path, "eval_1", again)
+    found = table(tmp_path)
+    assert [run.value for run in cell(found, "top_down").runs] == [0.51]
+    made_results.write(tmp_path, "eval_2", made_results.evaluation(of, threshold=0.3))
+    found = table(tmp_path)
+    assert [row.text for row in found.rows] == ["top_down, 0.3", "top_down, 0.5"]
+    assert found.row_names == ("method", "threshold")
+
+
+def test_the_fused_view_of_a_single_model_is_its_own(tmp_path: Path, add: Any) -> None:
+    add("a", "flat")
+    add("b", "dual")
+    assert len(table(tmp_path).rows) == 2
+    assert [row.text for row in table(tmp_path, metrics=["test.td.macro_f1"]).rows] == ["dual"]
+    assert "the fused view" in " ".join(table(tmp_path).caption)
+
+
+def test_where_keeps_what_it_names(tmp_path: Path, add: Any) -> None:
+    for method in ("flat", "dual", "top_down"):
+        add(method, method)
+    assert [row.text for row in table(tmp_path, where={"method": ["flat", "dual"]}).rows] == ["flat", "dual"]
+    with pytest.raises(ConfigError, match=r"where=\[method:duall\].*did you mean dual"):
+        table(tmp_path, where={"method": ["duall"]})
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        ({"rows": ["metod"]}, r"rows=\[metod\].*did you mean method"),
+        ({"metrics": ["test.fused.makro_f1"]}, "no makro_f1; did you mean macro_f1"),
+        ({"columns": ["method"]}, "method makes both rows and columns"),
+    ],
+)
+def test_what_the_results_do_not_have_is_named(tmp_path: Path, add: Any, ask: Any, why: str) -> None:
+    add("a")
+    with pytest.raises(ConfigError, match=why):
+        table(tmp_path, **ask)
+
+
+def test_no_result_for_the_question(tmp_path: Path, add: Any) -> None:
+    add("a", "flat")
+    with pytest.raises(DataError, match=r"none of 1 result has test\.mix\.macro_f1"):
+        table(tmp_path, metrics=["test.mix.macro_f1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("test.fused.macro_f1", ("test", "fused", False, "macro_f1")),
+        ("val.micro_f1", ("val", "fused", False, "micro_f1")),
+        ("test.mix.repath.level_0.macro_f1", ("test", "mix", True, "level_0.macro_f1")),
+        ("test.overall.macro_f1", ("test", "fused", False, "macro_f1")),
+        ("seconds.train", (None, "", False, "seconds.train")),
+    ],
+)
+def test_metrics_are_understood(text: str, parts: tuple[Any, ...]) -> None:
+    assert metric_of(text)[1:] == parts
+
+
+def grid(folder: Path, ahead: dict[str, float], seeds: int, datasets: tuple[str, ...] = ("wos",)) -> Table:
+    made_results.write_grid(folder, ahead, datasets, tuple(range(1, seeds + 1)))
+    return table(folder)
+
+
+def test_the_best_is_bold_where_the_test_says_so(tmp_path: Path) -> None:
+    found = grid(tmp_path, {"flat": 0.0, "dual": 0.03}, 6)
+    judge(found)
+    assert cell(found, "dual").standing == "best"
+    assert cell(found, "flat").standing == ""
+    (one,) = found.comparisons
+    assert (one.a, one.b, one.n) == ("dual", "flat", 6)
+    assert (one.p, one.p_holm, one.smallest_p) == (0.03125, 0.03125, 0.03125)
+    assert one.difference == pytest.approx(0.03, abs=0.002)
+    assert "Bold: better than every other row" in found.caption[-1]
+
+
+def test_ties_are_underlined(tmp_path: Path) -> None:
+    found = grid(tmp_path, {"flat": 0.0, "dual": 0.03, "tri_head_diffcat": 0.0301}, 8)
+    judge(found)
+    standings = {row.text: cell(found, row.text).standing for row in found.rows}
+    assert standings == {"flat": "", "dual": "tied", "tri_head_diffcat": "tied"}
+
+
+def test_five_seeds_cannot_decide_and_the_caption_says_so(tmp_path: Path) -> None:
+    found = grid(tmp_path, {"flat": 0.0, "top_down": 0.1, "dual": 0.3}, 5)
+    judge(found)
+    assert {one.standing for one in found.cells.values()} == {""}
+    assert (
+        "the smallest p that 5 shared seeds can give is 0.0625, 0.125 after Holm over 2" in found.caption[-1]
+    )
+    assert "7 seeds could reach 0.05" in found.caption[-1]
+
+
+def test_where_less_is_better_the_least_is_best(tmp_path: Path, add: Any) -> None:
+    for seed in range(1, 7):
+        made = made_results.result("flat", seed)
+        made["test"]["single"]["overall"]["violation_rate"] = 0.5 + seed / 1000
+        made_results.write(tmp_path, f"f{seed}", made)
+        add(f"t{seed}", "top_down", seed)
+    found = table(tmp_path, metrics=["test.violation_rate"])
+    judge(found)
+    assert cell(found, "top_down").standing == "best"
+
+
+def test_rows_of_different_datasets_are_not_compared(tmp_path: Path) -> None:
+    made_results.write_grid(tmp_path, {"flat": 0.0, "dual": 0.05}, ("wos", "aapd"), (1, 2, 3, 4, 5, 6))
+    found = table(tmp_path, rows=["dataset", "method"], columns=[])
+    judge(found)
+    assert {(one.dataset, one.a, one.b) for one in found.comparisons} == {
+        ("wos", "wos, dual", "wos, flat"),
+        ("aapd", "aapd, dual", "aapd, flat"),
+    }
+
+
+def test_rows_are_ranked_over_datasets_where_there_are_enough(tmp_path: Path) -> None:
+    sets = ("wos", "rcv1v2", "nyt", "aapd", "bgc")
+    found = grid(tmp_path, {"flat": 0.0, "top_down": 0.1, "dual": 0.2}, 2, sets)
+    (ranking,) = rank_over_datasets(found)
+    assert ranking.ranks.mean_ranks.tolist() == [3, 2, 1]
+    # 12 N / k(k+1) (sum of squared mean ranks - k(k+1)^2/4) = 5 (14 - 12)
+    assert ranking.ranks.statistic == pytest.approx(10)
+    assert "mean ranks (1 is best) dual 1.00, top_down 2.00, flat 3.00" in found.over_datasets[0]
+    assert "dual and flat" in found.over_datasets[1]
+    few = table(tmp_path, where={"dataset": ["wos", "nyt"]})
+    assert rank_over_datasets(few) == []
+    assert "needs 3 rows and 5 datasets" in few.over_datasets[0]

@@ -1,0 +1,199 @@
+"""Intervals and tests against numbers worked out by hand, brute force and other implementations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score
+
+from hblm.tables import significance
+from hblm.tables.significance import (
+    counts,
+    effect,
+    holm,
+    mean_interval,
+    over_datasets,
+    over_documents,
+    paired_permutation,
+    runs_needed,
+    smallest_p,
+)
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 2, s = 1, t_2 = 4.3027: half the width is 4.3027 / sqrt(3) = 2.4841
+    assert mean_interval([1, 2, 3]) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+    assert all(map(math.isnan, mean_interval([1.0])))
+
+
+def test_bootstrap_interval_lies_within_the_values_and_repeats() -> None:
+    values = [0.70, 0.72, 0.71, 0.74, 0.69]
+    low, high = mean_interval(values, how="bootstrap")
+    assert 0.69 < low < np.mean(values) < high < 0.74
+    assert (low, high) == mean_interval(values, how="bootstrap")
+    assert mean_interval([1, 1, 1], how="bootstrap") == (1, 1)
+
+
+def brute_force(differences: list[float]) -> float:
+    """Go through every pattern of signs."""
+    observed = abs(math.fsum(differences))
+    patterns = itertools.product([1, -1], repeat=len(differences))
+    sums = [abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True))) for signs in patterns]
+    return sum(total >= observed - 1e-9 for total in sums) / len(sums)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=7))
+def test_permutation_is_every_pattern_of_signs(thousandths: list[int]) -> None:
+    differences = [value / 1000 for value in thousandths]
+    (p,) = paired_permutation(np.array([differences]))
+    assert p == pytest.approx(brute_force(differences))
+
+
+def test_permutation_of_many_rows_at_once_is_that_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(1).normal(0.5, 1, (40, 6))
+    together = paired_permutation(rows)
+    assert together == pytest.approx([brute_force(row.tolist()) for row in rows])
+    monkeypatch.setattr(significance, "_BLOCK", 1)  # a row at a time
+    assert paired_permutation(rows).tolist() == together.tolist()
+
+
+def test_permutation_takes_rounding_for_what_it_is() -> None:
+    # 0.1 + 0.2 - 0.3 is not zero in floats; both rows say the same
+    rows = np.array([[0.1 + 0.2 - 0.3 + 0.1, 0.1, -0.1], [0.1, 0.1, -0.1]])
+    assert paired_permutation(rows).tolist() == [1.0, 1.0]
+    assert paired_permutation(np.array([[0.0, 0.0], [0.2, 0.2]])).tolist() == [1.0, 0.5]
+    assert paired_permutation(np.array([[0.3]])).tolist() == [1.0]
+
+
+def test_permutation_of_many_seeds_is_drawn_and_repeats() -> None:
+    rows = np.random.default_rng(2).normal(0.4, 1, (2, 20))
+    drawn = paired_permutation(rows)
+    assert drawn.tolist() == paired_permutation(rows).tolist()
+    wanted = [stats.ttest_1samp(row, 0).pvalue for row in rows]
+    assert drawn == pytest.approx(wanted, abs=0.03)
+
+
+def test_what_few_seeds_can_say() -> None:
+    assert [smallest_p(n) for n in (1, 2, 5, 6)] == [1.0, 0.5, 0.0625, 0.03125]
+    assert [paired_permutation(np.ones((1, n)))[0] for n in (2, 5, 6)] == [0.5, 0.0625, 0.03125]
+    assert (runs_needed(0.05), runs_needed(0.05, 3), runs_needed(0.0625)) == (6, 7, 5)
+
+
+def test_holm_by_hand() -> None:
+    # 4 x 0.01, then 3 x 0.015 = 0.045, then 2 x 0.04 = 0.08, then 0.05, raised to the one before
+    assert holm([0.04, 0.01, 0.05, 0.015]) == pytest.approx([0.08, 0.04, 0.08, 0.045])
+    found = holm([0.9, math.nan, 0.6])
+    assert found[[0, 2]] == pytest.approx([1.0, 1.0])
+    assert math.isnan(found[1])
+
+
+def test_effect_by_hand() -> None:
+    found = effect([3, 5, 4], [1, 2, 3])  # differences 2, 3, 1: mean 2, s = 1
+    assert (found.difference, found.d_z) == pytest.approx((2, 2))
+    assert (found.low, found.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    # of nine pairs 3 beats 1 and 2, ties 3; 5 beats three; 4 beats three
+    assert found.superiority == pytest.approx((2 + 0.5 + 3 + 3) / 9)
+    same = effect([0.3, 0.4], [0.1 + 0.1, 0.3])
+    assert math.isnan(same.d_z)
+    assert same.difference == pytest.approx(0.1)
+
+
+def test_nemenyi_by_demsar() -> None:
+    """Demšar 2006, 3.2.2: four classifiers on 14 sets; q = 2.569, critical difference 1.25."""
+    scores = np.random.default_rng(0).random((14, 4))
+    found = over_datasets(scores)
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)
+    assert found.critical_difference == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    assert found.statistic == pytest.approx(stats.friedmanchisquare(*scores.T).statistic)
+    assert found.blocks == 14
+
+
+def test_ranks_by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.7], [0.5, 0.5, 0.1], [0.2, 0.3, 0.1]])
+    found = over_datasets(scores)
+    assert found.mean_ranks == pytest.approx([(1 + 1.5 + 2) / 3, (2 + 1.5 + 1) / 3, 3])
+    assert found.pairs[0, 1] == pytest.approx(1.0)
+    assert found.pairs[0, 2] == found.pairs[2, 0] < 0.3
+    alike = over_datasets(np.ones((5, 3)))
+    assert (alike.p, alike.mean_ranks.tolist()) == (1.0, [2, 2, 2])
+
+
+N_DOCUMENTS, N_NODES = 30, 6
+
+
+def made(seed: int, right: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and predictions, (documents, nodes)."""
+    draws = np.random.default_rng(seed)
+    target = np.random.default_rng(0).random((N_DOCUMENTS, N_NODES)) < 0.4
+    return target, np.where(draws.random(target.shape) < right, target, ~target)
+
+
+def counted(seed: int, right: float):
+    target, predicted = made(seed, right)
+    documents, nodes = np.nonzero(target | predicted)
+    of = (documents, nodes)
+    return counts(documents, nodes, predicted[of], target[of], N_DOCUMENTS, N_NODES)
+
+
+@pytest.mark.parametrize("score", ["micro_f1", "macro_f1", "samples_f1"])
+def test_difference_over_documents_is_sklearns(score: str) -> None:
+    found = over_documents([counted(1, 0.9), counted(2, 0.8)], [counted(3, 0.7), counted(4, 0.7)], score)
+
+    def of(seed: int, right: float) -> float:
+        target, predicted = made(seed, right)
+        return float(f1_score(target, predicted, average=score.removesuffix("_f1"), zero_division=0))
+
+    wanted = (of(1, 0.9) + of(2, 0.8) - of(3, 0.7) - of(4, 0.7)) / 2
+    assert found.difference == pytest.approx(wanted)
+    assert found.low < found.difference < found.high
+    assert found.documents == N_DOCUMENTS
+
+
+@pytest.mark.parametrize("score", ["micro_f1", "macro_f1", "samples_f1"])
+def test_resampling_is_that_of_a_loop_over_documents(score: str) -> None:
+    """The same draws, document by document through scikit-learn."""
+    a, b, resamples = (1, 0.9), (3, 0.75), 40
+    found = over_documents([counted(*a)], [counted(*b)], score, resamples=resamples, seed=5)
+    (target, of_a), (_, of_b) = made(*a), made(*b)
+
+    def difference(rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+        scores = [
+            f1_score(target[rows], one[rows], average=score.removesuffix("_f1"), zero_division=0)
+            for one in (first, second)
+        ]
+        return float(scores[0] - scores[1])
+
+    everything = np.arange(N_DOCUMENTS)
+    observed = difference(everything, of_a, of_b)
+    draws = np.random.default_rng(5)
+    boot = [difference(draws.integers(0, N_DOCUMENTS, N_DOCUMENTS), of_a, of_b) for _ in range(resamples)]
+    keep = draws.integers(0, 2, (resamples, N_DOCUMENTS)).astype(bool)[:, :, None]
+    swapped = [difference(everything, np.where(k, of_a, of_b), np.where(k, of_b, of_a)) for k in keep]
+    beyond = sum(abs(one - observed) >= abs(observed) - 1e-12 for one in boot)
+    assert found.p_bootstrap == pytest.approx((1 + beyond) / (resamples + 1))
+    beyond = sum(abs(one) >= abs(observed) - 1e-12 for one in swapped)
+    assert found.p_randomisation == pytest.approx((1 + beyond) / (resamples + 1))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(boot, [0.025, 0.975])))
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    one = counted(1, 0.9)
+    found = over_documents([one], [one], "macro_f1", resamples=50)
+    assert (found.difference, found.p_bootstrap, found.p_randomisation) == (0, 1, 1)
+
+
+def test_other_documents_cannot_be_paired() -> None:
+    one = counted(1, 0.9)
+    other = counts(np.array([0]), np.array([0]), np.array([True]), np.array([True]), 3, N_NODES)
+    with pytest.raises(ValueError, match="same documents"):
+        over_documents([one], [other], "micro_f1")
+    with pytest.raises(ValueError, match="equally many"):
+        over_documents([one, one], [one], "micro_f1")

@@ -1,0 +1,321 @@
+"""The program: from result files to tables, whole; and what it says of differences and expectations."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import made_results
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import f1_score
+
+from hblm import aggregate
+from hblm.tables.documents import predictions_of
+
+FORMATS = (".md", ".csv", ".tex", ".html", ".comparisons.csv")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*argv: str) -> None:
+    aggregate.main(["results=in", "output_dir=out", *argv])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_grid_to_every_format(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_results.write_grid(here / "in", {"flat": 0, "dual": 0.02}, ("wos", "aapd"), (1, 2, 3, 4, 5, 6))
+    (here / "in/results/cut.json").write_text("{")
+    run("frame=[parquet,csv]", "figures=all")
+    shown = capsys.readouterr()
+    assert "passed over in/results/cut.json: not valid JSON" in shown.out + shown.err
+    assert "flat" in shown.out
+    folder = here / "out/tables"
+    assert all((folder / f"table{suffix}").is_file() for suffix in FORMATS)
+    pictures = {path.name.split(".")[1] for path in folder.glob("table.*.svg")}
+    assert pictures == {"seeds", "levels", "frequency", "curves"}, "too few datasets for ranks"
+    assert {path.stem for path in folder.glob("*.svg")} == {path.stem for path in folder.glob("*.png")}
+    cells = rows_of(folder / "table.csv")
+    dual = next(row for row in cells if row["method"] == "dual" and row["metric"].endswith("macro_f1"))
+    assert (dual["dataset"], dual["n"], dual["standing"]) == ("wos", "6", "best")
+    frame = pd.read_parquet(folder / "table.results.parquet")
+    assert len(frame) == len(pd.read_csv(folder / "table.results.csv")) == 2 * 6 * (4 + 12)
+    assert {"val", "test"} == set(frame["split"])
+
+
+def test_the_same_results_make_the_same_bytes(here: Path) -> None:
+    made_results.write_grid(here / "in", {"flat": 0, "dual": 0.02}, ("wos",), (1, 2, 3))
+    made: list[dict[str, bytes]] = []
+    for _ in range(2):
+        run("figures=all", "frame=[parquet,csv]", "interval=bootstrap", "compare=[flat,dual]")
+        made.append({path.name: path.read_bytes() for path in sorted((here / "out/tables").iterdir())})
+        for path in (here / "out/tables").iterdir():
+            path.unlink()
+    assert made[0] == made[1]
+    assert len(made[0]) > 15
+
+
+def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path) -> None:
+    made_results.write_grid(here / "in", {"flat": 0}, ("wos", "aapd"), (1, 2))
+    run()
+    theirs = [row for row in rows_of(here / "out/tables/table.csv") if row["ours"] == "false"]
+    hpt = next(row for row in theirs if row["method"] == "HPT" and row["metric"].endswith("micro_f1"))
+    assert (float(hpt["mean"]), hpt["dataset"]) == (pytest.approx(0.8716), "wos")
+    assert hpt["source"] == "HPT Table 1; encoder: BERT-base"
+    assert {row["dataset"] for row in theirs} == {"wos"}
+    assert any("another number than ours" in row["source"] for row in theirs)
+    run("published=false", "name=bare")
+    assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/bare.csv"))
+    run("metric=val.macro_f1", "name=val")
+    assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/val.csv")), "published is test"
+
+
+def test_no_published_figure_beside_another_label_set(here: Path) -> None:
+    made_results.write(here / "in", "a", made_results.result(levels=[7, 145]))
+    run()
+    assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/table.csv"))
+
+
+SWEEP = """
+sweep:
+  table: {rows: [method], columns: [dataset], metric: [test.fused.macro_f1]}
+  expect:
+    - {dataset: wos, method: flat, metric: test.fused.macro_f1, mean: 79.07, std: 0.3, runs: 5,
+       encoder: BERT-base, source: a paper}
+"""
+
+
+def test_a_sweep_file_gives_table_and_expectations(here: Path) -> None:
+    made_results.write_grid(here / "in", {"flat": 0}, ("wos",), (1, 2))
+    (here / "main.yaml").write_text(SWEEP)
+    run("sweep=main.yaml", "published=false")
+    ours, theirs = rows_of(here / "out/tables/main.csv")
+    assert ours["metric"] == "test.fused.macro_f1"
+    assert (theirs["method"], float(theirs["mean"]), theirs["n"]) == ("expected of flat", 0.7907, "5")
+    assert float(theirs["std"]) == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: 1", "has no group of keys sweep:"),
+        ("sweep: {table: {row: [a]}}", "sweep.table.row is not one of rows, columns, metric"),
+        ("sweep: {table: {rows: a}}", "sweep.table.rows is not a list"),
+        ("sweep: {expect: 3}", "sweep.expect is not a list"),
+        ("sweep: {expect: [{mean: 3, source: x}]}", "sweep.expect, entry 1 has no metric"),
+        ("sweep: {expect: [{metric: test.macro_f1, mean: x, source: x}]}", "mean=x is not a number"),
+        (
+            "sweep: {expect: [{metric: test.macro_f1, mean: 1, source: x, metod: y}]}",
+            "has no key metod; did you mean method",
+        ),
+        ("sweep: [", "cannot be read"),
+    ],
+)
+def test_a_sweep_file_that_says_something_else(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, why: str
+) -> None:
+    made_results.write(here / "in", "a", made_results.result())
+    (here / "s.yaml").write_text(text)
+    assert why in refused(capsys, "sweep=s.yaml")
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["rows=[metod]"], "did you mean method"),
+        (["where=[method]"], "where=[method] is not of the form key:value"),
+        (["compare=[flat]"], "compare= names 1 rows; write compare=[A,B]"),
+        (["compare=[flat,dual]"], "compare=dual: no row has that label"),
+        (["figures=pies"], "figures=pies holds pies, which is not one of"),
+        (["name=a/b"], "cannot name a file"),
+        (["sweep=none_such"], "sweep=none_such is no sweep file"),
+        (["alpha=0"], "alpha=0"),
+        (["metrics=test.macro_f1"], "did you mean metric"),
+        (["results=nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], why: str
+) -> None:
+    made_results.write(here / "in", "a", made_results.result("flat"))
+    with pytest.raises(SystemExit) as stop:
+        aggregate.main([*([] if argv[0].startswith("results") else ["results=in"]), "output_dir=out", *argv])
+    assert stop.value.code == 2
+    assert why in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
+def test_a_folder_without_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "in").mkdir()
+    assert "no results in in" in refused(capsys)
+
+
+def explained(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_one_difference_in_words_and_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, macro in enumerate((0.70, 0.71, 0.72, 0.73, 0.75), start=1):
+        made_results.write(here / "in", f"f{seed}", made_results.result("flat", seed, macro=macro))
+        better = made_results.result("top_down", seed, macro=macro + 0.01 * seed, commit="d" * 40)
+        made_results.write(here / "in", f"t{seed}", better)
+    run("compare=[flat,top_down]", "metric=test.macro_f1")
+    told = explained(capsys)
+    assert "Over 5 shared seeds the difference is +3.00 points [95 % interval +1.04, +4.96]" in told
+    assert "top_down is better with 5 of 5" in told
+    assert "p = 0.0625, the smallest that 5 seeds can give; 6 seeds could reach 0.05" in told
+    assert "Cohen's d_z 1.90" in told
+    assert "no predictions are kept" in told
+    assert "Difference of test macro-F1 by level: 0: +3.00; 1: +3.00." in told
+    assert "method flat / top_down" in told
+    assert "film none / sigmoid" in told
+    assert "encoder.project_embedding false / true" in told
+    assert "commit cccccccccc / dddddddddd" in told
+
+
+def write_predictions(result: Path, right: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Write an evaluation's predictions for 40 documents and 4 nodes; return targets and predictions."""
+    target = np.random.default_rng(0).random((40, 4)) < 0.5
+    target[~target.any(axis=1), 0] = True
+    predicted = np.where(np.random.default_rng(seed).random(target.shape) < right, target, ~target)
+    documents, nodes = np.nonzero(target | predicted)
+    folder = predictions_of(result) / "view=single"
+    folder.mkdir(parents=True)
+    ids = pa.array([f"n{at}" for at in range(4)])
+    table = {
+        "document": pa.array([f"d{at}" for at in documents]),
+        "node": pa.DictionaryArray.from_arrays(pa.array(nodes, pa.int32()), ids),
+        "score": np.ones(len(nodes), np.float32),
+        "predicted": predicted[documents, nodes],
+        "target": target[documents, nodes],
+    }
+    pq.write_table(pa.table(table), folder / "part-00000.parquet")
+    return target, predicted
+
+
+def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for method, right in (("flat", 0.6), ("top_down", 0.95)):
+        scores = []
+        for seed in (1, 2):
+            of = made_results.result(method, seed, "wos", levels=[1, 3])
+            made_results.write(here / "in", f"{method}{seed}", of)
+            name = f"eval_{method}{seed}"
+            path = made_results.write(here / "in", name, made_results.evaluation(of))
+            scores.append(f1_score(*write_predictions(path, right, seed), average="macro"))
+        found[method] = np.mean(scores)
+    run("compare=[flat,top_down]", "metric=test.macro_f1", "test=documents")
+    told = explained(capsys)
+    wanted = 100 * (found["top_down"] - found["flat"])
+    assert f"Over 40 documents, mean of 2 seeds: {wanted:+.2f} points" in told
+    assert "paired bootstrap p < 0.001, approximate randomisation p < 0.001" in told
+    assert "(approximate randomisation over documents, Holm-corrected, p ≤ 0.05)" in told
+    (test,) = rows_of(here / "out/tables/table.comparisons.csv")
+    assert (test["test"], test["n"]) == ("approximate randomisation over documents", "40")
+
+
+def test_predictions_for_other_documents_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method in ("flat", "top_down"):
+        of = made_results.result(method, 1, levels=[1, 3])
+        path = made_results.write(here / "in", f"eval_{method}", made_results.evaluation(of))
+        write_predictions(path, 0.9, 1)
+    part = next(predictions_of(path).rglob("*.parquet"))
+    table = pq.read_table(part, partitioning=None)
+    pq.write_table(table.slice(5), part)
+    error = refused(capsys, "compare=[flat,top_down]", "metric=test.macro_f1")
+    assert "other documents or labels than" in error
+
+
+@pytest.mark.slow
+def test_two_thousand_results_with_every_fault(here: Path) -> None:
+    """Nothing is averaged but seeds of one setting, on one version of one dataset; every fault is told."""
+    chance = random.Random(3)
+    names = ("wos", "<script>x</script>", r"\input{a}_%&", "a|b\n# c", "\x1b[31m")
+    wanted: dict[tuple[str, ...], dict[str, float]] = {}
+    data_of: dict[str, set[str]] = {}
+    n_written = 0
+    while n_written < 2000:
+        for method in ("flat", "top_down", "bottom_up", "dual", "tri_head_diffcat"):
+            for seed in range(1, 16):
+                dataset, data = chance.choice(names), chance.choice("aaaab")
+                scale, commit = chance.choice((0.1, 0.2)), chance.choice("xy") * 40
+                made = made_results.result(
+                    *(method, seed, dataset),
+                    macro=chance.random(),
+                    data=data,
+                    levels=[2, 3],
+                    commit=commit,
+                    film__film_scale=0.2 if method == "flat" else scale,
+                )
+                n_written += 1
+                made_results.write(here / "in", f"r{n_written:05}", made)
+                at = "–" if method == "flat" else f"{scale:g}"
+                key = (method, at, dataset, made["dataset"]["fingerprint"])
+                wanted.setdefault(key, {})[str(seed)] = made["test"][next(iter(made["test"]))]["overall"][
+                    "macro_f1"
+                ]
+                data_of.setdefault(dataset, set()).add(made["dataset"]["fingerprint"])
+    (here / "in/results/broken.json").write_text('{"schema_version": 1')
+    run("metric=test.macro_f1")
+    found = {}
+    for row in rows_of(here / "out/tables/table.csv"):
+        if row["ours"] == "true" and row["n"] != "0":
+            name, _, version = row["dataset"].partition(" (data ")
+            (full,) = [data for data in data_of[name] if data.startswith(version.rstrip(")"))]
+            found[row["method"], row["film.film_scale"], name, full] = row
+    assert found.keys() == wanted.keys()
+    for key, values in wanted.items():
+        row = found[key]
+        assert set(row["seeds"].split()) == values.keys()
+        assert float(row["mean"]) == pytest.approx(np.mean(list(values.values())))
+        assert "2 versions of the prepared files" in row["notes"]
+    html = (here / "out/tables/table.html").read_text()
+    assert html.count("<script>") == 1
+    assert "\x1b" not in html
+
+
+def test_a_result_is_left_as_it_was(here: Path) -> None:
+    path = made_results.write(here / "in", "a", made_results.result())
+    before = path.read_bytes()
+    run("figures=all")
+    assert path.read_bytes() == before
+    assert json.loads(before)["status"] == "done"
+
+
+def test_settings_of_any_type_go_into_the_frame(here: Path) -> None:
+    made: list[dict[str, Any]] = [
+        made_results.result("top_down", 1),
+        made_results.result("top_down", 2, trainer__head_learning_rate=0.1, encoder__revision="v1"),
+    ]
+    members = {"td": made[0], "bu": made[1]}
+    together = {**made_results.evaluation(made[0]), "kind": "ensemble", "members": members}
+    together["settings"] |= {"ensemble_weight": 0.5, "ensemble_weight_search": {"tried": [1]}}
+    for at, one in enumerate((*made, together)):
+        made_results.write(here / "in", f"r{at}", one)
+    run("frame=[parquet,csv]")
+    frame = pd.read_parquet(here / "out/tables/table.results.parquet")
+    assert {"1", "2", "1+2"} == set(frame["seed"])
