@@ -46,7 +46,8 @@ PROGRAM = cli.Program(
         "python -m hblm.aggregate results=outputs rows=[joint_variant,direction] columns=[dataset] "
         "metric=test.fused.macro_f1",
         "python -m hblm.aggregate metric=[test.micro_f1,test.macro_f1,test.violation_rate,seconds.train]",
-        "python -m hblm.aggregate where=[dataset:wos,method:flat|dual] compare=[flat,dual] figures=all",
+        "python -m hblm.aggregate 'where=[dataset:wos,method:flat|dual]' compare=[flat,dual] figures=all",
+        "python -m hblm.aggregate test=documents metric=test.fused.macro_f1",
         "python -m hblm.aggregate results=[outputs,/other/outputs] name=both frame=parquet",
     ),
 )
