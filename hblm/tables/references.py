@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from hblm.errors import ConfigError, nearest
-from hblm.tables.table import Column, Reference, Table
+from hblm.tables.pivot import metric_of
+from hblm.tables.table import NOT_SAID, Column, Reference, Table
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 _COMPARABLE = re.compile(r"test\.(?:(?:fused|single)\.)?(?:overall\.)?(micro_f1|macro_f1)")
-_NOT_SAID = "not said"
 _EXPECT_KEYS = ("metric", "mean", "std", "runs", "source", "encoder")
 
 
@@ -72,12 +72,10 @@ def _together(references: Sequence[Reference]) -> list[Reference]:
 
 
 def _text(value: Any) -> str:
-    return _NOT_SAID if pd.isna(value) else str(value)
+    return NOT_SAID if pd.isna(value) else str(value)
 
 
-def expected(
-    table: Table, entries: Any, where: str, metric_text: Callable[[str], str] = lambda text: text
-) -> list[Reference]:
+def expected(table: Table, entries: Any, where: str) -> list[Reference]:
     """Return what a sweep file expects, as rows beside the measured ones.
 
     An entry is `{metric: test.fused.macro_f1, mean: 79.07, source: ..., dataset: wos, method: flat}`: a
@@ -88,7 +86,6 @@ def expected(
         table: whose rows and columns the entries speak of.
         entries: of the file's `sweep.expect`.
         where: the file, for messages.
-        metric_text: brings a metric into the table's spelling.
 
     Raises:
         ConfigError: an entry that is not of this form, or names a key that the table does not have.
@@ -111,19 +108,17 @@ def expected(
         for name in told:
             if name not in keys:
                 raise ConfigError(f"{place}: the table has no key {name}{nearest(name, keys)}")
-        found += _expected(table, entry, told, metric_text)
+        found += _expected(table, entry, told)
     return _together(found)
 
 
-def _expected(
-    table: Table, entry: Mapping[str, Any], told: Mapping[str, str], metric_text: Callable[[str], str]
-) -> list[Reference]:
+def _expected(table: Table, entry: Mapping[str, Any], told: Mapping[str, str]) -> list[Reference]:
     """Return one entry as a row, or nothing where the table does not show its column."""
     figures = {}
     for column in table.columns:
         at = dict(zip(table.column_names, column.labels, strict=True))
         of_column = {name: value for name, value in told.items() if name in at}
-        if column.metric == metric_text(str(entry["metric"])) and all(
+        if metric_of(column.metric)[1:] == metric_of(str(entry["metric"]))[1:] and all(
             at[name] == value for name, value in of_column.items()
         ):
             scale = 100 if column.percent else 1
@@ -138,8 +133,8 @@ def _expected(
         Reference(
             label,
             str(entry["source"]),
-            _NOT_SAID if encoder is None else str(encoder),
-            _NOT_SAID if runs is None else str(runs),
+            NOT_SAID if encoder is None else str(encoder),
+            NOT_SAID if runs is None else str(runs),
             figures,
         )
     ]

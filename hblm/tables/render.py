@@ -11,7 +11,7 @@ from math import isnan, nan
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hblm.tables.table import PLUS_MINUS, Cell, Column, Comparison, Table
+from hblm.tables.table import NOT_SAID, PLUS_MINUS, Cell, Column, Comparison, Table
 
 HOLE = "–"
 _ON_SCREEN = 60  # rows; the files have all
@@ -78,6 +78,15 @@ def foot(table: Table) -> list[str]:
     return [*notes, *table.over_datasets]
 
 
+def _sources(table: Table) -> list[str]:
+    """Return a sentence on where the figures that are not ours stand, and of how many runs."""
+    told = []
+    for one in table.references:
+        runs = "" if one.runs == NOT_SAID else f", {one.runs} run{'' if one.runs == '1' else 's'}"
+        told.append(f"{one.label}: {one.source}{runs}")
+    return [f"{NOT_OURS.capitalize()}. {'; '.join(dict.fromkeys(told))}."] if told else []
+
+
 def reference_notes(table: Table) -> list[str]:
     """Return what must be known of figures that are not ours."""
     return list(dict.fromkeys(f"{one.label}: {one.note}." for one in table.references if one.note))
@@ -105,12 +114,12 @@ def latex(table: Table) -> str:
             rf"\multicolumn{{{n_columns}}}{{l}}{{\itshape Published or expected, {NOT_OURS}}} \\",
         ]
         for one in table.references:
-            label = f"{one.label} ({one.encoder}; {one.runs} runs; {one.source})"
+            label = one.label if one.encoder == NOT_SAID else f"{one.label} ({one.encoder})"
             figures = [_tex(_reference(table, one.figures, column)) for column in table.columns]
             lead = rf"\multicolumn{{{max(1, len(table.row_names))}}}{{l}}{{\itshape {_tex(label)}}}"
             lines.append(f"{' & '.join([lead, *figures])} \\\\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    below = [*foot(table), *reference_notes(table)]
+    below = [*foot(table), *_sources(table), *reference_notes(table)]
     if below:
         lines += [r"\par\smallskip\footnotesize"]
         lines += [rf"{_tex(text)}\par" for text in below]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 DECIMALS = 2
 PLUS_MINUS = "±"
+NOT_SAID = "not said"  # by the source of a figure that is not ours
 
 
 class Run(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_results
 import pytest
 
 import hblm
@@ -109,6 +110,20 @@ def test_a_result_has_a_row_for_each_split_and_way_of_scoring(write: Write, tmp_
     assert (first["hierarchical.f1"], first["ranking.precision_at_1"]) == (0.81, 1.0)
     assert not any("prepare" in column or column == "trackers" for column in frame)
     assert frame.attrs["passed_over"] == []
+
+
+def test_methods_and_keys_are_told(tmp_path: Path) -> None:
+    methods = ("flat", "top_down", "bottom_up", "dual", "tri_head_diffcat")
+    for method in methods:
+        made_results.write(tmp_path, method, made_results.result(method))
+    apart = made_results.result("top_down", film__propagation_method="none")
+    made_results.write(tmp_path, "independent", apart)
+    frame = hblm.results(tmp_path)
+    told = {Path(file).stem: method for file, method in zip(frame["file"], frame["method"], strict=True)}
+    assert told == {**{method: method for method in methods}, "independent": "independent"}
+    assert not frame.columns.duplicated().any()
+    assert set(frame.attrs["keys"]) <= set(frame.columns)
+    assert {"method", "film", "film.film_scale", "trainer.epochs", "seed"} <= set(frame.attrs["keys"])
 
 
 def test_a_joint_result_has_rows_for_its_views(write: Write, tmp_path: Path) -> None:
