@@ -21,7 +21,8 @@ from hblm.errors import ConfigError, DataError, nearest
 from hblm.tables.collect import PassedOver, Wanted, collect
 from hblm.tables.documents import SCORES, compare_documents
 from hblm.tables.explain import explain, find_row
-from hblm.tables.pivot import Ask, Metric, metric_of, tabulate
+from hblm.tables.metric import Metric, metric_of
+from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.references import expected, published
 from hblm.tables.render import (
     comparisons_csv,

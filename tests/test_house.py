@@ -35,7 +35,15 @@ LAYERS = [
     }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
     | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
-    | {"tables.table", "tables.significance", "tables.pivot", "tables.standing", "tables.documents"}
+    | {
+        "tables.table",
+        "tables.significance",
+        "tables.pivot",
+        "tables.metric",
+        "tables.marks",
+        "tables.standing",
+        "tables.documents",
+    }
     | {
         "tables.references",
         "tables.explain",

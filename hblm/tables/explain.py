@@ -12,10 +12,11 @@ import pandas as pd
 from hblm.errors import ConfigError, nearest
 from hblm.tables.documents import SCORES as DOCUMENT_SCORES
 from hblm.tables.documents import compare_documents
-from hblm.tables.pivot import NOTHING, Metric, keys_apart, labels_of
+from hblm.tables.metric import Metric
+from hblm.tables.pivot import keys_apart, labels_of
 from hblm.tables.significance import effect, paired_permutation, runs_needed, smallest_p
 from hblm.tables.standing import p_in_words, shared_runs
-from hblm.tables.table import Cell, Column, Row, Table, plural
+from hblm.tables.table import NOTHING, Cell, Column, Row, Table, plural
 
 
 def find_row(table: Table, text: str) -> Row:

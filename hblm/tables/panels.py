@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 
 from hblm.tables.figures import Drawing, Group, Panel, Series, critical_difference, lines, points
-from hblm.tables.pivot import Metric
+from hblm.tables.metric import Metric
 from hblm.tables.standing import Ranking
 from hblm.tables.table import Column, Table
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,76 +21,20 @@ import pandas as pd
 from hblm.config import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.errors import ConfigError, DataError, nearest
 from hblm.schema import leaves, plain
-from hblm.tables.collect import DECIDING, ENSEMBLE, RUNS, SPLITS, acting
+from hblm.tables.collect import DECIDING, ENSEMBLE, RUNS, acting
 from hblm.tables.documents import predictions_of
+from hblm.tables.marks import Notes, datasets_apart, mark_cells, natural
+from hblm.tables.metric import SCORES, Metric, column_of, metric_of
 from hblm.tables.significance import mean_interval, t_factors
-from hblm.tables.table import Cell, Column, Note, Row, Run, Table, plural
+from hblm.tables.table import NOTHING, Cell, Row, Run, Table, plural
 
-VIEWS = (SINGLE_VIEW, "fused", "td", "bu", "mix")
-NOTHING = "–"  # the label of a key that has no value, or does nothing, in a row
-_LISTED = 12  # holes, commits that a note names
+_LISTED = 12  # values that a message names
 
-# names for people, and the definition that a caption gives
-SCORES = {
-    "micro_f1": ("micro-F1", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN) over all nodes and documents"),
-    "macro_f1": (
-        "macro-F1",
-        "mean over all nodes of a node's F1, 0 for a node that is neither gold nor predicted "
-        "(HiAGM, HGCLR, HPT; scikit-learn average=macro, zero_division=0)",
-    ),
-    "macro_f1_supported": ("macro-F1 (supported)", "mean of F1 over the nodes with a gold label"),
-    "samples_f1": ("samples-F1", "mean over documents of the F1 of a document's nodes"),
-    "c_micro_f1": ("C-micro-F1", "micro-F1 in which a hit counts only where all its ancestors are predicted"),
-    "c_macro_f1": ("C-macro-F1", "macro-F1 in which a hit counts only where all its ancestors are predicted"),
-    "exact_match": ("exact match", "share of documents whose nodes are all right and complete"),
-    "violation_rate": ("violations", "share of documents with a node predicted without its parent"),
-    "hierarchical.f1": (
-        "hierarchical F1",
-        "F1 of the predicted and gold sets closed under ancestors (Kiritchenko 2005)",
-    ),
-}
-_SHARES = ("precision", "recall", "f1", "match", "rate")  # what a share's name ends with
-_LOWER_IS_BETTER = ("violation_rate", "loss", "seconds", "parameters")
 _ALWAYS_APART = ("threshold", "ensemble_weight")  # settings of an evaluation besides the fuse weights
 _ORDER = {
     "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
     "dataset": ("wos", "rcv1v2", "nyt", "aapd", "bgc"),
 }
-
-
-class Metric(NamedTuple):
-    """What a column shows: a score of one split and view, or a number of the run itself."""
-
-    text: str
-    split: str | None
-    view: str
-    closed: bool
-    score: str
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The views that count: a single model's one view counts as fused."""
-        return ("fused", SINGLE_VIEW) if self.view == "fused" else (self.view,)
-
-    @property
-    def name(self) -> str:
-        """The metric for people, such as test macro-F1."""
-        level = re.fullmatch(r"level_(\d+)\.(.+)", self.score)
-        score = level[2] if level else self.score
-        known = SCORES.get(score, (score,))[0]
-        words = [
-            self.split or "",
-            known,
-            f"of level {level[1]}" if level else "",
-            f"({self.view})" if self.split and self.view != "fused" else "",
-            "closed" if self.closed else "",
-        ]
-        return " ".join(filter(None, words))
-
-    @property
-    def definition(self) -> str:
-        """The definition of the score, "" where its name is all there is to say."""
-        return SCORES.get(re.sub(r"^level_\d+\.", "", self.score), ("", ""))[1]
 
 
 @dataclass(frozen=True)
@@ -114,18 +58,6 @@ class Ask:
     title: str = "Results"
 
 
-def metric_of(text: str) -> Metric:
-    """Understand a metric such as test.fused.macro_f1, val.repath.level_0.micro_f1 or seconds.train."""
-    split, _, rest = text.partition(".")
-    if split not in SPLITS:
-        return Metric(text, None, "", False, text)
-    view, _, score = rest.partition(".")
-    if view not in VIEWS:
-        view, score = "fused", rest
-    closed = score.startswith("repath.")
-    return Metric(text, split, view, closed, score.removeprefix("repath.").removeprefix("overall."))
-
-
 def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
     """Return the table that is asked for, and the rows of the frame that it shows.
 
@@ -145,8 +77,8 @@ def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
         raise DataError(
             f"none of {plural(frame['file'].nunique(), 'result')} has {asked} of what is asked for"
         )
-    notes = _Notes()
-    shown, versions = _datasets_apart(shown, notes)
+    notes = Notes()
+    shown, versions = datasets_apart(shown, notes)
     rows, columns, split_by = _split(shown, list(ask.rows), list(ask.columns), frame.attrs["keys"])
     if split_by:
         notes.add(
@@ -265,32 +197,6 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     return ordered
 
 
-def _datasets_apart(shown: pd.DataFrame, notes: _Notes) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Give each version of a dataset a name of its own, and a note; return the mark by dataset."""
-    marks: dict[str, str] = {}
-    shown = shown.copy(deep=False)
-    names = shown["dataset"].astype(str)
-    versions = shown.assign(dataset=names).groupby("dataset", sort=True)["data"].nunique()
-    for name in versions[versions > 1].index:
-        of_name = names == name
-        labels = name + " (data " + shown["data"].astype(str).str[:8] + ")"
-        trees = shown[of_name].drop_duplicates("data").groupby("taxonomy", sort=False)
-        if len(trees) > 1:
-            told = sorted(f"{len(part)} with nodes {part['levels'].iloc[0]}" for _, part in trees)
-            text = f"several label sets ({'; '.join(told)})"
-        else:
-            text = "one label set, other documents or splits"
-        mark = notes.add(
-            f"{name}: {versions[name]} versions of the prepared files, {text}. They are shown apart; their "
-            "numbers are not comparable.",
-            marked=True,
-        )
-        names = names.mask(of_name, labels)
-        marks |= dict.fromkeys(labels[of_name].unique(), mark)
-    shown["dataset"] = names
-    return shown, marks
-
-
 def _split(
     shown: pd.DataFrame, rows: list[str], columns: list[str], keys: Sequence[str]
 ) -> tuple[list[str], list[str], list[str]]:
@@ -351,37 +257,13 @@ def _label(value: Any) -> str:
     return plain(value.item() if isinstance(value, np.generic) else value)
 
 
-class _Notes:
-    """Notes in the order in which they are made, each text once, with marks a, b, c, ..."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Note] = {}
-        self.n_marked = 0
-
-    def add(self, text: str, *, marked: bool = False) -> str:
-        """Return the mark of a note, "" of one that speaks of the whole table."""
-        if text not in self.found:
-            self.found[text] = Note(_letters(self.n_marked) if marked else "", text)
-            self.n_marked += marked
-        return self.found[text].mark
-
-
-def _letters(number: int) -> str:
-    letters = ""
-    number += 1
-    while number:
-        number, rest = divmod(number - 1, 26)
-        letters = chr(ord("a") + rest) + letters
-    return letters
-
-
 def _table(
     shown: pd.DataFrame,
     ask: Ask,
     metrics: Sequence[Metric],
     keys: tuple[list[str], list[str]],
     versions: Mapping[str, str],
-    notes: _Notes,
+    notes: Notes,
 ) -> Table:
     row_keys, column_keys = keys
     labels = {name: labels_of(shown[name]) for name in (*row_keys, *column_keys)}
@@ -390,7 +272,7 @@ def _table(
     at_metric = shown["metric"].to_numpy()
     column_labels = list(zip(*(labels[name] for name in column_keys), strict=True)) or [()] * len(shown)
     columns = {
-        (tuple(told), at): _column(tuple(told), metrics[at])
+        (tuple(told), at): column_of(tuple(told), metrics[at])
         for told, at in zip(column_labels, at_metric, strict=True)
     }
     runs: dict[tuple[tuple[str, ...], tuple[tuple[str, ...], int]], list[Run]] = defaultdict(list)
@@ -404,7 +286,7 @@ def _table(
         dataset[place] = name
     cells = {
         (Row(row), columns[column]): Cell(
-            sorted(found, key=lambda run: (_natural(run.seed), run.run_id)), dataset[row, column]
+            sorted(found, key=lambda run: (natural(run.seed), run.run_id)), dataset[row, column]
         )
         for (row, column), found in runs.items()
     }
@@ -420,18 +302,9 @@ def _table(
         cells=cells,
         caption=_caption(ask, metrics, shown, cells),
     )
-    _mark(table, versions, notes)
+    mark_cells(table, versions, notes)
     table.notes = list(notes.found.values())
     return table
-
-
-def _column(labels: tuple[str, ...], metric: Metric) -> Column:
-    last = metric.score.rpartition(".")[2]
-    percent = metric.split is not None and (
-        last.endswith(_SHARES) or "precision" in last or last == "macro_f1_supported"
-    )
-    lower = last.endswith(_LOWER_IS_BETTER) or metric.score.startswith(_LOWER_IS_BETTER)
-    return Column(labels, metric.text, metric.name, percent, not lower)
 
 
 def _runs(shown: pd.DataFrame) -> list[Run]:
@@ -474,18 +347,9 @@ def _summarise(cells: Sequence[Cell], ask: Ask) -> None:
             cell.low, cell.high = mean_interval(scores, ask.confidence, "bootstrap")
 
 
-def _natural(text: str) -> tuple[Any, ...]:
-    """Order numbers by value, texts with numbers in them by both, what has no value last."""
-    try:
-        return (0, float(text), ())
-    except ValueError:
-        parts = re.split(r"(\d+)", text)
-        return (1 + (text == NOTHING), 0.0, tuple((part.isdigit(), part.zfill(12)) for part in parts))
-
-
 def _order(keys: Sequence[str], labels: Sequence[str]) -> tuple[Any, ...]:
     return tuple(
-        (_positions(key).get(label.partition(" (data ")[0], 99), _natural(label))
+        (_positions(key).get(label.partition(" (data ")[0], 99), natural(label))
         for key, label in zip(keys, labels, strict=True)
     )
 
@@ -505,7 +369,7 @@ def _caption(
     counts = {len(cell.runs) for cell in cells.values()}
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     how = "Student's t" if ask.interval == "t" else "bootstrap, percentiles"
-    percent = any(_column((), metric).percent for metric in metrics)
+    percent = any(column_of((), metric).percent for metric in metrics)
     sentences = [
         f"Mean ± standard deviation over seeds{', in percent' if percent else ''}; n = {seeds}. "
         f"Intervals of the mean: {100 * ask.confidence:g} % ({how})."
@@ -520,73 +384,3 @@ def _caption(
     if any(metric.view == "fused" and metric.split for metric in metrics) and {"fused", SINGLE_VIEW} <= views:
         sentences.append("Joint models and ensembles: the fused view; single models have one view.")
     return sentences
-
-
-def _mark(table: Table, versions: Mapping[str, str], notes: _Notes) -> None:
-    """Mark what must not be overlooked: versions of data, missing or double seeds, commits, holes."""
-    everywhere: dict[tuple[Column, str], set[str]] = defaultdict(set)
-    for (_, column), cell in table.cells.items():
-        everywhere[column, cell.dataset] |= set(cell.seeds)
-    codes: set[str] = set()
-    dirty = [any(run.dirty for run in cell.runs) for cell in table.cells.values()]
-    for row in table.rows:
-        for column in table.columns:
-            found = table.cells.get((row, column))
-            if found is None:
-                continue
-            marks = [versions.get(found.dataset, "")]
-            missing = sorted(everywhere[column, found.dataset] - set(found.seeds), key=_natural)
-            if missing:
-                marks.append(
-                    notes.add(
-                        f"Unequal seeds: {_seeds(missing)} of other rows of the column "
-                        f"{'is' if len(missing) == 1 else 'are'} missing here.",
-                        marked=True,
-                    )
-                )
-            double = sorted({seed for seed in found.seeds if found.seeds.count(seed) > 1}, key=_natural)
-            if double:
-                marks.append(
-                    notes.add(
-                        f"Several runs of {_seeds(double)}, alike in all keys, under different run ids "
-                        "(other weights of the encoder?): all are in the mean.",
-                        marked=True,
-                    )
-                )
-            by_code: dict[str, list[str]] = defaultdict(list)
-            for run in found.runs:
-                by_code[_code(run)].append(run.seed)
-            codes |= set(by_code)
-            if len(by_code) > 1:
-                told = "; ".join(f"{code}: {_seeds(seeds)}" for code, seeds in sorted(by_code.items()))
-                marks.append(notes.add(f"Runs of {len(by_code)} commits: {told}.", marked=True))
-            if any(run.dirty for run in found.runs) and not all(dirty):
-                marks.append(notes.add("Made with uncommitted changes to the code.", marked=True))
-            found.marks = [mark for mark in dict.fromkeys(marks) if mark]
-    if dirty and all(dirty):
-        notes.add("All runs were made with uncommitted changes to the code.")
-    if len(codes) > 1:
-        listed = ", ".join(sorted(codes)[:_LISTED])
-        notes.add(f"The table's runs come from {len(codes)} commits: {listed}.")
-    _name_holes(table, notes)
-
-
-def _name_holes(table: Table, notes: _Notes) -> None:
-    holes: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for row in table.rows:
-        for column in table.columns:
-            if (row, column) not in table.cells:
-                holes[row.labels].append(" ".join((*column.labels, column.name)))
-    if holes:
-        told = [f"{', '.join(labels)}: {'; '.join(missing)}" for labels, missing in holes.items()]
-        more = f" And {len(told) - _LISTED} more rows." if len(told) > _LISTED else ""
-        n_holes = sum(map(len, holes.values()))
-        notes.add(f"{plural(n_holes, 'hole')} (no result). {'. '.join(told[:_LISTED])}.{more}")
-
-
-def _seeds(seeds: Sequence[str]) -> str:
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
-
-
-def _code(run: Run) -> str:
-    return run.commit[:10] if run.commit else f"hblm {run.version or 'of unknown version'}"

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from hblm.errors import ConfigError, nearest
-from hblm.tables.pivot import metric_of
+from hblm.tables.metric import metric_of
 from hblm.tables.table import NOT_SAID, Column, Reference, Table
 
 PUBLISHED = Path(__file__).with_name("published.csv")

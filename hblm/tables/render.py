@@ -48,7 +48,7 @@ _LATEX = {
 
 
 def markdown(table: Table) -> str:
-    """Return the table for a README or an issue: pipes, bold and underlined cells, notes, tests below."""
+    """Return the table as Markdown: pipes, bold and underlined cells, notes, tests below."""
     heads = [*table.row_names, *(_head(column) for column in table.columns)]
     lines = [f"**{_md(table.title)}**", "", *(_md(sentence) for sentence in table.caption), ""]
     lines += [_pipes(_md(head) for head in heads)]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 DECIMALS = 2
 PLUS_MINUS = "±"
+NOTHING = "–"  # the label of a key that has no value, or does nothing, in a row
 NOT_SAID = "not said"  # by the source of a figure that is not ours
 
 

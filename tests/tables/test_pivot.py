@@ -10,7 +10,8 @@ import pytest
 
 import hblm
 from hblm.errors import ConfigError, DataError
-from hblm.tables.pivot import Ask, metric_of, tabulate
+from hblm.tables.metric import metric_of
+from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.standing import judge, rank_over_datasets
 from hblm.tables.table import Cell, Table
 
