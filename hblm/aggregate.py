@@ -81,7 +81,11 @@ def _aggregate(config: AggregateConfig) -> None:
     frame = collect(config.results, None if config.frame else _wanted(ask.metrics))
     _tell_passed_over(frame.attrs["passed_over"])
     if frame.empty:
-        raise DataError(f"no results in {', '.join(config.results)}")
+        where, n_results = ", ".join(config.results), frame.attrs["results"]
+        if n_results:
+            asked = ", ".join(ask.metrics)
+            raise DataError(f"none of {plural(n_results, 'result')} in {where} has {asked}")
+        raise DataError(f"no results in {where}")
     table, shown = tabulate(frame, ask)
     metrics = [metric_of(text) for text in ask.metrics]
     if config.test != "none":

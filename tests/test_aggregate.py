@@ -174,6 +174,11 @@ def test_a_folder_without_results(here: Path, capsys: pytest.CaptureFixture[str]
     assert "no results in in" in refused(capsys)
 
 
+def test_results_without_what_is_asked_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_results.write(here / "in", "a", made_results.result("flat"))
+    assert "none of 1 result in in has test.mix.macro_f1" in refused(capsys, "metric=test.mix.macro_f1")
+
+
 def explained(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 

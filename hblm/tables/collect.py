@@ -86,6 +86,7 @@ def collect(places: Iterable[str | Path], wanted: Wanted | None = None) -> pd.Da
     found, passed_over = _newest(*_found(places, wanted))
     frame = _frame(found)
     frame.attrs["passed_over"] = sorted(passed_over)
+    frame.attrs["results"] = len(found)
     frame.attrs["keys"] = list(dict.fromkeys(name for result in found for name in result.keys))
     return frame
 
