@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from rich.console import Console
 
 from hblm import cli
 from hblm.artifacts import new_file, write_text
+from hblm.catalogue import Catalogue
 from hblm.config import FIGURES, AggregateConfig
-from hblm.errors import ConfigError, DataError, nearest
+from hblm.errors import DataError
+from hblm.sweep.grid import read_sweep
 from hblm.tables.collect import PassedOver, Wanted, collect
 from hblm.tables.documents import SCORES, compare_documents
 from hblm.tables.explain import explain, find_row
@@ -93,7 +94,7 @@ def _aggregate(config: AggregateConfig) -> None:
     rankings = rank_over_datasets(table, config.alpha)
     if config.published:
         table.references += published(table, _nodes(shown))
-    if sweep.expect is not None:
+    if sweep.expect:
         table.references += expected(table, sweep.expect, sweep.file)
     if config.compare:
         a, b = (find_row(table, text) for text in config.compare)
@@ -155,25 +156,9 @@ def _sweep(given: str | None) -> Sweep:
     """
     if given is None:
         return Sweep()
-    options = cli.Catalogue().groups.get("sweep", {})
-    file = options.get(given) or Path(given)
-    if not file.is_file():
-        known = f"; there are {', '.join(sorted(options))}" if options else ""
-        raise ConfigError(f"sweep={given} is no sweep file{nearest(given, options)}{known}")
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    told = tree.get("sweep") if isinstance(tree, dict) else None
-    if not isinstance(told, dict):
-        raise ConfigError(f"{file} has no group of keys sweep:, with table and expect")
-    table = told.get("table") or {}
-    for name, value in table.items() if isinstance(table, dict) else [("table", table)]:
-        if name not in ("rows", "columns", "metric"):
-            raise ConfigError(f"{file}: sweep.table.{name} is not one of rows, columns, metric")
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{file}: sweep.table.{name} is not a list such as [a,b]")
-    return Sweep(str(file), file.stem, table, told.get("expect"))
+    file = read_sweep(given, Catalogue())
+    table = {name: asked for name, asked in vars(file.node.table).items() if asked}
+    return Sweep(str(file.file), file.name, table, file.node.expect)
 
 
 def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> Any:

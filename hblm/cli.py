@@ -15,8 +15,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,17 +23,20 @@ import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, OverrideType, Transformer
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hblm.catalogue import Catalogue
+from hblm.compose import Composer, Unreadable, parse, plain_tree
+from hblm.config import SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
-from hblm.schema import Leaf, leaves, plain, read_leaf, read_tree, typed
+from hblm.schema import Leaf, leaves, plain, read_leaf, typed
+from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
 
-PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
+SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
@@ -72,7 +74,10 @@ def main(
 
     def job(cfg: DictConfig) -> None:
         try:
-            task(typed(_plain_tree(cfg), program.schema))
+            tree = plain_tree(cfg)
+            if program.name in SWEPT:  # a grid's node is no part of its runs
+                tree.pop("sweep", None)
+            task(typed(tree, program.schema))
         except HblmError as error:
             # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here
             if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -131,7 +136,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
     good: list[Override] = []
     for text in arguments.overrides:
         try:
-            override = OverridesParser.create().parse_override(text)
+            override = parse(text)
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
@@ -145,66 +150,38 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         else:
             good.append(override)
     given = {override.key_or_group for override in good}
+    grid = SweepFile("", Path(), {}, SweepNode())
+    if "sweep" in given and program.name in SWEPT:
+        name = next(str(override.value()) for override in good if override.key_or_group == "sweep")
+        try:
+            grid = read_sweep(name, catalogue)
+        except ConfigError as error:
+            faults += str(error).splitlines()
+        faults += _grid_faults(grid, name, arguments.multirun)
     needs_dataset = "dataset" in _groups_of(program, catalogue) and not {"experiment", "sweep"} & given
     stand_in = []
     if needs_dataset and "dataset" not in given:
         stand_in = ["dataset=wos"]  # so that all the rest can be judged in the same message
         if not any(text.startswith("dataset=") for text in arguments.overrides):
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
-    for cell in itertools.islice(_cells(catalogue, good), _CELLS_CHECKED):
-        composed = _composition_faults(program, catalogue, good, [*cell, *stand_in])
+    composer = Composer(program.name, program.schema, catalogue.search_path)
+    axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
+    for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
+        composed = _composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
         # what was given and refused is not missing
         faults += [fault for fault in composed if fault.partition("= is required")[0] not in refused]
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
-def _cells(catalogue: Catalogue, overrides: list[Override]) -> Iterator[tuple[str, ...]]:
-    """Yield the overrides of each run of a grid; of a single run, the overrides as they are."""
-    swept = [
-        [f"{override.get_key_element()}={value}" for value in _written(catalogue, override)]
-        if override.is_sweep_override()
-        else [override.input_line or ""]
-        for override in overrides
-    ]
-    return itertools.product(*swept)
-
-
-def _written(catalogue: Catalogue, override: Override) -> Iterable[str]:
-    if isinstance(override.value(), Glob):
-        return _values(override, catalogue.groups.get(override.key_or_group, {}))
-    return override.sweep_string_iterator()
-
-
-class Catalogue:
-    """The groups and options that stand in conf/, multirun/ and --config-dir."""
-
-    def __init__(self, config_dir: str | None = None) -> None:
-        self.config_dir = Path(config_dir).resolve() if config_dir else None
-        roots = [Path(str(resources.files(package))) for package in ("hblm.conf", "hblm.multirun")]
-        if self.config_dir:
-            if not self.config_dir.is_dir():
-                raise ConfigError(f"--config-dir {config_dir} is not a folder")
-            roots.append(self.config_dir)
-        self.groups: dict[str, dict[str, Path]] = {}
-        for root in roots:
-            for file in sorted(root.glob("*/*.yaml")):
-                self.groups.setdefault(file.parent.name, {})[file.stem] = file
-
-    def place_of(self, key: str, choices: dict[str, str | None]) -> str:
-        """Return the YAML file which gives `key` its value, as far as the chosen options tell."""
-        node, _, rest = key.partition(".")
-        for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in PRESETS):
-            file = self.groups.get(group, {}).get(option or "")
-            if file is None:
-                continue
-            tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            path = rest.split(".") if group == node and rest else key.split(".")
-            while path and isinstance(tree, dict) and path[0] in tree:
-                tree, path = tree[path[0]], path[1:]
-            if not path:
-                return f"{group}/{file.name}: "
-        return ""
+def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
+    """Yield why a sweep file cannot be run by Hydra's own sweeper as it was asked for."""
+    submit = f"python -m hblm.sweep submit sweep={name}"
+    if not many:
+        yield f"sweep={name} names a grid, not one run; add -m, or write: {submit}"
+    elif grid.beyond_hydra:
+        said = " and ".join(f"sweep.{key}" for key in grid.beyond_hydra)
+        yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
 
 
 def _override_faults(program: Program, catalogue: Catalogue, override: Override, many: bool) -> Iterator[str]:
@@ -229,7 +206,7 @@ def _override_faults(program: Program, catalogue: Catalogue, override: Override,
     if key in groups:
         yield from _option_faults(catalogue, override)
     elif key in known:
-        yield from _value_faults(known[key], override)
+        yield from _value_faults(known[key], values_of(override, catalogue))
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
@@ -248,14 +225,14 @@ def _options_of_converters(catalogue: Catalogue) -> Iterator[str]:
 
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:
     group, options = override.key_or_group, catalogue.groups[override.key_or_group]
-    for value in _values(override, options):
+    for value in values_of(override, catalogue):
         if not isinstance(value, str) or value not in options:
             close = nearest(str(value), options)
             yield f"{group}={plain(value)} is not one of {', '.join(sorted(options))}{close}"
 
 
-def _value_faults(leaf: Leaf, override: Override) -> Iterator[str]:
-    for value in _values(override):
+def _value_faults(leaf: Leaf, values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
         group = leaf.rules["option_of"]
         if group:
             yield f"{leaf.name}={plain(value)} is set by choosing the option; write {group}={plain(value)}"
@@ -265,14 +242,6 @@ def _value_faults(leaf: Leaf, override: Override) -> Iterator[str]:
         _, why = read_leaf(leaf, value)
         if why:
             yield f"{leaf.name}={plain(value)} {why}"
-
-
-def _values(override: Override, options: Iterable[str] = ()) -> list[Any]:
-    if isinstance(override.value(), Glob):
-        return override.value().filter(list(options))  # type: ignore[union-attr, no-any-return]
-    if override.is_sweep_override():
-        return list(override.sweep_iterator(transformer=Transformer.identity))
-    return [override.value()]
 
 
 def _suggest(key: str, known: list[str]) -> str:
@@ -291,56 +260,37 @@ def _suggest(key: str, known: list[str]) -> str:
 
 
 def _composition_faults(
-    program: Program, catalogue: Catalogue, overrides: list[Override], cell: list[str]
+    composer: Composer, catalogue: Catalogue, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
     """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
-    texts = [*cell]
-    if catalogue.config_dir:
-        texts.append(f"hydra.searchpath=[file://{catalogue.config_dir}]")
     judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}
     try:
-        with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-            cfg = hydra.compose(program.name, texts, return_hydra_config=True)
-            choices = dict(cfg.hydra.runtime.choices)
-            tree = _plain_tree(cfg)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        yield f"a YAML file cannot be read: {' '.join(str(error).split())}"
-        return
-    except (HydraException, OmegaConfBaseException) as error:
+        found = composer.compose(cell)
+    except Unreadable as error:
         unknown = re.search(r"Could not override '([\w.]+)\.(\w+)'", str(error))
         if unknown and "prepare" in unknown[1]:
-            yield _unknown_option(program, texts, unknown[1], unknown[2])
+            yield _unknown_option(composer.name, cell, unknown[1], unknown[2])
             return
-        yield re.sub(r" To append to your config use \S+", "", " ".join(str(error).split()))
+        yield re.sub(r" To append to your config use \S+", "", str(error))
         return
-    config: Any
-    config, faults = read_tree(tree, program.schema)
-    for fault in faults:
+    for fault in found.faults:
         group = fault.key.partition(".")[0]
         if fault.value == "???":
-            context = f" with {group}={choices[group]}" if group in choices else ""
+            context = f" with {group}={found.choices[group]}" if group in found.choices else ""
             yield f"{fault.key}= is required{context}"
         elif fault.key not in judged:
-            yield f"{catalogue.place_of(fault.key, choices)}{fault}"
-    if all(fault.value == "???" for fault in faults):
-        yield from config.conflicts()
+            yield f"{catalogue.place_of(fault.key, dict(found.choices))}{fault}"
+    if all(fault.value == "???" for fault in found.faults):
+        yield from found.config.conflicts()
 
 
-def _unknown_option(program: Program, texts: list[str], group: str, name: str) -> str:
+def _unknown_option(program: str, texts: list[str], group: str, name: str) -> str:
     """Say which keys a free group of keys has, when one that it has not was given."""
     others = [text for text in texts if not text.startswith(f"{group}.")]
     with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        known = list(OmegaConf.select(hydra.compose(program.name, others), group) or {})
+        known = list(OmegaConf.select(hydra.compose(program, others), group) or {})
     has = f"; it has {', '.join(known)}" if known else "; this dataset has none"
     return f"{group}.{name} is not an option of the dataset{nearest(name, known)}{has}"
-
-
-def _plain_tree(cfg: DictConfig) -> dict[str, Any]:
-    """Return the composed job configuration as plain values, interpolations resolved."""
-    job = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
-    tree = OmegaConf.to_container(job, resolve=True, throw_on_missing=False)
-    assert isinstance(tree, dict)
-    return {str(name): value for name, value in tree.items()}
 
 
 def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:

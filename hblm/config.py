@@ -330,6 +330,28 @@ class TrainConfig:
 
 
 @dataclass
+class SweepTable:
+    """The table that a sweep ends with; null is aggregate's default."""
+
+    rows: list[str] | None = key(None, "keys that make rows")
+    columns: list[str] | None = key(None, "keys that make columns")
+    metric: list[str] | None = key(None, "the scores", one=True)
+
+
+@dataclass
+class SweepNode:
+    """What a sweep file says beside its axes, under `sweep:`; no part of any run."""
+
+    exclude: list[Any] = key([], "cells left out: mappings of axis -> value or list of values")
+    zip: list[Any] = key([], "lists of axes that advance together")
+    ensemble_weight: list[str] | None = key(
+        None, "cells that differ in direction alone are also averaged, by each of these weights", one=True
+    )
+    expect: list[Any] = key([], "published figures to stand beside, with their source")
+    table: SweepTable = group(SweepTable, "the table at the end")
+
+
+@dataclass
 class StoredDataset:
     """Where the documents lie now, if not where the checkpoint says."""
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 import hblm
 from hblm import cli
 from hblm.artifacts import remove_stale, sha256_file, temporary_beside, write_text
+from hblm.catalogue import Catalogue
 from hblm.config import Dataset, Encoder, PrepareConfig
 from hblm.corpus.expect import compare, mismatch_table, require_expectable
 from hblm.corpus.prepared import Prepared, open_prepared
@@ -329,7 +330,7 @@ def run(config: PrepareConfig) -> None:
 
 def _dataset_arguments(dataset: Dataset) -> str:
     """Return the arguments, safe to paste, by which training finds the dataset."""
-    options = cli.Catalogue().groups["dataset"]
+    options = Catalogue().groups["dataset"]
     if dataset.name in options and str(dataset.folder) == f"data/{dataset.name}":
         return f"dataset={dataset.name}"
     return f"dataset=custom {cli.argument('dataset.path', str(dataset.folder))}"

@@ -7,6 +7,7 @@ and collects every fault on the way.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -169,8 +170,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         return None, "is required"
     if leaf.rules["one"] and value is not None and not isinstance(value, (list, dict)):
         value = [value]
-    node, name = OmegaConf.structured(leaf.owner), leaf.field.name
-    kind = _kind(get_type_hints(leaf.owner)[name])
+    (node, hints), name = _checker(leaf.owner), leaf.field.name
+    kind = _kind(hints[name])
     if leaf.rules["one"]:
         kind = f"a text, or {kind}"
     try:
@@ -182,6 +183,12 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         return None, f"is not {kind}{_range(leaf.rules)}"
     checked = OmegaConf.to_container(checked) if OmegaConf.is_config(checked) else checked
     return checked, _out_of_range(leaf.rules, checked, kind)
+
+
+@functools.cache
+def _checker(owner: type) -> tuple[Any, dict[str, Any]]:
+    """Return the node that takes values of the right type only, and the types: a grid asks for every cell."""
+    return OmegaConf.structured(owner), get_type_hints(owner)
 
 
 def _out_of_range(rules: Mapping[str, Any], value: Any, kind: str) -> str:
@@ -223,6 +230,7 @@ def _kind(hint: Any) -> str:
         bool: "true or false",
         str: "a text",
         list[str]: "a list such as [a,b]",
+        list[Any]: "a list",
         dict[str, Any]: "a group of keys",
     }
     inner = [part for part in getattr(hint, "__args__", ()) if part is not type(None)]

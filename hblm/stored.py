@@ -11,7 +11,8 @@ from hydra.core.override_parser.types import Transformer
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from hblm import cli, runs
+from hblm import runs
+from hblm.catalogue import Catalogue
 from hblm.checkpoint import open_checkpoint
 from hblm.config import EvaluateConfig, TrainConfig
 from hblm.errors import CheckpointError
@@ -29,7 +30,7 @@ def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
     own = {leaf.name for leaf in leaves(EvaluateConfig)}
     known = {leaf.name: leaf for leaf in leaves(TrainConfig)}
     by_group = {leaf.rules["option_of"]: leaf for leaf in known.values() if leaf.rules["option_of"]}
-    groups = cli.Catalogue().groups
+    groups = Catalogue().groups
     kept, faults = [], []
     for text in argv:
         try:

@@ -121,10 +121,10 @@ def test_a_sweep_file_gives_table_and_expectations(here: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a: 1", "has no group of keys sweep:"),
-        ("sweep: {table: {row: [a]}}", "sweep.table.row is not one of rows, columns, metric"),
-        ("sweep: {table: {rows: a}}", "sweep.table.rows is not a list"),
-        ("sweep: {expect: 3}", "sweep.expect is not a list"),
+        ("a: 1", "has neither axes"),
+        ("sweep: {table: {row: [a]}}", "is not a key; did you mean sweep.table.rows?"),
+        ("sweep: {table: {rows: a}}", "sweep.table.rows=a is not a list"),
+        ("sweep: {expect: 3}", "sweep.expect=3 is not a list"),
         ("sweep: {expect: [{mean: 3, source: x}]}", "sweep.expect, entry 1 has no metric"),
         ("sweep: {expect: [{metric: test.macro_f1, mean: x, source: x}]}", "mean=x is not a number"),
         (

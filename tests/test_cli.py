@@ -9,6 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm import cli
+from hblm.catalogue import Catalogue
 from hblm.errors import ConfigError
 from hblm.evaluate import PROGRAM as EVALUATE
 from hblm.prepare import PROGRAM as PREPARE
@@ -204,7 +205,7 @@ def test_help_names_every_key_and_option(program):
             assert f"\n  {leaf.name}=" in text
             assert leaf.rules["doc"] in text
     if program is TRAIN:
-        for group, options in cli.Catalogue().groups.items():
+        for group, options in Catalogue().groups.items():
             assert f"\n  {group}=" in text
             assert all(f"\n    {option} " in text for option in options)
 

@@ -19,7 +19,7 @@ from hblm.nn.pooling import POOLINGS
 from hblm.schema import leaves, typed
 
 CONF = Path(str(resources.files("hblm.conf")))
-PRESETS = ("method", "experiment")
+PRESETS = ("method", "experiment", "sweep")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "__pycache__")
 OPTIONS = sorted(
     f"{group}={file.stem}" for group in GROUPS for file in (CONF / group).glob("*.yaml")

@@ -15,7 +15,7 @@ PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "errors", "taxonomy", "document", "artifacts"},
-    {"schema", "config", "cli", "terminal", "runs", "record", "pretrained"}
+    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained"}
     | {
         "corpus.write",
         "corpus.prepared",
@@ -51,7 +51,8 @@ LAYERS = [
         "tables.page",
         "tables.figures",
         "tables.panels",
-    },
+    }
+    | {"sweep.grid"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
@@ -59,8 +60,8 @@ LAYERS = [
     {"stored", "request", "train", "evaluate", "prepare", "aggregate"},
 ]
 ONLY_IN = {
-    "hydra": {"cli", "stored"},
-    "omegaconf": {"schema", "cli", "stored"},
+    "hydra": {"compose", "cli", "stored", "sweep.grid"},
+    "omegaconf": {"schema", "compose", "cli", "stored"},
     "transformers": {"nn.encoder", "corpus.batches", "optim"},
 }
 
@@ -71,7 +72,7 @@ def name_of(file: Path) -> str:
 
 
 FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-EMPTY = {"nn", "corpus", "tables"}  # package docstrings
+EMPTY = {"nn", "corpus", "tables", "sweep"}  # package docstrings
 
 
 def imports(name: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Grids as files, their ledger, and where cells run. No torch."""
