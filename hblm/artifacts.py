@@ -19,7 +19,7 @@ from typing import Any
 
 import hblm
 
-_HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
+HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
@@ -46,7 +46,7 @@ def sha256_file(path: Path) -> str:
 
 def temporary_beside(target: Path) -> Path:
     """Return the temporary name of a file or folder: `.{name}.{host}.{pid}.tmp`, in the same folder."""
-    return target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.tmp")
+    return target.with_name(f".{target.name}.{HOST}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
@@ -127,9 +127,14 @@ def remove_stale(folder: Path) -> None:
 
 
 def _stale(path: Path, host: str, pid: int) -> bool:
-    if host == _HOST:
+    if host == HOST:
         return not _alive(pid)
     return time.time() - path.stat().st_mtime > _STALE_SECONDS
+
+
+def code() -> Mapping[str, Any]:
+    """Return git commit and dirty flag of the code that runs; nulls for an installed wheel."""
+    return _git(Path(hblm.__file__).resolve().parent.parent)
 
 
 def environment() -> dict[str, Any]:
@@ -140,10 +145,10 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
     return {
         "hblm": hblm.__version__,
-        **_git(Path(hblm.__file__).resolve().parent.parent),
+        **code(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "host": _HOST,
+        "host": HOST,
         "versions": versions,
     }
 

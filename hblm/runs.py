@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Run:
     id: str
     name: str
     output_dir: Path
+    names: tuple[str, ...] = ()  # all that it may bear, as far as others leave them free
 
     @property
     def result(self) -> Path:
@@ -70,6 +71,10 @@ class Run:
                 file.replace(target.with_name(target.stem + suffix))
 
 
+class Busy(Exception):
+    """Another process does this run now."""
+
+
 def locked(output_dir: Path, name: str) -> FileLock:
     """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies."""
     folder = output_dir / ".locks"
@@ -99,20 +104,35 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
         canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})
     )
     output_dir = Path(config.output_dir)
+    names = names_of(config, values, run_id, tag)
+    name = _name_among(output_dir, names, run_id)
+    if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > _LONGEST_NAME:
+        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
+    return Run(run_id, name, output_dir, tuple(names))
+
+
+def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
+    """Return a run under the one of its possible names that its files now bear."""
+    return Run(run_id, _name_among(output_dir, names, run_id), output_dir, tuple(names))
+
+
+def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: str) -> list[str]:
+    """Return the names that a run may bear, the best first; `values` are its identity's."""
     in_the_name = _NAMED | (_FLAT if config.is_flat else set())
     deviates = set(values) - in_the_name or config.encoder.revision is not None
     names = []
     for plain in (plain_name(config, tag), *(plain_name(twin, tag) for twin in twins(config))):
         names += [] if deviates else [plain]
         names += [f"{plain}-{run_id[:digits]}" for digits in (8, 16, 64)]
+    return names
+
+
+def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
+    """Return the name that the run's files bear, a twin's too; else the first that is free."""
     owners = {name: _owner(output_dir, name) for name in names}
-    # its own files, under a twin's name too, come before a name that is free
-    name = next((name for name in names if owners[name] == run_id), None) or next(
+    return next((name for name in names if owners[name] == run_id), None) or next(
         name for name in names if owners[name] is None
     )
-    if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > _LONGEST_NAME:
-        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
-    return Run(run_id, name, output_dir)
 
 
 def plain_name(config: TrainConfig, tag: str) -> str:

@@ -16,6 +16,7 @@ from hblm import cli, runs
 from hblm.artifacts import remove_stale
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
+from hblm.errors import DataError
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, locate
 from hblm.schema import leaves
@@ -44,8 +45,17 @@ PROGRAM = cli.Program(
 )
 
 
-def run(config: TrainConfig) -> None:
-    """Train, test and write, unless the run's result is there already."""
+def run(config: TrainConfig, *, expected: str | None = None, wait: bool = True) -> None:
+    """Train, test and write, unless the run's result is there already.
+
+    Args:
+        config: the run.
+        expected: the run id that this configuration had when it was frozen.
+        wait: for another process that does this run; otherwise runs.Busy is raised.
+
+    Raises:
+        DataError: data or encoder are no longer those of the id expected.
+    """
     started = time.perf_counter()
     # a custom set is named after its folder: from here on, and in the checkpoint, by that name
     config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
@@ -55,10 +65,18 @@ def run(config: TrainConfig) -> None:
         remove_stale(Path(config.output_dir) / folder)
     if runs.twins(config):
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
-    lock = identify(config, prepared, source).alone()
+    this = identify(config, prepared, source)
+    if expected not in (None, this.id):
+        raise DataError(
+            f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
+            f"or {config.encoder.model_name} has changed since; submit the sweep again"
+        )
+    lock = this.alone()
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise runs.Busy from None
         log.info("another process does this run: waiting for it")
         lock.acquire()
     try:

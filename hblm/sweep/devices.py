@@ -1,0 +1,168 @@
+"""Devices of this machine, leased to one cell at a time by all sweeps of a user. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hblm.artifacts import write_json
+from hblm.errors import ConfigError
+
+CPU = "cpu"
+_CORES_A_CELL = 4  # without a GPU and without per_device=
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU by the name that CUDA_VISIBLE_DEVICES takes, or `cpu`; and how many cells may share it."""
+
+    name: str
+    cells: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a cell's process must be told before it loads torch."""
+        if self.name != CPU:
+            # the bus's order is nvidia-smi's, so that a number means the same card in both
+            return {"CUDA_VISIBLE_DEVICES": self.name, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        threads = str(max(1, n_cores() // self.cells))
+        return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+
+def choose_devices(asked: Sequence[str], per_device: int | None) -> list[Device]:
+    """Return the devices to use: `auto`, `cpu`, or GPUs by number or name.
+
+    Raises:
+        ConfigError: a GPU that CUDA_VISIBLE_DEVICES hides, or cpu beside others.
+    """
+    visible = visible_gpus()
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = list(dict.fromkeys(asked))
+    if names == ["auto"]:
+        names = visible or [CPU]
+    if (CPU in names and len(names) > 1) or "auto" in names:
+        raise ConfigError(f"devices=[{','.join(asked)}] is not auto, cpu, or a list of GPUs such as [0,1]")
+    if names != [CPU] and hidden is not None:
+        missing = [name for name in names if name not in hidden.split(",")]
+        if missing:
+            raise ConfigError(
+                f"devices=[{','.join(asked)}]: CUDA_VISIBLE_DEVICES={hidden} hides {', '.join(missing)}"
+            )
+    cells = per_device or (max(1, n_cores() // _CORES_A_CELL) if names == [CPU] else 1)
+    return [Device(name, cells) for name in names]
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as the driver tells them; torch is not asked."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
+
+
+def n_cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Lease:
+    """One cell's hold on a device; it ends with the process that holds it, however that ends."""
+
+    def __init__(self, device: Device, slot: FileLock) -> None:
+        """Hold a slot that was just taken."""
+        self.device, self.slot = device, slot
+
+
+def lease(devices: Sequence[Device], holder: str) -> Lease | None:
+    """Take a slot of the first device that has one free; None where all are taken.
+
+    A device that is shared by sweeps with different `per_device` takes the smallest of these.
+
+    Args:
+        devices: those allowed.
+        holder: what is told of who holds it.
+    """
+    for device in devices:
+        with _guard(device):
+            held = holders(device)
+            if len(held) >= min([device.cells, *(int(each["cells"]) for each in held)]):
+                continue
+            for number in range(device.cells):
+                slot = FileLock(_slot(device, number))
+                with contextlib.suppress(Timeout):
+                    slot.acquire(timeout=0)
+                    told = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
+                    write_json(_slot(device, number).with_suffix(".json"), told)
+                    return Lease(device, slot)
+    return None
+
+
+def n_free(devices: Sequence[Device]) -> int:
+    """Return how many more cells the devices would take now."""
+    free = 0
+    for device in devices:
+        with _guard(device):
+            held = holders(device)
+            free += max(0, min([device.cells, *(int(each["cells"]) for each in held)]) - len(held))
+    return free
+
+
+def holders(device: Device) -> list[dict[str, Any]]:
+    """Return what each holder of a slot of this device wrote; to be called under its guard."""
+    found: list[dict[str, Any]] = []
+    for file in sorted(_folder().glob(f"{_safe(device.name)}.*.lock")):
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            told = {"pid": 0, "holder": "", "cells": device.cells}
+            with contextlib.suppress(OSError, ValueError):
+                told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+            found.append(told)
+        else:
+            lock.release()
+    return found
+
+
+def _guard(device: Device) -> FileLock:
+    return FileLock(_folder() / f"{_safe(device.name)}.guard")
+
+
+def _slot(device: Device, number: int) -> Path:
+    return _folder() / f"{_safe(device.name)}.{number}.lock"
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", "_").replace(".", "_")
+
+
+def _folder() -> Path:
+    """Return the folder of the locks: one for each user of a machine, whatever sweeps they run."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    folder = Path(tempfile.gettempdir()) / f"hblm-{user}" / "devices"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder

@@ -1,0 +1,396 @@
+"""A sweep's ledger: plain files under outputs/sweeps/NAME/, each there whole or not at all. No torch.
+
+    sweep.json              the sweep as last submitted: its cells in order, table, code, where it runs
+    cells/ID.json           a cell's configuration, frozen when it was submitted
+    attempts/ID.N.json      the N-th attempt at it: process, host, device, times, how it ended
+    logs/ID.N.log           what that attempt printed
+    pool.lock, pool.log     held by the process that starts cells, and what it prints
+    cancel.json             asks that process to stop, or to stop some cells
+
+ID is 16 digits of the run id. That a cell is done is not in the ledger: it means that its result file exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+from filelock import FileLock, Timeout
+
+from hblm import runs
+from hblm.artifacts import HOST, canonical_json, sha256_text, write_json
+from hblm.errors import ConfigError
+
+SCHEMA_VERSION = 1
+# how an attempt can end, beside `done`
+FAILURES = {
+    "error": "something the user can mend: a setting, data, a checkpoint",
+    "raised": "an exception, its traceback in the log",
+    "exit": "the process ended itself with another code than 0",
+    "killed": "a signal",
+    "memory": "out of memory, the device's or the host's, or beyond memory=",
+    "time": "longer than time=",
+}
+STOPPED = {
+    "lost": "its process ended and nobody saw how, as when the machine went down",
+    "interrupted": "the sweep's own process was stopped",
+    "cancelled": "by cancel",
+}
+CAUSES = (*FAILURES, *STOPPED)
+STATES = ("done", "running", "waiting", "failed", "cancelled")
+_STARTING = 120.0  # seconds until a process of another host must hold its run's lock
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A cell as it was submitted: all that its process reads.
+
+    Attributes:
+        id: of the run; of an ensemble, of its members and its weight.
+        number: place in the sweep, from 1.
+        kind: train or ensemble.
+        label: its values on the axes, as overrides.
+        names: the names that the run's files may bear (train).
+        config: the typed configuration as plain values (train); else dataset, weight and member ids.
+        needs: ids of the cells that must be done before.
+        output_dir: where its result goes, absolute.
+        folder: the working folder of the submission, where relative paths start.
+        submitted: when it was frozen, in seconds since 1970.
+        force: a result that is older than `submitted` does not count.
+        commit, dirty: of the code, at submission.
+    """
+
+    id: str
+    number: int
+    kind: str
+    label: str
+    names: tuple[str, ...]
+    config: Mapping[str, Any]
+    needs: tuple[str, ...]
+    output_dir: Path
+    folder: Path
+    submitted: float
+    force: bool = False
+    commit: str | None = None
+    dirty: bool | None = None
+
+    @property
+    def key(self) -> str:
+        """What its files in the ledger are called."""
+        return self.id[:16]
+
+    def result(self) -> Path | None:
+        """Return its result file; None while it is not done."""
+        if self.kind == "train":
+            run = runs.find(self.output_dir, self.id, self.names)
+            found = run.result if run.is_done else None
+        else:
+            found = _find_ensemble(self)
+        if found is not None and self.force and found.stat().st_mtime < self.submitted:
+            return None
+        return found
+
+    def lock(self) -> FileLock:
+        """Return the lock that whoever does this run holds, in a sweep or not."""
+        return runs.locked(self.output_dir, self.key)
+
+    def is_running_somewhere(self) -> bool:
+        """Return whether some process does this run now."""
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a cell.
+
+    `told` holds state (waiting, running, ended), and when known cause, why, exit, host, pid, born, device,
+    started, ended, commit, dirty.
+    """
+
+    number: int
+    told: Mapping[str, Any]
+
+    @property
+    def state(self) -> str:
+        """waiting, running or ended."""
+        return str(self.told.get("state"))
+
+    @property
+    def cause(self) -> str | None:
+        """How it ended: `done` or one of CAUSES."""
+        return self.told.get("cause")
+
+    def is_alive(self, cell: Frozen) -> bool:
+        """Return whether its process is there."""
+        if self.told.get("host") != HOST:  # processes of another machine cannot be asked, its locks can
+            young = time.time() - float(self.told.get("started", 0)) < _STARTING
+            return young or cell.is_running_somewhere()
+        return is_process(int(self.told.get("pid", 0)), float(self.told.get("born", 0)))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a cell stands: one of STATES, its last attempt, its result."""
+
+    cell: Frozen
+    state: str
+    attempt: Attempt | None = None
+    result: Path | None = None
+
+    @property
+    def cause(self) -> str | None:
+        """Why it is not done, where an attempt ended."""
+        return self.attempt.cause if self.attempt else None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it runs, but not as an attempt of this sweep."""
+        return self.state == "running" and (self.attempt is None or self.attempt.state != "running")
+
+
+def is_process(pid: int, born: float) -> bool:
+    """Return whether the process that had this pid at this time is alive."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - born) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
+
+
+class Ledger:
+    """The files of one sweep."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look at a folder, which need not exist yet."""
+        self.folder = folder
+        self._done: dict[str, Standing] = {}
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.folder.name
+
+    def exists(self) -> bool:
+        """Return whether anything was submitted."""
+        return (self.folder / "sweep.json").exists()
+
+    def sweep(self) -> dict[str, Any]:
+        """Return what sweep.json tells.
+
+        Raises:
+            ConfigError: nothing was submitted, or the file is damaged.
+        """
+        file = self.folder / "sweep.json"
+        try:
+            told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            known = sorted(path.parent.name for path in self.folder.parent.glob("*/sweep.json"))
+            others = f"; there are {', '.join(known)}" if known else ""
+            raise ConfigError(
+                f"sweep={self.name}: nothing was submitted under {self.folder.parent}{others}; "
+                f"write python -m hblm.sweep submit sweep={self.name}"
+            ) from None
+        except ValueError:
+            raise ConfigError(f"{file} is damaged; submit the sweep again") from None
+        return told
+
+    def write_sweep(self, told: Mapping[str, Any]) -> None:
+        """Write sweep.json."""
+        write_json(self.folder / "sweep.json", {"schema_version": SCHEMA_VERSION, **told})
+
+    def changed(self) -> float:
+        """Return when the sweep was last submitted."""
+        return (self.folder / "sweep.json").stat().st_mtime
+
+    def freeze(self, cell: Frozen) -> None:
+        """Write a cell as it is to be run."""
+        told = vars(cell) | {"output_dir": str(cell.output_dir), "folder": str(cell.folder)}
+        write_json(self.folder / "cells" / f"{cell.key}.json", {"schema_version": SCHEMA_VERSION, **told})
+
+    def cell(self, key: str) -> Frozen:
+        """Return a frozen cell.
+
+        Raises:
+            ConfigError: its file is damaged or not there.
+        """
+        file = self.folder / "cells" / f"{key}.json"
+        try:
+            told = orjson.loads(file.read_bytes())
+            del told["schema_version"]
+            for name in ("names", "needs"):
+                told[name] = tuple(told[name])
+            for name in ("output_dir", "folder"):
+                told[name] = Path(told[name])
+            return Frozen(**told)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(f"{file} is damaged or not there; submit the sweep again") from None
+
+    def cells(self) -> list[Frozen]:
+        """Return the cells, in their order."""
+        return [self.cell(key) for key in self.sweep()["cells"]]
+
+    def attempts(self, cell: Frozen) -> list[Attempt]:
+        """Return the attempts at a cell, the first one first."""
+        found = []
+        for file in (self.folder / "attempts").glob(f"{cell.key}.*.json"):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                found.append(Attempt(int(file.name.split(".")[1]), orjson.loads(file.read_bytes())))
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def write_attempt(self, cell: Frozen, number: int, **told: Any) -> None:
+        """Write an attempt, new values over those that are there."""
+        file = self.folder / "attempts" / f"{cell.key}.{number}.json"
+        before: dict[str, Any] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            before = orjson.loads(file.read_bytes())
+        write_json(file, {"id": cell.id, "label": cell.label, **before, **told})
+
+    def drop_attempt(self, cell: Frozen, number: int) -> None:
+        """Forget an attempt that came to nothing because another process does the run."""
+        (self.folder / "attempts" / f"{cell.key}.{number}.json").unlink(missing_ok=True)
+        self.log_of(cell, number).unlink(missing_ok=True)
+
+    def log_of(self, cell: Frozen, number: int) -> Path:
+        """Return where an attempt's output goes."""
+        return self.folder / "logs" / f"{cell.key}.{number}.log"
+
+    def standing(self, cell: Frozen) -> Standing:
+        """Return how a cell stands: result files first, attempts second, processes last."""
+        known = self._done.get(cell.key)
+        if known is not None and known.cell == cell and known.result is not None and known.result.exists():
+            return known
+        attempt = (self.attempts(cell) or [None])[-1]
+        result = cell.result()
+        if result is not None:
+            self._done[cell.key] = Standing(cell, "done", attempt, result)
+            return self._done[cell.key]
+        if attempt is not None and attempt.state == "running":
+            if attempt.is_alive(cell):
+                return Standing(cell, "running", attempt)
+            result = cell.result()  # written since it was looked for
+            if result is not None:
+                return Standing(cell, "done", attempt, result)
+            told = {**attempt.told, "state": "ended", "cause": "lost", "why": STOPPED["lost"]}
+            return Standing(cell, "waiting", Attempt(attempt.number, told))
+        if cell.is_running_somewhere():
+            return Standing(cell, "running", attempt)
+        if attempt is not None and attempt.state == "ended":
+            if attempt.cause in FAILURES:
+                return Standing(cell, "failed", attempt)
+            if attempt.cause == "cancelled":
+                return Standing(cell, "cancelled", attempt)
+        return Standing(cell, "waiting", attempt)
+
+    def standings(self) -> list[Standing]:
+        """Return how all cells stand, in their order."""
+        return [self.standing(cell) for cell in self.cells()]
+
+    def want_again(self, cell: Frozen) -> None:
+        """Ask for another attempt at a cell."""
+        attempts = self.attempts(cell)
+        if not attempts or attempts[-1].state != "waiting":
+            number = attempts[-1].number + 1 if attempts else 1
+            self.write_attempt(cell, number, state="waiting", asked=time.time())
+
+    def pool_lock(self) -> FileLock:
+        """Return the lock of the process that starts this sweep's cells."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "pool.lock")
+
+    def pool(self) -> dict[str, Any] | None:
+        """Return what the process that starts cells told of itself; None where there is none."""
+        lock = self.pool_lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with contextlib.suppress(OSError, ValueError):
+                told: dict[str, Any] = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
+                return told
+            return {}
+        lock.release()
+        return None
+
+    def ask_to_stop(self, ids: Sequence[str] | None, cause: str = "cancelled") -> None:
+        """Ask the pool to stop some cells; None: all, and itself."""
+        asked = None if ids is None else [*ids]
+        write_json(self.folder / "cancel.json", {"ids": asked, "cause": cause, "time": time.time()})
+
+    def stop_asked(self) -> dict[str, Any] | None:
+        """Return what was asked to stop."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            told: dict[str, Any] = json.loads((self.folder / "cancel.json").read_text(encoding="utf-8"))
+            return told
+        return None
+
+    def clear_stop(self) -> None:
+        """Forget what was asked to stop."""
+        (self.folder / "cancel.json").unlink(missing_ok=True)
+
+
+def ledger_of(output_dir: str | Path, name: str) -> Ledger:
+    """Return a sweep's ledger."""
+    return Ledger(Path(output_dir).resolve() / "sweeps" / name)
+
+
+def tail(file: Path, lines: int) -> list[str]:
+    """Return a text file's last lines; a bar that was drawn over itself counts as it ended."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 200 * lines - 4096))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.rpartition("\r")[2].rstrip() for line in text.splitlines()[-lines:]]
+
+
+def checkpoints_of(ledger: Ledger, cell: Frozen) -> list[Path]:
+    """Return the checkpoint folders of an ensemble's members."""
+    members = [ledger.cell(run_id[:16]) for run_id in cell.needs]
+    return [runs.find(member.output_dir, member.id, member.names).checkpoint for member in members]
+
+
+def ensemble_id(members: Sequence[str], weight: str) -> str:
+    """Return the id of an ensemble's cell: of its members and the weight between them."""
+    return sha256_text(canonical_json({"ensemble": [*members], "ensemble_weight": weight}))
+
+
+def _find_ensemble(cell: Frozen) -> Path | None:
+    """Return the newest evaluation of these members with this weight, whoever made it."""
+    wanted = sha256_text(canonical_json({"ensemble": [*cell.needs]}))
+    weight = str(cell.config["ensemble_weight"])
+    found = []
+    for file in (cell.output_dir / "results").glob(f"eval_ensemble_{cell.config['dataset']}_*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            run_id, settings = _evaluation(file, stat.st_mtime_ns)
+            searched = settings.get("ensemble_weight_search") is not None
+            same = searched if weight == "auto" else settings.get("ensemble_weight") == float(weight)
+            same = same and searched == (weight == "auto") and settings.get("split") == "test"
+            same = same and settings.get("threshold") == cell.config["threshold"]
+            if same and run_id == wanted:
+                found.append((stat.st_mtime_ns, file))
+    return max(found)[1] if found else None
+
+
+@functools.lru_cache(maxsize=10_000)
+def _evaluation(file: Path, changed: int) -> tuple[str, Mapping[str, Any]]:
+    try:
+        told = orjson.loads(file.read_bytes())
+        return str(told["run_id"]), told["settings"]
+    except (ValueError, KeyError, TypeError):
+        return "", {}
