@@ -69,15 +69,19 @@ class Sweep:
 
 def run(config: AggregateConfig) -> None:
     """Read the results, print the table, and write its files."""
+    report(config, _sweep(config.sweep))
+
+
+def report(config: AggregateConfig, sweep: Sweep, missing: Sequence[str] = ()) -> None:
+    """Make the table of a configuration and a sweep; `missing` are cells that are not in it, and why."""
     gc.disable()  # nothing here makes circles, and looking for them in so many objects costs a third
     try:
-        _aggregate(config)
+        _aggregate(config, sweep, missing)
     finally:
         gc.enable()
 
 
-def _aggregate(config: AggregateConfig) -> None:
-    sweep = _sweep(config.sweep)
+def _aggregate(config: AggregateConfig, sweep: Sweep, missing: Sequence[str]) -> None:
     ask = _ask(config, sweep)
     frame = collect(config.results, None if config.frame else _wanted(ask.metrics))
     _tell_passed_over(frame.attrs["passed_over"])
@@ -91,6 +95,9 @@ def _aggregate(config: AggregateConfig) -> None:
     metrics = [metric_of(text) for text in ask.metrics]
     if config.test != "none":
         judge(table, config.alpha, _over_documents(metrics, shown) if config.test == "documents" else None)
+    if missing:
+        more = f", and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        table.caption.append(f"Not in this table: {'; '.join(missing[:_LISTED])}{more}.")
     rankings = rank_over_datasets(table, config.alpha)
     if config.published:
         table.references += published(table, _nodes(shown))

@@ -7,6 +7,7 @@ all faults come in one message, with exit code 2, before anything is imported, c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -62,7 +63,7 @@ def main(
     `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
     and a message for what is the user's to mend, 130 for Ctrl-C.
     """
-    argv = [_at_home(text) for text in (sys.argv[1:] if argv is None else argv)]
+    argv = at_home(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         print(help_text(program, argv))
         return
@@ -86,11 +87,21 @@ def main(
             print(f"{failed[-1]}: {error}", file=sys.stderr)
             raise
 
-    try:
+    with answering(program, failed):
         argv, faults = before(argv)
         check(program, argv, faults)
         sys.argv = [sys.argv[0], *argv]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+
+
+@contextlib.contextmanager
+def answering(program: Program, failed: Sequence[str] = ()) -> Iterator[None]:
+    """Turn what is the user's to mend into a message and exit code 2, and Ctrl-C into 130.
+
+    `failed` are the runs of a grid whose faults were said already.
+    """
+    try:
+        yield
     except (HblmError, HydraException, OmegaConfBaseException) as error:
         _fail(program, f"failed, {len(failed)} in all: {'; '.join(failed)}" if failed else error)
     except OSError as error:
@@ -108,6 +119,16 @@ def argument(key: str, value: str) -> str:
         return f"{key}={value}"
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
     return shlex.quote(f'{key}="{escaped}"')
+
+
+def at_home(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the home folder where they say ~."""
+    return [_at_home(text) for text in argv]
+
+
+def override(key: str, value: str) -> str:
+    """Return key=value as Hydra's parser takes it, once the shell has taken its quotes off."""
+    return shlex.split(argument(key, value))[0]
 
 
 def _at_home(text: str) -> str:
@@ -143,7 +164,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
             faults.append(f"{text} is not of the form key=value{_spelt_right(text)}")
             refused.add(text.partition("=")[0])
             continue
-        wrong = [*_override_faults(program, catalogue, override, arguments.multirun)]
+        wrong = [*override_faults(program, catalogue, override, arguments.multirun)]
         faults += wrong
         if wrong:
             refused.add(override.key_or_group)
@@ -167,7 +188,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
     composer = Composer(program.name, program.schema, catalogue.search_path)
     axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
     for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
-        composed = _composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
+        composed = composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
         # what was given and refused is not missing
         faults += [fault for fault in composed if fault.partition("= is required")[0] not in refused]
     if faults:
@@ -184,7 +205,7 @@ def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
         yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
 
 
-def _override_faults(program: Program, catalogue: Catalogue, override: Override, many: bool) -> Iterator[str]:
+def override_faults(program: Program, catalogue: Catalogue, override: Override, many: bool) -> Iterator[str]:
     """Yield what is wrong with one override, whatever the others say."""
     key, text = override.key_or_group, override.input_line or ""
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
@@ -259,7 +280,7 @@ def _suggest(key: str, known: list[str]) -> str:
     return nearest(key, known)
 
 
-def _composition_faults(
+def composition_faults(
     composer: Composer, catalogue: Catalogue, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
     """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""

@@ -345,10 +345,51 @@ class SweepNode:
     exclude: list[Any] = key([], "cells left out: mappings of axis -> value or list of values")
     zip: list[Any] = key([], "lists of axes that advance together")
     ensemble_weight: list[str] | None = key(
-        None, "cells that differ in direction alone are also averaged, by each of these weights", one=True
+        None,
+        "pairs of cells, top_down and bottom_up, are averaged as well, by each of these weights",
+        one=True,
     )
     expect: list[Any] = key([], "published figures to stand beside, with their source")
     table: SweepTable = group(SweepTable, "the table at the end")
+
+
+SWEEP_STATES = ("done", "running", "waiting", "failed", "cancelled")
+FAILURES = {
+    "error": "something the user can mend: a setting, data, a checkpoint",
+    "raised": "an exception, its traceback in the log",
+    "exit": "the process ended itself with another code than 0",
+    "killed": "a signal",
+    "memory": "out of memory, the device's or the host's, or beyond memory=",
+    "time": "longer than time=",
+}
+
+
+@dataclass
+class SweepConfig:
+    """What `python -m hblm.sweep` itself is told; every other key is one of the runs."""
+
+    sweep: str = key("???", "the grid: a file of multirun/sweep/, or of sweep/ in --config-dir")
+    name: str | None = key(None, "of the ledger's folder in sweeps/; null: the grid's")
+    output_dir: str = key("outputs", "where results and sweeps/ lie")
+    on: str = key("local", "where cells run", choices=("local",))
+    devices: list[str] = key(["auto"], "auto: all GPUs, else the CPU; cpu; or GPUs such as [0,1]", one=True)
+    per_device: int | None = key(
+        None, "cells at a time on a device; null: one a GPU, one for every four processors", low=1
+    )
+    time: float | None = key(None, "minutes that a cell may take; null: any", low=0, open_low=True)
+    memory: float | None = key(
+        None, "GB of the host's memory that a cell may hold; null: any", low=0, open_low=True
+    )
+    wait: bool = key(False, "submit, retry: stay until the end, as watch does; Ctrl-C stops the cells")
+    cause: list[str] = key([], "retry: cells that failed so; []: all", choices=tuple(FAILURES), one=True)
+    cell: list[str] = key([], "logs, cancel, retry: cells, by number or id; []: all", one=True)
+    lines: int = key(20, "logs: how many lines of each cell", low=1)
+
+    def conflicts(self) -> list[str]:
+        """Return what is wrong between keys that are each right."""
+        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
+            return [f"name={self.name!r} cannot name a folder; write a plain name"]
+        return []
 
 
 @dataclass

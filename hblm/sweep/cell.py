@@ -1,4 +1,4 @@
-"""One cell in a process of its own: `python -m hblm.sweep.cell LEDGER KEY ATTEMPT DEVICES`, started by the pool.
+"""A cell in a process of its own: `python -m hblm.sweep.cell LEDGER KEY ATTEMPT DEVICES`.
 
 It reads the frozen configuration and composes nothing. The device is leased, and the environment told, before
 anything loads torch; the lease and the run's lock end with the process, however it ends.

@@ -19,6 +19,7 @@ from hblm.errors import ConfigError, nearest
 from hblm.schema import plain, read_tree
 
 GROUP = "sweep"
+PAIRED_BY = ("direction", "method")  # axes in which the two members of an ensemble differ
 
 
 @dataclass(frozen=True)
@@ -205,5 +206,5 @@ def _faults(sweep: SweepFile, catalogue: Catalogue) -> Iterator[str]:
             for value in _listed(wanted):
                 if value not in known:
                     yield f"sweep.exclude: {key} is never {value}{nearest(value, known)}"
-    if sweep.node.ensemble_weight and "direction" not in axes:
-        yield "sweep.ensemble_weight pairs cells by direction, which is not an axis"
+    if sweep.node.ensemble_weight and not axes.keys() & set(PAIRED_BY):
+        yield f"sweep.ensemble_weight pairs cells by {' or '.join(PAIRED_BY)}, which is not an axis"

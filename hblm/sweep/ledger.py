@@ -28,25 +28,16 @@ from filelock import FileLock, Timeout
 
 from hblm import runs
 from hblm.artifacts import HOST, canonical_json, sha256_text, write_json
+from hblm.config import FAILURES
 from hblm.errors import ConfigError
 
 SCHEMA_VERSION = 1
-# how an attempt can end, beside `done`
-FAILURES = {
-    "error": "something the user can mend: a setting, data, a checkpoint",
-    "raised": "an exception, its traceback in the log",
-    "exit": "the process ended itself with another code than 0",
-    "killed": "a signal",
-    "memory": "out of memory, the device's or the host's, or beyond memory=",
-    "time": "longer than time=",
-}
+# how an attempt can end beside `done` and FAILURES
 STOPPED = {
     "lost": "its process ended and nobody saw how, as when the machine went down",
     "interrupted": "the sweep's own process was stopped",
     "cancelled": "by cancel",
 }
-CAUSES = (*FAILURES, *STOPPED)
-STATES = ("done", "running", "waiting", "failed", "cancelled")
 _STARTING = 120.0  # seconds until a process of another host must hold its run's lock
 
 
@@ -132,7 +123,7 @@ class Attempt:
 
     @property
     def cause(self) -> str | None:
-        """How it ended: `done` or one of CAUSES."""
+        """How it ended: `done`, or one of FAILURES or STOPPED."""
         return self.told.get("cause")
 
     def is_alive(self, cell: Frozen) -> bool:
@@ -145,7 +136,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a cell stands: one of STATES, its last attempt, its result."""
+    """How a cell stands: one of SWEEP_STATES, its last attempt, its result."""
 
     cell: Frozen
     state: str
@@ -167,7 +158,8 @@ def is_process(pid: int, born: float) -> bool:
     """Return whether the process that had this pid at this time is alive."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - born) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(float(process.create_time()) - born) < 2  # seconds: pids are used again
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False
 
@@ -274,7 +266,8 @@ class Ledger:
         known = self._done.get(cell.key)
         if known is not None and known.cell == cell and known.result is not None and known.result.exists():
             return known
-        attempt = (self.attempts(cell) or [None])[-1]
+        attempts = self.attempts(cell)
+        attempt = attempts[-1] if attempts else None
         result = cell.result()
         if result is not None:
             self._done[cell.key] = Standing(cell, "done", attempt, result)

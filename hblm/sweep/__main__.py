@@ -1,0 +1,437 @@
+"""`python -m hblm.sweep`: a grid planned, submitted, watched, stopped, tried again. No torch."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from rich.console import Console
+
+from hblm import cli
+from hblm.artifacts import HOST, code
+from hblm.compose import parse
+from hblm.config import AggregateConfig, SweepConfig
+from hblm.errors import ConfigError, nearest
+from hblm.schema import Fault, leaves, read_leaf
+from hblm.sweep import pool, show
+from hblm.sweep.devices import choose_devices
+from hblm.sweep.ledger import Frozen, Ledger, Standing, ledger_of, tail
+from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+
+PROGRAM = cli.Program(
+    name="sweep",
+    schema=SweepConfig,
+    summary="""Run a grid of training runs that resumes: plan, submit, status, watch, logs, cancel, retry.
+
+  plan    the cells: done, running, waiting, failed, and the hours left by the results at hand
+  submit  check and freeze every cell, start them in the background, and return; again: go on
+  status  how each cell stands, now; exit code 1 where a cell failed
+  watch   progress until the end, then the table; exit code 1 where a cell is not done
+  logs    the last lines of failed cells' logs, or of cell=NUMBER
+  cancel  stop all cells, or cell=NUMBER
+  retry   failed cells again, or those of cause=time,memory ...""",
+    examples=(
+        "python -m hblm.sweep plan sweep=main",
+        "python -m hblm.sweep submit sweep=smoke",
+        "python -m hblm.sweep submit sweep=main dataset=wos,aapd trainer.batch_size=16 devices=[0,1]",
+        "python -m hblm.sweep watch sweep=main",
+        "python -m hblm.sweep logs sweep=main cell=12",
+        "python -m hblm.sweep retry sweep=main cause=time time=600",
+    ),
+)
+VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
+_OF_THE_POOL = ("on", "devices", "per_device", "time", "memory")
+_STOPPING = 30.0  # seconds that cancel waits for the cells to end
+
+
+class Asked:
+    """The command line, understood: the verb, what the sweep itself is told, and the runs' overrides."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Read the arguments.
+
+        Raises:
+            ConfigError: all that is wrong with them.
+        """
+        words = [*argv]
+        self.config_dir: str | None = None
+        if "--config-dir" in words[:-1]:
+            at = words.index("--config-dir")
+            self.config_dir = words[at + 1]
+            del words[at : at + 2]
+        verbs = [word for word in words if "=" not in word]
+        if not verbs or verbs[0] not in VERBS:
+            given = f"{verbs[0]} is not" if verbs else "write"
+            close = nearest(verbs[0], VERBS) if verbs else ""
+            raise ConfigError(f"{given} one of {', '.join(VERBS)}{close}")
+        self.verb = verbs[0]
+        words.remove(self.verb)
+        known = {leaf.name: leaf for leaf in leaves(SweepConfig)}
+        values: dict[str, Any] = {}
+        self.overrides: list[str] = []
+        faults = []
+        for text in words:
+            key = text.partition("=")[0]
+            if key not in known:
+                self.overrides.append(text)
+                continue
+            try:
+                override = parse(text)
+                several = override.is_sweep_override() and known[key].rules["one"]
+                value = text.partition("=")[2].split(",") if several else override.value()
+            except HydraException:
+                faults.append(f"{text} is not of the form key=value")
+                continue
+            if override.is_sweep_override() and not several:
+                faults.append(f"{text}: {key} takes one value")
+                continue
+            checked, reason = read_leaf(known[key], value)
+            if reason:
+                faults.append(str(Fault(key, value, reason)))
+            else:
+                values[key] = checked
+        if "sweep" not in values and not faults:
+            faults.append("sweep= is required: which grid")
+        self.given = values
+        self.config = SweepConfig(**values)
+        faults += self.config.conflicts() if not faults else []
+        if self.overrides and self.verb not in ("plan", "submit"):
+            own = ", ".join(known)
+            faults += [
+                f"{text}: {self.verb} takes the keys {own}{nearest(text.partition('=')[0], known)}"
+                for text in self.overrides
+            ]
+        if faults:
+            raise ConfigError("\n".join(faults))
+        if "output_dir" in values:
+            self.overrides.append(cli.override("output_dir", self.config.output_dir))
+        self.ledger = ledger_of(self.config.output_dir, self.config.name or self.config.sweep)
+
+
+def plan(asked: Asked) -> int:
+    """Show what a submission would run."""
+    made = make_plan(asked.config.sweep, asked.overrides, asked.config_dir, prepare=False)
+    ledger = asked.ledger
+    known = {cell.id: cell for cell in ledger.cells()} if ledger.exists() else {}
+    states = {}
+    if not made.unprepared:
+        cells = freeze(made, known)
+        states = {cell.id: ledger.standing(cell) for cell in cells}
+    _print_plan(made, states)
+    devices = choose_devices(asked.config.devices, asked.config.per_device)
+    at_once = sum(device.cells for device in devices)
+    _print_hours(made, states, Path(asked.config.output_dir), at_once)
+    return 0
+
+
+def _print_plan(made: Plan, states: Mapping[str, Standing]) -> None:
+    merged = sum(len(cell.also) for cell in made.cells)
+    told = f"{made.sweep.name}: {made.n_cells:,} cells"
+    told += f", {made.n_excluded:,} excluded" if made.n_excluded else ""
+    told += f", {merged:,} the same run as another" if merged else ""
+    told += f"; {len(made.cells):,} runs"
+    told += f" and {len(made.ensembles):,} ensembles" if made.ensembles else ""
+    print(told)
+    for name, reason in made.unprepared.items():
+        print(f"{name}: {reason}")
+    if states:
+        print(show.counts([*states.values()]))
+        Console(highlight=False, markup=False).print(show.table_of([*states.values()]))
+
+
+def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, at_once: int) -> None:
+    known = seconds_of(output_dir / "results")
+    open_cells = [
+        cell
+        for cell in made.cells
+        if cell.run is None or cell.run.id not in states or states[cell.run.id].state != "done"
+    ]
+    found = [seconds for cell in open_cells if (seconds := expected_seconds(cell, known)) is not None]
+    if not open_cells:
+        return
+    if not found:
+        print("no result at hand tells how long these runs take")
+        return
+    total = show.duration(sum(found))
+    wall = f", {show.duration(sum(found) / at_once)} with {at_once} at once" if at_once > 1 else ""
+    of = f" for {len(found):,} of {len(open_cells):,} open runs, by runs like them" if len(found) else ""
+    print(f"about {total} of computing{wall}{of}")
+
+
+def submit(asked: Asked) -> int:
+    """Freeze every cell and start the process that runs them."""
+    ledger, config = asked.ledger, asked.config
+    devices = choose_devices(config.devices, config.per_device)
+    made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
+    known = {cell.id: cell for cell in ledger.cells()} if ledger.exists() else {}
+    for cell in freeze(made, known):
+        before = known.get(cell.id)
+        if before is None or cell.force or ledger.standing(before).state != "done":
+            state = ledger.standing(before).state if before is not None else ""
+            if state == "running":  # its process has read it; a new one would change nothing
+                continue
+            ledger.freeze(cell)
+            if state == "cancelled" or (cell.force and state):
+                ledger.want_again(cell)
+        known[cell.id] = cell
+    ledger.clear_stop()
+    stamp = code()
+    ledger.write_sweep(
+        {
+            "sweep": config.sweep,
+            "file": str(made.sweep.file),
+            "overrides": [*made.overrides],
+            "cells": [cell.key for cell in sorted(known.values(), key=lambda cell: cell.number)],
+            "table": vars(made.sweep.node.table),
+            "expect": made.sweep.node.expect,
+            "submitted": time.time(),
+            "host": HOST,
+            "code": dict(stamp),
+            "where": {
+                "on": config.on,
+                "devices": pool.arguments(devices),
+                "time": config.time,
+                "memory": config.memory,
+            },
+        }
+    )
+    return _go_on(asked)
+
+
+def _go_on(asked: Asked) -> int:
+    """Start the process that runs what waits, and return or stay."""
+    ledger, name = asked.ledger, cli.override("sweep", asked.config.sweep)
+    standings = ledger.standings()
+    print(f"{ledger.name}: {show.counts(standings)}")
+    for_name = "" if asked.config.name is None else f" {cli.override('name', asked.config.name)}"
+    for_place = "" if "output_dir" not in asked.given else f" {asked.overrides[-1]}"
+    command = f"{name}{for_name}{for_place}"
+    if any(each.state == "failed" for each in standings):
+        print(f"failed cells stay so until python -m hblm.sweep retry {command}")
+    if any(each.state in ("waiting", "running") for each in standings):
+        started = pool.start(ledger)
+        print("started" if started else "taken up by the process that runs this sweep's cells already")
+    if asked.config.wait:
+        return watch(asked)
+    print(f"watch it    python -m hblm.sweep watch {command}")
+    return 0
+
+
+def status(asked: Asked) -> int:
+    """Print how every cell stands."""
+    ledger = asked.ledger
+    told = ledger.sweep()
+    standings = ledger.standings()
+    print(f"{ledger.name}: {show.counts(standings)}")
+    Console(highlight=False, markup=False).print(show.table_of(standings))
+    running = ledger.pool()
+    if running is not None:
+        print(f"cells are started by process {running.get('pid', '?')} on {running.get('host', '?')}")
+    elif any(each.state in ("waiting", "running") for each in standings):
+        print("no process starts this sweep's cells; submit goes on with it")
+    _print_moved(standings)
+    left = show.seconds_left(standings, _at_once(told))
+    if left:
+        print(f"about {show.duration(left)} left")
+    return int(any(each.state == "failed" for each in standings))
+
+
+def _print_moved(standings: Sequence[Standing]) -> None:
+    """Say which cells ran by other code than they were submitted with."""
+    moved = [
+        str(each.cell.number)
+        for each in standings
+        if each.attempt is not None
+        and each.attempt.told.get("commit") is not None
+        and each.cell.commit is not None
+        and each.attempt.told["commit"] != each.cell.commit
+    ]
+    if moved:
+        print(f"the code has moved: ran at another commit than submitted: cells {', '.join(moved)}")
+
+
+def _at_once(told: Mapping[str, Any]) -> int:
+    return sum(int(cells) for _, cells in told["where"]["devices"])
+
+
+def watch(asked: Asked) -> int:
+    """Show progress until the end, then failures and the table; 0 where all cells are done."""
+    ledger = asked.ledger
+    told = ledger.sweep()
+    if asked.config.wait:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells are stopped as well
+    try:
+        standings = show.follow(ledger, _at_once(told), lambda: ledger.pool() is not None)
+    except KeyboardInterrupt:
+        if not asked.config.wait:  # the cells go on
+            raise
+        ledger.ask_to_stop(None, "interrupted")
+        _until_stopped(ledger)
+        print(f"interrupted; {show.counts(ledger.standings())}; submit goes on", file=sys.stderr)
+        return 130
+    show.print_failures(ledger, standings)
+    print(f"{ledger.name}: {show.counts(standings)}")
+    _print_moved(standings)
+    _print_table(ledger, told, standings, asked.config.output_dir)
+    open_cells = [each for each in standings if each.state in ("waiting", "running")]
+    if open_cells:
+        blocked = "need cells that are not done, or "
+        print(f"{len(open_cells)} cells {blocked}have no process that starts them; submit goes on")
+    return int(any(each.state != "done" for each in standings))
+
+
+def _print_table(
+    ledger: Ledger, told: Mapping[str, Any], standings: Sequence[Standing], output_dir: str
+) -> None:
+    """Make the sweep's table of what is done, and name what is missing in it."""
+    files = [str(each.result) for each in standings if each.result is not None]
+    if not files:
+        print("no table: no cell is done")
+        return
+    from hblm.aggregate import Sweep, report  # pandas and scipy take a second to load
+
+    missing = [
+        f"cell {each.cell.number} ({each.cell.label}), {each.state}"
+        + (f": {each.cause}" if each.state == "failed" else "")
+        for each in standings
+        if each.result is None
+    ]
+    table = {name: asked for name, asked in told["table"].items() if asked}
+    report(
+        AggregateConfig(results=files, name=ledger.name, output_dir=output_dir),
+        Sweep(told["file"], ledger.name, table, told["expect"] or None),
+        missing,
+    )
+
+
+def logs(asked: Asked) -> int:
+    """Print the ends of logs: of the cells asked for, else of those that failed."""
+    ledger = asked.ledger
+    chosen = _chosen(asked, ledger.standings())
+    if not asked.config.cell:
+        chosen = [each for each in chosen if each.state == "failed"]
+        if not chosen:
+            print("no cell failed; cell=NUMBER shows another's log")
+    for each in chosen:
+        if each.attempt is None:
+            print(f"cell {each.cell.number} has no attempt yet: {each.cell.label}")
+            continue
+        log = ledger.log_of(each.cell, each.attempt.number)
+        print(f"cell {each.cell.number}, attempt {each.attempt.number}, {each.state}: {each.cell.label}")
+        print(f"log {log}")
+        for line in tail(log, asked.config.lines):
+            print(f"  | {line}")
+    return 0
+
+
+def cancel(asked: Asked) -> int:
+    """Stop the cells asked for, else all."""
+    ledger = asked.ledger
+    chosen = _chosen(asked, ledger.standings())
+    some = [each.cell.key for each in chosen] if asked.config.cell else None
+    told = ledger.pool()
+    if told is not None:
+        ledger.ask_to_stop(some)
+        _until_stopped(ledger, chosen if some is not None else None)
+    for each in (ledger.standing(each.cell) for each in chosen):
+        if each.state == "running" and not each.elsewhere and each.attempt is not None:
+            if each.attempt.told.get("host") != HOST:
+                print(f"cell {each.cell.number} runs on {each.attempt.told.get('host')}: cancel it there")
+                continue
+            pool.end_process(int(each.attempt.told["pid"]), float(each.attempt.told["born"]))
+        if ledger.standing(each.cell).state == "waiting":
+            pool.cancel_waiting(ledger, each.cell)
+    ledger.clear_stop()
+    print(f"{ledger.name}: {show.counts(ledger.standings())}")
+    return 0
+
+
+def _until_stopped(ledger: Ledger, cells: Sequence[Standing] | None = None) -> None:
+    """Wait until the pool, or the attempts at some cells, have ended."""
+    until = time.monotonic() + _STOPPING
+    while time.monotonic() < until and ledger.pool() is not None:
+        if cells is not None and ledger.stop_asked() is None:
+            states = [ledger.standing(each.cell) for each in cells]
+            if not any(each.state == "running" and not each.elsewhere for each in states):
+                return
+        time.sleep(0.1)
+
+
+def retry(asked: Asked) -> int:
+    """Ask for another attempt at failed cells, and start what runs them."""
+    ledger, config = asked.ledger, asked.config
+    told = ledger.sweep()
+    chosen = _chosen(asked, ledger.standings())
+    states = ("failed", "cancelled") if config.cell else ("failed",)
+    again = [
+        each for each in chosen if each.state in states and (not config.cause or each.cause in config.cause)
+    ]
+    if not again:
+        of = f" by {', '.join(config.cause)}" if config.cause else ""
+        print(f"{ledger.name}: no cell failed{of}; {show.counts(ledger.standings())}")
+        return 0
+    for each in again:
+        ledger.want_again(each.cell)
+    where = dict(told["where"])
+    if {"devices", "per_device"} & asked.given.keys():
+        where["devices"] = pool.arguments(choose_devices(config.devices, config.per_device))
+    where |= {name: asked.given[name] for name in ("time", "memory") if name in asked.given}
+    ledger.clear_stop()
+    ledger.write_sweep({**told, "where": where})
+    print(f"{len(again)} cells again")
+    return _go_on(asked)
+
+
+def _chosen(asked: Asked, standings: Sequence[Standing]) -> list[Standing]:
+    """Return the cells asked for by number or id, all where none is named.
+
+    Raises:
+        ConfigError: there is no such cell.
+    """
+    if not asked.config.cell:
+        return [*standings]
+    found: dict[str, Standing] = {}
+    for given in asked.config.cell:
+        match = [each for each in standings if _is(each.cell, given)]
+        if len(match) != 1:
+            raise ConfigError(
+                f"cell={given} names {len(match) or 'no'} cells; they are 1 to {len(standings)}, "
+                "or digits of a run id"
+            )
+        found[match[0].cell.key] = match[0]
+    return [*found.values()]
+
+
+def _is(cell: Frozen, given: str) -> bool:
+    return given == str(cell.number) or (len(given) >= 6 and cell.id.startswith(given))
+
+
+TASKS: Mapping[str, Callable[[Asked], int]] = {
+    "plan": plan,
+    "submit": submit,
+    "status": status,
+    "watch": watch,
+    "logs": logs,
+    "cancel": cancel,
+    "retry": retry,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    words = cli.at_home(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(words):
+        print(cli.help_text(PROGRAM, words))
+        return
+    with cli.answering(PROGRAM):
+        asked = Asked(words)
+        sys.exit(TASKS[asked.verb](asked))
+
+
+if __name__ == "__main__":
+    main()

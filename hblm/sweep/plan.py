@@ -1,0 +1,304 @@
+"""From a sweep file and overrides to cells: composed, checked, and named by their run ids. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import orjson
+from hydra.errors import HydraException
+
+from hblm import cli, runs
+from hblm.artifacts import code
+from hblm.catalogue import Catalogue
+from hblm.compose import Composer, parse
+from hblm.config import TrainConfig
+from hblm.corpus.prepared import Prepared
+from hblm.errors import ConfigError, DataError
+from hblm.prepare import open_or_prepare
+from hblm.pretrained import locate
+from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
+from hblm.sweep.ledger import Frozen, ensemble_id
+from hblm.train import PROGRAM as TRAIN
+
+_FAULTS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that was composed.
+
+    Attributes:
+        label: its values on the axes that have several.
+        values: by axis.
+        run: None where the dataset is not prepared, so that the run has no id yet.
+        also: labels of cells that are the same run.
+    """
+
+    label: str
+    values: Mapping[str, str]
+    config: TrainConfig
+    run: runs.Run | None
+    also: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Two cells that differ in direction alone, averaged."""
+
+    label: str
+    members: tuple[Planned, Planned]
+    weight: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's cells.
+
+    Attributes:
+        n_cells: of the grid, those left out included.
+        n_excluded: left out by sweep.exclude.
+        cells: runs to be, each once.
+        ensembles: averages of two of them.
+        unprepared: why a dataset cannot be opened, by its name.
+    """
+
+    sweep: SweepFile
+    overrides: tuple[str, ...]
+    n_cells: int
+    n_excluded: int
+    cells: list[Planned]
+    ensembles: list[Ensemble]
+    unprepared: dict[str, str]
+
+
+def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, prepare: bool) -> Plan:
+    """Compose and check every cell of a sweep.
+
+    Args:
+        name: of the sweep file.
+        overrides: of the runs' keys, after the file's.
+        config_dir: a folder of the user's own options.
+        prepare: make datasets that need no download.
+
+    Raises:
+        ConfigError: all that is wrong with the file, the overrides and the cells.
+    """
+    catalogue = Catalogue(config_dir)
+    if name not in catalogue.groups.get("sweep", {}):
+        read_sweep(name, catalogue)  # says which there are, or is a path
+        raise ConfigError(
+            f"sweep={name} is a path; put it into DIR/sweep/ and write --config-dir DIR sweep=..."
+        )
+    sweep = read_sweep(name, catalogue)
+    faults = [fault for text in overrides for fault in _faults_of(text, catalogue)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    axes = axes_of(sweep, catalogue, overrides)
+    cells = list(cells_of(sweep, axes))
+    open_node = dataclasses.replace(sweep.node, exclude=[])
+    n_cells = sum(1 for _ in cells_of(replace(sweep, node=open_node), axes))
+    several = [axis.key for axis in axes if len(axis.values) > 1]
+    composer = Composer(TRAIN.name, TrainConfig, catalogue.search_path)
+    judged = [parse(text) for text in overrides]
+    composed = []
+    for cell in cells:
+        texts = [f"sweep={name}", *cell.overrides]
+        wrong = list(cli.composition_faults(composer, catalogue, judged, texts))
+        label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several)
+        if wrong:
+            faults += [fault if fault in faults else f"{label or name}: {fault}" for fault in wrong]
+            if len(faults) >= _FAULTS_SHOWN:
+                break
+            continue
+        composed.append((label or name, cell.values, composer.compose(texts).config))
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    if not cells:
+        raise ConfigError(f"sweep={name} has no cells: sweep.exclude leaves out all {n_cells}")
+    return _with_runs(sweep, tuple(overrides), n_cells, composed, prepare=prepare)
+
+
+def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
+    try:
+        override = parse(text)
+    except HydraException:
+        return [f"{text} is not of the form key=value"]
+    return list(cli.override_faults(TRAIN, catalogue, override, many=True))
+
+
+def _with_runs(
+    sweep: SweepFile,
+    overrides: tuple[str, ...],
+    n_cells: int,
+    composed: Sequence[tuple[str, Mapping[str, str], TrainConfig]],
+    *,
+    prepare: bool,
+) -> Plan:
+    """Find every cell's run id, and the cells that are one run."""
+    unprepared: dict[str, str] = {}
+    data: dict[tuple[str, str | None], Prepared | None] = {}
+    by_id: dict[str, Planned] = {}
+    cells: list[Planned] = []
+    found: list[Planned] = []
+    for label, values, given in composed:
+        config = replace(given, dataset=replace(given.dataset, name=given.dataset_name))
+        place = str(config.dataset.path), config.dataset.name
+        if place not in data:
+            data[place] = _prepared(config, unprepared, prepare=prepare)
+        prepared, run = data[place], None
+        if prepared is not None:
+            source = locate(config.encoder.model_name, config.encoder.revision)
+            run = runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
+        cell = Planned(label, values, config, run)
+        found.append(cell)
+        if run is not None and run.id in by_id:
+            by_id[run.id].also.append(label)
+            continue
+        if run is not None:
+            by_id[run.id] = cell
+        cells.append(cell)
+    n_excluded = n_cells - len(composed)
+    ensembles = _ensembles(found, sweep.node.ensemble_weight or [])
+    return Plan(sweep, overrides, n_cells, n_excluded, cells, ensembles, unprepared)
+
+
+def _prepared(config: TrainConfig, unprepared: dict[str, str], *, prepare: bool) -> Prepared | None:
+    dataset = config.dataset
+    if not prepare and not dataset.folder.exists() and dataset.converter and not dataset.source:
+        unprepared[config.dataset_name] = f"{dataset.folder} is not there yet; submit prepares it"
+        return None
+    try:
+        return open_or_prepare(dataset, config.encoder)
+    except DataError as error:
+        unprepared[config.dataset_name] = str(error)
+        return None
+
+
+def _ensembles(cells: Sequence[Planned], weights: Sequence[str]) -> list[Ensemble]:
+    """Pair cells that differ in direction alone, where the direction acts."""
+    pairs: dict[tuple[tuple[str, str], ...], dict[str, Planned]] = defaultdict(dict)
+    for cell in cells:
+        config = cell.config
+        if config.joint_variant.is_joint or config.film.propagation_method == "none":
+            continue
+        others = tuple(item for item in cell.values.items() if item[0] not in PAIRED_BY)
+        pairs[others][config.direction.cascade_direction] = cell
+    found = []
+    for pair in pairs.values():
+        if len(pair) == 2:
+            td, bu = pair["top_down"], pair["bottom_up"]
+            label = re.sub(rf"\b({'|'.join(PAIRED_BY)})=\w+", "", td.label).split()
+            found += [
+                Ensemble(" ".join(["ensemble", *label, f"ensemble_weight={weight}"]), (td, bu), str(weight))
+                for weight in weights
+            ]
+    return found
+
+
+def freeze(plan: Plan, known: Mapping[str, Frozen]) -> list[Frozen]:
+    """Return the plan's cells as they are to be run; those that the ledger has keep their number.
+
+    Raises:
+        ConfigError: a dataset is not there.
+    """
+    if plan.unprepared:
+        raise ConfigError("\n".join(plan.unprepared.values()))
+    now, stamp, folder = time.time(), code(), Path.cwd()
+    number = max((cell.number for cell in known.values()), default=0)
+    frozen: list[Frozen] = []
+
+    def add(run_id: str, kind: str, label: str, config: Mapping[str, Any], **more: Any) -> None:
+        nonlocal number
+        before = known.get(run_id)
+        if before is None:
+            number += 1
+        frozen.append(
+            Frozen(
+                id=run_id,
+                number=number if before is None else before.number,
+                kind=kind,
+                label=label,
+                config=config,
+                folder=folder,
+                submitted=now,
+                commit=stamp["git_commit"],
+                dirty=stamp["git_dirty"],
+                **more,
+            )
+        )
+
+    for cell in plan.cells:
+        assert cell.run is not None  # its dataset is there
+        add(
+            cell.run.id,
+            "train",
+            cell.label,
+            dataclasses.asdict(cell.config),
+            force=cell.config.force,
+            names=cell.run.names,
+            needs=(),
+            output_dir=cell.run.output_dir.resolve(),
+        )
+    for ensemble in plan.ensembles:
+        td = ensemble.members[0]
+        ids = tuple(member.run.id for member in ensemble.members if member.run is not None)
+        add(
+            ensemble_id(ids, ensemble.weight),
+            "ensemble",
+            ensemble.label,
+            {
+                "dataset": td.config.dataset_name,
+                "ensemble_weight": ensemble.weight,
+                "threshold": td.config.threshold,
+                "device": td.config.device,
+            },
+            force=td.config.force,
+            names=(),
+            needs=ids,
+            output_dir=Path(td.config.output_dir).resolve(),
+        )
+    return frozen
+
+
+def seconds_of(results: Path) -> dict[tuple[str, ...], float]:
+    """Return the mean seconds of the runs at hand, by what decides them, from the most alike to the least."""
+    by_likeness: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for file in results.glob("*.json"):
+        if file.name.startswith("eval_"):
+            continue
+        try:
+            told = orjson.loads(file.read_bytes())
+            seconds = float(told["seconds"]["total"])
+            config = told["config"]
+            for likeness in _likeness(config, told["choices"]):
+                by_likeness[likeness].append(seconds)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not a result; aggregate says what is wrong with it
+    return {likeness: fmean(found) for likeness, found in by_likeness.items()}
+
+
+def expected_seconds(cell: Planned, known: Mapping[tuple[str, ...], float]) -> float | None:
+    """Return how long a cell will take, by the runs most like it; None where none is."""
+    likenesses = _likeness(dataclasses.asdict(cell.config), cell.config.choices())
+    return next((known[likeness] for likeness in likenesses if likeness in known), None)
+
+
+def _likeness(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return what runs that take about as long have in common, the closest first."""
+    size = (
+        str(choices["dataset"]),
+        str(choices["encoder"]),
+        *(str(config["encoder"][key]) for key in ("max_length", "trainable")),
+        str(config["dataset_fraction"]),
+    )
+    length = tuple(str(config["trainer"][key]) for key in ("epochs", "patience", "batch_size"))
+    kind = (str(choices["joint_variant"]), str(choices["film"]))
+    return [("kind", *size, *length, *kind), ("length", *size, *length), ("size", *size)]
