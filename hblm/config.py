@@ -346,7 +346,7 @@ class SweepNode:
     zip: list[Any] = key([], "lists of axes that advance together")
     ensemble_weight: list[str] | None = key(
         None,
-        "pairs of cells, top_down and bottom_up, are averaged as well, by each of these weights",
+        "pairs of top_down and bottom_up cells are averaged as well, by each weight",
         one=True,
     )
     expect: list[Any] = key([], "published figures to stand beside, with their source")

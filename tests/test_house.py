@@ -52,15 +52,16 @@ LAYERS = [
         "tables.figures",
         "tables.panels",
     }
-    | {"sweep.grid"},
+    | {"sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
     {"score", "fit", "ensemble", "build"},
-    {"stored", "request", "train", "evaluate", "prepare", "aggregate"},
+    {"stored", "request", "train", "evaluate", "prepare", "aggregate"}
+    | {"sweep.plan", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]
 ONLY_IN = {
-    "hydra": {"compose", "cli", "stored", "sweep.grid"},
+    "hydra": {"compose", "cli", "stored", "sweep.grid", "sweep.plan", "sweep.__main__"},
     "omegaconf": {"schema", "compose", "cli", "stored"},
     "transformers": {"nn.encoder", "corpus.batches", "optim"},
 }
@@ -135,7 +136,7 @@ def test_nothing_below_build_sees_a_configuration_but_checkpoint():
             assert "config" not in own(name), name
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "prepare", "aggregate"])
+@pytest.mark.parametrize("program", ["train", "evaluate", "prepare", "aggregate", "sweep.__main__"])
 def test_a_program_starts_without_torch(program):
     """So that a finished run, a fault or --help answers at once."""
     code = f"import sys, hblm.{program}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

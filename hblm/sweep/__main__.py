@@ -282,6 +282,7 @@ def watch(asked: Asked) -> int:
     if open_cells:
         blocked = "need cells that are not done, or "
         print(f"{len(open_cells)} cells {blocked}have no process that starts them; submit goes on")
+        print(f"what that process printed: {ledger.folder / 'pool.log'}")
     return int(any(each.state != "done" for each in standings))
 
 

@@ -31,6 +31,7 @@ _EVERY = 0.2  # seconds between looks at the cells
 _AGAIN = 3.0  # seconds until a cell is tried again whose run or device was taken
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _MEMORY_EVERY = 1.0
+_STARTED: list[subprocess.Popen[bytes]] = []  # kept: they outlive whoever started them
 
 
 @dataclass
@@ -320,7 +321,7 @@ def main(folder: str) -> int:
     ledger = Ledger(Path(folder))
     lock = ledger.pool_lock()
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=2)  # who looks whether it is held holds it for a moment
     except Timeout:
         print("another process starts this sweep's cells already", flush=True)
         return 0
@@ -349,6 +350,7 @@ def start(ledger: Ledger) -> bool:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _STARTED.append(process)
     while ledger.pool() is None and process.poll() is None:
         time.sleep(0.05)
     return True

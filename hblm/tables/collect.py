@@ -230,6 +230,10 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
         "best_epoch": record.get("best_epoch"),
     }
     settings = (record.get("settings") or {}).items()
+    if record["kind"] == ENSEMBLE:  # searched weights differ from seed to seed, and are one way to average
+        given = record.get("settings") or {}
+        searched = given.get("ensemble_weight_search") is not None
+        told["ensemble_weight"] = "auto" if searched else given.get("ensemble_weight")
     told |= {f"settings.{name}": value for name, value in settings if not isinstance(value, (dict, list))}
     told |= {f"parameters.{name}": value for name, value in (record.get("parameters") or {}).items()}
     told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}

@@ -115,8 +115,8 @@ def _measured(frame: pd.DataFrame) -> pd.DataFrame:
         column, setting = f"joint_variant.{name}", f"settings.{name}"
         if setting in frame.columns and column in frame.columns:
             frame[column] = frame[setting].where(frame[setting].notna(), frame[column])
-    weight = "settings.ensemble_weight"
-    frame["ensemble_weight"] = frame[weight] if weight in frame.columns else None
+    if "ensemble_weight" not in frame.columns:
+        frame["ensemble_weight"] = None
     together = frame["method"] == ENSEMBLE
     deciding = [name for name in DECIDING if name in frame.columns]
     alike = np.zeros(len(frame), np.int64)

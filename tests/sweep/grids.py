@@ -1,0 +1,54 @@
+"""A grid of tiny runs in a folder of the user's own, and the sweep program in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hblm.sweep.__main__ import main
+
+HEAD = """# @package _global_
+# a grid of tiny runs
+defaults:
+  - override /dataset: custom
+  - override /encoder: tiny
+  - override /trainer: smoke
+dataset: {{path: {data}}}
+encoder: {{max_length: 32}}
+trainer: {{epochs: 1}}
+device: cpu
+hydra:
+  sweeper:
+    params:
+"""
+
+
+def write_grid(data: Path | str, axes: dict[str, str], node: str = "", name: str = "tiny") -> None:
+    """Write mine/sweep/NAME.yaml; `node` is what stands under sweep:, with its indentation."""
+    lines = [f"      {key}: {value}\n" for key, value in axes.items()]
+    file = Path("mine/sweep") / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(HEAD.format(data=data) + "".join(lines) + (f"sweep:\n{node}\n" if node else ""))
+
+
+def sweep(*argv: str, name: str = "tiny") -> int:
+    """Run the program; return its exit code."""
+    try:
+        main([argv[0], f"sweep={name}", "--config-dir", "mine", *argv[1:]])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def start(*argv: str, name: str = "tiny", **environment: str) -> subprocess.Popen[str]:
+    """Start the program in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hblm.sweep", argv[0], f"sweep={name}", "--config-dir", "mine", *argv[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )

@@ -1,0 +1,99 @@
+"""Leases of devices: one cell at a time, free again when the holder dies, whoever asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hblm.errors import ConfigError
+from hblm.sweep import devices
+from hblm.sweep.devices import Device, choose_devices, lease, n_free
+
+HOLD = """
+import sys, time
+from hblm.sweep.devices import Device, lease
+held = lease([Device(name, int(sys.argv[1])) for name in sys.argv[2:]], "test")
+print(held.device.name if held else "none", flush=True)
+time.sleep(60)
+"""
+
+
+def holder(cells: int, *names: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a process that holds a lease; return it and the device it got."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(cells), *names], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def end(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_get_two_devices_and_the_third_none():
+    one, first = holder(1, "0", "1")
+    two, second = holder(1, "0", "1")
+    three, third = holder(1, "0", "1")
+    end(one, two, three)
+    assert [first, second, third] == ["0", "1", "none"]
+
+
+def test_a_lease_ends_with_its_holder():
+    process, got = holder(1, "0")
+    assert got == "0"
+    assert lease([Device("0", 1)], "x") is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert lease([Device("0", 1)], "x") is not None
+
+
+def test_several_cells_share_a_device_by_choice():
+    held = [lease([Device("0", 2)], str(number)) for number in range(3)]
+    assert [each is not None for each in held] == [True, True, False]
+
+
+def test_a_device_takes_the_smallest_number_of_those_who_share_it():
+    process, _ = holder(1, "0")  # by a sweep with one cell a device
+    assert n_free([Device("0", 3)]) == 0
+    assert lease([Device("0", 3)], "another sweep") is None
+    end(process)
+    assert n_free([Device("0", 3)]) == 3
+
+
+def test_devices_are_chosen(monkeypatch):
+    monkeypatch.setattr(devices, "visible_gpus", list)
+    monkeypatch.setattr(devices, "n_cores", lambda: 16)
+    assert choose_devices(["auto"], None) == [Device("cpu", 4)]
+    assert choose_devices(["cpu"], 2) == [Device("cpu", 2)]
+    assert choose_devices(["0", "1"], None) == [Device("0", 1), Device("1", 1)]
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["3", "5"])
+    assert choose_devices(["auto"], None) == [Device("3", 1), Device("5", 1)]
+    with pytest.raises(ConfigError, match="is not auto, cpu, or a list"):
+        choose_devices(["cpu", "0"], None)
+
+
+def test_hidden_gpus_are_not_used(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert choose_devices(["auto"], None) == [Device("2", 1), Device("3", 1)]
+    with pytest.raises(ConfigError, match="hides 0"):
+        choose_devices(["0", "2"], None)
+
+
+def test_the_environment_of_a_device(monkeypatch):
+    monkeypatch.setattr(devices, "n_cores", lambda: 8)
+    assert Device("1", 1).environment == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert Device("cpu", 2).environment["OMP_NUM_THREADS"] == "4"
+
+
+def test_the_parent_loads_no_torch():
+    code = (
+        "import sys, hblm.sweep.__main__, hblm.sweep.pool, hblm.sweep.cell; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,165 @@
+"""Sweep files: what they say, what is refused, and which cells come of it."""
+
+from __future__ import annotations
+
+import pytest
+from grids import write_grid
+
+from hblm import cli
+from hblm.catalogue import Catalogue
+from hblm.compose import Composer
+from hblm.config import TrainConfig
+from hblm.errors import ConfigError
+from hblm.sweep.grid import axes_of, cells_of, read_sweep
+from hblm.train import PROGRAM as TRAIN
+
+SHIPPED = sorted(Catalogue().groups["sweep"])
+
+
+def cells(*overrides: str, name: str = "tiny") -> list[str]:
+    catalogue = Catalogue("mine")
+    sweep = read_sweep(name, catalogue)
+    return [" ".join(cell.overrides) for cell in cells_of(sweep, axes_of(sweep, catalogue, overrides))]
+
+
+def refusal(axes: dict[str, str], node: str = "") -> str:
+    write_grid("data/x", axes, node)
+    with pytest.raises(ConfigError) as caught:
+        read_sweep("tiny", Catalogue("mine"))
+    return str(caught.value)
+
+
+def test_axes_cross_and_the_last_one_varies_fastest():
+    write_grid("data/x", {"film": "logit,none", "seed": "range(1,3)"})
+    assert cells() == ["film=logit seed=1", "film=logit seed=2", "film=none seed=1", "film=none seed=2"]
+
+
+def test_an_override_takes_the_place_of_its_axis():
+    write_grid("data/x", {"film": "logit,none", "seed": "choice(1,2)"})
+    assert cells("seed=7", "pooling=max,mean") == [
+        f"film={film} seed=7 pooling={pooling}" for film in ("logit", "none") for pooling in ("max", "mean")
+    ]
+
+
+def test_a_glob_names_options():
+    write_grid("data/x", {"film": "glob(*)"})
+    assert cells() == ["film=logit", "film=multi_hot", "film=none", "film=sigmoid"]
+
+
+def test_excluded_cells_are_left_out():
+    write_grid(
+        "data/x",
+        {"method": "flat,dual", "film.film_scale": "0.2,1.0", "seed": "1,2,3"},
+        "  exclude:\n    - {method: dual, seed: [1, 3]}\n    - {film.film_scale: 1.0, method: flat}",
+    )
+    assert cells() == [
+        *(f"method=flat film.film_scale=0.2 seed={seed}" for seed in (1, 2, 3)),
+        "method=dual film.film_scale=0.2 seed=2",
+        "method=dual film.film_scale=1.0 seed=2",
+    ]
+
+
+def test_zipped_axes_advance_together():
+    write_grid(
+        "data/x", {"head": "mlp,linear", "seed": "1,2", "pooling": "max,mean"}, "  zip: [[seed, pooling]]"
+    )
+    assert cells() == [
+        f"head={head} seed={seed} pooling={pooling}"
+        for head in ("mlp", "linear")
+        for seed, pooling in ((1, "max"), (2, "mean"))
+    ]
+    with pytest.raises(ConfigError, match="seed has 3, pooling has 2"):
+        cells("seed=1,2,3")
+
+
+@pytest.mark.parametrize(
+    ("axes", "node", "said"),
+    [
+        ({"seed": "[1,2,3]"}, "", "hydra.sweeper.params.seed is a YAML list"),
+        ({"seed": "[1,2,3]"}, "", "write seed: 1,2,3"),
+        ({"seed": "1,2"}, "  exlude: []", "sweep.exlude=[] is not a key; did you mean sweep.exclude?"),
+        ({"seed": "1,2"}, "  exclude: [{sed: 1}]", "names sed, which is not an axis; did you mean seed?"),
+        ({"seed": "1,2"}, "  exclude: [{seed: 3}]", "seed is never 3"),
+        ({"seed": "1,2"}, "  exclude: [seed]", "is not a mapping such as"),
+        ({"seed": "1,2"}, "  zip: [seed]", "is not a list of axes"),
+        ({"seed": "1,2"}, "  zip: [[seed, hed]]", "names hed, which is not an axis"),
+        ({"seed": "1,2"}, "  zip: [[seed, seed]]", "names seed twice"),
+        ({"seed": "1,2"}, "  ensemble_weight: 0.5", "pairs cells by direction or method"),
+        ({"seed": "1,(2"}, "", "cannot be read"),
+    ],
+)
+def test_a_slip_in_a_sweep_file_is_named(axes, node, said):
+    found = refusal(axes, node)
+    assert said in found
+    assert "tiny.yaml" in found
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_cell_of_every_shipped_sweep_composes(name):
+    catalogue = Catalogue()
+    sweep = read_sweep(name, catalogue)
+    composer = Composer("train", TrainConfig)
+    found = list(cells_of(sweep, axes_of(sweep, catalogue)))
+    assert found
+    for cell in found:
+        composed = composer.compose([f"sweep={name}", *cell.overrides])
+        assert not composed.faults
+        assert not composed.config.conflicts()
+    first = sweep.file.read_text().splitlines()
+    assert first[0] == "# @package _global_"
+    assert first[1].startswith("# ")
+
+
+def test_the_main_table_is_what_the_project_compares():
+    catalogue = Catalogue()
+    sweep = read_sweep("main", catalogue)
+    assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 5 * 5
+
+
+@pytest.mark.parametrize(
+    "key", ["seed=3", "film.film_scale=0.7", "dataset.name=y", "output_dir=z", "trainer.epochs=3"]
+)
+def test_a_key_set_after_composition_is_as_one_that_hydra_sets(key):
+    base = ["dataset=wos", "method=dual"]
+    composer = Composer("train", TrainConfig)
+    composer.compose(base)
+    fast = composer.compose([*base, key])
+    whole = Composer("train", TrainConfig)._hydra((*base, key))
+    assert fast.config == whole.config
+    assert fast.faults == whole.faults
+
+
+def test_composing_does_not_mix_cells_up():
+    composer = Composer("train", TrainConfig)
+    configs = [composer.compose(["dataset=wos", f"seed={seed}"]).config for seed in (1, 2)]
+    assert [config.seed for config in configs] == [1, 2]
+    assert composer.compose(["dataset=wos"]).config.seed == 1
+
+
+def refused_by_train(*argv: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        cli.check(TRAIN, ["--config-dir", "mine", *argv])
+    return str(caught.value)
+
+
+def test_hydras_multirun_takes_a_sweep_file():
+    write_grid("data/x", {"method": "flat,dual", "seed": "1,2"})
+    cli.check(TRAIN, ["--config-dir", "mine", "-m", "sweep=tiny"])
+
+
+def test_a_sweep_file_without_m_is_refused():
+    write_grid("data/x", {"seed": "1,2"})
+    assert "add -m, or write: python -m hblm.sweep submit sweep=tiny" in refused_by_train("sweep=tiny")
+
+
+@pytest.mark.parametrize("node", ["exclude: [{seed: 1}]", "zip: [[seed, pooling]]"])
+def test_what_hydras_sweeper_cannot_do_is_refused(node):
+    write_grid("data/x", {"seed": "1,2", "pooling": "max,mean"}, f"  {node}")
+    said = refused_by_train("-m", "sweep=tiny")
+    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in said
+    assert "python -m hblm.sweep submit sweep=tiny" in said
+
+
+def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
+    write_grid("data/x", {"method": "flat,duel"})
+    assert "duel" in refused_by_train("-m", "sweep=tiny")
