@@ -187,16 +187,8 @@ class Pool:
                 continue
             if child.stopped is not None or told.get("state") != "ended":
                 cause, why = child.stopped or _cause(code, _oom_kills() > child.oom_kills)
-                self.ledger.write_attempt(
-                    child.cell,
-                    child.number,
-                    **{"host": HOST, **told},
-                    state="ended",
-                    cause=cause,
-                    why=why,
-                    exit=code,
-                    ended=time.time(),
-                )
+                ended = {"state": "ended", "cause": cause, "why": why, "exit": code, "ended": time.time()}
+                self.ledger.write_attempt(child.cell, child.number, **{"host": HOST, **told, **ended})
             self._settle(self.ledger.standing(child.cell))
 
     def _attempt(self, child: Child) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def test_a_sweep_with_every_kind_of_failure(learnable: Path, misbehaving, capsys
     assert [each.state for each in by_label().values()].count("failed") == 1
     assert sweep("retry", "time=5", "wait=true") == 0
     assert set(states()) == {"done"}
+    capsys.readouterr()
     assert sweep("watch") == 0
     assert "Not in this table" not in capsys.readouterr().out
 
