@@ -1,0 +1,52 @@
+"""A grid of 1,002 cells planned and frozen, and how it stands: python tests/bench/bench_sweep.py [SEEDS]
+
+Two methods x SEEDS seeds (501) of a made-up dataset, in this process, nothing started; beside it, the time of
+Hydra's own composition of one cell, which a cell would cost if nothing were shared.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
+import conftest
+from grids import write_grid
+
+from hblm.compose import Composer
+from hblm.config import TrainConfig
+from hblm.sweep.ledger import ledger_of
+from hblm.sweep.plan import freeze, make_plan
+
+
+def main(seeds: int) -> None:
+    """Measure."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        data = conftest._write_fruit(Path("data/fruit"), one_path=False)
+        write_grid(data, {"method": "flat,dual", "seed": f"range(1,{seeds + 1})"})
+        started = time.perf_counter()
+        plan = make_plan("tiny", [], "mine", prepare=False)
+        planned = time.perf_counter()
+        cells = freeze(plan, {})
+        ledger = ledger_of("outputs", "tiny")
+        for cell in cells:
+            ledger.freeze(cell)
+        ledger.write_sweep({"cells": [cell.key for cell in cells]})
+        frozen = time.perf_counter()
+        ledger.standings()
+        looked = time.perf_counter()
+        composer = Composer("train", TrainConfig)
+        for seed in range(5):
+            composer._hydra(("dataset=wos", f"seed={seed}"))
+        one = (time.perf_counter() - looked) / 5
+    print(f"{len(cells):,} cells: planned in {planned - started:.1f} s, frozen in {frozen - planned:.1f} s")
+    print(f"how all stand: {looked - frozen:.2f} s; composed one by one: {len(cells) * one:.0f} s")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 501)

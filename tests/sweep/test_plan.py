@@ -1,0 +1,196 @@
+"""From a grid to frozen cells: merged by run id, refused with all faults, told by what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import made_results
+import psutil
+import pytest
+from grids import sweep, write_grid
+
+from hblm.artifacts import HOST
+from hblm.errors import ConfigError
+from hblm.sweep.ledger import Frozen, Ledger, ledger_of
+from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+
+
+def plan(*overrides: str, prepare: bool = False) -> Plan:
+    return make_plan("tiny", overrides, "mine", prepare=prepare)
+
+
+def frozen(*overrides: str) -> tuple[Ledger, list[Frozen]]:
+    """Freeze a grid as submit does, and start nothing."""
+    ledger = ledger_of("outputs", "tiny")
+    cells = freeze(plan(*overrides), {})
+    for cell in cells:
+        ledger.freeze(cell)
+    ledger.write_sweep({"cells": [cell.key for cell in cells]})
+    return ledger, cells
+
+
+def finish(cell: Frozen, name: str | None = None) -> Path:
+    """Write a result as a run of this cell would."""
+    record = {**made_results.result(seed=1), "run_id": cell.id}
+    return made_results.write(Path("outputs"), name or cell.names[0], record)
+
+
+def test_cells_that_are_one_run_are_one(learnable):
+    write_grid(learnable, {"method": "dual,top_down", "direction": "top_down,bottom_up", "seed": "1,2"})
+    made = plan()
+    assert made.n_cells == 8
+    assert len(made.cells) == 6  # dual has no direction
+    assert made.cells[0].also == ["method=dual direction=bottom_up seed=1"]
+
+
+def test_the_label_tells_what_varies(learnable):
+    write_grid(learnable, {"method": "dual,flat", "seed": "1"})
+    assert [cell.label for cell in plan().cells] == ["method=dual", "method=flat"]
+
+
+def test_faults_of_all_cells_come_together(learnable):
+    write_grid(learnable, {"loss": "bce,conditional_softmax", "trainer.epochs": "1,0"})
+    with pytest.raises(ConfigError) as caught:
+        plan("trainer.lr=3", "seed=x")
+    assert "trainer.lr=3 is not a key" in str(caught.value)
+    assert "seed=x is not a whole number" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        plan()
+    assert "trainer.epochs=0 is out of range" in str(caught.value)
+    assert "loss=conditional_softmax trainer.epochs=1: loss=conditional_softmax needs film=none" in str(
+        caught.value
+    )
+
+
+def test_a_dataset_that_is_not_there_is_told_and_refused(capsys):
+    write_grid("data/nowhere", {"seed": "1,2"})
+    assert sweep("plan") == 0
+    assert "data/nowhere" in capsys.readouterr().out
+    assert sweep("submit") == 2
+    assert not Path("outputs/sweeps").exists()
+
+
+def test_a_frozen_cell_is_read_as_it_was_written(learnable):
+    write_grid(learnable, {"seed": "1,2"})
+    ledger, cells = frozen()
+    assert ledger.cells() == cells
+    assert cells[0].config["seed"] == 1
+    assert "sweep" not in cells[0].config
+
+
+def test_done_means_that_the_result_is_there(learnable):
+    write_grid(learnable, {"seed": "1,2"})
+    ledger, cells = frozen()
+    assert [each.state for each in ledger.standings()] == ["waiting", "waiting"]
+    result = finish(cells[0])
+    assert [each.state for each in ledger.standings()] == ["done", "waiting"]
+    result.write_text(json.dumps({"run_id": "another"}))
+    assert [each.state for each in Ledger(ledger.folder).standings()] == ["waiting", "waiting"]
+    finish(cells[0], cells[0].names[1])  # under another of its names
+    assert [each.state for each in Ledger(ledger.folder).standings()] == ["done", "waiting"]
+
+
+def test_a_forced_cell_is_done_by_a_newer_result_only(learnable):
+    write_grid(learnable, {"seed": "1"})
+    _, cells = frozen()
+    result = finish(cells[0])
+    before = cells[0].submitted - 100
+    os.utime(result, (before, before))
+    ledger, _ = frozen("force=true")
+    assert [each.state for each in ledger.standings()] == ["waiting"]
+    os.utime(result)
+    assert [each.state for each in ledger.standings()] == ["done"]
+
+
+def test_attempts_tell_how_a_cell_stands(learnable):
+    write_grid(learnable, {"seed": "1"})
+    ledger, (cell,) = frozen()
+
+    def state() -> tuple[str, str | None]:
+        (standing,) = ledger.standings()
+        return standing.state, standing.cause
+
+    ledger.write_attempt(cell, 1, state="ended", cause="raised", why="x")
+    assert state() == ("failed", "raised")
+    ledger.want_again(cell)
+    ledger.want_again(cell)
+    assert state() == ("waiting", None)
+    assert [each.number for each in ledger.attempts(cell)] == [1, 2]
+    me = psutil.Process()
+    ledger.write_attempt(cell, 2, state="running", host=HOST, pid=me.pid, born=me.create_time())
+    assert state() == ("running", None)
+    ledger.write_attempt(cell, 2, born=me.create_time() - 1000)  # the pid was another process's
+    assert state() == ("waiting", "lost")
+    ledger.write_attempt(cell, 2, state="ended", cause="cancelled")
+    assert state() == ("cancelled", "cancelled")
+    with cell.lock():
+        assert state()[0] == "running"
+        assert ledger.standings()[0].elsewhere
+
+
+def test_a_damaged_ledger_is_named(learnable, capsys):
+    write_grid(learnable, {"seed": "1"})
+    ledger, (cell,) = frozen()
+    (ledger.folder / "cells" / f"{cell.key}.json").write_text("{")
+    assert sweep("status") == 2
+    assert f"{cell.key}.json is damaged or not there" in capsys.readouterr().err
+    (ledger.folder / "sweep.json").write_text("{")
+    assert sweep("watch") == 2
+    assert "sweep.json is damaged" in capsys.readouterr().err
+
+
+def test_ensembles_are_pairs_of_directions(learnable):
+    write_grid(
+        learnable, {"method": "flat,top_down,bottom_up,dual", "seed": "1,2"}, "  ensemble_weight: [0.5, auto]"
+    )
+    made = plan()
+    assert [ensemble.label for ensemble in made.ensembles] == [
+        f"ensemble seed={seed} ensemble_weight={weight}" for seed in (1, 2) for weight in ("0.5", "auto")
+    ]
+    _, cells = frozen()
+    ids = {cell.label: cell.id for cell in cells}
+    first = next(cell for cell in cells if cell.kind == "ensemble")
+    assert first.needs == (ids["method=top_down seed=1"], ids["method=bottom_up seed=1"])
+
+
+def test_hours_are_those_of_runs_like_them(learnable):
+    write_grid(learnable, {"method": "flat,dual", "seed": "1,2"})
+    made = plan()
+    assert seconds_of(Path("outputs/results")) == {}
+    for number, (cell, seconds) in enumerate(zip(made.cells[:2], (10.0, 30.0), strict=True)):
+        record = made_results.result() | {
+            "config": dataclasses.asdict(cell.config),
+            "seconds": {"total": seconds},
+        }
+        made_results.write(Path("outputs"), str(number), {**record, "choices": cell.config.choices()})
+    known = seconds_of(Path("outputs/results"))
+    assert [expected_seconds(cell, known) for cell in made.cells] == [20.0, 20.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["stats"], "stats is not one of plan, submit, status"),
+        (["stats"], "did you mean status?"),
+        (["status", "devices=[0"], "devices=[0 is not of the form key=value"),
+        (["status", "seed=3"], "seed=3: status takes the keys"),
+        (["submit", "per_device=0"], "per_device=0 is out of range"),
+        (["submit", "on=moon"], "on=moon is not one of local"),
+        (["retry", "cause=tme"], "did you mean time?"),
+        (["status", "name=a/b"], "cannot name a folder"),
+        (["status"], "nothing was submitted under"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(argv, said, capsys):
+    write_grid("data/x", {"seed": "1"})
+    assert sweep(*argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_grid_is_refused(capsys):
+    write_grid("data/x", {"seed": "1"})
+    assert sweep("plan", name="mian") == 2
+    assert "sweep=mian is no sweep file; did you mean main?" in capsys.readouterr().err
