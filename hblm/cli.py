@@ -50,6 +50,8 @@ class Program:
     schema: type
     summary: str
     examples: tuple[str, ...]
+    usage: str = "[GROUP=OPTION ...] [KEY=VALUE ...]"
+    by_hydra: bool = True  # Hydra's flags and -m are its own, too
 
 
 def main(
@@ -315,7 +317,9 @@ def _unknown_option(program: str, texts: list[str], group: str, name: str) -> st
 
 
 def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
-    return {"train": sorted(catalogue.groups), "prepare": ["dataset", "encoder"]}.get(program.name, [])
+    return {"train": sorted(catalogue.groups), "prepare": ["dataset", "encoder"], "sweep": ["sweep"]}.get(
+        program.name, []
+    )
 
 
 def _fail(program: Program, error: object) -> NoReturn:
@@ -339,7 +343,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
     lines = [
         program.summary,
         "",
-        f"usage: python -m hblm.{program.name} [GROUP=OPTION ...] [KEY=VALUE ...]",
+        f"usage: python -m hblm.{program.name} {program.usage}",
         "",
     ]
     lines += ["examples", *(f"  {example}" for example in program.examples), ""]
@@ -358,8 +362,14 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
         choices = f" [{', '.join(leaf.rules['choices'])}]" if leaf.rules["choices"] else ""
         shown = f"{leaf.name}={plain(leaf.default)}"
         lines.append(f"  {shown:<44} {leaf.rules['doc']}{choices}")
-    lines += ["", "-m runs every combination of comma-separated values; --cfg job shows what would be run;"]
-    lines += ["--config-dir DIR adds options of your own; Hydra's flags: --hydra-help"]
+    lines.append("")
+    if program.by_hydra:
+        lines.append(
+            "-m runs every combination of comma-separated values; --cfg job shows what would be run;"
+        )
+    lines.append(
+        "--config-dir DIR adds options of your own" + "; Hydra's flags: --hydra-help" * program.by_hydra
+    )
     lines += [f"GROUP=OPTION --help shows an option's own keys, such as {groups[0]}=..."] if groups else []
     for group, _, option in (text.partition("=") for text in argv):
         chosen = catalogue.groups.get(group, {}).get(option)

@@ -43,6 +43,8 @@ PROGRAM = cli.Program(
         "python -m hblm.sweep logs sweep=main cell=12",
         "python -m hblm.sweep retry sweep=main cause=time time=600",
     ),
+    usage="VERB sweep=GRID [KEY=VALUE ...]; plan and submit take the keys of hblm.train as well",
+    by_hydra=False,
 )
 VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
 _OF_THE_POOL = ("on", "devices", "per_device", "time", "memory")

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # whose conftest it is
 import conftest
 from grids import write_grid
 
