@@ -363,13 +363,11 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
         shown = f"{leaf.name}={plain(leaf.default)}"
         lines.append(f"  {shown:<44} {leaf.rules['doc']}{choices}")
     lines.append("")
+    own = "--config-dir DIR adds options of your own"
     if program.by_hydra:
-        lines.append(
-            "-m runs every combination of comma-separated values; --cfg job shows what would be run;"
-        )
-    lines.append(
-        "--config-dir DIR adds options of your own" + "; Hydra's flags: --hydra-help" * program.by_hydra
-    )
+        lines += ["-m runs every combination of comma-separated values; --cfg job shows what would be run;"]
+        own += "; Hydra's flags: --hydra-help"
+    lines.append(own)
     lines += [f"GROUP=OPTION --help shows an option's own keys, such as {groups[0]}=..."] if groups else []
     for group, _, option in (text.partition("=") for text in argv):
         chosen = catalogue.groups.get(group, {}).get(option)

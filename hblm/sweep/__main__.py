@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,13 @@ from hydra.errors import HydraException
 from rich.console import Console
 
 from hblm import cli
-from hblm.artifacts import HOST, code
+from hblm.artifacts import HOST, canonical_json, code
 from hblm.compose import parse
 from hblm.config import AggregateConfig, SweepConfig
 from hblm.errors import ConfigError, nearest
 from hblm.schema import Fault, leaves, read_leaf
 from hblm.sweep import pool, show
-from hblm.sweep.devices import choose_devices
+from hblm.sweep.devices import Device, choose_devices
 from hblm.sweep.ledger import Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
 
@@ -119,10 +121,9 @@ def plan(asked: Asked) -> int:
     """Show what a submission would run."""
     made = make_plan(asked.config.sweep, asked.overrides, asked.config_dir, prepare=False)
     ledger = asked.ledger
-    known = {cell.id: cell for cell in ledger.cells()} if ledger.exists() else {}
     states = {}
     if not made.unprepared:
-        cells = freeze(made, known)
+        cells = freeze(made)
         states = {cell.id: ledger.standing(cell) for cell in cells}
     _print_plan(made, states)
     devices = choose_devices(asked.config.devices, asked.config.per_device)
@@ -170,19 +171,33 @@ def submit(asked: Asked) -> int:
     ledger, config = asked.ledger, asked.config
     devices = choose_devices(config.devices, config.per_device)
     made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
+    cells = freeze(made)  # so that a fault leaves no ledger behind
+    with ledger.editing():
+        _write_submission(asked, made, cells, devices)
+    return _go_on(asked)
+
+
+def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], devices: Sequence[Device]) -> None:
+    """Write the cells that are new or to be run again, and sweep.json."""
+    ledger, config = asked.ledger, asked.config
     known = {cell.id: cell for cell in ledger.cells()} if ledger.exists() else {}
-    for cell in freeze(made, known):
+    numbers = itertools.count(max((cell.number for cell in known.values()), default=0) + 1)
+    stand_in = {_said(cell) for cell in cells}
+    for old in [cell for cell in known.values() if cell.id not in {each.id for each in cells}]:
+        # the same cell before its data or encoder changed, so that it had another run id
+        if _said(old) in stand_in and ledger.standing(old).state in ("waiting", "failed", "cancelled"):
+            del known[old.id]
+    for cell in cells:
         before = known.get(cell.id)
-        if before is None or cell.force or ledger.standing(before).state != "done":
-            state = ledger.standing(before).state if before is not None else ""
-            if state == "running":  # its process has read it; a new one would change nothing
-                continue
-            ledger.freeze(cell)
-            if state == "cancelled" or (cell.force and state):
-                ledger.want_again(cell)
+        cell = replace(cell, number=next(numbers) if before is None else before.number)
+        state = "" if before is None else ledger.standing(before).state
+        if state == "running" or (state == "done" and not cell.force):
+            continue  # its process has read it, or nothing is left to do
+        ledger.freeze(cell)
+        if state == "cancelled" or (cell.force and state):
+            ledger.want_again(cell)
         known[cell.id] = cell
     ledger.clear_stop()
-    stamp = code()
     ledger.write_sweep(
         {
             "sweep": config.sweep,
@@ -193,7 +208,7 @@ def submit(asked: Asked) -> int:
             "expect": made.sweep.node.expect,
             "submitted": time.time(),
             "host": HOST,
-            "code": dict(stamp),
+            "code": dict(code()),
             "where": {
                 "on": config.on,
                 "devices": pool.arguments(devices),
@@ -202,7 +217,11 @@ def submit(asked: Asked) -> int:
             },
         }
     )
-    return _go_on(asked)
+
+
+def _said(cell: Frozen) -> str:
+    """Return what a cell was asked to be, whatever its data were."""
+    return canonical_json([cell.kind, cell.label, {**cell.config, "force": False}])
 
 
 def _go_on(asked: Asked) -> int:
@@ -378,14 +397,15 @@ def retry(asked: Asked) -> int:
         of = f" by {', '.join(config.cause)}" if config.cause else ""
         print(f"{ledger.name}: no cell failed{of}; {show.counts(ledger.standings())}")
         return 0
-    for each in again:
-        ledger.want_again(each.cell)
     where = dict(told["where"])
     if {"devices", "per_device"} & asked.given.keys():
         where["devices"] = pool.arguments(choose_devices(config.devices, config.per_device))
     where |= {name: asked.given[name] for name in ("time", "memory") if name in asked.given}
-    ledger.clear_stop()
-    ledger.write_sweep({**told, "where": where})
+    with ledger.editing():
+        for each in again:
+            ledger.want_again(each.cell)
+        ledger.clear_stop()
+        ledger.write_sweep({**ledger.sweep(), "where": where})
     print(f"{len(again)} cells again")
     return _go_on(asked)
 

@@ -4,6 +4,7 @@
     cells/ID.json           a cell's configuration, frozen when it was submitted
     attempts/ID.N.json      the N-th attempt at it: process, host, device, times, how it ended
     logs/ID.N.log           what that attempt printed
+    submit.lock             held while sweep.json is written anew
     pool.lock, pool.log     held by the process that starts cells, and what it prints
     cancel.json             asks that process to stop, or to stop some cells
 
@@ -299,6 +300,11 @@ class Ledger:
         if not attempts or attempts[-1].state != "waiting":
             number = attempts[-1].number + 1 if attempts else 1
             self.write_attempt(cell, number, state="waiting", asked=time.time())
+
+    def editing(self) -> FileLock:
+        """Return the lock to hold from reading what was submitted to having written it anew."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "submit.lock")
 
     def pool_lock(self) -> FileLock:
         """Return the lock of the process that starts this sweep's cells."""

@@ -203,8 +203,8 @@ def _ensembles(cells: Sequence[Planned], weights: Sequence[str]) -> list[Ensembl
     return found
 
 
-def freeze(plan: Plan, known: Mapping[str, Frozen]) -> list[Frozen]:
-    """Return the plan's cells as they are to be run; those that the ledger has keep their number.
+def freeze(plan: Plan) -> list[Frozen]:
+    """Return the plan's cells as they are to be run, numbered from 1.
 
     Raises:
         ConfigError: a dataset is not there.
@@ -212,18 +212,13 @@ def freeze(plan: Plan, known: Mapping[str, Frozen]) -> list[Frozen]:
     if plan.unprepared:
         raise ConfigError("\n".join(plan.unprepared.values()))
     now, stamp, folder = time.time(), code(), Path.cwd()
-    number = max((cell.number for cell in known.values()), default=0)
     frozen: list[Frozen] = []
 
     def add(run_id: str, kind: str, label: str, config: Mapping[str, Any], **more: Any) -> None:
-        nonlocal number
-        before = known.get(run_id)
-        if before is None:
-            number += 1
         frozen.append(
             Frozen(
                 id=run_id,
-                number=number if before is None else before.number,
+                number=len(frozen) + 1,
                 kind=kind,
                 label=label,
                 config=config,

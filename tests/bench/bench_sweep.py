@@ -32,7 +32,7 @@ def main(seeds: int) -> None:
         started = time.perf_counter()
         plan = make_plan("tiny", [], "mine", prepare=False)
         planned = time.perf_counter()
-        cells = freeze(plan, {})
+        cells = freeze(plan)
         ledger = ledger_of("outputs", "tiny")
         for cell in cells:
             ledger.freeze(cell)

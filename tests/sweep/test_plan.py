@@ -25,7 +25,7 @@ def plan(*overrides: str, prepare: bool = False) -> Plan:
 def frozen(*overrides: str) -> tuple[Ledger, list[Frozen]]:
     """Freeze a grid as submit does, and start nothing."""
     ledger = ledger_of("outputs", "tiny")
-    cells = freeze(plan(*overrides), {})
+    cells = freeze(plan(*overrides))
     for cell in cells:
         ledger.freeze(cell)
     ledger.write_sweep({"cells": [cell.key for cell in cells]})
@@ -194,3 +194,26 @@ def test_an_unknown_grid_is_refused(capsys):
     write_grid("data/x", {"seed": "1"})
     assert sweep("plan", name="mian") == 2
     assert "sweep=mian is no sweep file; did you mean main?" in capsys.readouterr().err
+
+
+def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypatch):
+    """Its old run could not be made any more."""
+    from hblm.sweep import pool
+
+    monkeypatch.setattr(pool, "start", lambda ledger: True)  # what is written is looked at, not run
+    write_grid("data/fruit", {"seed": "1,2"})
+    Path("data").mkdir()
+    Path("data/fruit").symlink_to(learnable)
+    assert sweep("submit", "seed=1") == 0
+    assert sweep("submit") == 0
+    ledger = ledger_of("outputs", "tiny")
+    before = ledger.cells()
+    assert [cell.number for cell in before] == [1, 2]
+    assert sweep("submit") == 0
+    assert [cell.id for cell in ledger.cells()] == [cell.id for cell in before]
+    Path("data/fruit").unlink()
+    Path("data/fruit").symlink_to(one_path)
+    assert sweep("submit") == 0
+    after = ledger.cells()
+    assert len(after) == 2
+    assert not {cell.id for cell in after} & {cell.id for cell in before}
