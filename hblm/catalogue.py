@@ -28,6 +28,11 @@ class Catalogue:
                 self.groups.setdefault(file.parent.name, {})[file.stem] = file
 
     @property
+    def of_runs(self) -> list[str]:
+        """Return the groups that a run chooses from; a cluster is none of them."""
+        return sorted(self.groups.keys() - {"cluster"})
+
+    @property
     def search_path(self) -> list[str]:
         """Return the override that makes Hydra look into the user's folder, too."""
         if not self.config_dir:

@@ -317,7 +317,7 @@ def _unknown_option(program: str, texts: list[str], group: str, name: str) -> st
 
 
 def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
-    return {"train": sorted(catalogue.groups), "prepare": ["dataset", "encoder"], "sweep": ["sweep"]}.get(
+    return {"train": catalogue.of_runs, "prepare": ["dataset", "encoder"], "sweep": ["sweep", "cluster"]}.get(
         program.name, []
     )
 

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from hblm import stopping
 from hblm.corpus.batches import Batch, training_steps
 from hblm.errors import TrainingError
 from hblm.nn.classifier import Classifier
@@ -117,6 +118,7 @@ def fit(
             if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                 rates.step()
             optimizer.zero_grad()
+            stopping.check()
             documents += size
             if number % 10 == 0 or number == steps_per_epoch:  # reading the loss waits for the device
                 mean = total.item() / (documents - (epoch - 1) * len(train))

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hblm import stopping
 from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
@@ -149,6 +150,7 @@ def _batches(split: Split, scoring: Scoring, accelerator: Accelerator) -> Iterat
     """Yield each batch's positions, and its documents on the device."""
     batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
     for positions, batch in zip(batches, loader(split, batches, scoring), strict=True):
+        stopping.check()
         yield positions, batch.to(accelerator.device)
 
 

@@ -14,7 +14,7 @@ import hblm
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
-    {"", "errors", "taxonomy", "document", "artifacts"},
+    {"", "stopping", "errors", "taxonomy", "document", "artifacts"},
     {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained"}
     | {
         "corpus.write",
@@ -58,7 +58,7 @@ LAYERS = [
     {"nn.classifier", "optim", "checkpoint"},
     {"score", "fit", "ensemble", "build"},
     {"stored", "request", "train", "evaluate", "prepare", "aggregate"}
-    | {"sweep.plan", "sweep.cell", "sweep.pool", "sweep.__main__"},
+    | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]
 ONLY_IN = {
     "hydra": {"compose", "cli", "stored", "sweep.grid", "sweep.plan", "sweep.__main__"},

@@ -11,18 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException
 from rich.console import Console
 
 from hblm import cli
 from hblm.artifacts import HOST, canonical_json, code
+from hblm.catalogue import Catalogue
 from hblm.compose import parse
-from hblm.config import AggregateConfig, SweepConfig
+from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
-from hblm.schema import Fault, leaves, read_leaf
-from hblm.sweep import pool, show
-from hblm.sweep.devices import Device, choose_devices
-from hblm.sweep.ledger import Frozen, Ledger, Standing, ledger_of, tail
+from hblm.schema import Fault, leaves, read_leaf, read_tree
+from hblm.sweep import pool, show, slurm
+from hblm.sweep.devices import choose_devices
+from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
 
 PROGRAM = cli.Program(
@@ -49,7 +51,6 @@ PROGRAM = cli.Program(
     by_hydra=False,
 )
 VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
-_OF_THE_POOL = ("on", "devices", "per_device", "time", "memory")
 _STOPPING = 30.0  # seconds that cancel waits for the cells to end
 
 
@@ -79,20 +80,27 @@ class Asked:
         values: dict[str, Any] = {}
         self.overrides: list[str] = []
         faults = []
+        cluster = "slurm"
         for text in words:
             key = text.partition("=")[0]
-            if key not in known:
+            if key == "cluster":
+                cluster = text.partition("=")[2]
+                continue
+            if key not in known and not key.startswith("cluster.additional."):
                 self.overrides.append(text)
                 continue
             try:
                 override = parse(text)
-                several = override.is_sweep_override() and known[key].rules["one"]
+                several = override.is_sweep_override() and key in known and known[key].rules["one"]
                 value = text.partition("=")[2].split(",") if several else override.value()
             except HydraException:
                 faults.append(f"{text} is not of the form key=value")
                 continue
             if override.is_sweep_override() and not several:
                 faults.append(f"{text}: {key} takes one value")
+                continue
+            if key not in known:
+                values.setdefault("cluster.additional", {})[key.rpartition(".")[2]] = value
                 continue
             checked, reason = read_leaf(known[key], value)
             if reason:
@@ -102,6 +110,9 @@ class Asked:
         if "sweep" not in values and not faults:
             faults.append("sweep= is required: which grid")
         self.given = values
+        asked_of = {key.partition(".")[2]: values.pop(key) for key in [*values] if key.startswith("cluster.")}
+        if asked_of or any(word.startswith("cluster=") for word in words):
+            values["cluster"] = _cluster(cluster, asked_of, self.config_dir, faults)
         self.config = SweepConfig(**values)
         faults += self.config.conflicts() if not faults else []
         if self.overrides and self.verb not in ("plan", "submit"):
@@ -115,6 +126,20 @@ class Asked:
         if "output_dir" in values:
             self.overrides.append(cli.override("output_dir", self.config.output_dir))
         self.ledger = ledger_of(self.config.output_dir, self.config.name or self.config.sweep)
+        self.ledger.jobs = slurm.Queue(self.ledger)
+
+
+def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faults: list[str]) -> Cluster:
+    """Return a cluster's options, from its file in multirun/cluster/ and what was given."""
+    options = Catalogue(config_dir).groups["cluster"]
+    if option not in options:
+        faults.append(f"cluster={option} is not one of {', '.join(options)}{nearest(option, options)}")
+        return Cluster()
+    tree = yaml.safe_load(options[option].read_text(encoding="utf-8")) or {}
+    more = {**(tree.get("additional") or {}), **given.get("additional", {})}
+    cluster, found = read_tree({**tree, **given, "additional": more}, Cluster, "cluster.")
+    faults += [f"{options[option]}: {fault}" for fault in found]
+    return cluster
 
 
 def plan(asked: Asked) -> int:
@@ -126,9 +151,7 @@ def plan(asked: Asked) -> int:
         cells = freeze(made)
         states = {cell.id: ledger.standing(cell) for cell in cells}
     _print_plan(made, states)
-    devices = choose_devices(asked.config.devices, asked.config.per_device)
-    at_once = sum(device.cells for device in devices)
-    _print_hours(made, states, Path(asked.config.output_dir), at_once)
+    _print_hours(made, states, Path(asked.config.output_dir), _at_once(_where(asked)))
     return 0
 
 
@@ -169,15 +192,15 @@ def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, a
 def submit(asked: Asked) -> int:
     """Freeze every cell and start the process that runs them."""
     ledger, config = asked.ledger, asked.config
-    devices = choose_devices(config.devices, config.per_device)
+    where = _where(asked)
     made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
     cells = freeze(made)  # so that a fault leaves no ledger behind
     with ledger.editing():
-        _write_submission(asked, made, cells, devices)
+        _write_submission(asked, made, cells, where)
     return _go_on(asked)
 
 
-def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], devices: Sequence[Device]) -> None:
+def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], where: Mapping[str, Any]) -> None:
     """Write the cells that are new or to be run again, and sweep.json."""
     ledger, config = asked.ledger, asked.config
     known = {cell.id: cell for cell in ledger.cells()} if ledger.exists() else {}
@@ -209,14 +232,19 @@ def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], devices
             "submitted": time.time(),
             "host": HOST,
             "code": dict(code()),
-            "where": {
-                "on": config.on,
-                "devices": pool.arguments(devices),
-                "time": config.time,
-                "memory": config.memory,
-            },
+            "where": where,
         }
     )
+
+
+def _where(asked: Asked) -> dict[str, Any]:
+    """Return where cells are to run, as sweep.json holds it."""
+    config = asked.config
+    where: dict[str, Any] = {"on": config.on, "time": config.time, "memory": config.memory}
+    where |= {"devices": [], "cluster": None}
+    if config.on == "slurm":
+        return {**where, "cluster": vars(config.cluster)}
+    return {**where, "devices": pool.arguments(choose_devices(config.devices, config.per_device))}
 
 
 def _said(cell: Frozen) -> str:
@@ -234,13 +262,37 @@ def _go_on(asked: Asked) -> int:
     command = f"{name}{for_name}{for_place}"
     if any(each.state == "failed" for each in standings):
         print(f"failed cells stay so until python -m hblm.sweep retry {command}")
-    if any(each.state in ("waiting", "running") for each in standings):
+    where = ledger.sweep()["where"]
+    if where["on"] == "slurm":
+        _submit_jobs(ledger, where, standings)
+    elif any(each.state in ("waiting", "running") for each in standings):
         started = pool.start(ledger)
         print("started" if started else "taken up by the process that runs this sweep's cells already")
     if asked.config.wait:
         return watch(asked)
     print(f"watch it    python -m hblm.sweep watch {command}")
     return 0
+
+
+def _submit_jobs(ledger: Ledger, where: Mapping[str, Any], standings: Sequence[Standing]) -> None:
+    """Submit the cells that wait and are not in the queue."""
+    open_cells = [each.cell for each in standings if each.state == "waiting" and not _is_queued(each)]
+    if open_cells:
+        cluster = Cluster(**where["cluster"])
+        arrays = slurm.submit_cells(ledger, open_cells, cluster, where["time"], where["memory"])
+        print(f"{len(open_cells):,} jobs, as SLURM's {', '.join(arrays)}")
+
+
+def _is_queued(standing: Standing) -> bool:
+    return standing.attempt is not None and standing.attempt.state == "queued"
+
+
+def _is_job(standing: Standing) -> bool:
+    """Return whether a cell is in a cluster's queue, running or not."""
+    attempt = standing.attempt
+    if attempt is None or standing.state not in ("waiting", "running"):
+        return False
+    return attempt.told.get("on") == "slurm" and attempt.state in ("queued", "running")
 
 
 def status(asked: Asked) -> int:
@@ -253,10 +305,10 @@ def status(asked: Asked) -> int:
     running = ledger.pool()
     if running is not None:
         print(f"cells are started by process {running.get('pid', '?')} on {running.get('host', '?')}")
-    elif any(each.state in ("waiting", "running") for each in standings):
+    elif any(each.state in ("waiting", "running") and not _is_job(each) for each in standings):
         print("no process starts this sweep's cells; submit goes on with it")
     _print_moved(standings)
-    left = show.seconds_left(standings, _at_once(told))
+    left = show.seconds_left(standings, _at_once(told["where"]))
     if left:
         print(f"about {show.duration(left)} left")
     return int(any(each.state == "failed" for each in standings))
@@ -276,20 +328,24 @@ def _print_moved(standings: Sequence[Standing]) -> None:
         print(f"the code has moved: ran at another commit than submitted: cells {', '.join(moved)}")
 
 
-def _at_once(told: Mapping[str, Any]) -> int:
-    return sum(int(cells) for _, cells in told["where"]["devices"])
+def _at_once(where: Mapping[str, Any]) -> int:
+    """Return how many cells run at a time."""
+    if where["on"] == "slurm":
+        return int(where["cluster"]["array_parallelism"])
+    return sum(int(cells) for _, cells in where["devices"])
 
 
 def watch(asked: Asked) -> int:
     """Show progress until the end, then failures and the table; 0 where all cells are done."""
     ledger = asked.ledger
     told = ledger.sweep()
-    if asked.config.wait:
+    stops = asked.config.wait and told["where"]["on"] == "local"
+    if stops:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells are stopped as well
     try:
-        standings = show.follow(ledger, _at_once(told), lambda: ledger.pool() is not None)
+        standings = show.follow(ledger, _at_once(told["where"]), lambda: _goes_on(ledger))
     except KeyboardInterrupt:
-        if not asked.config.wait:  # the cells go on
+        if not stops:  # the cells go on
             raise
         ledger.ask_to_stop(None, "interrupted")
         _until_stopped(ledger)
@@ -305,6 +361,11 @@ def watch(asked: Asked) -> int:
         print(f"{len(open_cells)} cells {blocked}have no process that starts them; submit goes on")
         print(f"what that process printed: {ledger.folder / 'pool.log'}")
     return int(any(each.state != "done" for each in standings))
+
+
+def _goes_on(ledger: Ledger) -> bool:
+    """Return whether anything starts or runs this sweep's cells."""
+    return ledger.pool() is not None or any(_is_job(each) for each in ledger.standings())
 
 
 def _print_table(
@@ -360,6 +421,17 @@ def cancel(asked: Asked) -> int:
     if told is not None:
         ledger.ask_to_stop(some)
         _until_stopped(ledger, chosen if some is not None else None)
+    jobs = [each for each in map(ledger.standing, (each.cell for each in chosen)) if _is_job(each)]
+    for each in jobs:  # said first, so that none goes back into the queue
+        if each.attempt is not None:
+            ended = {
+                "state": "ended",
+                "cause": "cancelled",
+                "why": STOPPED["cancelled"],
+                "ended": time.time(),
+            }
+            ledger.write_attempt(each.cell, each.attempt.number, **ended)
+    slurm.cancel_jobs([job for each in jobs if (job := _job_of(ledger, each)) is not None])
     for each in (ledger.standing(each.cell) for each in chosen):
         if each.state == "running" and not each.elsewhere and each.attempt is not None:
             if each.attempt.told.get("host") != HOST:
@@ -371,6 +443,12 @@ def cancel(asked: Asked) -> int:
     ledger.clear_stop()
     print(f"{ledger.name}: {show.counts(ledger.standings())}")
     return 0
+
+
+def _job_of(ledger: Ledger, standing: Standing) -> str | None:
+    if ledger.jobs is None or standing.attempt is None:
+        return None
+    return ledger.jobs.look(standing.cell.key, standing.attempt.number).job
 
 
 def _until_stopped(ledger: Ledger, cells: Sequence[Standing] | None = None) -> None:
@@ -398,6 +476,8 @@ def retry(asked: Asked) -> int:
         print(f"{ledger.name}: no cell failed{of}; {show.counts(ledger.standings())}")
         return 0
     where = dict(told["where"])
+    if "cluster" in asked.given:
+        where["cluster"] = vars(config.cluster)
     if {"devices", "per_device"} & asked.given.keys():
         where["devices"] = pool.arguments(choose_devices(config.devices, config.per_device))
     where |= {name: asked.given[name] for name in ("time", "memory") if name in asked.given}

@@ -12,17 +12,20 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from hblm import runs
+from hblm import runs, stopping
 from hblm.artifacts import HOST, code
 from hblm.errors import CheckpointError, HblmError
-from hblm.sweep.devices import Device, lease
+from hblm.sweep import slurm
+from hblm.sweep.devices import Device, Lease, lease
 from hblm.sweep.ledger import Frozen, Ledger, checkpoints_of
 
+SLURM = "slurm"  # in place of devices: the cluster has given them
 BUSY = 75  # exit code: device or run are taken, try later (EX_TEMPFAIL)
 
 
@@ -31,10 +34,18 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     ledger, number = Ledger(Path(folder)), int(attempt)
     cell = ledger.cell(key)
     os.chdir(cell.folder)
-    held = lease([Device(*each) for each in json.loads(devices)], f"{ledger.name} {cell.label}")
-    if held is None:
-        return BUSY
-    os.environ.update(held.device.environment)
+    held: Lease | None = None
+    if devices == SLURM:
+        if _told_of(ledger, cell, number).get("state") == "ended":  # cancelled while it waited
+            return 0
+        place = _of_slurm(ledger.log_of(cell, number))
+        stopping.listen()
+    else:
+        held = lease([Device(*each) for each in json.loads(devices)], f"{ledger.name} {cell.label}")
+        if held is None:
+            return BUSY
+        os.environ.update(held.device.environment)
+        place = {"device": held.device.name}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ledger.write_attempt(
         cell,
@@ -43,18 +54,23 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         host=HOST,
         pid=os.getpid(),
         born=psutil.Process().create_time(),
-        device=held.device.name,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         threads=os.environ.get("OMP_NUM_THREADS"),
         started=time.time(),
         commit=(now := code())["git_commit"],
         dirty=now["git_dirty"],
+        **place,
     )
     try:
         run(ledger, cell)
     except runs.Busy:
+        if devices == SLURM:  # nobody here would start it again: whoever does the run writes its result
+            _end(ledger, cell, number, "lost", "another process did this run", BUSY)
+            return BUSY
         ledger.drop_attempt(cell, number)
         return BUSY
+    except stopping.Stopped as signal:
+        return _stopped(ledger, cell, number, str(signal))
     except BaseException as error:
         cause, why, exit_code = _told(error)
         if cause in ("raised", "memory"):
@@ -66,6 +82,46 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         return exit_code
     _end(ledger, cell, number, "done", "", 0)
     return 0
+
+
+def _of_slurm(log: Path) -> dict[str, Any]:
+    """Send this process's output into the cell's log; return what SLURM gave it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as stream:  # a requeued job goes on in its log
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    # a job that asked for none would see every GPU of a node that does not hide them
+    given = os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    if "SLURM_CPUS_PER_TASK" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return {"device": given or "cpu", "job": slurm.own_job(), "restarts": restarts}
+
+
+def _stopped(ledger: Ledger, cell: Frozen, number: int, signal: str) -> int:
+    """Put a job that was told to stop back into the queue, as often as it may."""
+    told = _told_of(ledger, cell, number)
+    if told.get("cause") == "cancelled":
+        return 0
+    done, most = int(told.get("requeues", 0)), int(ledger.sweep()["where"]["cluster"]["max_requeues"])
+    if done < most:
+        said = f"told to stop by {signal}, requeued {done + 1} of {most} times; starts over"
+        print(said, flush=True)
+        ledger.write_attempt(cell, number, state="queued", requeues=done + 1, requeued=said)
+        if slurm.requeue_own():
+            return 0
+    cause, why = "time", f"told to stop by {signal}, and requeued {done} times before"
+    if signal == "SIGTERM":
+        cause, why = "killed", why
+    print(why, flush=True)
+    _end(ledger, cell, number, cause, why, 1)
+    return 1
+
+
+def _told_of(ledger: Ledger, cell: Frozen, number: int) -> Mapping[str, Any]:
+    return next((each.told for each in ledger.attempts(cell) if each.number == number), {})
 
 
 def run(ledger: Ledger, cell: Frozen) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import psutil
@@ -110,8 +110,8 @@ class Frozen:
 class Attempt:
     """One attempt at a cell.
 
-    `told` holds state (waiting, running, ended), and when known cause, why, exit, host, pid, born, device,
-    started, ended, commit, dirty.
+    `told` holds state (waiting, queued, running, ended), and when known cause, why, exit, host, pid, born,
+    device, started, ended, commit, dirty.
     """
 
     number: int
@@ -119,7 +119,7 @@ class Attempt:
 
     @property
     def state(self) -> str:
-        """waiting, running or ended."""
+        """waiting; queued, by a cluster; running; or ended."""
         return str(self.told.get("state"))
 
     @property
@@ -165,12 +165,34 @@ def is_process(pid: int, born: float) -> bool:
         return False
 
 
+class JobState(NamedTuple):
+    """What a cluster says of an attempt: its job, whether it is there, then state and reason, or its end."""
+
+    job: str | None
+    alive: bool
+    what: str
+    why: str
+
+
+class Jobs(Protocol):
+    """A cluster's queue."""
+
+    def look(self, key: str, number: int) -> JobState:
+        """Return what the cluster says of an attempt."""
+        ...
+
+
 class Ledger:
-    """The files of one sweep."""
+    """The files of one sweep.
+
+    Attributes:
+        jobs: the queue of the cluster on which attempts may be; None where nobody asks it.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Look at a folder, which need not exist yet."""
         self.folder = folder
+        self.jobs: Jobs | None = None
         self._done: dict[str, Standing] = {}
 
     @property
@@ -271,17 +293,21 @@ class Ledger:
         attempt = attempts[-1] if attempts else None
         result = cell.result()
         if result is not None:
-            self._done[cell.key] = Standing(cell, "done", attempt, result)
-            return self._done[cell.key]
-        if attempt is not None and attempt.state == "running":
-            if attempt.is_alive(cell):
-                return Standing(cell, "running", attempt)
+            standing = Standing(cell, "done", attempt, result)
+            if attempt is None or attempt.state == "ended":  # else it has yet to write that
+                self._done[cell.key] = standing
+            return standing
+        if attempt is not None and attempt.state in ("running", "queued"):
+            cause, why = self._end_of(cell, attempt)
+            if cause is None:
+                told = {**attempt.told, **({"why": why} if why else {})}
+                state = "running" if attempt.state == "running" else "waiting"
+                return Standing(cell, state, Attempt(attempt.number, told))
             result = cell.result()  # written since it was looked for
             if result is not None:
                 return Standing(cell, "done", attempt, result)
-            told = {**attempt.told, "state": "ended", "cause": "lost", "why": STOPPED["lost"]}
-            return Standing(cell, "waiting", Attempt(attempt.number, told))
-        if cell.is_running_somewhere():
+            attempt = Attempt(attempt.number, {**attempt.told, "state": "ended", "cause": cause, "why": why})
+        elif cell.is_running_somewhere():
             return Standing(cell, "running", attempt)
         if attempt is not None and attempt.state == "ended":
             if attempt.cause in FAILURES:
@@ -289,6 +315,16 @@ class Ledger:
             if attempt.cause == "cancelled":
                 return Standing(cell, "cancelled", attempt)
         return Standing(cell, "waiting", attempt)
+
+    def _end_of(self, cell: Frozen, attempt: Attempt) -> tuple[str | None, str]:
+        """Return how an attempt ended that wrote nothing; None, and its place, while it is there."""
+        if attempt.told.get("on") == "slurm":
+            if self.jobs is None:
+                return None, ""
+            job = self.jobs.look(cell.key, attempt.number)
+            place = f"job {job.job}: {job.what} {job.why}".replace(" None", "").rstrip()
+            return (None, place) if job.alive else (job.what, job.why)
+        return (None, "") if attempt.is_alive(cell) else ("lost", STOPPED["lost"])
 
     def standings(self) -> list[Standing]:
         """Return how all cells stand, in their order."""
@@ -317,11 +353,15 @@ class Ledger:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with contextlib.suppress(OSError, ValueError):
-                told: dict[str, Any] = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
-                return told
-            return {}
+            return self.pool_told() or {}
         lock.release()
+        return None
+
+    def pool_told(self) -> dict[str, Any] | None:
+        """Return what the last process that started cells told of itself."""
+        with contextlib.suppress(OSError, ValueError):
+            told: dict[str, Any] = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
+            return told
         return None
 
     def ask_to_stop(self, ids: Sequence[str] | None, cause: str = "cancelled") -> None:

@@ -23,6 +23,7 @@ import psutil
 from filelock import Timeout
 
 from hblm.artifacts import HOST, write_json
+from hblm.errors import HblmError
 from hblm.sweep.cell import BUSY
 from hblm.sweep.devices import Device, n_free
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing
@@ -31,7 +32,8 @@ _EVERY = 0.2  # seconds between looks at the cells
 _AGAIN = 3.0  # seconds until a cell is tried again whose run or device was taken
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _MEMORY_EVERY = 1.0
-_STARTED: list[subprocess.Popen[bytes]] = []  # kept: they outlive whoever started them
+_APART = "--apart"  # from the process that starts the pool, which it outlives
+_START_WITHIN = 60.0
 
 
 @dataclass
@@ -308,8 +310,12 @@ def _oom_kills() -> int:
     return 0
 
 
-def main(folder: str) -> int:
+def main(folder: str, apart: str = "") -> int:
     """Run a sweep's cells; 0 where all are done, 1 where some are not."""
+    if apart == _APART:
+        if os.fork():
+            os._exit(0)
+        os.setsid()
     ledger = Ledger(Path(folder))
     lock = ledger.pool_lock()
     try:
@@ -331,19 +337,25 @@ def main(folder: str) -> int:
 
 
 def start(ledger: Ledger) -> bool:
-    """Start the pool's process apart from this one, if there is none; return whether it was started."""
+    """Start the pool's process apart from this one, if there is none; return whether it was started.
+
+    Raises:
+        HblmError: it did not start.
+    """
     if ledger.pool() is not None:
         return False
-    with (ledger.folder / "pool.log").open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "hblm.sweep.pool", str(ledger.folder)],
+    asked, log = time.time(), ledger.folder / "pool.log"
+    with log.open("ab") as stream:
+        subprocess.run(
+            [sys.executable, "-u", "-m", "hblm.sweep.pool", str(ledger.folder), _APART],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            check=False,
         )
-    _STARTED.append(process)
-    while ledger.pool() is None and process.poll() is None:
+    while (ledger.pool_told() or {}).get("started", 0.0) < asked:
+        if time.time() - asked > _START_WITHIN:
+            raise HblmError(f"the process that starts cells did not start; {log} tells what it printed")
         time.sleep(0.05)
     return True
 

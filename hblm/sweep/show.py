@@ -61,8 +61,10 @@ def why(standing: Standing) -> str:
     if standing.state == "running" and standing.elsewhere:
         return "in another sweep or by itself"
     attempt = standing.attempt
-    if attempt is None or attempt.cause in (None, "done"):
+    if attempt is None or attempt.cause == "done":
         return ""
+    if attempt.cause is None:
+        return str(attempt.told.get("why", "")) if standing.state in ("waiting", "running") else ""
     return f"{attempt.cause}: {attempt.told.get('why', '')}".partition("\n")[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,4 +52,6 @@ def start(*argv: str, name: str = "tiny", **environment: str) -> subprocess.Pope
         text=True,
         env={**os.environ, **environment},
         start_new_session=True,
+        # Ctrl-C is ignored by what was started in the background of a shell
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

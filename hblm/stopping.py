@@ -1,0 +1,35 @@
+"""A run that is asked to stop by a signal stops at its next step, not wherever the signal found it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
+_asked: list[str] = []
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, by the signal named; no `except Exception` takes it for a failure."""
+
+
+def listen() -> None:
+    """From now on the signals that announce a time limit, a preemption or a requeue only set a flag.
+
+    Processes that load data inherit the handler and must go on: it does nothing in them.
+    """
+    owner = os.getpid()
+    _asked.clear()
+
+    def note(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            _asked.append(signal.Signals(number).name)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+
+
+def check() -> None:
+    """Raise Stopped if a signal has come."""
+    if _asked:
+        raise Stopped(_asked[0])
