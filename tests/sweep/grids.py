@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hblm.sweep.__main__ import main
+from hblm.sweep.ledger import Ledger, Standing, ledger_of
 
 HEAD = """# @package _global_
 # a grid of tiny runs
@@ -55,3 +58,29 @@ def start(*argv: str, name: str = "tiny", **environment: str) -> subprocess.Pope
         # Ctrl-C is ignored by what was started in the background of a shell
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def ledger(name: str = "tiny") -> Ledger:
+    return ledger_of("outputs", name)
+
+
+def by_label(name: str = "tiny") -> dict[str, Standing]:
+    return {each.cell.label: each for each in ledger(name).standings()}
+
+
+def states(name: str = "tiny") -> list[str]:
+    return [each.state for each in ledger(name).standings()]
+
+
+def attempts(name: str = "tiny") -> list[dict]:
+    return [
+        json.loads(file.read_text()) for file in sorted((ledger(name).folder / "attempts").glob("*.json"))
+    ]
+
+
+def until(condition, seconds: float = 90.0) -> None:
+    """Wait for what must come about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)

@@ -11,71 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import start, sweep, write_grid
-
-from hblm.sweep.ledger import Ledger, Standing, ledger_of
-
-# what a cell of these seeds does instead of its run; loaded by Python itself in every process
-MISBEHAVE = """
-import json, os, signal, sys, time
-if "hblm.sweep.cell" in sys.orig_argv:
-    at = sys.orig_argv.index("hblm.sweep.cell")
-    folder, key, attempt = sys.orig_argv[at + 1 : at + 4]
-    cell = json.load(open(f"{folder}/cells/{key}.json"))
-    seed = cell["config"].get("seed")
-    from hblm import train
-    right = train.run
-    def run(config, **how):
-        if attempt == "1" and seed == 13:
-            raise RuntimeError("no luck")
-        if attempt == "1" and seed == 14:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if attempt == "1" and seed == 15:
-            time.sleep(600)
-        if attempt == "1" and seed == 16:
-            sys.exit(3)
-        if attempt == "1" and seed == 17:
-            raise MemoryError("a lot")
-        if seed == 18:
-            time.sleep(600)
-        right(config, **how)
-    train.run = run
-"""
-
-
-@pytest.fixture
-def misbehaving(tmp_path, monkeypatch):
-    """Make cells of seeds 13 to 18 misbehave."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(MISBEHAVE)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-
-
-def ledger(name: str = "tiny") -> Ledger:
-    return ledger_of("outputs", name)
-
-
-def by_label(name: str = "tiny") -> dict[str, Standing]:
-    return {each.cell.label: each for each in ledger(name).standings()}
-
-
-def states(name: str = "tiny") -> list[str]:
-    return [each.state for each in ledger(name).standings()]
-
-
-def attempts(name: str = "tiny") -> list[dict]:
-    return [
-        json.loads(file.read_text()) for file in sorted((ledger(name).folder / "attempts").glob("*.json"))
-    ]
-
-
-def until(condition, seconds: float = 90.0) -> None:
-    """Wait for what must come about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
+from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
 
 
 @pytest.mark.slow

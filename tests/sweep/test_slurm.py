@@ -1,0 +1,135 @@
+"""Sweeps on a real SLURM of one node, which these tests start and stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from grids import attempts, by_label, ledger, states, sweep, until, write_grid
+
+from hblm.sweep import slurm
+
+pytestmark = pytest.mark.slurm
+UP = Path(__file__).parent.parent / "slurm-up.sh"
+
+
+@pytest.fixture(scope="session")
+def _slurm():
+    """Start SLURM for the session, where it is installed or must be."""
+    found = shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None and not os.environ.get("HBLM_REQUIRE_SLURM"):
+        pytest.skip("SLURM is not installed; .ci/run installs it")
+    folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # pytest's own are closed to munge's clients
+    settings = {**os.environ, "SLURM_UP_CPUS": "4", "SLURM_UP_MEM": "8000"}
+    subprocess.run(["bash", str(UP), str(folder)], check=True, env=settings)
+    yield folder / "slurm.conf"
+    subprocess.run(["bash", str(UP), "stop", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def _use_it(_slurm, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(_slurm))
+    monkeypatch.setattr(slurm, "_FRESH", 0.5)
+    yield
+    subprocess.run(["scancel", "-u", str(os.getuid())], check=True)
+
+
+def job(label: str) -> str:
+    found = by_label()[label]
+    assert found.attempt is not None
+    known = slurm.Queue(ledger()).job_of(found.cell.key, found.attempt.number)
+    assert known is not None
+    return known
+
+
+def tell(*command: str) -> None:
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_sweep_with_every_kind_of_end(learnable, misbehaving, capsys):
+    """The cells that end well are in the table, the others named with their causes, and tried again."""
+    write_grid(learnable, {"seed": "15,18,13,14,16,1,2"})
+    asked = ("on=slurm", "cluster.gres=gpu:1", "cluster.signal_delay=10", "time=1")
+    assert sweep("submit", *asked) == 0
+    until(lambda: states()[:2] == ["running", "running"])
+    assert {each.attempt.told["device"] for each in by_label().values() if each.state == "running"} == {
+        "0",
+        "1",
+    }
+    tell("scancel", job("seed=2"))  # while it is pending
+    tell("scancel", job("seed=18"))  # while it runs
+    assert sweep("watch") == 1
+    found = {label: (each.state, each.cause) for label, each in by_label().items()}
+    assert found.pop("seed=2")[0] in ("cancelled", "waiting")  # SLURM may forget a task that never ran
+    assert found == {
+        "seed=15": ("failed", "time"),
+        "seed=18": ("cancelled", "cancelled"),
+        "seed=13": ("failed", "raised"),
+        "seed=14": ("failed", "killed"),
+        "seed=16": ("failed", "exit"),
+        "seed=1": ("done", "done"),
+    }
+    printed = capsys.readouterr().out
+    assert "RuntimeError: no luck" in printed
+    assert "Not in this table" in printed
+    assert sweep("retry", "time=20") == 0
+    assert sweep("watch") == 1  # what was cancelled stays so
+    assert [state for state in states() if state == "done"] == ["done"] * 5
+
+
+def test_a_job_told_to_stop_is_requeued_and_starts_over(learnable):
+    write_grid(learnable, {"seed": "1,2,3", "trainer.epochs": "2000", "trainer.patience": "2000"})
+    assert sweep("submit", "on=slurm", "time=30", "cluster.max_requeues=1", "cluster.signal_delay=30") == 0
+    labels = [f"seed={seed}" for seed in (1, 2, 3)]
+
+    def training(label: str, restarts: int) -> bool:
+        each = by_label()[label]
+        if each.attempt is None or each.attempt.told.get("restarts") != restarts:
+            return False
+        return "epoch" in ledger().log_of(each.cell, each.attempt.number).read_text()
+
+    until(lambda: all(training(label, 0) for label in labels))
+    tell("scancel", "--signal=USR2", job("seed=1"))
+    tell("scontrol", "requeue", job("seed=2"))
+    until(lambda: training("seed=1", 1) and training("seed=2", 1))
+    told = {each["label"].split()[0]: each for each in attempts()}
+    assert len(told) == len(attempts()) == 3  # the same attempts, under the same jobs
+    assert told["seed=1"]["requeues"] == 1
+    assert "starts over" in told["seed=1"]["requeued"]
+    tell("scancel", "--signal=USR2", job("seed=1"))  # beyond max_requeues
+    until(lambda: by_label()["seed=1"].state == "failed")
+    assert by_label()["seed=1"].cause == "time"
+    assert sweep("cancel") == 0
+    assert states() == ["failed", "cancelled", "cancelled"]
+    until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout)
+
+
+def test_more_cells_than_an_array_takes(learnable):
+    write_grid(learnable, {"seed": "range(1,1003)"})
+    assert sweep("submit", "on=slurm", "time=20", "cluster.array_parallelism=2") == 0
+    write_grid(learnable, {"seed": "1", "head": "linear"})  # changes nothing that waits
+    files = sorted((ledger().folder / "slurm").glob("*.json"), key=lambda file: int(file.stem))
+    assert [len(json.loads(file.read_text())["cells"]) for file in files] == [1001, 1]
+    until(lambda: states().count("done") >= 3, 200)
+    running = subprocess.run(["squeue", "-h", "-t", "R"], capture_output=True, text=True, check=True).stdout
+    assert len(running.splitlines()) <= 2
+    assert sweep("cancel") == 0
+    assert set(states()) == {"done", "cancelled"}
+    result = by_label()["seed=1"].result
+    assert result is not None
+    assert json.loads(result.read_text())["choices"]["head"] == "mlp"
+
+
+def test_what_slurm_refuses_is_told(learnable, capsys):
+    write_grid(learnable, {"seed": "1,2"})
+    assert sweep("submit", "on=slurm", "cluster.partition=moon") == 2
+    assert "SLURM refuses the jobs" in capsys.readouterr().err
+    assert states() == ["waiting", "waiting"]
+    assert sweep("submit", "on=slurm", "cluster.partiton=main") == 2
+    assert "did you mean cluster.partition?" in capsys.readouterr().err
