@@ -86,6 +86,9 @@ class Asked:
             if key == "cluster":
                 cluster = text.partition("=")[2]
                 continue
+            if key.startswith("cluster.") and key not in known and key.count(".") < 2:
+                faults.append(f"{text} is not a key{nearest(key, known)}")
+                continue
             if key not in known and not key.startswith("cluster.additional."):
                 self.overrides.append(text)
                 continue
@@ -432,6 +435,9 @@ def cancel(asked: Asked) -> int:
             }
             ledger.write_attempt(each.cell, each.attempt.number, **ended)
     slurm.cancel_jobs([job for each in jobs if (job := _job_of(ledger, each)) is not None])
+    until = time.monotonic() + _STOPPING
+    while time.monotonic() < until and any(each.cell.is_running_somewhere() for each in jobs):
+        time.sleep(0.2)
     for each in (ledger.standing(each.cell) for each in chosen):
         if each.state == "running" and not each.elsewhere and each.attempt is not None:
             if each.attempt.told.get("host") != HOST:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hblm.sweep.__main__ import main
 from hblm.sweep.ledger import Ledger, Standing, ledger_of
+from hblm.sweep.slurm import Queue
 
 HEAD = """# @package _global_
 # a grid of tiny runs
@@ -61,7 +62,9 @@ def start(*argv: str, name: str = "tiny", **environment: str) -> subprocess.Pope
 
 
 def ledger(name: str = "tiny") -> Ledger:
-    return ledger_of("outputs", name)
+    found = ledger_of("outputs", name)
+    found.jobs = Queue(found)
+    return found
 
 
 def by_label(name: str = "tiny") -> dict[str, Standing]:
