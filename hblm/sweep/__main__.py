@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from hydra.errors import HydraException
-from rich.console import Console
 
 from hblm import cli
 from hblm.artifacts import HOST, canonical_json, code
@@ -170,7 +169,7 @@ def _print_plan(made: Plan, states: Mapping[str, Standing]) -> None:
         print(f"{name}: {reason}")
     if states:
         print(show.counts([*states.values()]))
-        Console(highlight=False, markup=False).print(show.table_of([*states.values()]))
+        show.print_table([*states.values()])
 
 
 def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, at_once: int) -> None:
@@ -304,7 +303,7 @@ def status(asked: Asked) -> int:
     told = ledger.sweep()
     standings = ledger.standings()
     print(f"{ledger.name}: {show.counts(standings)}")
-    Console(highlight=False, markup=False).print(show.table_of(standings))
+    show.print_table(standings)
     running = ledger.pool()
     if running is not None:
         print(f"cells are started by process {running.get('pid', '?')} on {running.get('host', '?')}")
@@ -407,10 +406,10 @@ def logs(asked: Asked) -> int:
         if each.attempt is None:
             print(f"cell {each.cell.number} has no attempt yet: {each.cell.label}")
             continue
-        log = ledger.log_of(each.cell, each.attempt.number)
+        log = ledger.output_of(each)
         print(f"cell {each.cell.number}, attempt {each.attempt.number}, {each.state}: {each.cell.label}")
         print(f"log {log}")
-        for line in tail(log, asked.config.lines):
+        for line in tail(log, asked.config.lines) if log else []:
             print(f"  | {line}")
     return 0
 

@@ -284,6 +284,16 @@ class Ledger:
         """Return where an attempt's output goes."""
         return self.folder / "logs" / f"{cell.key}.{number}.log"
 
+    def output_of(self, standing: Standing) -> Path | None:
+        """Return the file with what a cell's last attempt printed; before it could, what its job printed."""
+        if standing.attempt is None:
+            return None
+        log, job = self.log_of(standing.cell, standing.attempt.number), None
+        if not log.exists() and self.jobs is not None:
+            job = self.jobs.look(standing.cell.key, standing.attempt.number).job
+        caught = sorted((self.folder / "slurm" / job).glob("*_log.out")) if job else []
+        return caught[0] if caught else log
+
     def standing(self, cell: Frozen) -> Standing:
         """Return how a cell stands: result files first, attempts second, processes last."""
         known = self._done.get(cell.key)

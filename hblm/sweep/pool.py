@@ -34,6 +34,7 @@ _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _MEMORY_EVERY = 1.0
 _APART = "--apart"  # from the process that starts the pool, which it outlives
 _START_WITHIN = 60.0
+_LEAVING = 3 * _EVERY  # a pool that is about to leave does not look for new cells any more
 
 
 @dataclass
@@ -84,6 +85,8 @@ class Pool:
                     self.waiting[cell.key] = cell
             else:
                 self.ended[cell.key] = standing
+        if where["on"] != "local":  # what waits is another's to start
+            self.waiting = {}
 
     def run(self) -> None:
         """Go on until every cell that can be run has ended, or this process is asked to stop."""
@@ -191,7 +194,12 @@ class Pool:
                 cause, why = child.stopped or _cause(code, _oom_kills() > child.oom_kills)
                 ended = {"state": "ended", "cause": cause, "why": why, "exit": code, "ended": time.time()}
                 self.ledger.write_attempt(child.cell, child.number, **{"host": HOST, **told, **ended})
-            self._settle(self.ledger.standing(child.cell))
+            standing = self.ledger.standing(child.cell)
+            if standing.state == "running":  # another does the run, or a worker of this one has yet to end
+                self.later[child.cell.key] = time.monotonic() + _AGAIN
+                self.waiting[child.cell.key] = child.cell
+            else:
+                self._settle(standing)
 
     def _attempt(self, child: Child) -> dict[str, Any]:
         attempts = [each for each in self.ledger.attempts(child.cell) if each.number == child.number]
@@ -248,8 +256,9 @@ _KEPT = ("state", "started", "device", "cause", "why", "pid")
 
 def cancel_waiting(ledger: Ledger, cell: Frozen) -> None:
     """Write that a cell which no process does is not wanted."""
-    ledger.want_again(cell)
-    number = ledger.attempts(cell)[-1].number
+    attempts = ledger.attempts(cell)
+    last = attempts[-1] if attempts else None
+    number = 1 if last is None else last.number + (last.state != "waiting")
     ledger.write_attempt(
         cell, number, state="ended", cause="cancelled", why=STOPPED["cancelled"], ended=time.time()
     )
@@ -343,7 +352,9 @@ def start(ledger: Ledger) -> bool:
         HblmError: it did not start.
     """
     if ledger.pool() is not None:
-        return False
+        time.sleep(_LEAVING)
+        if ledger.pool() is not None:
+            return False
     asked, log = time.time(), ledger.folder / "pool.log"
     with log.open("ab") as stream:
         subprocess.run(

@@ -68,6 +68,13 @@ def why(standing: Standing) -> str:
     return f"{attempt.cause}: {attempt.told.get('why', '')}".partition("\n")[0]
 
 
+def print_table(standings: Sequence[Standing]) -> None:
+    """Print the cells, of many those that run or failed."""
+    table = table_of(standings)
+    if table.row_count:
+        Console(highlight=False, markup=False).print(table)
+
+
 def table_of(standings: Sequence[Standing]) -> Table:
     """Return the cells with state, attempt, place, time and reason."""
     table = Table()
@@ -97,10 +104,10 @@ def print_failures(ledger: Ledger, standings: Sequence[Standing], lines: int = _
     for each in standings:
         if each.state != "failed" or each.attempt is None:
             continue
-        log = ledger.log_of(each.cell, each.attempt.number)
+        log = ledger.output_of(each)
         print(f"cell {each.cell.number} failed, attempt {each.attempt.number}: {each.cell.label}")
         print(f"  {why(each)}")
-        for line in tail(log, lines):
+        for line in tail(log, lines) if log else []:
             print(f"  | {line}")
         print(f"  log {log}")
 

@@ -16,7 +16,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hblm.artifacts import write_json
@@ -249,9 +248,3 @@ def _ask(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def log_of(ledger: Ledger, job: str) -> Path | None:
-    """Return what SLURM caught of a job before its cell could write its own log."""
-    found = sorted((ledger.folder / "slurm" / job).glob("*_log.out"))
-    return found[0] if found else None
