@@ -135,7 +135,9 @@ def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faul
     """Return a cluster's options, from its file in multirun/cluster/ and what was given."""
     options = Catalogue(config_dir).groups["cluster"]
     if option not in options:
-        faults.append(f"cluster={option} is not one of {', '.join(options)}{nearest(option, options)}")
+        faults.append(
+            f"cluster={option} is not one of {', '.join(sorted(options))}{nearest(option, options)}"
+        )
         return Cluster()
     tree = yaml.safe_load(options[option].read_text(encoding="utf-8")) or {}
     more = {**(tree.get("additional") or {}), **given.get("additional", {})}

@@ -13,7 +13,9 @@ import pytest
 from grids import sweep, write_grid
 
 from hblm.artifacts import HOST
+from hblm.config import Cluster
 from hblm.errors import ConfigError
+from hblm.sweep.__main__ import Asked
 from hblm.sweep.ledger import Frozen, Ledger, ledger_of
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
 
@@ -217,3 +219,26 @@ def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypa
     after = ledger.cells()
     assert len(after) == 2
     assert not {cell.id for cell in after} & {cell.id for cell in before}
+
+
+def test_a_clusters_options_come_from_its_file_and_the_command_line():
+    write_grid("data/x", {"seed": "1"})
+    Path("mine/cluster").mkdir()
+    Path("mine/cluster/ours.yaml").write_text(
+        "# ours\npartition: gpu\nadditional: {nice: 1, mail_type: END}\n"
+    )
+    given = [
+        "cluster=ours",
+        "cluster.qos=high",
+        "cluster.additional.nice=100",
+        "cluster.setup=module load cuda",
+    ]
+    asked = Asked(["submit", "sweep=tiny", "--config-dir", "mine", "on=slurm", *given])
+    assert asked.config.cluster == Cluster(
+        partition="gpu", qos="high", setup=["module load cuda"], additional={"nice": 100, "mail_type": "END"}
+    )
+    with pytest.raises(ConfigError, match="cluster=our is not one of ours, slurm; did you mean ours"):
+        Asked(["submit", "sweep=tiny", "--config-dir", "mine", "cluster=our"])
+    file.write_text("partiton: gpu\n")
+    with pytest.raises(ConfigError, match=r"ours.yaml: cluster.partiton=gpu is not a key; did you mean"):
+        Asked(["submit", "sweep=tiny", "--config-dir", "mine", "cluster=ours"])
