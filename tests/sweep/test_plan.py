@@ -223,22 +223,16 @@ def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypa
 
 def test_a_clusters_options_come_from_its_file_and_the_command_line():
     write_grid("data/x", {"seed": "1"})
-    Path("mine/cluster").mkdir()
-    Path("mine/cluster/ours.yaml").write_text(
-        "# ours\npartition: gpu\nadditional: {nice: 1, mail_type: END}\n"
-    )
-    given = [
-        "cluster=ours",
-        "cluster.qos=high",
-        "cluster.additional.nice=100",
-        "cluster.setup=module load cuda",
-    ]
-    asked = Asked(["submit", "sweep=tiny", "--config-dir", "mine", "on=slurm", *given])
-    assert asked.config.cluster == Cluster(
+    file = Path("mine/cluster/ours.yaml")
+    file.parent.mkdir()
+    file.write_text("# ours\npartition: gpu\nadditional: {nice: 1, mail_type: END}\n")
+    base = ["submit", "sweep=tiny", "--config-dir", "mine", "on=slurm"]
+    given = ["cluster.qos=high", "cluster.additional.nice=100", "cluster.setup=module load cuda"]
+    assert Asked([*base, "cluster=ours", *given]).config.cluster == Cluster(
         partition="gpu", qos="high", setup=["module load cuda"], additional={"nice": 100, "mail_type": "END"}
     )
     with pytest.raises(ConfigError, match="cluster=our is not one of ours, slurm; did you mean ours"):
-        Asked(["submit", "sweep=tiny", "--config-dir", "mine", "cluster=our"])
+        Asked([*base, "cluster=our"])
     file.write_text("partiton: gpu\n")
     with pytest.raises(ConfigError, match=r"ours.yaml: cluster.partiton=gpu is not a key; did you mean"):
-        Asked(["submit", "sweep=tiny", "--config-dir", "mine", "cluster=ours"])
+        Asked([*base, "cluster=ours"])
