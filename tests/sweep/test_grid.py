@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hydra
 import pytest
+import yaml
 from grids import write_grid
 
 from hblm import cli
 from hblm.catalogue import Catalogue
 from hblm.compose import Composer
-from hblm.config import TrainConfig
+from hblm.config import Cluster, TrainConfig
 from hblm.errors import ConfigError
+from hblm.schema import read_tree
 from hblm.sweep.grid import axes_of, cells_of, read_sweep
 from hblm.train import PROGRAM as TRAIN
 
@@ -163,3 +166,18 @@ def test_what_hydras_sweeper_cannot_do_is_refused(node):
 def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
     write_grid("data/x", {"method": "flat,duel"})
     assert "duel" in refused_by_train("-m", "sweep=tiny")
+
+
+def test_the_launcher_preset_is_submitits():
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        cfg = hydra.compose("train", ["dataset=wos", "hydra/launcher=slurm"], return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert cfg.hydra.launcher.max_num_timeout == 3
+
+
+@pytest.mark.parametrize("file", sorted(Catalogue().groups["cluster"].values()), ids=lambda file: file.stem)
+def test_a_shipped_cluster_says_every_key(file):
+    cluster, faults = read_tree(yaml.safe_load(file.read_text()), Cluster)
+    assert not faults
+    assert cluster == Cluster()  # the defaults are told once, and the file shows them
+    assert file.read_text().startswith("# ")
