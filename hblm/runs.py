@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hblm.artifacts import canonical_json, sha256_text, temporary_beside
 from hblm.config import FUSE_KEYS, TrainConfig
@@ -77,9 +77,26 @@ class Busy(Exception):
 
 def locked(output_dir: Path, name: str) -> FileLock:
     """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies."""
-    folder = output_dir / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    file = _lock_file(output_dir, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file)
+
+
+def is_locked(output_dir: Path, name: str) -> bool:
+    """Return whether a process holds this lock now; a lock that was never taken is not made."""
+    if not _lock_file(output_dir, name).exists():
+        return False
+    lock = locked(output_dir, name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _lock_file(output_dir: Path, name: str) -> Path:
+    return output_dir / ".locks" / f"{name}.lock"
 
 
 def naming(output_dir: Path) -> FileLock:

@@ -97,13 +97,7 @@ class Frozen:
 
     def is_running_somewhere(self) -> bool:
         """Return whether some process does this run now."""
-        lock = self.lock()
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return runs.is_locked(self.output_dir, self.key)
 
 
 @dataclass(frozen=True)

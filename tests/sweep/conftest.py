@@ -20,6 +20,9 @@ if {"hblm.sweep.cell", "submitit.core._submit"} & set(sys.orig_argv):
         seed = config.seed
         if seed == 18:
             time.sleep(600)
+        if seed == 19:
+            held = b"x" * 2_000_000_000
+            time.sleep(600)
         if 13 <= seed <= 17 and not os.path.exists(f"misbehaved.{seed}"):
             open(f"misbehaved.{seed}", "w").close()
             if seed == 13:
@@ -46,7 +49,7 @@ def _leases_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def misbehaving(tmp_path, monkeypatch):
-    """Make cells of seeds 13 to 18 misbehave."""
+    """Make cells of seeds 13 to 19 misbehave."""
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(MISBEHAVE)

@@ -53,6 +53,12 @@ def test_the_label_tells_what_varies(learnable):
     assert [cell.label for cell in plan().cells] == ["method=dual", "method=flat"]
 
 
+def test_a_plan_leaves_nothing_behind(learnable):
+    write_grid(learnable, {"seed": "1,2"})
+    assert sweep("plan") == 0
+    assert not Path("outputs").exists()
+
+
 def test_faults_of_all_cells_come_together(learnable):
     write_grid(learnable, {"loss": "bce,conditional_softmax", "trainer.epochs": "1,0"})
     with pytest.raises(ConfigError) as caught:

@@ -66,14 +66,16 @@ def test_a_sweep_with_every_kind_of_failure(learnable: Path, misbehaving, capsys
 
 @pytest.mark.slow
 def test_exit_codes_and_memory_are_told_apart_and_cancel_stops(learnable: Path, misbehaving, capsys):
-    write_grid(learnable, {"seed": "16,17,18,1"})
-    assert sweep("submit", "devices=[0]", "per_device=3") == 0
-    until(lambda: states()[:2] == ["failed", "failed"] and states()[2] == "running")
-    assert [each.cause for each in ledger().standings()[:2]] == ["exit", "memory"]
+    write_grid(learnable, {"seed": "16,17,18,19,1"})
+    assert sweep("submit", "devices=[0]", "per_device=3", "memory=1.5") == 0
+    until(lambda: [states()[at] for at in (0, 1, 3)] == ["failed"] * 3 and states()[2] == "running")
+    found = ledger().standings()
+    assert [found[at].cause for at in (0, 1, 3)] == ["exit", "memory", "memory"]
+    assert "beyond memory=1.5 GB" in str(found[3].attempt)
     assert sweep("cancel", "cell=3") == 0
     assert states()[2] == "cancelled"
     until(lambda: ledger().pool() is None)
-    assert states() == ["failed", "failed", "cancelled", "done"]
+    assert states() == ["failed", "failed", "cancelled", "failed", "done"]
     assert sweep("retry", "cell=3") == 0
     until(lambda: states()[2] == "running")
     running = ledger().standings()[2].attempt
