@@ -353,7 +353,7 @@ class SweepNode:
     table: SweepTable = group(SweepTable, "the table at the end")
 
 
-SWEEP_STATES = ("done", "running", "waiting", "failed", "cancelled")
+SWEEP_STATES = ("done", "running", "waiting", "failed", "cancelled", "new")  # new: planned, not submitted
 FAILURES = {
     "error": "something the user can mend: a setting, data, a checkpoint",
     "raised": "an exception, its traceback in the log",

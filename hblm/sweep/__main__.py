@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import choose_devices
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+from hblm.terminal import log
 
 PROGRAM = cli.Program(
     name="sweep",
@@ -152,8 +154,11 @@ def plan(asked: Asked) -> int:
     ledger = asked.ledger
     states = {}
     if not made.unprepared:
-        cells = freeze(made)
-        states = {cell.id: ledger.standing(cell) for cell in cells}
+        submitted = {cell.id for cell in ledger.cells()} if ledger.exists() else set()
+        for cell in freeze(made):
+            found = ledger.standing(cell)
+            is_new = found.state == "waiting" and cell.id not in submitted
+            states[cell.id] = replace(found, state="new") if is_new else found
     _print_plan(made, states)
     _print_hours(made, states, Path(asked.config.output_dir), _at_once(_where(asked)))
     return 0
@@ -349,7 +354,8 @@ def watch(asked: Asked) -> int:
     try:
         standings = show.follow(ledger, _at_once(told["where"]), lambda: _goes_on(ledger))
     except KeyboardInterrupt:
-        if not stops:  # the cells go on
+        if not stops:
+            print("the cells go on; cancel stops them", file=sys.stderr)
             raise
         ledger.ask_to_stop(None, "interrupted")
         _until_stopped(ledger)
@@ -538,6 +544,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(words):
         print(cli.help_text(PROGRAM, words))
         return
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)  # what preparing a dataset tells
     with cli.answering(PROGRAM):
         asked = Asked(words)
         sys.exit(TASKS[asked.verb](asked))

@@ -53,9 +53,10 @@ def test_the_label_tells_what_varies(learnable):
     assert [cell.label for cell in plan().cells] == ["method=dual", "method=flat"]
 
 
-def test_a_plan_leaves_nothing_behind(learnable):
+def test_a_plan_leaves_nothing_behind(learnable, capsys):
     write_grid(learnable, {"seed": "1,2"})
     assert sweep("plan") == 0
+    assert "2 cells: 2 new" in capsys.readouterr().out
     assert not Path("outputs").exists()
 
 
