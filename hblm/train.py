@@ -73,7 +73,7 @@ def run(config: TrainConfig, *, expected: str | None = None, wait: bool = True) 
         )
     lock = this.alone()
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0 if wait else 1)  # a look whether it is held holds it for a moment
     except Timeout:
         if not wait:
             raise runs.Busy from None

@@ -194,7 +194,7 @@ def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, a
         return
     total = show.duration(sum(found))
     wall = f", {show.duration(sum(found) / at_once)} with {at_once} at once" if at_once > 1 else ""
-    of = f" for {len(found):,} of {len(open_cells):,} open runs, by runs like them" if len(found) else ""
+    of = f" for {len(found):,} of {len(open_cells):,} open runs, by runs like them"
     print(f"about {total} of computing{wall}{of}")
 
 

@@ -112,9 +112,8 @@ def _stopped(ledger: Ledger, cell: Frozen, number: int, signal: str) -> int:
         ledger.write_attempt(cell, number, state="queued", requeues=done + 1, requeued=said)
         if slurm.requeue_own():
             return 0
-    cause, why = "time", f"told to stop by {signal}, and requeued {done} times before"
-    if signal == "SIGTERM":
-        cause, why = "killed", why
+    cause = "killed" if signal == "SIGTERM" else "time"
+    why = f"told to stop by {signal}, and requeued {done} times before"
     print(why, flush=True)
     _end(ledger, cell, number, cause, why, 1)
     return 1

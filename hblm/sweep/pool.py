@@ -26,7 +26,8 @@ from hblm.artifacts import HOST, write_json
 from hblm.errors import HblmError
 from hblm.sweep.cell import BUSY
 from hblm.sweep.devices import Device, n_free
-from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing
+from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, is_process
+from hblm.sweep.show import why
 
 _EVERY = 0.2  # seconds between looks at the cells
 _AGAIN = 3.0  # seconds until a cell is tried again whose run or device was taken
@@ -191,8 +192,8 @@ class Pool:
                 self.waiting[child.cell.key] = child.cell
                 continue
             if child.stopped is not None or told.get("state") != "ended":
-                cause, why = child.stopped or _cause(code, _oom_kills() > child.oom_kills)
-                ended = {"state": "ended", "cause": cause, "why": why, "exit": code, "ended": time.time()}
+                cause, said = child.stopped or _cause(code, _oom_kills() > child.oom_kills)
+                ended = {"state": "ended", "cause": cause, "why": said, "exit": code, "ended": time.time()}
                 self.ledger.write_attempt(child.cell, child.number, **{"host": HOST, **told, **ended})
             standing = self.ledger.standing(child.cell)
             if standing.state == "running":  # another does the run, or a worker of this one has yet to end
@@ -210,7 +211,7 @@ class Pool:
         key = standing.cell.key
         self.waiting.pop(key, None)
         self.ended[key] = standing
-        said = "" if standing.state == "done" else f" ({standing.cause}: {_why(standing)})"
+        said = "" if standing.state == "done" else f" ({why(standing)})"
         print(f"{standing.cell.number}: {standing.state}{said}  {standing.cell.label}", flush=True)
 
     def _watch_limits(self) -> None:
@@ -244,9 +245,9 @@ class Pool:
                 self._settle(self.ledger.standing(self.waiting[key]))
         self.ledger.clear_stop()
 
-    def _end(self, child: Child, cause: str, why: str) -> None:
+    def _end(self, child: Child, cause: str, said: str) -> None:
         if child.stopped is None:
-            child.stopped = (cause, why)
+            child.stopped = (cause, said)
             child.kill_at = time.monotonic() + _GRACE
             _signal(child, signal.SIGTERM)
 
@@ -266,8 +267,6 @@ def cancel_waiting(ledger: Ledger, cell: Frozen) -> None:
 
 def end_process(pid: int, born: float) -> None:
     """End a cell's process and all that it started, first by asking."""
-    from hblm.sweep.ledger import is_process
-
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not is_process(pid, born):
             return
@@ -276,10 +275,6 @@ def end_process(pid: int, born: float) -> None:
         until = time.monotonic() + _GRACE
         while is_process(pid, born) and time.monotonic() < until:
             time.sleep(_EVERY)
-
-
-def _why(standing: Standing) -> str:
-    return str(standing.attempt.told.get("why", "")).partition("\n")[0] if standing.attempt else ""
 
 
 def _signal(child: Child, number: int) -> None:

@@ -11,10 +11,13 @@ import made_results
 import psutil
 import pytest
 from grids import sweep, write_grid
+from programs import TINY, compose
 
+from hblm import runs, train
 from hblm.artifacts import HOST
-from hblm.config import Cluster
-from hblm.errors import ConfigError
+from hblm.config import Cluster, TrainConfig
+from hblm.errors import ConfigError, DataError
+from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
 from hblm.sweep.ledger import Frozen, Ledger, ledger_of
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
@@ -243,3 +246,17 @@ def test_a_clusters_options_come_from_its_file_and_the_command_line():
     file.write_text("partiton: gpu\n")
     with pytest.raises(ConfigError, match=r"ours.yaml: cluster.partiton=gpu is not a key; did you mean"):
         Asked([*base, "cluster=ours"])
+
+
+def test_a_frozen_cell_whose_data_changed_is_refused(learnable):
+    config = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}")
+    with pytest.raises(DataError, match="frozen as run 00000000 and would now be"):
+        train.run(config, expected="0" * 64)
+    assert not list(Path("outputs/results").glob("*.json"))
+
+
+def test_a_run_that_another_process_does_is_not_waited_for(learnable):
+    write_grid(learnable, {"seed": "1"})
+    _, (cell,) = frozen()
+    with cell.lock(), pytest.raises(runs.Busy):
+        train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False)
