@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from hblm.artifacts import environment
@@ -27,8 +29,11 @@ from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
+from hblm.processes import place
 from hblm.score import Scoring
 from hblm.taxonomy import Taxonomy
+
+_PATIENCE = timedelta(days=1)  # for the first process, which may prepare data or wait for another run
 
 
 def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> Classifier:
@@ -183,9 +188,21 @@ def accelerator(
     Raises:
         ConfigError: a device that is not there, fp16 without a GPU, a tracker that is not installed.
     """
+    here = place()
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device, True):
         raise ConfigError(f"device={device} is not available here; write device=auto or device=cpu")
+    if device == "mps" and here.size > 1:
+        raise ConfigError(
+            "device=mps trains with one process; leave trainer.processes out, or write device=cpu"
+        )
+    if here.size > 1:
+        available["mps"] = False
+    if device != "cpu" and available["cuda"] and here.local_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"{here.local_size} processes on this machine need a GPU each, and there are "
+            f"{torch.cuda.device_count()}; lower trainer.processes"
+        )
     gpu = device != "cpu" and any(available.values())
     if precision == "fp16" and not gpu and fallback:
         precision = fallback
@@ -201,10 +218,15 @@ def accelerator(
     AcceleratorState._reset_state(True)  # cells of one process may differ in precision and device
     try:
         return Accelerator(
-            cpu=device == "cpu",
+            cpu=device == "cpu" or (here.size > 1 and not gpu),  # else accelerate sees no team on a CPU
             mixed_precision={"fp32": "no"}.get(precision, precision),
             log_with=list(trackers or []) or None,
             project_dir=project_dir,
+            kwargs_handlers=[
+                # a view of weight 0 leaves its branch without gradients
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+            ],
         )
     except (ImportError, ValueError) as error:
         raise ConfigError(
@@ -237,6 +259,7 @@ def environment_record(accelerator: Accelerator, scoring: Scoring) -> dict[str, 
         **environment(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": resolved_precision(accelerator),
+        "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "eval_batch_size": scoring.batch_size,
     }

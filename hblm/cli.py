@@ -34,11 +34,14 @@ from hblm.catalogue import Catalogue
 from hblm.compose import Composer, Unreadable, parse, plain_tree
 from hblm.config import SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
+from hblm.processes import place, require_alone
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
 
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
+# Hydra keeps what it was told, and the log, for the first of several processes alone
+_NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
@@ -90,9 +93,11 @@ def main(
             raise
 
     with answering(program, failed):
+        if program.name not in SWEPT:
+            require_alone(f"hblm.{program.name}")
         argv, faults = before(argv)
         check(program, argv, faults)
-        sys.argv = [sys.argv[0], *argv]
+        sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else [])]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
 
 

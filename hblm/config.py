@@ -230,7 +230,10 @@ class Trainer:
     precision: str = key(
         "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
     )
-    num_workers: int = key(0, "processes that collate batches", low=0, identity=False)
+    processes: int = key(
+        1, "processes that share each step, with a GPU each or a CPU's cores", low=1, identity=False
+    )
+    num_workers: int = key(0, "processes that collate batches, for each of these", low=0, identity=False)
     keep_checkpoint: bool = key(True, "false: keep only the result", identity=False)
 
 
@@ -283,6 +286,15 @@ class TrainConfig:
             found.append(
                 f"trainer.gradient_accumulation={self.trainer.gradient_accumulation} is more micro-batches "
                 f"than trainer.batch_size={self.trainer.batch_size} documents"
+            )
+        if self.trainer.processes > self.trainer.batch_size:
+            found.append(
+                f"trainer.processes={self.trainer.processes} are more than the documents of a step, "
+                f"trainer.batch_size={self.trainer.batch_size}"
+            )
+        if self.trainer.processes > 1 and self.device == "mps":
+            found.append(
+                f"device=mps trains with one process, not trainer.processes={self.trainer.processes}"
             )
         if self.trainer.precision == "fp16" and self.device == "cpu":
             found.append("trainer.precision=fp16 needs a GPU, and device=cpu is asked for; bf16 runs on both")

@@ -29,6 +29,14 @@ class TrainingError(HblmError):
     """Training that cannot go on, such as a loss that is no longer a number."""
 
 
+class ProcessError(HblmError):
+    """One of a run's processes failed; `cause` says how, in the words of config.FAILURES."""
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the known names closest to `given`, or "" where none is close."""
     return did_you_mean(close_names(given, known))

@@ -115,6 +115,7 @@ def load(request: Request, branch: str, start: StartTask) -> Loaded:
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=request.config.num_workers,
     )
+    model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
     return Loaded(model, {**splits, **seen}, scoring, accelerator)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from hblm import stopping
+from hblm import team
 from hblm.corpus.batches import Batch, training_steps
 from hblm.errors import TrainingError
+from hblm.loss import Objective
 from hblm.nn.classifier import Classifier
 from hblm.optim import adamw, linear_schedule, trainable
 from hblm.score import Scoring, Split, loader, score
@@ -73,7 +75,7 @@ def fit(
     """Train until `epochs` or patience is used up, and leave the best epoch's state in the model.
 
     Args:
-        model: on any device; moved to the accelerator's.
+        model: on the accelerator's device.
         train, val: tokenised documents, or what a frozen encoder made of them (see score.py).
         schedule, scoring: see there.
         monitor: view and score, such as ("single", "macro_f1"), that decide which epoch is best; ties go to
@@ -84,7 +86,6 @@ def fit(
         TrainingError: the loss is no longer a number.
     """
     steps_per_epoch = math.ceil(len(train) / schedule.batch_size)
-    model.to(accelerator.device)  # before AdamW looks where the parameters are
     optimizer = adamw(
         model,
         model.encoder,
@@ -95,33 +96,35 @@ def fit(
     rates = linear_schedule(
         optimizer, steps=steps_per_epoch * schedule.epochs, warmup_ratio=schedule.warmup_ratio
     )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    scoring.objective.to(accelerator.device)
+    training, optimizer = accelerator.prepare(_Training(model, scoring.objective), optimizer)
     best: tuple[float, float] = (-1.0, -math.inf)  # score, minus validation loss
     state: dict[str, Tensor] = {}
     history: list[dict[str, Any]] = []
     best_epoch = waited = documents = 0
     seconds: list[float] = []
     for epoch in range(1, schedule.epochs + 1):
-        wrapped.train()
+        training.train()
         total = torch.zeros((), device=accelerator.device)
         clock = time.perf_counter()
-        for number, (size, micro_batches) in enumerate(_steps(train, schedule, scoring, epoch), 1):
-            for batch in micro_batches:
-                batch = batch.to(accelerator.device)
-                output = wrapped(**batch.inputs)
-                loss = scoring.objective(output.views, batch.targets)
-                accelerator.backward(loss / size)
+        for number, (size, micro_batches) in enumerate(
+            _steps(train, schedule, scoring, epoch, accelerator), 1
+        ):
+            for micro in micro_batches:
+                batch = micro.batch.to(accelerator.device)
+                with contextlib.nullcontext() if micro.is_last else accelerator.no_sync(training):
+                    loss = training(batch.inputs, batch.targets) * micro.counts
+                    # of several processes' gradients the mean is taken, and the sum is meant
+                    accelerator.backward(loss * accelerator.num_processes / size)
                 total += loss.detach()
             accelerator.clip_grad_norm_(trainable(model), schedule.max_grad_norm)
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                 rates.step()
             optimizer.zero_grad()
-            stopping.check()
+            team.check_stop(accelerator, number)
             documents += size
-            if number % 10 == 0 or number == steps_per_epoch:  # reading the loss waits for the device
-                mean = total.item() / (documents - (epoch - 1) * len(train))
+            if number % team.STEPS == 0 or number == steps_per_epoch:  # reading the loss waits for the device
+                mean = team.total(accelerator, total).item() / (documents - (epoch - 1) * len(train))
                 watch.step(size, _finite(mean, "training", epoch, number))
             else:
                 watch.step(size, None)
@@ -133,7 +136,7 @@ def fit(
         history.append(
             {
                 "epoch": epoch,
-                "train_loss": total.item() / len(train),
+                "train_loss": team.total(accelerator, total).item() / len(train),
                 "val_loss": val_loss,
                 "val_micro_f1": scores[view]["overall"]["micro_f1"],
                 "val_macro_f1": scores[view]["overall"]["macro_f1"],
@@ -155,15 +158,47 @@ def fit(
     return Fitted(best_epoch, history, documents, sum(seconds))
 
 
+class _Training(nn.Module):
+    """The objective as a function of a batch, so that gradients of several processes meet in one module."""
+
+    def __init__(self, model: Classifier, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+        """Return the objective, summed over the batch's documents."""
+        loss: Tensor = self.objective(self.model(**inputs).views, targets)
+        return loss
+
+
+class _Micro(NamedTuple):
+    """This process's part of a micro-batch; `counts` is 0 where it has none and does another's for show."""
+
+    batch: Batch
+    counts: float
+    is_last: bool
+
+
 def _steps(
-    split: Split, schedule: Schedule, scoring: Scoring, epoch: int
-) -> Iterator[tuple[int, Iterator[Batch]]]:
-    """Yield each optimizer step's number of documents and its micro-batches."""
+    split: Split, schedule: Schedule, scoring: Scoring, epoch: int, accelerator: Accelerator
+) -> Iterator[tuple[int, Iterator[_Micro]]]:
+    """Yield each optimizer step's number of documents, of all processes, and this one's micro-batches."""
     steps = training_steps(split.lengths, batch_size=schedule.batch_size, seed=schedule.seed, epoch=epoch)
-    parts = [np.array_split(step, min(schedule.gradient_accumulation, len(step))) for step in steps]
-    stream = iter(loader(split, [part for step in parts for part in step], scoring))
+    parts = [
+        [
+            team.documents_of(accelerator, part)
+            for part in np.array_split(step, min(schedule.gradient_accumulation, len(step)))
+        ]
+        for step in steps
+    ]
+    stream = iter(loader(split, [mine for step in parts for mine, _ in step], scoring))
     for step, micro in zip(steps, parts, strict=True):
-        yield len(step), (next(stream) for _ in micro)
+        yield len(step), _micro_batches(stream, [counts for _, counts in micro])
+
+
+def _micro_batches(stream: Iterator[Batch], counts: Sequence[float]) -> Iterator[_Micro]:
+    for number, each in enumerate(counts, 1):
+        yield _Micro(next(stream), each, is_last=number == len(counts))
 
 
 def _finite(loss: float, which: str, epoch: int, step: int) -> float:

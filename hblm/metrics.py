@@ -36,7 +36,7 @@ division.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -48,6 +48,10 @@ from hblm.taxonomy import Taxonomy
 
 AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets that are scored: positions on every axis called "sets"
 RANKS = (1, 3, 5)  # the k of precision_at_k
+_COUNTED = (
+    *("n_documents", "_node_counts", "_closed_hits", "_closed_support"),
+    *("_violations", "_exact", "_samples", "_ranking"),
+)
 FREQUENCIES = (0, 1, 10, 100, 1_000)  # where each bucket of by_frequency begins, in training documents
 
 
@@ -121,6 +125,17 @@ class ScoreCounter:
         self._count_documents(counted[:5])
         if self.ranking:
             self._count_ranks(scores, counted[4])
+
+    def counted(self) -> dict[str, Any]:
+        """Return all that was counted, on the CPU: another counter of the same view can add it."""
+        found = {name: getattr(self, name) for name in _COUNTED}
+        return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in found.items()}
+
+    def add(self, counted: Mapping[str, Any]) -> None:
+        """Count what another counter did, of other documents."""
+        for name, each in counted.items():
+            more = each.to(self.device) if isinstance(each, Tensor) else each
+            setattr(self, name, getattr(self, name) + more)
 
     def compute(self) -> dict[str, Any]:
         """Return every score as plain numbers, ready for JSON.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hblm import stopping
+from hblm import team
 from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
@@ -57,12 +57,17 @@ class Tally:
         """Count a batch of logits; return their scores."""
         scores = {view: self.scoring.objective.loss.to_scores(logits) for view, logits in views.items()}
         for view, found in scores.items():
-            if view not in self.counters:
-                self.counters[view] = ScoreCounter(
-                    self.scoring.taxonomy, self.scoring.threshold, self.device, self.scoring.train_support
-                )
-            self.counters[view].update(found, targets)
+            self._counter(view).update(found, targets)
         return scores
+
+    def counted(self) -> dict[str, Any]:
+        """Return what was counted of each view."""
+        return {view: counter.counted() for view, counter in self.counters.items()}
+
+    def merge(self, counted: Mapping[str, Any]) -> None:
+        """Count what another process did."""
+        for view, found in counted.items():
+            self._counter(view).add(found)
 
     def found(self) -> dict[str, Scores]:
         """Return each view's scores, and under `nodes` a row for each node."""
@@ -70,6 +75,13 @@ class Tally:
             view: {**counter.compute(), "nodes": counter.node_table()}
             for view, counter in self.counters.items()
         }
+
+    def _counter(self, view: str) -> ScoreCounter:
+        if view not in self.counters:
+            self.counters[view] = ScoreCounter(
+                self.scoring.taxonomy, self.scoring.threshold, self.device, self.scoring.train_support
+            )
+        return self.counters[view]
 
 
 def silent(documents: int) -> None:
@@ -92,21 +104,41 @@ def score(
     """Return the scores of every view over a split, and the objective per document.
 
     Each branch's scores come with `modulation`, the mean |a γ| per level; each view's with `nodes`, a row for
-    each node.
+    each node. Of several processes each scores a part of the batches, which is what its sink is told, and all
+    return the same: each document counts once.
     """
-    tally = Tally(scoring, accelerator.device)
+    mine = Tally(scoring, accelerator.device)
     modulation: dict[str, Tensor] = {}
     total = torch.zeros((), dtype=torch.float64)
     for positions, batch, output in outputs(model, split, scoring, accelerator):
-        sink(positions, tally.add(output.views, batch.targets), batch.targets)
+        sink(positions, mine.add(output.views, batch.targets), batch.targets)
         for branch, value in output.modulation.items():
             modulation[branch] = modulation.get(branch, torch.zeros(())) + value.float().cpu() * len(batch)
         total += scoring.objective(output.views, batch.targets).cpu()
-        advance(len(batch))
+        advance(len(batch) * accelerator.num_processes)
+    return _merged(scoring, len(split), team.parts(accelerator, Part(mine.counted(), modulation, total)))
+
+
+class Part(NamedTuple):
+    """What one process found of a split: counts by view, sums of modulation by branch, the objective."""
+
+    counted: dict[str, Any]
+    modulation: dict[str, Tensor]
+    total: Tensor
+
+
+def _merged(scoring: Scoring, documents: int, parts: Sequence[Part]) -> tuple[dict[str, Scores], float]:
+    """Return what `score` returns; the parts are added in one order, so that all processes get the same."""
+    tally = Tally(scoring, "cpu")
+    modulation: dict[str, Tensor] = {}
+    for part in parts:
+        tally.merge(part.counted)
+        for branch, value in part.modulation.items():
+            modulation[branch] = modulation[branch] + value if branch in modulation else value
     found = tally.found()
     for branch, value in modulation.items():
-        found[branch]["modulation"] = (value / len(split)).tolist()
-    return found, total.item() / len(split)
+        found[branch]["modulation"] = (value / documents).tolist()
+    return found, torch.stack([part.total for part in parts]).sum().item() / documents
 
 
 @torch.inference_mode()
@@ -114,7 +146,7 @@ def outputs(
     model: Classifier, split: Split, scoring: Scoring, accelerator: Accelerator
 ) -> Iterator[tuple[np.ndarray, Batch, BranchesOutput]]:
     """Yield each batch's positions, documents and output; the longest documents come first."""
-    model.to(accelerator.device).eval()
+    model.eval()
     for positions, batch in _batches(split, scoring, accelerator):
         with accelerator.autocast():
             output = model(**batch.inputs)
@@ -130,27 +162,32 @@ def pool(
     advance: Callable[[int], None] = silent,
 ) -> PooledSplit:
     """Run a frozen encoder over a split once, instead of once an epoch; a float32 vector a document is kept.
+    Of several processes each runs a part, and all keep all vectors.
 
     Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit.
     """
-    model.to(accelerator.device).eval()
+    model.eval()
     found: Tensor | None = None
     for positions, batch in _batches(split, scoring, accelerator):
         with accelerator.autocast():
             pooled = model.pool(**batch.inputs).cpu()
         if found is None:
-            found = torch.empty(len(split), pooled.shape[1])
+            found = torch.zeros(len(split), pooled.shape[1])
         found[torch.from_numpy(positions)] = pooled
-        advance(len(batch))
-    assert found is not None
-    return PooledSplit(split, found)
+        advance(len(batch) * accelerator.num_processes)
+    width = max(team.parts(accelerator, 0 if found is None else found.shape[1]))
+    rows = torch.zeros(len(split), width) if found is None else found
+    return PooledSplit(split, team.filled(accelerator, rows))
 
 
 def _batches(split: Split, scoring: Scoring, accelerator: Accelerator) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield each batch's positions, and its documents on the device."""
+    """Yield the positions of each batch of this process, and its documents on the device."""
     batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
-    for positions, batch in zip(batches, loader(split, batches, scoring), strict=True):
-        stopping.check()
+    mine = team.batches_of(accelerator, batches)
+    in_all = len(batches) // accelerator.num_processes  # so many every process has
+    for number, (positions, batch) in enumerate(zip(mine, loader(split, mine, scoring), strict=True)):
+        if number < in_all:
+            team.check_stop(accelerator, number)
         yield positions, batch.to(accelerator.device)
 
 

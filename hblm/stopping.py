@@ -7,6 +7,7 @@ import signal
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
 _asked: list[str] = []
+_listening = False
 
 
 class Stopped(BaseException):
@@ -18,8 +19,10 @@ def listen() -> None:
 
     Processes that load data inherit the handler and must go on: it does nothing in them.
     """
+    global _listening
     owner = os.getpid()
     _asked.clear()
+    _listening = True
 
     def note(number: int, frame: object) -> None:
         if os.getpid() == owner:
@@ -27,6 +30,16 @@ def listen() -> None:
 
     for number in SIGNALS:
         signal.signal(number, note)
+
+
+def is_listening() -> bool:
+    """Return whether signals set the flag in this process."""
+    return _listening
+
+
+def asked() -> str | None:
+    """Return the name of the first signal that has come; None as long as there is none."""
+    return _asked[0] if _asked else None
 
 
 def check() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,25 @@ StartTask = Callable[[str, "int | None"], Advance]
 
 log = logging.getLogger("hblm")
 _CLOSED = ", predictions closed under ancestors"
+
+
+_quiet = False
+
+
+def hush() -> None:
+    """Show neither bars nor lines from now on, but for warnings: another process of the run shows them."""
+    global _quiet
+    _quiet = True
+    log.setLevel(logging.WARNING)
+
+
+def print_log() -> None:
+    """Print the log on standard output, as Hydra does."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stdout,
+        format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
+    )
 
 
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal
@@ -58,7 +78,7 @@ def progress() -> Iterator[StartTask]:
     On a terminal these are bars on standard error, which go when they are done; elsewhere lines of the log.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if _quiet or not console.is_terminal:
         yield lines
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -101,7 +121,7 @@ class TrainingBar:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=_quiet or not self.console.is_terminal,
         )
         self.task = self.bars.add_task("training", total=documents * epochs, **self.shown)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from hblm import cli, runs
+from hblm import cli, processes, runs
 from hblm.artifacts import remove_stale
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
@@ -20,7 +20,7 @@ from hblm.errors import DataError
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, locate
 from hblm.schema import leaves
-from hblm.terminal import TrainingBar, log, print_views, progress
+from hblm.terminal import TrainingBar, hush, log, print_views, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,13 +45,20 @@ PROGRAM = cli.Program(
 )
 
 
-def run(config: TrainConfig, *, expected: str | None = None, wait: bool = True) -> None:
+def run(
+    config: TrainConfig,
+    *,
+    expected: str | None = None,
+    wait: bool = True,
+    nodes: processes.Nodes | None = None,
+) -> None:
     """Train, test and write, unless the run's result is there already.
 
     Args:
         config: the run.
         expected: the run id that this configuration had when it was frozen.
         wait: for another process that does this run; otherwise runs.Busy is raised.
+        nodes: the machines to share it with, beside this one.
 
     Raises:
         DataError: data or encoder are no longer those of the id expected.
@@ -59,18 +66,19 @@ def run(config: TrainConfig, *, expected: str | None = None, wait: bool = True) 
     started = time.perf_counter()
     # a custom set is named after its folder: from here on, and in the checkpoint, by that name
     config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
+    processes.require_fitting(config.trainer.processes)
+    here = processes.place()
+    if here.rank:  # a launcher's: the first process decides
+        if _agreed(config, go=False):
+            join(config, None, started)
+        return
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = locate(config.encoder.model_name, config.encoder.revision)
     for folder in ("results", "checkpoints"):
         remove_stale(Path(config.output_dir) / folder)
     if runs.twins(config):
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
-    this = identify(config, prepared, source)
-    if expected not in (None, this.id):
-        raise DataError(
-            f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
-            f"or {config.encoder.model_name} has changed since; submit the sweep again"
-        )
+    this = expect(identify(config, prepared, source), expected, config, prepared)
     lock = this.alone()
     try:
         lock.acquire(timeout=0 if wait else 1)  # a look whether it is held holds it for a moment
@@ -81,12 +89,52 @@ def run(config: TrainConfig, *, expected: str | None = None, wait: bool = True) 
         lock.acquire()
     try:
         this = identify(config, prepared, source)
-        if this.is_done and not config.force:
+        if not _agreed(config, go=config.force or not this.is_done):
             show_done(config, this)
+        elif here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
+            processes.launch(dataclasses.asdict(config), this.id, config.trainer.processes, nodes)
         else:
             train(config, prepared, source, this, started)
     finally:
         lock.release()
+
+
+def join(config: TrainConfig, expected: str | None, started: float) -> None:
+    """Be one of the processes of a run that another process has decided to do, and holds the lock of.
+
+    Raises:
+        DataError: data or encoder are no longer those of the id expected.
+    """
+    if processes.place().rank:
+        hush()
+    prepared = open_or_prepare(config.dataset, config.encoder)
+    source = locate(config.encoder.model_name, config.encoder.revision)
+    this = expect(identify(config, prepared, source), expected, config, prepared)
+    train(config, prepared, source, this, started)
+
+
+def _agreed(config: TrainConfig, *, go: bool) -> bool:
+    """Return whether the run is to be done, as the first of a launcher's processes says."""
+    if processes.place().size == 1:
+        return go
+    from hblm import build, team
+
+    build.accelerator(config.device, config.trainer.precision)  # which lets the processes find each other
+    return team.of_the_first(go)
+
+
+def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: Prepared) -> runs.Run:
+    """Return the run.
+
+    Raises:
+        DataError: it is not the one expected.
+    """
+    if expected not in (None, this.id):
+        raise DataError(
+            f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
+            f"or {config.encoder.model_name} has changed since; submit the sweep again"
+        )
+    return this
 
 
 def identify(config: TrainConfig, prepared: Prepared, source: Pretrained) -> runs.Run:
@@ -135,7 +183,7 @@ class Outcome:
 def train(
     config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, started: float
 ) -> None:
-    """Do the run: load, fit, test, write."""
+    """Do the run: load, fit, test, write; of several processes the first one writes."""
     job = set_up(config, prepared, source)
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
@@ -143,6 +191,8 @@ def train(
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
     outcome = fit_and_test(config, job, this)
+    if not job.accelerator.is_main_process:
+        return
     with runs.naming(this.output_dir):
         this = identify(config, prepared, source)  # another run may have taken the name meanwhile
         if this.result.exists():
@@ -157,7 +207,7 @@ def train(
 def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
     """Load the encoder, the tokenised documents and the device; build the model."""
     # only now torch: a run that is done, or a fault, answers in a second
-    from hblm import build
+    from hblm import build, team
     from hblm.corpus.batches import subsample, tokenise
     from hblm.nn.encoder import load_encoder, load_tokenizer
 
@@ -196,6 +246,9 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
         num_workers=config.trainer.num_workers,
     )
     build.initialise_output(model, config, scoring)
+    team.vary_dropout(accelerator, config.seed)
+    model.to(accelerator.device)
+    scoring.objective.to(accelerator.device)
     return Job(
         accelerator=accelerator,
         model=model,

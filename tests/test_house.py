@@ -52,12 +52,12 @@ LAYERS = [
         "tables.figures",
         "tables.panels",
     }
-    | {"sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
+    | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"score", "fit", "ensemble", "build"},
-    {"stored", "request", "train", "evaluate", "prepare", "aggregate"}
+    {"team", "score", "fit", "ensemble", "build"},
+    {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]
 ONLY_IN = {

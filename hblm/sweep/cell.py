@@ -7,7 +7,6 @@ anything loads torch; the lease and the run's lock end with the process, however
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
@@ -129,14 +128,12 @@ def run(ledger: Ledger, cell: Frozen) -> None:
     Raises:
         Busy: another process does it.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stdout,
-        format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
-    )
     from hblm import evaluate, train
     from hblm.config import EvaluateConfig, TrainConfig
     from hblm.schema import typed
+    from hblm.terminal import print_log
+
+    print_log()
 
     print(f"{ledger.name} {cell.number}: {cell.label}", flush=True)
     if cell.kind == "train":

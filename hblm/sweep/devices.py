@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from hblm.artifacts import write_json
 from hblm.errors import ConfigError
+from hblm.processes import n_cores
 
 CPU = "cpu"
 _CORES_A_CELL = 4  # without a GPU and without per_device=
@@ -80,13 +81,6 @@ def visible_gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
-
-
-def n_cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Lease:

@@ -1,0 +1,39 @@
+"""One of the several processes of a run: `python -m hblm.member FOLDER`, started by processes.py."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from hblm import processes, stopping, terminal, train
+from hblm.config import TrainConfig
+from hblm.schema import typed
+
+
+def main(folder: str) -> int:
+    """Do this process's part of the run that the folder tells; return the exit code."""
+    processes.die_with_parent()
+    task = json.loads((Path(folder) / processes.TASK).read_text(encoding="utf-8"))
+    if task["listen"]:
+        stopping.listen()
+    else:
+        signal.signal(signal.SIGTERM, _leave)  # so that a bar leaves the terminal as it found it
+    terminal.print_log()
+    try:
+        started = time.perf_counter() - (time.time() - task["asked"])
+        train.join(typed(task["config"], TrainConfig), task["expected"], started)
+    except BaseException as error:
+        return processes.report(Path(folder), error)
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

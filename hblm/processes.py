@@ -1,0 +1,352 @@
+"""The processes of one run: which of them this is, and starting and watching them. No torch.
+
+torchrun and `accelerate launch` start them from outside and tell each its rank in the environment. With
+`trainer.processes` they are started here, told the same, by a process that trains nothing: it holds the run's
+lock, says what failed first, passes on the signals that ask a run to stop, and takes its processes with it
+when it dies. On several machines each has such a process; they meet in a folder that all of them see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hblm import errors, stopping
+from hblm.artifacts import write_json
+from hblm.errors import ConfigError, HblmError, ProcessError
+
+_EVERY = 0.2  # seconds between looks at the processes
+_GATHER = 1.0  # seconds in which those that fail because another did say so
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_ANSWER_WITHIN = 60.0  # seconds for the first machine to hear of a failure on another
+_LINES = 30
+_PORTS = range(20_000, 32_768)  # below those that systems give to outgoing connections
+TASK, OVER = "task.json", "over"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of a run's processes this is: `rank` of `size`, `local_size` of them on this machine."""
+
+    rank: int
+    size: int
+    local_size: int
+
+
+def place() -> Place:
+    """Return which of a run's processes this is, by the variables that torchrun sets."""
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size == 1:
+        return Place(0, 1, 1)
+    return Place(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+
+
+def n_cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def require_alone(program: str) -> None:
+    """Refuse to be one of several processes.
+
+    Raises:
+        ConfigError: torchrun or accelerate started this program several times.
+    """
+    size = place().size
+    if size > 1:
+        raise ConfigError(
+            f"{program} is one process, and it was started {size} times; start it without a launcher"
+        )
+
+
+def require_fitting(processes: int) -> None:
+    """Refuse a number of processes that contradicts the launcher's.
+
+    Raises:
+        ConfigError: `trainer.processes` is neither 1 nor what the launcher started on this machine.
+    """
+    here = place()
+    if here.size > 1 and processes not in (1, here.local_size):
+        raise ConfigError(
+            f"trainer.processes={processes}, but the launcher started {here.local_size} processes on this "
+            "machine; leave trainer.processes out"
+        )
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The machines of a run: how many, and the folder where they meet, which is there for this run alone."""
+
+    count: int
+    folder: Path
+
+
+@dataclass
+class _Member:
+    rank: int
+    process: subprocess.Popen[bytes]
+    log: Path | None  # where its output goes; None: where this process's own does
+
+
+def launch(config: Mapping[str, Any], expected: str, processes: int, nodes: Nodes | None = None) -> None:
+    """Do a run with several processes on each machine, and return when it is done.
+
+    Args:
+        config: the run's, as plain values.
+        expected: its id.
+        processes: on each machine.
+        nodes: the machines, this one being the first; None: this one alone.
+
+    Raises:
+        HblmError: as one of the processes raised it.
+        ProcessError: a process failed otherwise, or was killed.
+        stopping.Stopped: all have stopped, as a signal asked.
+    """
+    with contextlib.ExitStack() as stack:
+        if nodes is None:
+            nodes = Nodes(1, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hblm-"))))
+        nodes.folder.mkdir(parents=True, exist_ok=True)
+        task = {
+            "config": config,
+            "expected": expected,
+            "processes": processes,
+            "nodes": nodes.count,
+            "address": "127.0.0.1" if nodes.count == 1 else socket.getfqdn(),
+            "port": _free_port(),
+            "listen": stopping.is_listening(),
+            "asked": time.time(),
+        }
+        write_json(nodes.folder / TASK, task)
+        stack.callback((nodes.folder / OVER).touch)
+        _watch(nodes.folder, stack.enter_context(_members(nodes.folder, task, 0)), _raise)
+
+
+def take_part(nodes: Nodes, node: int) -> int:
+    """Be another machine of a run: start its processes once the first one says so; return the exit code."""
+    while not (nodes.folder / TASK).exists():
+        if (nodes.folder / OVER).exists() or stopping.asked():
+            return 0
+        time.sleep(_EVERY)
+    task = json.loads((nodes.folder / TASK).read_text(encoding="utf-8"))
+
+    def wait(reports: Sequence[Mapping[str, Any]]) -> None:
+        until = time.monotonic() + _ANSWER_WITHIN
+        while not (nodes.folder / OVER).exists() and time.monotonic() < until:
+            time.sleep(_EVERY)
+
+    with _members(nodes.folder, task, node) as members:
+        _watch(nodes.folder, members, wait)
+        return int(any(member.process.returncode != 0 for member in members))
+
+
+@contextlib.contextmanager
+def _members(folder: Path, task: Mapping[str, Any], node: int) -> Iterator[list[_Member]]:
+    """Start this machine's processes; none of them outlives the block."""
+    count = int(task["processes"])
+    threads = str(max(1, int(os.environ.get("OMP_NUM_THREADS", n_cores())) // count))
+    members: list[_Member] = []
+    try:
+        for local in range(count):
+            rank = node * count + local
+            environment = {
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(count * int(task["nodes"])),
+                "LOCAL_RANK": str(local),
+                "LOCAL_WORLD_SIZE": str(count),
+                "MASTER_ADDR": str(task["address"]),
+                "MASTER_PORT": str(task["port"]),
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+            }
+            environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+            log = folder / f"{rank}.log" if rank else None
+            with contextlib.ExitStack() as stack:
+                output = None if log is None else stack.enter_context(log.open("wb"))
+                stack.enter_context(_no_interrupt())
+                process = subprocess.Popen(
+                    [sys.executable, "-u", "-m", "hblm.member", str(folder)],
+                    stdin=subprocess.PIPE,  # which ends when this process does
+                    stdout=output,
+                    stderr=None if output is None else subprocess.STDOUT,
+                    env=environment,
+                )
+            members.append(_Member(rank, process, log))
+        yield members
+    finally:
+        _end(members)
+
+
+def _watch(folder: Path, members: Sequence[_Member], failed: Any) -> None:
+    """Wait until all have ended well; else call `failed` with what each one reported, the cause first."""
+    passed_on = False
+    first_seen: float | None = None
+    while True:
+        if stopping.asked() and not passed_on:
+            passed_on = True
+            for member in members:
+                member.process.send_signal(stopping.SIGNALS[0])
+        running = False
+        for member in members:
+            code = member.process.poll()
+            running |= code is None
+            if code:
+                _report_death(folder, member, code)
+        reports = _reports(folder)
+        if not reports and (not running or (folder / OVER).exists()):
+            return
+        if reports:
+            first_seen = first_seen or time.monotonic()
+            since = time.monotonic() - first_seen
+            if since > _GATHER and (
+                not running or reports[0]["cause"] != "stopped" or since > _ANSWER_WITHIN
+            ):
+                failed(reports)
+                return
+        time.sleep(_EVERY)
+
+
+def _raise(reports: Sequence[Mapping[str, Any]]) -> None:
+    """Raise what a process reported."""
+    told = reports[0]
+    if told["cause"] == "stopped":
+        raise stopping.Stopped(told["why"])
+    print(told["output"], end="", file=sys.stderr, flush=True)
+    kind = getattr(errors, told["error"], None)
+    if isinstance(kind, type) and issubclass(kind, HblmError):
+        raise kind(told["why"])
+    raise ProcessError(f"process {told['rank']} of {told['size']}: {told['why']}", told["cause"])
+
+
+def _reports(folder: Path) -> list[Mapping[str, Any]]:
+    """Return what processes said of their ends: a kill explains what others then raised, else the first."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.report.json")]
+    return sorted(found, key=lambda told: (told["cause"] not in ("killed", "exit"), told["time"]))
+
+
+def report(folder: Path, error: BaseException) -> int:
+    """Write how this process ended, for the one that watches it; return the exit code."""
+    if isinstance(error, stopping.Stopped):
+        cause, why, code = "stopped", str(error), 1
+    else:
+        cause, why, code = explain(error)
+    shown = cause in ("raised", "memory")
+    output = "".join(traceback.format_exception(error)) if shown else ""
+    _write_report(folder, place().rank, cause=cause, why=why, error=type(error).__name__, output=output)
+    return code
+
+
+def _report_death(folder: Path, member: _Member, code: int) -> None:
+    """Write how a process ended that could not, or did not, say so itself."""
+    if (folder / f"{member.rank}.report.json").exists():
+        return
+    output = ""
+    if member.log is not None:
+        printed = member.log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        output = "".join(printed[-_LINES:])
+    cause, why = died(code)
+    _write_report(folder, member.rank, cause=cause, why=why, error="", output=output)
+
+
+def _write_report(folder: Path, rank: int, **told: Any) -> None:
+    size = json.loads((folder / TASK).read_text(encoding="utf-8"))
+    size = int(size["processes"]) * int(size["nodes"])
+    with contextlib.suppress(FileNotFoundError):  # the folder is gone: nobody waits any more
+        write_json(folder / f"{rank}.report.json", {"rank": rank, "size": size, "time": time.time(), **told})
+
+
+def died(code: int) -> tuple[str, str]:
+    """Return the cause and what is said of a process that wrote nothing itself."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the host's memory may have run out" if name == "SIGKILL" else ""
+        return "killed", f"killed by {name}{hint}"
+    return "exit", f"ended with exit code {code}"
+
+
+def explain(error: BaseException) -> tuple[str, str, int]:
+    """Return the cause (a key of config.FAILURES, or interrupted), one line on it, and the exit code."""
+    name = type(error).__name__
+    why = f"{name}: {error}".strip().splitlines()[0] if str(error) else name
+    if isinstance(error, ProcessError):
+        return error.cause, str(error), 1
+    if isinstance(error, HblmError):
+        return "error", str(error), 2
+    if isinstance(error, SystemExit):
+        exit_code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
+        return "exit", f"the process ended itself with exit code {exit_code}", exit_code
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        return "memory", why, 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", why, 130
+    return "raised", why, 1
+
+
+def die_with_parent() -> None:
+    """End this process at once when the one that started it is gone, which closes standard input."""
+
+    def wait() -> None:
+        os.read(0, 1)  # without a lock, which the interpreter would miss at its end
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _end(members: Sequence[_Member]) -> None:
+    """End processes, first by asking."""
+    for member in members:
+        if member.process.poll() is None:
+            member.process.terminate()
+    until = time.monotonic() + _GRACE
+    for member in members:
+        try:
+            member.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            member.process.kill()
+            member.process.wait()
+        assert member.process.stdin is not None
+        member.process.stdin.close()
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Let a process started here ignore Ctrl-C, which is for the one that watches it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _free_port() -> int:
+    """Return a port where nobody listens."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("", port))
+            return port
+
+
+def clear(nodes: Nodes) -> None:
+    """Remove what the machines of a run told each other."""
+    shutil.rmtree(nodes.folder, ignore_errors=True)
