@@ -34,7 +34,7 @@ from hblm.catalogue import Catalogue
 from hblm.compose import Composer, Unreadable, parse, plain_tree
 from hblm.config import SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
-from hblm.processes import place, require_alone
+from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
 
@@ -74,6 +74,8 @@ def main(
         return
     # threads that wait by spinning take the processor from each other where two runs share a CPU
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if place().size > 1:
+        os.environ.setdefault(*QUIET)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the handlers below instead of Hydra's own printer
 
     failed: list[str] = []
@@ -93,12 +95,25 @@ def main(
             raise
 
     with answering(program, failed):
-        if program.name not in SWEPT:
-            require_alone(f"hblm.{program.name}")
+        if place().size > 1:
+            _require_one_run(program, argv)
         argv, faults = before(argv)
         check(program, argv, faults)
         sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else [])]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+
+
+def _require_one_run(program: Program, argv: Sequence[str]) -> None:
+    """Refuse what a launcher may not start several times.
+
+    Raises:
+        ConfigError: another program than train, or a grid.
+    """
+    said = f"was started {place().size} times by a launcher; start it without one"
+    if program.name not in SWEPT:
+        raise ConfigError(f"{program.name} is one process, and {said}")
+    if {"-m", "--multirun"} & set(argv):
+        raise ConfigError(f"a grid (-m) {said}, and write trainer.processes={place().local_size}")
 
 
 @contextlib.contextmanager

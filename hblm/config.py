@@ -417,6 +417,7 @@ class SweepConfig:
         low=0,
         open_low=True,
     )
+    nodes: int = key(1, "machines of a cell, trainer.processes on each; for on=slurm", low=1)
     cluster: Cluster = group(Cluster, "what SLURM is asked for")
     wait: bool = key(False, "submit, retry: stay until the end, as watch does; Ctrl-C stops the cells")
     cause: list[str] = key([], "retry: cells that failed so; []: all", choices=tuple(FAILURES), one=True)
@@ -425,9 +426,12 @@ class SweepConfig:
 
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
+        found = []
         if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
-            return [f"name={self.name!r} cannot name a folder; write a plain name"]
-        return []
+            found.append(f"name={self.name!r} cannot name a folder; write a plain name")
+        if self.nodes > 1 and self.on != "slurm":
+            found.append(f"nodes={self.nodes} needs on=slurm; trainer.processes= acts on one machine")
+        return found
 
 
 @dataclass

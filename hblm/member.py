@@ -22,6 +22,7 @@ def main(folder: str) -> int:
         stopping.listen()
     else:
         signal.signal(signal.SIGTERM, _leave)  # so that a bar leaves the terminal as it found it
+    processes.hear()
     terminal.print_log()
     try:
         started = time.perf_counter() - (time.time() - task["asked"])

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -37,6 +36,8 @@ _ANSWER_WITHIN = 60.0  # seconds for the first machine to hear of a failure on a
 _LINES = 30
 _PORTS = range(20_000, 32_768)  # below those that systems give to outgoing connections
 TASK, OVER = "task.json", "over"
+# else torch warns of every run in which all parameters get a gradient, and it cannot be known that they do
+QUIET = ("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,6 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def require_alone(program: str) -> None:
-    """Refuse to be one of several processes.
-
-    Raises:
-        ConfigError: torchrun or accelerate started this program several times.
-    """
-    size = place().size
-    if size > 1:
-        raise ConfigError(
-            f"{program} is one process, and it was started {size} times; start it without a launcher"
-        )
-
-
 def require_fitting(processes: int) -> None:
     """Refuse a number of processes that contradicts the launcher's.
 
@@ -92,7 +80,7 @@ def require_fitting(processes: int) -> None:
 
 @dataclass(frozen=True)
 class Nodes:
-    """The machines of a run: how many, and the folder where they meet, which is there for this run alone."""
+    """The machines of a run: how many, and the folder where they meet, which must be new."""
 
     count: int
     folder: Path
@@ -134,8 +122,13 @@ def launch(config: Mapping[str, Any], expected: str, processes: int, nodes: Node
             "asked": time.time(),
         }
         write_json(nodes.folder / TASK, task)
-        stack.callback((nodes.folder / OVER).touch)
         _watch(nodes.folder, stack.enter_context(_members(nodes.folder, task, 0)), _raise)
+
+
+def end(nodes: Nodes) -> None:
+    """Tell the other machines that the run is over, whether it came to anything or not."""
+    nodes.folder.mkdir(parents=True, exist_ok=True)
+    (nodes.folder / OVER).touch()
 
 
 def take_part(nodes: Nodes, node: int) -> int:
@@ -153,7 +146,8 @@ def take_part(nodes: Nodes, node: int) -> int:
 
     with _members(nodes.folder, task, node) as members:
         _watch(nodes.folder, members, wait)
-        return int(any(member.process.returncode != 0 for member in members))
+        failed = any(member.process.poll() for member in members)
+    return int(failed and not (nodes.folder / OVER).exists())  # else the first machine knows of it
 
 
 @contextlib.contextmanager
@@ -176,11 +170,11 @@ def _members(folder: Path, task: Mapping[str, Any], node: int) -> Iterator[list[
                 "OMP_NUM_THREADS": threads,
                 "MKL_NUM_THREADS": threads,
             }
-            environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+            environment.setdefault(*QUIET)
             log = folder / f"{rank}.log" if rank else None
             with contextlib.ExitStack() as stack:
                 output = None if log is None else stack.enter_context(log.open("wb"))
-                stack.enter_context(_no_interrupt())
+                stack.enter_context(_deaf())
                 process = subprocess.Popen(
                     [sys.executable, "-u", "-m", "hblm.member", str(folder)],
                     stdin=subprocess.PIPE,  # which ends when this process does
@@ -326,16 +320,18 @@ def _end(members: Sequence[_Member]) -> None:
 
 
 @contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Let a process started here ignore Ctrl-C, which is for the one that watches it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _deaf() -> Iterator[None]:
+    """Hold signals back from here and from what is started here: Ctrl-C for good, others until `hear`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *stopping.SIGNALS})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear() -> None:
+    """Let the signals in that were held back when this process was started: its handlers are there."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
 
 
 def _free_port() -> int:
@@ -345,8 +341,3 @@ def _free_port() -> int:
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("", port))
             return port
-
-
-def clear(nodes: Nodes) -> None:
-    """Remove what the machines of a run told each other."""
-    shutil.rmtree(nodes.folder, ignore_errors=True)

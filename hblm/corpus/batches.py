@@ -25,6 +25,7 @@ import transformers
 from jaxtyping import Float32
 from torch import Tensor
 
+from hblm import stopping
 from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text, write_json
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS, Document
@@ -296,6 +297,7 @@ def _write(
             for part in ends:
                 append(part, [0])
             for documents in _portions(prepared.documents(split)):
+                stopping.check()
                 encodings = backend.encode_batch_fast([document.text for document in documents])
                 rows = [encoding.ids for encoding in encodings]
                 nodes = [sorted(index[label] for label in document.labels) for document in documents]

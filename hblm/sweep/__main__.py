@@ -23,7 +23,7 @@ from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
 from hblm.schema import Fault, leaves, read_leaf, read_tree
 from hblm.sweep import pool, show, slurm
-from hblm.sweep.devices import choose_devices
+from hblm.sweep.devices import Device, choose_devices, require_enough
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
 from hblm.terminal import log
@@ -204,6 +204,7 @@ def submit(asked: Asked) -> int:
     where = _where(asked)
     made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
     cells = freeze(made)  # so that a fault leaves no ledger behind
+    _require_devices(cells, where)
     with ledger.editing():
         _write_submission(asked, made, cells, where)
     return _go_on(asked)
@@ -250,10 +251,27 @@ def _where(asked: Asked) -> dict[str, Any]:
     """Return where cells are to run, as sweep.json holds it."""
     config = asked.config
     where: dict[str, Any] = {"on": config.on, "time": config.time, "memory": config.memory}
-    where |= {"devices": [], "cluster": None}
+    where |= {"devices": [], "cluster": None, "nodes": config.nodes}
     if config.on == "slurm":
         return {**where, "cluster": vars(config.cluster)}
     return {**where, "devices": pool.arguments(choose_devices(config.devices, config.per_device))}
+
+
+def _require_devices(cells: Sequence[Frozen], where: Mapping[str, Any]) -> None:
+    """Refuse cells whose processes would find no GPU.
+
+    Raises:
+        ConfigError: they are more than the GPUs of a machine.
+    """
+    most = max((cell.processes for cell in cells), default=1)
+    if where["on"] == "local":
+        require_enough([Device(*each) for each in where["devices"]], most)
+        return
+    given = where["cluster"]["gpus_per_node"]
+    if given and given < most:
+        raise ConfigError(
+            f"trainer.processes={most} need a GPU each, and cluster.gpus_per_node={given} are fewer"
+        )
 
 
 def _said(cell: Frozen) -> str:
@@ -288,7 +306,8 @@ def _submit_jobs(ledger: Ledger, where: Mapping[str, Any], standings: Sequence[S
     open_cells = [each.cell for each in standings if each.state == "waiting" and not _is_queued(each)]
     if open_cells:
         cluster = Cluster(**where["cluster"])
-        arrays = slurm.submit_cells(ledger, open_cells, cluster, where["time"], where["memory"])
+        asked = where["time"], where["memory"], int(where.get("nodes", 1))
+        arrays = slurm.submit_cells(ledger, open_cells, cluster, *asked)
         print(f"{len(open_cells):,} jobs, as SLURM's {', '.join(arrays)}")
 
 

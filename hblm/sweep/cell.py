@@ -6,6 +6,7 @@ anything loads torch; the lease and the run's lock end with the process, however
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,11 +18,11 @@ from typing import Any
 
 import psutil
 
-from hblm import runs, stopping
+from hblm import processes, runs, stopping
 from hblm.artifacts import HOST, code
-from hblm.errors import CheckpointError, HblmError
+from hblm.errors import CheckpointError
 from hblm.sweep import slurm
-from hblm.sweep.devices import Device, Lease, lease
+from hblm.sweep.devices import Device, lease, n_wanted
 from hblm.sweep.ledger import Frozen, Ledger, checkpoints_of
 
 SLURM = "slurm"  # in place of devices: the cluster has given them
@@ -33,18 +34,26 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     ledger, number = Ledger(Path(folder)), int(attempt)
     cell = ledger.cell(key)
     os.chdir(cell.folder)
-    held: Lease | None = None
+    nodes: processes.Nodes | None = None
     if devices == SLURM:
+        nodes, node = slurm.nodes(ledger, f"{cell.key}.{number}")
         if _told_of(ledger, cell, number).get("state") == "ended":  # cancelled while it waited
             return 0
-        place = _of_slurm(ledger.log_of(cell, number))
+        log = ledger.log_of(cell, number)
+        place = _of_slurm(log if node == 0 else log.with_suffix(f".node{node}.log"))
         stopping.listen()
+        if nodes is not None:
+            place["nodes"] = nodes.count
+            if node:
+                return processes.take_part(nodes, node)
     else:
-        held = lease([Device(*each) for each in json.loads(devices)], f"{ledger.name} {cell.label}")
+        allowed = [Device(*each) for each in json.loads(devices)]
+        wanted = n_wanted(allowed, cell.processes)
+        held = lease(allowed, f"{ledger.name} {cell.label}", wanted)  # until this returns
         if held is None:
             return BUSY
-        os.environ.update(held.device.environment)
-        place = {"device": held.device.name}
+        os.environ.update(held.environment)
+        place = {"device": held.name}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ledger.write_attempt(
         cell,
@@ -61,7 +70,10 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         **place,
     )
     try:
-        run(ledger, cell)
+        with contextlib.ExitStack() as stack:
+            if nodes is not None:
+                stack.callback(processes.end, nodes)
+            run(ledger, cell, nodes)
     except runs.Busy:
         if devices == SLURM:  # nobody here would start it again: whoever does the run writes its result
             _end(ledger, cell, number, "lost", "another process did this run", BUSY)
@@ -71,7 +83,7 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     except stopping.Stopped as signal:
         return _stopped(ledger, cell, number, str(signal))
     except BaseException as error:
-        cause, why, exit_code = _told(error)
+        cause, why, exit_code = processes.explain(error)
         if cause in ("raised", "memory"):
             traceback.print_exc()
         else:
@@ -122,8 +134,8 @@ def _told_of(ledger: Ledger, cell: Frozen, number: int) -> Mapping[str, Any]:
     return next((each.told for each in ledger.attempts(cell) if each.number == number), {})
 
 
-def run(ledger: Ledger, cell: Frozen) -> None:
-    """Do the cell's work: train, or average its members.
+def run(ledger: Ledger, cell: Frozen, nodes: processes.Nodes | None) -> None:
+    """Do the cell's work: train, on several machines where they are given, or average its members.
 
     Raises:
         Busy: another process does it.
@@ -137,7 +149,7 @@ def run(ledger: Ledger, cell: Frozen) -> None:
 
     print(f"{ledger.name} {cell.number}: {cell.label}", flush=True)
     if cell.kind == "train":
-        train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False)
+        train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False, nodes=nodes)
         return
     lock = cell.lock()
     if cell.is_running_somewhere():
@@ -158,22 +170,6 @@ def run(ledger: Ledger, cell: Frozen) -> None:
                 device=str(cell.config["device"]),
             )
         )
-
-
-def _told(error: BaseException) -> tuple[str, str, int]:
-    """Return the cause, one line on it, and the exit code."""
-    name = type(error).__name__
-    why = f"{name}: {error}".strip().splitlines()[0] if str(error) else name
-    if isinstance(error, HblmError):
-        return "error", str(error), 2
-    if isinstance(error, SystemExit):
-        exit_code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
-        return "exit", f"the process ended itself with exit code {exit_code}", exit_code
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
-        return "memory", why, 1
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", why, 130
-    return "raised", why, 1
 
 
 def _end(ledger: Ledger, cell: Frozen, number: int, cause: str, why: str, exit_code: int) -> None:

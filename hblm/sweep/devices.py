@@ -84,34 +84,76 @@ def visible_gpus() -> list[str]:
 
 
 class Lease:
-    """One cell's hold on a device; it ends with the process that holds it, however that ends."""
+    """One cell's hold on its devices; it ends with the process that holds it, however that ends."""
 
-    def __init__(self, device: Device, slot: FileLock) -> None:
-        """Hold a slot that was just taken."""
-        self.device, self.slot = device, slot
+    def __init__(self, devices: Sequence[Device], slots: Sequence[FileLock]) -> None:
+        """Hold slots that were just taken, one of each device."""
+        self.devices, self.slots = devices, slots
+
+    @property
+    def name(self) -> str:
+        """The devices' names, as CUDA_VISIBLE_DEVICES takes them."""
+        return ",".join(device.name for device in self.devices)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the cell's process must be told before it loads torch."""
+        told = self.devices[0].environment
+        return told if self.name == CPU else {**told, "CUDA_VISIBLE_DEVICES": self.name}
 
 
-def lease(devices: Sequence[Device], holder: str) -> Lease | None:
-    """Take a slot of the first device that has one free; None where all are taken.
+def n_wanted(devices: Sequence[Device], processes: int) -> int:
+    """Return how many devices a cell takes: a GPU for each of its processes; they share a CPU's cores."""
+    return 1 if devices[0].name == CPU else processes
+
+
+def require_enough(devices: Sequence[Device], processes: int) -> None:
+    """Refuse a cell with more processes than there are GPUs.
+
+    Raises:
+        ConfigError: it would wait for ever.
+    """
+    if n_wanted(devices, processes) > len(devices):
+        names = ",".join(device.name for device in devices)
+        raise ConfigError(
+            f"trainer.processes={processes} need a GPU each, and devices=[{names}] are {len(devices)}"
+        )
+
+
+def lease(devices: Sequence[Device], holder: str, count: int = 1) -> Lease | None:
+    """Take a slot of each of the first `count` devices that have one free; None where they are too few.
 
     A device that is shared by sweeps with different `per_device` takes the smallest of these.
 
     Args:
         devices: those allowed.
         holder: what is told of who holds it.
+        count: how many are wanted.
     """
+    taken: list[tuple[Device, FileLock]] = []
     for device in devices:
-        with _guard(device):
-            held = holders(device)
-            if len(held) >= min([device.cells, *(int(each["cells"]) for each in held)]):
-                continue
-            for number in range(device.cells):
-                slot = FileLock(_slot(device, number))
-                with contextlib.suppress(Timeout):
-                    slot.acquire(timeout=0)
-                    told = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
-                    write_json(_slot(device, number).with_suffix(".json"), told)
-                    return Lease(device, slot)
+        slot = _take(device, holder) if len(taken) < count else None
+        if slot is not None:
+            taken.append((device, slot))
+    if len(taken) == count:
+        return Lease(*zip(*taken, strict=True))
+    for _, slot in taken:
+        slot.release()
+    return None
+
+
+def _take(device: Device, holder: str) -> FileLock | None:
+    with _guard(device):
+        held = holders(device)
+        if len(held) >= min([device.cells, *(int(each["cells"]) for each in held)]):
+            return None
+        for number in range(device.cells):
+            slot = FileLock(_slot(device, number))
+            with contextlib.suppress(Timeout):
+                slot.acquire(timeout=0)
+                told = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
+                write_json(_slot(device, number).with_suffix(".json"), told)
+                return slot
     return None
 
 

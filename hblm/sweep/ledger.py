@@ -4,6 +4,7 @@
     cells/ID.json           a cell's configuration, frozen when it was submitted
     attempts/ID.N.json      the N-th attempt at it: process, host, device, times, how it ended
     logs/ID.N.log           what that attempt printed
+    teams/ID.N.R/           where the machines of an attempt meet (R: requeues), and what its processes printed
     submit.lock             held while sweep.json is written anew
     pool.lock, pool.log     held by the process that starts cells, and what it prints
     cancel.json             asks that process to stop, or to stop some cells
@@ -74,6 +75,11 @@ class Frozen:
     force: bool = False
     commit: str | None = None
     dirty: bool | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes do it on each machine."""
+        return int(self.config["trainer"].get("processes", 1)) if self.kind == "train" else 1
 
     @property
     def key(self) -> str:

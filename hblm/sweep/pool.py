@@ -24,8 +24,9 @@ from filelock import Timeout
 
 from hblm.artifacts import HOST, write_json
 from hblm.errors import HblmError
+from hblm.processes import died
 from hblm.sweep.cell import BUSY
-from hblm.sweep.devices import Device, n_free
+from hblm.sweep.devices import Device, n_free, n_wanted
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, is_process
 from hblm.sweep.show import why
 
@@ -131,7 +132,7 @@ class Pool:
 
     def _start(self) -> bool:
         """Start the next cell if a device is free; return whether one was started."""
-        if sum(device.cells for device in self.devices) <= len(self.children) or not self.waiting:
+        if sum(device.cells for device in self.devices) <= self._held() or not self.waiting:
             return False
         free: int | None = None
         for cell in self._ready():
@@ -143,8 +144,8 @@ class Pool:
                 self.later[cell.key] = time.monotonic() + _AGAIN
                 continue
             if free is None:  # those that have not leased theirs yet will
-                free = n_free(self.devices) - sum(not child.leased for child in self.children)
-            if free <= 0:
+                free = n_free(self.devices) - self._held(only_to_come=True)
+            if free < n_wanted(self.devices, cell.processes):  # nor for those behind it: its turn must come
                 return False
             attempts = self.ledger.attempts(cell)
             last = attempts[-1] if attempts else None
@@ -157,6 +158,11 @@ class Pool:
             self._spawn(cell, number)
             return True
         return False
+
+    def _held(self, *, only_to_come: bool = False) -> int:
+        """Return how many devices the children have, or those that have yet to lease them."""
+        counted = [child for child in self.children if not (only_to_come and child.leased)]
+        return sum(n_wanted(self.devices, child.cell.processes) for child in counted)
 
     def _spawn(self, cell: Frozen, number: int) -> None:
         log = self.ledger.log_of(cell, number)
@@ -284,13 +290,9 @@ def _signal(child: Child, number: int) -> None:
 
 def _cause(code: int, out_of_memory: bool) -> tuple[str, str]:
     """Return the cause and what is said of a process that wrote nothing itself."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        if out_of_memory:
-            return "memory", f"{name}: the host's memory ran out"
-        hint = "; the host's memory may have run out" if name == "SIGKILL" else ""
-        return "killed", f"by {name}{hint}"
-    return "exit", f"the process ended with exit code {code}"
+    if code < 0 and out_of_memory:
+        return "memory", f"{signal.Signals(-code).name}: the host's memory ran out"
+    return died(code)
 
 
 def _resident(pid: int) -> int:

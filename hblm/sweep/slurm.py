@@ -21,6 +21,7 @@ from typing import Any
 from hblm.artifacts import write_json
 from hblm.config import Cluster
 from hblm.errors import ConfigError
+from hblm.processes import Nodes
 from hblm.sweep.ledger import Frozen, JobState, Ledger
 
 _FRESH = 2.0  # seconds for which an answer of squeue is believed
@@ -28,6 +29,7 @@ _TIMEOUT = 60.0
 _MAX_ARRAY_SIZE = 1001  # SLURM's own default
 _AT_ONCE = 500  # ids in one command line
 _DAY = 24 * 60
+_COUNT, _NODE = ("SLURM_NNODES", "1"), ("SLURM_NODEID", "0")
 
 # how SLURM says that a job ended -> cause and what is said of it
 ENDS = {
@@ -58,7 +60,12 @@ class CellJob:
 
 
 def submit_cells(
-    ledger: Ledger, cells: Sequence[Frozen], cluster: Cluster, minutes: float | None, memory: float | None
+    ledger: Ledger,
+    cells: Sequence[Frozen],
+    cluster: Cluster,
+    minutes: float | None,
+    memory: float | None,
+    nodes: int,
 ) -> list[str]:
     """Submit cells as job arrays; return the arrays' ids.
 
@@ -80,7 +87,8 @@ def submit_cells(
     before = queue.last_array()
     for chunk in chunks:
         executor = submitit.SlurmExecutor(folder=ledger.folder / "slurm" / "%j", max_num_timeout=0)
-        executor.update_parameters(**_parameters(ledger.name, cluster, minutes, memory, before))
+        several = nodes if chunk[0].kind == "train" else 1  # an ensemble is one process
+        executor.update_parameters(**_parameters(ledger.name, cluster, minutes, memory, several, before))
         numbers = [_queue_attempt(ledger, cell) for cell in chunk]
         pairs = [*zip(chunk, numbers, strict=True)]
         jobs = [CellJob(str(ledger.folder), cell.key, number) for cell, number in pairs]
@@ -114,7 +122,12 @@ def _queue_attempt(ledger: Ledger, cell: Frozen) -> int:
 
 
 def _parameters(
-    name: str, cluster: Cluster, minutes: float | None, memory: float | None, before: str | None
+    name: str,
+    cluster: Cluster,
+    minutes: float | None,
+    memory: float | None,
+    nodes: int,
+    before: str | None,
 ) -> dict[str, Any]:
     """Return what submitit is told."""
     more = dict(cluster.additional)
@@ -123,6 +136,9 @@ def _parameters(
         more["dependency"] = f"afterany:{before}"
     told: dict[str, Any] = {
         "job_name": f"hblm-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}",
+        "nodes": nodes,
+        "ntasks_per_node": 1,  # it starts the node's processes itself
+        "srun_args": ["--kill-on-bad-exit=1"] if nodes > 1 else None,
         "time": max(1, round(_DAY if minutes is None else minutes)),
         "partition": cluster.partition,
         "account": cluster.account,
@@ -222,6 +238,15 @@ def cancel_jobs(jobs: Sequence[str]) -> None:
     """Cancel jobs, running or pending."""
     for at in range(0, len(jobs), _AT_ONCE):
         _ask("scancel", *jobs[at : at + _AT_ONCE])
+
+
+def nodes(ledger: Ledger, attempt: str) -> tuple[Nodes | None, int]:
+    """Return the machines of this process's job (None: this one alone), and which of them this is."""
+    count, node = (int(os.environ.get(name, default)) for name, default in (_COUNT, _NODE))
+    if count == 1:
+        return None, 0
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return Nodes(count, ledger.folder / "teams" / f"{attempt}.{restarts}"), node
 
 
 def own_job() -> str:
