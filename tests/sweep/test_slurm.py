@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
-from grids import attempts, by_label, ledger, states, sweep, until, write_grid
+from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
 
 from hblm.sweep import slurm
 
@@ -25,7 +26,7 @@ def _slurm():
     if found is None and not os.environ.get("HBLM_REQUIRE_SLURM"):
         pytest.skip("SLURM is not installed; .ci/run installs it")
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # pytest's own are closed to munge's clients
-    settings = {**os.environ, "SLURM_UP_CPUS": "4", "SLURM_UP_MEM": "8000"}
+    settings = {**os.environ, "SLURM_UP_CPUS": "4", "SLURM_UP_MEM": "8000", "SLURM_UP_NODES": "2"}
     subprocess.run(["bash", str(UP), str(folder)], check=True, env=settings)
     yield folder / "slurm.conf"
     subprocess.run(["bash", str(UP), "stop", str(folder)], check=True)
@@ -128,10 +129,66 @@ def test_more_cells_than_an_array_takes(learnable):
     assert json.loads(result.read_text())["choices"]["head"] == "mlp"
 
 
+def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
+    """It is one run; asked to stop it is requeued; a killed process on the other node fails it by name."""
+    long = {"trainer.epochs": "2000", "trainer.patience": "2000"}
+    write_grid(learnable, {"seed": "1,2", "trainer.processes": "2", **long})
+    asked = ("on=slurm", "nodes=2", "cluster.partition=all", "time=30")
+    assert sweep("submit", *asked, "cluster.array_parallelism=1") == 0
+
+    def training(label: str, restarts: int) -> bool:
+        each = by_label()[label]
+        if each.attempt is None or each.attempt.told.get("restarts") != restarts:
+            return False
+        return "epoch" in ledger().log_of(each.cell, each.attempt.number).read_text()
+
+    until(lambda: training("seed=1", 0))
+    tell("scancel", "--signal=USR2", job("seed=1"))
+    until(lambda: training("seed=1", 1))
+    assert by_label()["seed=1"].attempt.told["nodes"] == 2
+    members = [each for each in psutil.process_iter(["environ"]) if "hblm.member" in " ".join(each.cmdline())]
+    ranks = {each.info["environ"]["RANK"]: each for each in members}
+    assert set(ranks) == {"0", "1", "2", "3"}
+    ranks["3"].kill()  # of the second node
+    until(lambda: by_label()["seed=1"].state == "failed")
+    assert by_label()["seed=1"].cause == "killed"
+    assert "process 3 of 4: killed by SIGKILL" in by_label()["seed=1"].attempt.told["why"]
+    write_grid(learnable, {"seed": "3", "trainer.processes": "2"})
+    assert sweep("submit", *asked) == 0
+    assert sweep("cancel", "cell=2") == 0
+    assert sweep("watch") == 1
+    result = by_label()["seed=3"].result or by_label()["tiny"].result
+    assert result is not None
+    record = json.loads(result.read_text())
+    assert record["environment"]["processes"] == 4
+    assert record["test"]["single"]["documents"] == 23
+
+
+def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable, _slurm):
+    """The shell that submitted is killed, its cells go on; a node goes down under one, which is run again."""
+    write_grid(learnable, {"seed": "1", "trainer.epochs": "2000", "trainer.patience": "2000"})
+    shell = start("submit", "on=slurm", "time=30", "cluster.additional.requeue=false", "wait=true")
+    until(lambda: states() == ["running"])
+    shell.kill()
+    shell.wait()
+    assert states() == ["running"]
+    tell("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    try:
+        until(lambda: states() == ["waiting"])
+        assert by_label()["tiny"].cause == "lost"
+    finally:
+        tell("scontrol", "update", "nodename=n1", "state=resume")
+
+
 def test_what_slurm_refuses_is_told(learnable, capsys):
     write_grid(learnable, {"seed": "1,2"})
     assert sweep("submit", "on=slurm", "cluster.partition=moon") == 2
     assert "SLURM refuses the jobs" in capsys.readouterr().err
     assert states() == ["waiting", "waiting"]
+    assert sweep("submit", "nodes=2") == 2
+    assert "nodes=2 needs on=slurm" in capsys.readouterr().err
+    given = ("trainer.processes=4", "cluster.gpus_per_node=2")
+    assert sweep("submit", "on=slurm", *given) == 2
+    assert "trainer.processes=4 need a GPU each" in capsys.readouterr().err
     assert sweep("submit", "on=slurm", "cluster.partiton=main") == 2
     assert "did you mean cluster.partition?" in capsys.readouterr().err
