@@ -121,9 +121,10 @@ def fit(
             if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                 rates.step()
             optimizer.zero_grad()
-            team.check_stop(accelerator, number)
             documents += size
-            if number % team.STEPS == 0 or number == steps_per_epoch:  # reading the loss waits for the device
+            look = number % team.STEPS == 0 or number == steps_per_epoch
+            team.check_stop(accelerator, meet=look)
+            if look:
                 mean = team.total(accelerator, total).item() / (documents - (epoch - 1) * len(train))
                 watch.step(size, _finite(mean, "training", epoch, number))
             else:

@@ -186,8 +186,7 @@ def _batches(split: Split, scoring: Scoring, accelerator: Accelerator) -> Iterat
     mine = team.batches_of(accelerator, batches)
     in_all = len(batches) // accelerator.num_processes  # so many every process has
     for number, (positions, batch) in enumerate(zip(mine, loader(split, mine, scoring), strict=True)):
-        if number < in_all:
-            team.check_stop(accelerator, number)
+        team.check_stop(accelerator, meet=number < in_all and number % team.STEPS == 0)
         yield positions, batch.to(accelerator.device)
 
 

@@ -15,7 +15,7 @@ from hblm import stopping
 from hblm.corpus.batches import Array
 
 T = TypeVar("T")
-STEPS = 10  # between looks at what all processes must agree on, each of which waits for the device
+STEPS = 10  # between looks at the loss and at what all processes must agree on, which wait for the device
 
 
 def batches_of(accelerator: Accelerator, batches: Sequence[Array]) -> Sequence[Array]:
@@ -50,14 +50,15 @@ def of_the_first(said: T) -> T:
     return heard
 
 
-def check_stop(accelerator: Accelerator, number: int) -> None:
-    """Raise Stopped on all processes if a signal has come to one; to be called by all in step `number`.
+def check_stop(accelerator: Accelerator, *, meet: bool) -> None:
+    """Raise Stopped on all processes if a signal has come to one.
 
-    Several look at every tenth step only, because to agree they wait for each other.
+    Args:
+        meet: of several processes, look now: all must, and wait for each other.
     """
     if accelerator.num_processes == 1:
         stopping.check()
-    elif number % STEPS == 0:
+    elif meet:
         heard = torch.tensor(float(stopping.asked() is not None), device=accelerator.device)
         if total(accelerator, heard).item():
             raise stopping.Stopped(stopping.asked() or "a signal to another process")

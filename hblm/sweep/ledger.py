@@ -4,7 +4,7 @@
     cells/ID.json           a cell's configuration, frozen when it was submitted
     attempts/ID.N.json      the N-th attempt at it: process, host, device, times, how it ended
     logs/ID.N.log           what that attempt printed
-    teams/ID.N.R/           where the machines of an attempt meet (R: requeues), and what its processes printed
+    teams/ID.N.R/           where the machines of an attempt meet (R: requeues); what processes printed
     submit.lock             held while sweep.json is written anew
     pool.lock, pool.log     held by the process that starts cells, and what it prints
     cancel.json             asks that process to stop, or to stop some cells

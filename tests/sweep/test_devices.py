@@ -11,13 +11,13 @@ import pytest
 
 from hblm.errors import ConfigError
 from hblm.sweep import devices
-from hblm.sweep.devices import Device, choose_devices, lease, n_free
+from hblm.sweep.devices import Device, choose_devices, lease, n_free, n_wanted, require_enough
 
 HOLD = """
 import sys, time
 from hblm.sweep.devices import Device, lease
 held = lease([Device(name, int(sys.argv[1])) for name in sys.argv[2:]], "test")
-print(held.device.name if held else "none", flush=True)
+print(held.name if held else "none", flush=True)
 time.sleep(60)
 """
 
@@ -52,6 +52,18 @@ def test_a_lease_ends_with_its_holder():
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert lease([Device("0", 1)], "x") is not None
+
+
+def test_a_cell_of_several_processes_takes_as_many_devices_or_none():
+    one = lease([Device(name, 1) for name in "012"], "one", 2)
+    assert one is not None
+    assert (one.name, one.environment["CUDA_VISIBLE_DEVICES"]) == ("0,1", "0,1")
+    assert lease([Device(name, 1) for name in "012"], "two", 2) is None
+    assert n_free([Device(name, 1) for name in "012"]) == 1  # what was too little was given back
+    assert n_wanted([Device("cpu", 2)], 4) == 1  # they share the cores
+    require_enough([Device("0", 1), Device("1", 1)], 2)
+    with pytest.raises(ConfigError, match=r"trainer.processes=3 need a GPU each, and devices=\[0,1\] are 2"):
+        require_enough([Device("0", 1), Device("1", 1)], 3)
 
 
 def test_several_cells_share_a_device_by_choice():
