@@ -40,6 +40,7 @@ STOPPED = {
     "interrupted": "the sweep's own process was stopped",
     "cancelled": "by cancel",
 }
+_PENDING = ": PENDING"  # in what is said of a job that is in a cluster's queue and not on a node
 _STARTING = 120.0  # seconds until a process of another host must hold its run's lock
 
 
@@ -311,7 +312,8 @@ class Ledger:
             cause, why = self._end_of(cell, attempt)
             if cause is None:
                 told = {**attempt.told, **({"why": why} if why else {})}
-                state = "running" if attempt.state == "running" else "waiting"
+                # one that the cluster took from its node, as when that failed, waits and could not say so
+                state = "running" if attempt.state == "running" and _PENDING not in why else "waiting"
                 return Standing(cell, state, Attempt(attempt.number, told))
             result = cell.result()  # written since it was looked for
             if result is not None:

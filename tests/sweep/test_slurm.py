@@ -169,19 +169,22 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
 
 
 def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable):
-    """The shell that submitted is killed, its cells go on; a node goes down under one, which is run again."""
+    """The shell that submitted is killed: its cell goes on. Its node fails: it runs again on the next one."""
     write_grid(learnable, {"seed": "1", "trainer.epochs": "2000", "trainer.patience": "2000"})
-    shell = start("submit", "on=slurm", "time=30", "cluster.additional.requeue=false", "wait=true")
+    shell = start("submit", "on=slurm", "time=30", "wait=true")
     until(lambda: ledger().exists() and states() == ["running"])
     shell.kill()
-    shell.wait()
+    shell.communicate()
     assert states() == ["running"]
     tell("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     try:
         until(lambda: states() == ["waiting"])
-        assert by_label()["tiny"].cause == "lost"
     finally:
         tell("scontrol", "update", "nodename=n1", "state=resume")
+    until(lambda: by_label()["tiny"].attempt.told.get("restarts") == 1)
+    assert states() == ["running"]
+    assert sweep("cancel") == 0
+    assert states() == ["cancelled"]
 
 
 def test_what_slurm_refuses_is_told(learnable, capsys):
