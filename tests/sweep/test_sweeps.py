@@ -173,3 +173,16 @@ def test_ensembles_wait_for_their_members_and_force_runs_again(learnable: Path, 
     after = {label: each.result.stat().st_mtime_ns for label, each in by_label().items()}
     assert all(after[label] > times[label] for label in times)
     assert len(list(Path("outputs/superseded").glob("*.json"))) == 2
+
+
+@pytest.mark.slow
+def test_a_cell_of_two_processes_takes_two_devices(learnable: Path):
+    write_grid(learnable, {"seed": "1,2", "trainer.processes": "2"})
+    assert sweep("submit", "devices=[0,1,2]", "wait=true") == 0
+    told = attempts()
+    assert sorted(each["visible"] for each in told) == ["0,1", "0,1"]
+    first, second = sorted(told, key=lambda each: each["started"])
+    assert first["ended"] <= second["started"]  # the third device alone is too little
+    records = [json.loads(each.result.read_text()) for each in by_label().values() if each.result]
+    assert [record["environment"]["processes"] for record in records] == [2, 2]
+    assert sweep("submit", "devices=[0]", "seed=3") == 2
