@@ -169,7 +169,7 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
 
 
 def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable):
-    """The shell that submitted is killed: its cell goes on. Its node fails: it waits, and can be cancelled."""
+    """The shell that submitted is killed: its cell goes on. Its node fails: it waits and can be cancelled."""
     write_grid(learnable, {"seed": "1", "trainer.epochs": "2000", "trainer.patience": "2000"})
     shell = start("submit", "on=slurm", "time=30", "wait=true")
     until(lambda: ledger().exists() and states() == ["running"])
