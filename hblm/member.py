@@ -22,6 +22,7 @@ def main(folder: str) -> int:
         stopping.listen()
     else:
         signal.signal(signal.SIGTERM, _leave)  # so that a bar leaves the terminal as it found it
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster's, for the process that was submitted
     processes.hear()
     terminal.print_log()
     try:

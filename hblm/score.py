@@ -162,9 +162,9 @@ def pool(
     advance: Callable[[int], None] = silent,
 ) -> PooledSplit:
     """Run a frozen encoder over a split once, instead of once an epoch; a float32 vector a document is kept.
-    Of several processes each runs a part, and all keep all vectors.
 
-    Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit.
+    Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit. Of
+    several processes each runs a part of them, and all keep all vectors.
     """
     model.eval()
     found: Tensor | None = None
