@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hblm import team
+from hblm import stopping, team
 from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
@@ -197,6 +198,7 @@ def loader(split: Split, batches: Sequence[np.ndarray], scoring: Scoring) -> Dat
         batch_size=None,
         collate_fn=_same,
         num_workers=scoring.num_workers,
+        worker_init_fn=functools.partial(stopping.ignore, stopping.is_listening()),
     )
 
 

@@ -17,7 +17,7 @@ class Stopped(BaseException):
 def listen() -> None:
     """From now on the signals that announce a time limit, a preemption or a requeue only set a flag.
 
-    Processes that load data inherit the handler and must go on: it does nothing in them.
+    In a process forked from this one the handler does nothing.
     """
     global _listening
     owner = os.getpid()
@@ -35,6 +35,15 @@ def listen() -> None:
 def is_listening() -> bool:
     """Return whether signals set the flag in this process."""
     return _listening
+
+
+def ignore(listening: bool, worker: int = 0) -> None:
+    """Go on whatever signals say, in a process that loads the data of one that listens.
+
+    Its SIGTERM would otherwise be PyTorch's, which ends it.
+    """
+    for number in SIGNALS if listening else ():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def asked() -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from hblm import stopping
+from hblm.score import loader
 
 
 @pytest.fixture(autouse=True)
@@ -23,25 +24,28 @@ def _handlers_as_before():
         signal.signal(number, handler)
 
 
-class Signalled(Dataset[Any]):
-    """Documents whose loading is met by every signal."""
+class Documents:
+    """A split of four documents."""
 
     def __len__(self) -> int:
         return 4
 
-    def __getitem__(self, position: int) -> torch.Tensor:
-        for number in stopping.SIGNALS:
-            os.kill(os.getpid(), number)
-        return torch.tensor([position, os.getpid()])
+
+def signalled(split: Any, positions: Any) -> tuple[int, int]:
+    """Collate a batch, met by every signal."""
+    for number in stopping.SIGNALS:
+        os.kill(os.getpid(), number)
+    return int(positions[0]), os.getpid()
 
 
 def test_a_process_that_loads_data_goes_on():
     stopping.listen()
-    loaded = [batch.tolist() for batch in DataLoader(Signalled(), batch_size=None, num_workers=1)]
+    scoring: Any = SimpleNamespace(collate=signalled, num_workers=1)
+    batches = [np.array([position]) for position in range(4)]
+    loaded = list(loader(Documents(), batches, scoring))  # type: ignore[arg-type]
     assert [position for position, _ in loaded] == [0, 1, 2, 3]
     assert os.getpid() not in {process for _, process in loaded}
     assert stopping.asked() is None
-    stopping.check()
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)
