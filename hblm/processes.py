@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _ANSWER_WITHIN = 60.0  # seconds for the first machine to hear of a failure on another
 _LINES = 30
 _PORTS = range(20_000, 32_768)  # below those that systems give to outgoing connections
+Reports = Sequence[Mapping[str, Any]]  # what processes said of their ends
 TASK, OVER = "task.json", "over"
 # else torch warns of every run in which all parameters get a gradient, and it cannot be known that they do
 QUIET = ("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -139,7 +140,7 @@ def take_part(nodes: Nodes, node: int) -> int:
         time.sleep(_EVERY)
     task = json.loads((nodes.folder / TASK).read_text(encoding="utf-8"))
 
-    def wait(reports: Sequence[Mapping[str, Any]]) -> None:
+    def wait(reports: Reports) -> None:
         until = time.monotonic() + _ANSWER_WITHIN
         while not (nodes.folder / OVER).exists() and time.monotonic() < until:
             time.sleep(_EVERY)
@@ -188,7 +189,7 @@ def _members(folder: Path, task: Mapping[str, Any], node: int) -> Iterator[list[
         _end(members)
 
 
-def _watch(folder: Path, members: Sequence[_Member], failed: Any) -> None:
+def _watch(folder: Path, members: Sequence[_Member], failed: Callable[[Reports], None]) -> None:
     """Wait until all have ended well; else call `failed` with what each one reported, the cause first."""
     passed_on = False
     first_seen: float | None = None
@@ -209,15 +210,14 @@ def _watch(folder: Path, members: Sequence[_Member], failed: Any) -> None:
         if reports:
             first_seen = first_seen or time.monotonic()
             since = time.monotonic() - first_seen
-            if since > _GATHER and (
-                not running or reports[0]["cause"] != "stopped" or since > _ANSWER_WITHIN
-            ):
+            orderly = running and reports[0]["cause"] == "stopped" and since < _ANSWER_WITHIN
+            if since > _GATHER and not orderly:
                 failed(reports)
                 return
         time.sleep(_EVERY)
 
 
-def _raise(reports: Sequence[Mapping[str, Any]]) -> None:
+def _raise(reports: Reports) -> None:
     """Raise what a process reported."""
     told = reports[0]
     if told["cause"] == "stopped":
@@ -229,7 +229,7 @@ def _raise(reports: Sequence[Mapping[str, Any]]) -> None:
     raise ProcessError(f"process {told['rank']} of {told['size']}: {told['why']}", told["cause"])
 
 
-def _reports(folder: Path) -> list[Mapping[str, Any]]:
+def _reports(folder: Path) -> Reports:
     """Return what processes said of their ends: a kill explains what others then raised, else the first."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.report.json")]
     return sorted(found, key=lambda told: (told["cause"] not in ("killed", "exit"), told["time"]))
