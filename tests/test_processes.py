@@ -242,12 +242,7 @@ def test_every_document_is_somebodys_once(size):
     assert sorted(each for mine, counts in shares if counts for each in mine.tolist()) == documents.tolist()
     assert all(len(mine) == 1 for mine, counts in shares if not counts)
     batches = [np.arange(3), np.arange(3, 6), np.arange(6, 7)]
-    dealt = [
-        each
-        for rank in range(size)
-        for batch in team.batches_of(place(rank, size), batches)
-        for each in batch
-    ]
+    dealt = [batch for rank in range(size) for batch in team.batches_of(place(rank, size), batches)]
     assert sorted(np.concatenate(dealt)) == list(range(7))
 
 
