@@ -150,7 +150,7 @@ def test_a_waiting_cell_runs_as_it_was_submitted(learnable: Path):
     write_grid(learnable, {"seed": "1", "head": "linear", "trainer.epochs": "7"})
     time.sleep(2)
     assert states() == ["waiting"]
-    held.slot.release()
+    held.slots[0].release()
     until(lambda: states() == ["done"])
     result = ledger().standings()[0].result
     assert result is not None
