@@ -247,6 +247,9 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 
 def _fast_bf16(gpu: bool) -> bool:
+    """Return whether this device multiplies bf16 natively; HBLM_BF16=0 or 1 says so in its place, for tests."""
+    if forced := os.environ.get("HBLM_BF16"):
+        return forced == "1"
     if gpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

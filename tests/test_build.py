@@ -18,6 +18,12 @@ from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.pretrained import locate
 
 
+@pytest.mark.parametrize(("said", "precision"), [("0", "fp32"), ("1", "bf16")])
+def test_auto_takes_bf16_where_it_is_fast(monkeypatch, said, precision):
+    monkeypatch.setenv("HBLM_BF16", said)
+    assert build.resolved_precision(build.accelerator("cpu", "auto")) == precision
+
+
 def config(*overrides: str) -> TrainConfig:
     return compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *overrides)
 

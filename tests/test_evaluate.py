@@ -23,6 +23,8 @@ from hblm.config import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
 from hblm.stored import without_stored
 
+pytestmark = pytest.mark.trains
+
 TRI = ("joint_variant=tri_head_diffcat", *LEARNING)
 
 

@@ -15,6 +15,8 @@ from hblm import build, train
 from hblm.config import TrainConfig
 from hblm.errors import ConfigError, DataError, TrainingError
 
+pytestmark = pytest.mark.trains
+
 
 def test_a_result_holds_what_the_tables_need(trained, learnable):
     record = json.loads(trained.read_text())
