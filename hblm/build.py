@@ -261,6 +261,7 @@ def environment_record(accelerator: Accelerator, scoring: Scoring) -> dict[str, 
     return {
         **environment(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device_kind": device.type,
         "precision": resolved_precision(accelerator),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),

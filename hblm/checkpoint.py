@@ -14,6 +14,7 @@ from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.schema import typed
 from hblm.taxonomy import Taxonomy, read_taxonomy
+from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +79,7 @@ def save_checkpoint(
             raise CheckpointError(f"{folder}: cannot be written: {error}") from None
         (temporary / TAXONOMY).write_text(taxonomy.to_json(), encoding="utf-8")
         save_encoder(temporary / ENCODER)
-        content = {"schema_version": SCHEMA_VERSION, **meta, "config": asdict(config)}
+        content = {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, **meta, "config": asdict(config)}
         (temporary / META).write_text(
             json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )
@@ -105,6 +106,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}: "
             "train it again with force=true"
+        )
+    formulas = meta.get("formulas", 1)
+    if formulas != FORMULAS:
+        maker = COMPUTED_BY.get(formulas, f"of formulas {formulas!r}")
+        raise CheckpointError(
+            f"checkpoint={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
+            f"evaluate it with hblm {maker}, or train it again"
         )
     odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
     if odd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from hblm.artifacts import new_file, write_json
 from hblm.corpus.prepared import Prepared
+from hblm.version import FORMULAS
 
 SCHEMA_VERSION = 1
 
@@ -22,7 +24,7 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
 
     Args:
         path: the .json file.
-        record: what it holds besides the schema's version.
+        record: what it holds besides the versions of schema and formulas, and the time.
         views: the scores that the CSVs tell, with their `nodes`.
     """
     rows = [{"view": view, **row} for view, found in views.items() for row in found["nodes"]]
@@ -34,7 +36,8 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
             path.with_suffix(".csv"),
             [{"view": view, **{key: scores[key] for key in keys}} for view, scores in overall.items()],
         )
-    write_json(path, {"schema_version": SCHEMA_VERSION, **record})
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(path, {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, "finished": finished, **record})
 
 
 def place_record(prepared: Prepared) -> dict[str, str]:

@@ -22,6 +22,7 @@ from hblm.checkpoint import open_checkpoint
 from hblm.config import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
 from hblm.stored import without_stored
+from hblm.version import FORMULAS
 
 pytestmark = pytest.mark.trains
 
@@ -256,6 +257,20 @@ def test_fuse_weights_can_be_given_anew_and_are_recorded(tri):
     assert again["settings"]["tri_fuse_td"] == 1.0
     with pytest.raises(ConfigError, match="nothing to fuse"):
         evaluation(checkpoint_of(tri), "tri_fuse_td=0", "tri_fuse_mix=0", "tri_fuse_bu=0")
+
+
+def test_a_checkpoint_of_other_formulas_is_refused_in_one_line(trained, tmp_path, capsys):
+    folder = tmp_path / "old"
+    shutil.copytree(checkpoint_of(trained), folder)
+    meta = json.loads((folder / "hblm.json").read_text())
+    assert meta.pop("formulas") == FORMULAS
+    (folder / "hblm.json").write_text(json.dumps(meta))  # as 0.1 wrote it
+    with pytest.raises(SystemExit) as end:
+        evaluate.main([f"checkpoint={folder}"])
+    assert end.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "made by hblm 0.1" in said
+    assert "evaluate it with hblm 0.1" in said
 
 
 @pytest.mark.parametrize(("given", "shown"), [((), "fused"), (("joint_eval_view=mix",), "mix")])

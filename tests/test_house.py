@@ -15,7 +15,7 @@ import hblm
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
-    {"", "stopping", "errors", "taxonomy", "document", "artifacts"},
+    {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts"},
     {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained"}
     | {
         "corpus.write",

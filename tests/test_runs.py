@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from programs import compose
 
 from hblm import runs
 from hblm.config import TrainConfig
@@ -72,6 +73,47 @@ def test_exactly_the_keys_that_can_change_numbers_change_the_id(leaf):
     changed = identify(**{**context, leaf.name.replace(".", "__"): other(leaf)}).id != identify(**context).id
     expected = leaf.rules["identity"] and leaf.name not in ("encoder.model_name", "encoder.revision")
     assert changed == expected
+
+
+# ids that 0.1 gave: formulas 1, schema 1
+OF_0_1 = [
+    (("method=flat",), "c1b00d0c37e241a740fc47b2eece5b4117dac0b276d02914a9dfeadcff8d26e7"),
+    (
+        ("film=none", "head=linear", "encoder.project_embedding=false", "loss=conditional_softmax"),
+        "83a6ce0943afe75a7e8046b21d366916c1fe76b1009b8822f50223b8070f91fa",
+    ),
+    (("direction=top_down",), "4ece298a4223118fe36b0f1c4f533db3e1cea3d4f2dcc7649e2dccbef54b1724"),
+    (("direction=bottom_up", "seed=2"), "052b810e0cd5a4f97f5043cdb1f85b58605187cfa8614c2bc24b1636f3e20d02"),
+    (("film=none",), "710a06cda052aafa829fc5e87180b207f6d233915129ffb92ea83f60802b0fa2"),
+    (("film=logit", "head=wide_mlp"), "80fb9159d3832ec408b8d782073f6e82c1597fc0e53d6afd0897365bc0b0ae72"),
+    (("joint_variant=dual",), "a361b171d4d9a6202fc1f5e0dbe891bd3319571ae74088f643d9a04901413847"),
+    (
+        ("joint_variant=tri_head_diffcat", "head=residual_mlp"),
+        "85972c57cc95ce4305b7f0af853c63cd4f8aeb6b1c16bd8efc650c478f6e4d7e",
+    ),
+    (
+        ("encoder.project_embedding=false", "head=linear"),
+        "6ff14dc2e2997ae695caece62cbc7dba051cd3020a4c52f2e52c2a1e1d5898cc",
+    ),
+    (
+        ("loss.level_reduction=nodes", "trainer=small", "pooling=mean"),
+        "731d717df371ef451ce3c6d157e7f90170d7f25811c97bc711a546e621a00038",
+    ),
+]
+
+
+def test_no_id_of_0_1_comes_up(monkeypatch):
+    """A result of other formulas never counts as done, that of the flat baseline included."""
+
+    def ids() -> list[str]:
+        made = (compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *asked) for asked, _ in OF_0_1)
+        found = (runs.identify(each, data=DATA, encoder={"model_name": "tiny"}, tag=TAG) for each in made)
+        return [run.id for run in found]
+
+    before = {run_id for _, run_id in OF_0_1}
+    assert not before & {*ids()}
+    monkeypatch.setattr(runs, "SCHEMA_VERSION", 1)
+    assert before & {*ids()}  # the number is what tells them apart: some keys and defaults are as they were
 
 
 def test_data_and_encoder_change_the_id():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +16,16 @@ from programs import TINY, checkpoint_of, compose, numbers, run
 from hblm import build, train
 from hblm.config import TrainConfig
 from hblm.errors import ConfigError, DataError, TrainingError
+from hblm.version import FORMULAS
 
 pytestmark = pytest.mark.trains
 
 
 def test_a_result_holds_what_the_tables_need(trained, learnable):
     record = json.loads(trained.read_text())
-    assert record["schema_version"] == 1
+    assert (record["schema_version"], record["formulas"]) == (1, FORMULAS)
+    assert abs(datetime.fromisoformat(record["finished"][:-1] + "+00:00").timestamp() - time.time()) < 3600
+    assert record["environment"]["device_kind"] == "cpu"
     assert (record["status"], record["kind"], record["seed"]) == ("done", "single", 1)
     assert record["choices"]["film"] == "sigmoid"
     assert record["config"]["trainer"]["epochs"] == 25

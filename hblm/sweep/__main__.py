@@ -201,6 +201,8 @@ def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, a
 def submit(asked: Asked) -> int:
     """Freeze every cell and start the process that runs them."""
     ledger, config = asked.ledger, asked.config
+    if ledger.exists():
+        ledger.require_current()
     where = _where(asked)
     made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
     cells = freeze(made)  # so that a fault leaves no ledger behind
@@ -498,6 +500,7 @@ def retry(asked: Asked) -> int:
     """Ask for another attempt at failed cells, and start what runs them."""
     ledger, config = asked.ledger, asked.config
     told = ledger.sweep()
+    ledger.require_current()
     chosen = _chosen(asked, ledger.standings())
     states = ("failed", "cancelled") if config.cell else ("failed",)
     again = [

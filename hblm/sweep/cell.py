@@ -20,7 +20,7 @@ import psutil
 
 from hblm import processes, runs, stopping
 from hblm.artifacts import HOST, code
-from hblm.errors import CheckpointError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.sweep import slurm
 from hblm.sweep.devices import Device, lease, n_wanted
 from hblm.sweep.ledger import Frozen, Ledger, checkpoints_of
@@ -71,6 +71,8 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     )
     try:
         with contextlib.ExitStack() as stack:
+            if cell.other_maker:
+                raise ConfigError(f"this cell was made by {cell.other_maker}; submit the sweep again")
             if nodes is not None:
                 stack.callback(processes.end, nodes)
             run(ledger, cell, nodes)

@@ -32,6 +32,7 @@ from hblm import runs
 from hblm.artifacts import HOST, canonical_json, sha256_text, write_json
 from hblm.config import FAILURES
 from hblm.errors import ConfigError
+from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 SCHEMA_VERSION = 1
 # how an attempt can end beside `done` and FAILURES
@@ -61,6 +62,7 @@ class Frozen:
         submitted: when it was frozen, in seconds since 1970.
         force: a result that is older than `submitted` does not count.
         commit, dirty: of the code, at submission.
+        formulas: that its run id stands for; cells of 0.1 do not say.
     """
 
     id: str
@@ -76,6 +78,12 @@ class Frozen:
     force: bool = False
     commit: str | None = None
     dirty: bool | None = None
+    formulas: int = 1
+
+    @property
+    def other_maker(self) -> str | None:
+        """The version that computes what this cell's run id stands for; None where it is this one."""
+        return None if self.formulas == FORMULAS else f"hblm {COMPUTED_BY.get(self.formulas, 'unknown')}"
 
     @property
     def processes(self) -> int:
@@ -337,6 +345,22 @@ class Ledger:
             place = f"job {job.job}: {job.what} {job.why}".replace(" None", "").rstrip()
             return (None, place) if job.alive else (job.what, job.why)
         return (None, "") if attempt.is_alive(cell) else ("lost", STOPPED["lost"])
+
+    def require_current(self) -> None:
+        """Refuse a sweep with cells that wait, or could be retried, and stand for other formulas.
+
+        Raises:
+            ConfigError: how many they are, who made them, and what to do.
+        """
+        old = [cell for cell in self.cells() if cell.other_maker]
+        pending = [cell for cell in old if self.standing(cell).state not in ("done", "running")]
+        if pending:
+            cells = f"{len(pending)} pending cell{'s' * (len(pending) > 1)}"
+            raise ConfigError(
+                f"sweep={self.name}: {cells} made by {pending[0].other_maker}, whose "
+                f"formulas {__version__} does not compute; delete {self.folder} and submit again "
+                "(results stay)"
+            )
 
     def standings(self) -> list[Standing]:
         """Return how all cells stand, in their order."""

@@ -27,6 +27,7 @@ from hblm.pretrained import locate
 from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
 from hblm.sweep.ledger import Frozen, ensemble_id
 from hblm.train import PROGRAM as TRAIN
+from hblm.version import FORMULAS
 
 _FAULTS_SHOWN = 20
 
@@ -224,6 +225,7 @@ def freeze(plan: Plan) -> list[Frozen]:
                 config=config,
                 folder=folder,
                 submitted=now,
+                formulas=FORMULAS,
                 commit=stamp["git_commit"],
                 dirty=stamp["git_dirty"],
                 **more,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import made_results
@@ -21,6 +23,7 @@ from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
 from hblm.sweep.ledger import Frozen, Ledger, ledger_of
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+from hblm.version import FORMULAS
 
 
 def plan(*overrides: str, prepare: bool = False) -> Plan:
@@ -260,3 +263,31 @@ def test_a_run_that_another_process_does_is_not_waited_for(learnable):
     _, (cell,) = frozen()
     with cell.lock(), pytest.raises(runs.Busy):
         train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False)
+
+
+def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
+    """Their run ids stand for what another version computes."""
+    write_grid(learnable, {"seed": "1,2"})
+    ledger, cells = frozen()
+    for cell in cells:
+        file = ledger.folder / "cells" / f"{cell.key}.json"
+        told = json.loads(file.read_text())
+        assert told.pop("formulas") == FORMULAS
+        file.write_text(json.dumps(told))
+    before = sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json"))
+    for verb in ("submit", "retry"):
+        assert sweep(verb) == 2
+        said = capsys.readouterr().err
+        assert "2 pending cells made by hblm 0.1" in said
+        assert "changed" not in said
+    assert sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json")) == before
+    words = [sys.executable, "-m", "hblm.sweep.cell", str(ledger.folder), cells[0].key, "1", '[["cpu", 1]]']
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 2
+    (attempt,) = ledger.attempts(cells[0])
+    assert (attempt.cause, attempt.told["why"]) == (
+        "error",
+        "this cell was made by hblm 0.1; submit the sweep again",
+    )
+    for cell in cells:
+        finish(cell)
+    ledger.require_current()  # results of all are there: nothing is pending
