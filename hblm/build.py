@@ -247,7 +247,10 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 
 def _fast_bf16(gpu: bool) -> bool:
-    """Return whether this device multiplies bf16 natively; HBLM_BF16=0 or 1 says so in its place, for tests."""
+    """Return whether this device multiplies bf16 natively.
+
+    HBLM_BF16=0 or 1 answers in its place, so that tests can run as on another processor.
+    """
     if forced := os.environ.get("HBLM_BF16"):
         return forced == "1"
     if gpu:

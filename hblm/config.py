@@ -64,9 +64,11 @@ class Encoder:
     trainable: bool = key(True, "false: frozen, in eval mode")
     gradient_checkpointing: bool = key(False, "less memory for about a third more time")
     dropout: float | None = key(None, "null: the checkpoint's own", low=0, high=0.99)
-    project_embedding: bool = key(True, "false: heads and FiLM see the pooled state itself")
+    project_embedding: bool = key(
+        True, "a residual layer and a norm; false: heads and FiLM see the pooled state itself"
+    )
     projection_dim: int | None = key(None, "width P of the projection; null: the encoder's", low=1)
-    projection_dropout: float = key(0.1, "dropout after the projection", low=0, high=0.99)
+    projection_dropout: float = key(0.1, "dropout on the projection's residual layer", low=0, high=0.99)
 
 
 @dataclass
@@ -120,8 +122,8 @@ class Loss:
 
     loss: str = key("bce", "the option", choices=("bce", "focal", "conditional_softmax"), option_of="loss")
     level_reduction: str = key(
-        "levels",
-        "bce, focal: mean over a level's nodes, then over levels; or over all nodes",
+        "nodes",
+        "bce, focal: mean over all nodes; or over a level's nodes, then over levels",
         choices=("levels", "nodes"),
     )
     gamma: float = key(2.0, "focal: how much what is right already counts less; 0 is bce", low=0)

@@ -22,11 +22,9 @@ _LONGEST_NAME = 255  # bytes, on the usual file systems
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
 _NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
-_FLAT = {
-    "film.propagation_method",
-    "head.classification_head_type",
-    "encoder.project_embedding",
-    "loss.level_reduction",
+_OF_METHOD = {  # what a method's own name tells besides
+    "independent": {"film.propagation_method"},
+    "flat": {"film.propagation_method", "head.classification_head_type", "encoder.project_embedding"},
 }
 RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one makes a result complete
 
@@ -135,7 +133,7 @@ def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
 
 def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: str) -> list[str]:
     """Return the names that a run may bear, the best first; `values` are its identity's."""
-    in_the_name = _NAMED | (_FLAT if config.is_flat else set())
+    in_the_name = _NAMED | _OF_METHOD.get(config.method, set())
     deviates = set(values) - in_the_name or config.encoder.revision is not None
     names = []
     for plain in (plain_name(config, tag), *(plain_name(twin, tag) for twin in twins(config))):
@@ -153,16 +151,14 @@ def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
 
 
 def plain_name(config: TrainConfig, tag: str) -> str:
-    """Return the original's name; a single model without conditioning has `flat` or `none` for direction."""
+    """Return the original's name; a single model without conditioning has its method for direction."""
     joint = config.joint_variant
     if joint.joint_variant == "dual":
         kind = f"joint_dual_{joint.joint_objective}"
     elif joint.is_joint:
         kind = f"joint_{joint.joint_variant}"
-    elif config.film.propagation_method == "none":
-        kind = "single_flat" if config.is_flat else "single_none"
     else:
-        kind = f"single_{config.direction.cascade_direction}"
+        kind = f"single_{config.method}"
     return f"{config.dataset_name}_{kind}_{tag}_seed{config.seed}"
 
 

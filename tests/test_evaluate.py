@@ -235,7 +235,7 @@ def test_a_loss_of_no_weight_trains_nothing(learnable):
     untrained, other, trained = (
         {name: state[name] for name in state if name.startswith("branches.mix.")} for state in stored
     )
-    assert len(trained) == 12
+    assert len(trained) == 24
     for name, value in untrained.items():
         assert torch.equal(other[name], value), name
         assert not torch.equal(trained[name], value), name

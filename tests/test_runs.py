@@ -30,7 +30,6 @@ FLAT = {
     "film__propagation_method": "none",
     "head__classification_head_type": "linear",
     "encoder__project_embedding": False,
-    "loss__level_reduction": "nodes",
 }
 
 
@@ -138,7 +137,7 @@ def test_data_and_encoder_change_the_id():
         ({}, "loss__gamma", 1.0),
         ({}, "loss__tau", 0.5),
         ({"loss__loss": "focal"}, "loss__tau", 0.5),
-        (ACTS_WITH["loss.tau"], "loss__level_reduction", "nodes"),
+        (ACTS_WITH["loss.tau"], "loss__level_reduction", "levels"),
         (ACTS_WITH["loss.tau"], "loss__gamma", 1.0),
         (FLAT | ACTS_WITH["loss.tau"], "loss__level_reduction", "levels"),
         ({"film__propagation_method": "none"}, "direction__cascade_direction", "bottom_up"),
@@ -157,7 +156,6 @@ def test_inert_keys_leave_id_and_name(context, key, value):
     assert (plain.id, plain.name) == (inert.id, inert.name)
     if value != "all":  # the key is not inert everywhere
         context = ACTS_WITH.get(key.replace("__", "."), {})
-        value = "nodes" if value == "levels" else value
         assert identify(**context).id != identify(**context | {key: value}).id
 
 
@@ -172,7 +170,9 @@ def test_names():
     deviating = identify(**FLAT, threshold=0.4)
     assert deviating.name == f"wos_single_flat_minilm_seed1-{deviating.id[:8]}"
     independent = identify(film__propagation_method="none")
-    assert independent.name == f"wos_single_none_minilm_seed1-{independent.id[:8]}"
+    assert independent.name == "wos_single_independent_minilm_seed1"
+    deviating = identify(film__propagation_method="none", head__classification_head_type="residual_mlp")
+    assert deviating.name == f"wos_single_independent_minilm_seed1-{deviating.id[:8]}"
 
 
 def test_names_of_joint_runs():

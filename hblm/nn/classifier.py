@@ -11,15 +11,27 @@ from hblm.nn.joint import BranchesOutput, Dual, Single
 
 
 class Projection(nn.Module):
-    """Linear, GELU, Dropout; `nn.Identity` stands in where there is none."""
+    """LayerNorm(S h + Dropout(GELU(W h + b))); `nn.Identity` stands in where there is no projection.
+
+    S is the identity where the widths are equal, else a linear layer without bias. W and b start at zero, so
+    that a new projection is a LayerNorm of S h: without skip and norm the heads see nothing of use before the
+    projection is learnt. The formula is ours; the original's manual names the key only.
+    """
 
     def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
         super().__init__()
+        self.skip: nn.Module = (
+            nn.Identity() if in_features == out_features else nn.Linear(in_features, out_features, bias=False)
+        )
         self.linear = nn.Linear(in_features, out_features)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
         self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(out_features)
 
     def forward(self, pooled: Float[Tensor, "batch width"]) -> Float[Tensor, "batch dim"]:
-        embedding: Tensor = self.dropout(F.gelu(self.linear(pooled)))
+        update = self.dropout(F.gelu(self.linear(pooled)))
+        embedding: Tensor = self.norm(self.skip(pooled) + update)
         return embedding
 
 

@@ -74,7 +74,9 @@ class TriHeadDiffcat(Dual):
 
     e_td and e_bu are what the two branches' heads read at that level. `fused` is the weighted mean of the
     three views' logits; a view of weight 0 is left out. Where the branches read the same (`film=none`), the
-    difference is 0, and it trains nothing. With a linear head it adds no function, only a parametrisation.
+    difference is 0, and with a linear head its weights get no gradient; the other heads have a LayerNorm over
+    the concatenation, whose shift reaches them. With a linear head the difference adds no function, only a
+    parametrisation.
 
     Attributes:
         mix: the heads, by level.

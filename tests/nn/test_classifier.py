@@ -175,8 +175,9 @@ def test_every_parameter_learns(objective, method, space, head, pooling):
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "none"])
-@pytest.mark.parametrize("head", ["mlp", "wide_mlp", "linear"])
+@every_head
 def test_the_difference_trains_nothing_where_the_branches_read_the_same(method, head):
+    """With a linear head alone: the others have a norm over the concatenation, whose shift is learnt."""
     model = make("tri_head_diffcat", method, head=head)
     train(model, 3, torch.optim.SGD(model.parameters(), lr=0.01), n_documents=40)
     for mix in model.branches.mix:
@@ -184,7 +185,7 @@ def test_the_difference_trains_nothing_where_the_branches_read_the_same(method, 
         td, bu, difference = first.weight.grad.abs().sum(0).split(DIM)
         assert (td > 0).all()
         assert (bu > 0).all()
-        assert difference.any() == (method != "none")
+        assert difference.any() == (head != "linear" or method != "none")
 
 
 @every_kind
@@ -258,12 +259,28 @@ def test_a_document_alone_is_the_same_document_padded(kind, pooling, side):
         assert not torch.allclose(together[view][1:], alone, atol=1e-3)
 
 
-def test_projection_formula():
+@pytest.mark.parametrize("width", [DIM, 5])
+def test_projection_formula(width):
     torch.manual_seed(0)
-    projection, pooled = Projection(DIM, 5, 0.5), torch.randn(7, DIM)
+    projection, pooled = Projection(DIM, width, 0.5), torch.randn(7, DIM)
+    with torch.no_grad():
+        for parameter in projection.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
     assert not torch.equal(projection(pooled), projection(pooled))
-    assert torch.equal(projection.eval()(pooled), F.gelu(projection.linear(pooled)))
-    assert projection(pooled).shape == (7, 5)
+    projection.eval()
+    skip = torch.eye(DIM) if width == DIM else projection.skip.weight
+    inner = pooled @ projection.linear.weight.T + projection.linear.bias
+    x = pooled @ skip.T + inner * torch.special.ndtr(inner)  # GELU(x) = x Φ(x)
+    x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(projection(pooled), projection.norm.weight * x + projection.norm.bias)
+    assert projection(pooled).shape == (7, width)
+
+
+def test_a_new_projection_is_a_layer_norm():
+    projection, pooled = Projection(DIM, DIM, 0.5), torch.randn(7, DIM)
+    assert torch.equal(projection(pooled), F.layer_norm(pooled, (DIM,)))
+    narrow = Projection(DIM, 5, 0.5)
+    assert torch.equal(narrow(pooled), F.layer_norm(narrow.skip(pooled), (5,)))
 
 
 def test_without_projection_the_branches_read_what_was_pooled():
@@ -378,5 +395,5 @@ def test_names_in_the_state_are_readable(kind, expected):
             before, level = re.match(r"branches\.(.*?)\.(\d)", name).groups()
             found.setdefault(before, set()).add(level)
         else:
-            assert name.startswith(("encoder.words", "projection.linear"))
+            assert name.startswith(("encoder.words", "projection.linear", "projection.norm"))
     assert {f"{part}.{''.join(sorted(levels))}" for part, levels in found.items()} == expected

@@ -8,8 +8,8 @@ from hblm.nn.heads import HEADS, set_priors
 
 DIM, N_OUT = 16, 5
 SIZES = {  # parameters for I inputs, P hidden, n outputs
-    "mlp": lambda i, p, n: (i * p + p) + (p * n + n),
-    "wide_mlp": lambda i, p, n: (i * 4 * p + 4 * p) + (4 * p * n + n),
+    "mlp": lambda i, p, n: 2 * i + (i * p + p) + 2 * p + (p * n + n),
+    "wide_mlp": lambda i, p, n: 2 * i + (i * 4 * p + 4 * p) + 2 * 4 * p + (4 * p * n + n),
     "residual_mlp": lambda i, p, n: 2 * i + (i * p + p) + (p * i + i) + (i * n + n),
     "linear": lambda i, p, n: i * n + n,
 }
@@ -24,6 +24,21 @@ def draw(*shape):
 def make(name, inputs=DIM, dropout=0.0):
     torch.manual_seed(0)
     return HEADS[name](inputs, DIM, N_OUT, dropout)
+
+
+@torch.no_grad()
+def stir(head):
+    """Give every parameter a value, as training does."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in head.parameters():
+        parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return head
+
+
+def normed(x, norm):
+    """Return what a LayerNorm gives, by its formula (Ba et al. 2016)."""
+    scaled = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    return norm.weight * scaled + norm.bias
 
 
 def test_every_option_has_a_size_here():
@@ -56,25 +71,44 @@ def test_output_is_the_last_layer(name):
 
 @every_head
 def test_dropout_acts_inside_and_only_in_training(name):
-    head, features = make(name, dropout=0.5), draw(7, DIM)
+    head, features = stir(make(name, dropout=0.5)), draw(7, DIM)
     same_in_training = torch.equal(head(features), head(features))
     assert same_in_training == (name == "linear")
     head.eval()
     assert torch.equal(head(features), head(features))
-    assert torch.equal(head(features), make(name).eval()(features))
+    assert torch.equal(head(features), stir(make(name)).eval()(features))
 
 
 @pytest.mark.parametrize("name", ["mlp", "wide_mlp"])
-def test_mlp_formula(name):
-    head, x = make(name), draw(7, DIM)
-    torch.testing.assert_close(head(x), head.output(F.gelu(head.hidden(x))))
+@pytest.mark.parametrize("inputs", [DIM, 3 * DIM])
+def test_mlp_formula(name, inputs):
+    head, x = stir(make(name, inputs)), draw(7, inputs)
+    hidden = normed(F.gelu(normed(x, head.norm) @ head.hidden.weight.T + head.hidden.bias), head.hidden_norm)
+    torch.testing.assert_close(head(x), hidden @ head.output.weight.T + head.output.bias)
 
 
 def test_residual_mlp_formula():
-    head, x = make("residual_mlp", 3 * DIM), draw(7, 3 * DIM)
-    normal = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
-    expected = head.output(x + head.residual(F.gelu(head.hidden(normal))))
-    torch.testing.assert_close(head(x), expected)
+    head, x = stir(make("residual_mlp", 3 * DIM)), draw(7, 3 * DIM)
+    hidden = F.gelu(normed(x, head.norm) @ head.hidden.weight.T + head.hidden.bias)
+    read = x + hidden @ head.residual.weight.T + head.residual.bias
+    torch.testing.assert_close(head(x), read @ head.output.weight.T + head.output.bias)
+
+
+@pytest.mark.parametrize("inputs", [DIM, 3 * DIM])
+def test_a_new_residual_mlp_is_a_linear_head(inputs):
+    head, x = make("residual_mlp", inputs), draw(7, inputs)
+    assert torch.equal(head(x), head.output(x))
+
+
+@every_head
+def test_logits_are_as_fine_as_float32_under_autocast(name):
+    """bfloat16 has 8 bits: near -6 its values are 1/32 apart, and scores of many documents are equal."""
+    head, features = make(name), draw(512, DIM)
+    set_priors([head], torch.full((N_OUT,), -6.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features)
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) > 0.9 * logits.numel()
 
 
 @every_head
