@@ -72,7 +72,7 @@ def run(config: EvaluateConfig) -> None:
         found = (evaluate_pair if request.is_ensemble else evaluate_one)(request, folder)
         with runs.naming(request.output_dir):
             path = path_of(request)
-            target = path.with_suffix(".predictions")
+            target = path.with_suffix(runs.PREDICTIONS)
             if found.predictions is not None:
                 adopt_folder(folder, target)
                 found = replace(found, predictions={"path": str(target.resolve()), **found.predictions})

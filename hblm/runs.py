@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ _OF_METHOD = {  # what a method's own name tells besides
     "flat": {"film.propagation_method", "head.classification_head_type", "encoder.project_embedding"},
 }
 RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one makes a result complete
+PREDICTIONS = ".predictions"  # the folder beside an evaluation's result
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,53 @@ class Run:
         """Whether the result is there and is this run's."""
         return _run_id_in(self.result) == self.id
 
-    def supersede(self) -> None:
-        """Move an older result of this name to superseded/."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.result.stat().st_mtime))
-        folder = self.output_dir / "superseded"
-        folder.mkdir(parents=True, exist_ok=True)
-        target = untaken(folder / f"{self.name}_{stamp}.json")
-        for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it nothing counts as a result
-            file = self.result.with_name(self.name + suffix)
+    def replace_by(self, results: Path, checkpoint: Path | None) -> None:
+        """Give what was written apart the run's names; what bears them now moves to superseded/.
+
+        The older result, checkpoint and evaluations go to superseded/NAME_TIME/, which is laid out as an
+        output folder: they can still be evaluated and aggregated there.
+
+        Args:
+            results: a folder that holds the new result's files, whole.
+            checkpoint: the new checkpoint's folder, whole; None where none is kept.
+        """
+        self._supersede()
+        if checkpoint is not None:
+            checkpoint.replace(self.checkpoint)
+        for suffix in RESULT_SUFFIXES:
+            file = results / (self.name + suffix)
             if file.exists():
-                file.replace(target.with_name(target.stem + suffix))
+                file.replace(self.result.with_name(file.name))
+
+    def _supersede(self) -> None:
+        old = [path for path in (self.result, self.checkpoint) if path.exists()]
+        if not old:
+            return
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(old[0].stat().st_mtime))
+        home = untaken(self.output_dir / "superseded" / f"{self.name}_{stamp}")
+        (home / "results").mkdir(parents=True)
+        (home / "checkpoints").mkdir()
+        for file in [self.result, *_evaluations_of(self.result.parent, self.id)]:
+            for suffix in (*reversed(RESULT_SUFFIXES), PREDICTIONS):  # without its .json nothing is a result
+                part = file.with_suffix(suffix)
+                if part.exists():
+                    shutil.move(part, home / "results" / part.name)
+        if self.checkpoint.exists():
+            shutil.move(self.checkpoint, home / "checkpoints" / self.name)  # perhaps on another disk
+
+
+def _evaluations_of(results: Path, run_id: str) -> list[Path]:
+    """Return the results of the run's evaluations, ensembles included, that lie in a folder."""
+    found = []
+    for file in sorted(results.glob("eval_*.json")):
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            members = [member["run_id"] for member in (told.get("members") or {}).values()]
+            if run_id in (told["run_id"], *members):
+                found.append(file)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # not a result
+    return found
 
 
 class Busy(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from hblm import cli, processes, runs
-from hblm.artifacts import remove_stale
+from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import DataError
@@ -195,11 +195,13 @@ def train(
         return
     with runs.naming(this.output_dir):
         this = identify(config, prepared, source)  # another run may have taken the name meanwhile
-        if this.result.exists():
-            this.supersede()
-        if config.trainer.keep_checkpoint:
-            keep_checkpoint(config, prepared, source, this, job)
-        write_record(config, prepared, this, job, outcome, started)
+        # written apart, so that what bears the names now stays until the new files are whole
+        with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
+            checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
+            if checkpoint is not None:
+                keep_checkpoint(config, prepared, source, this, job, checkpoint)
+            write_record(config, prepared, this, job, outcome, results / this.result.name, started)
+            this.replace_by(results, checkpoint)
     show(config, this, outcome.test)
     _print_places(config, this)
 
@@ -303,9 +305,9 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
 
 def keep_checkpoint(
-    config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, job: Job
+    config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, job: Job, folder: Path
 ) -> None:
-    """Write the model and all that an evaluation needs."""
+    """Write the model and all that an evaluation needs to `folder`."""
     import torch
 
     from hblm import build
@@ -315,7 +317,7 @@ def keep_checkpoint(
     from hblm.record import place_record
 
     save_checkpoint(
-        this.checkpoint,
+        folder,
         model=job.model,
         save_encoder=lambda folder: save_encoder(folder, job.model.encoder, job.tokenizer),
         config=config,
@@ -334,9 +336,15 @@ def keep_checkpoint(
 
 
 def write_record(
-    config: TrainConfig, prepared: Prepared, this: runs.Run, job: Job, outcome: Outcome, started: float
+    config: TrainConfig,
+    prepared: Prepared,
+    this: runs.Run,
+    job: Job,
+    outcome: Outcome,
+    path: Path,
+    started: float,
 ) -> None:
-    """Write the result file."""
+    """Write the result file and its CSVs to `path`."""
     from hblm import build
     from hblm.record import dataset_record, without_nodes, write_result
 
@@ -365,7 +373,7 @@ def write_record(
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
-    write_result(this.result, record, outcome.test)
+    write_result(path, record, outcome.test)
 
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:

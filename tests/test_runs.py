@@ -226,17 +226,22 @@ def test_a_name_taken_by_another_run_gets_the_id(monkeypatch, tmp_path):
     assert identify().name == f"{mine.name}-{mine.id[:8]}"
 
 
-def test_supersede_moves_all_of_a_result_and_never_overwrites(tmp_path):
-    run = runs.Run("id", "name", tmp_path)
-    run.result.parent.mkdir()
-    for round_ in range(2):
-        run.result.write_text(f"json {round_}")
-        run.result.with_name("name.nodes.csv").write_text(f"nodes {round_}")
-        run.result.with_name("name.csv").write_text(f"views {round_}")
-        run.supersede()
-    assert not list(run.result.parent.iterdir())
-    texts = {file.read_text() for file in (tmp_path / "superseded").iterdir()}
-    assert texts == {f"{kind} {round_}" for kind in ("json", "nodes", "views") for round_ in range(2)}
+def test_what_is_replaced_moves_and_is_never_overwritten(tmp_path):
+    run = runs.Run("id", "name", tmp_path / "outputs")
+    run.result.parent.mkdir(parents=True)
+    run.checkpoint.parent.mkdir()
+    for number in range(3):
+        fresh = tmp_path / f"fresh{number}"
+        (fresh / "name").mkdir(parents=True)
+        (fresh / "name/hblm.json").write_text(f"checkpoint {number}")
+        for suffix in (".json", ".nodes.csv", ".csv"):
+            (fresh / f"name{suffix}").write_text(f"{suffix} {number}")
+        run.replace_by(fresh, fresh / "name")
+    assert run.result.read_text() == ".json 2"
+    assert (run.checkpoint / "hblm.json").read_text() == "checkpoint 2"
+    texts = [file.read_text() for file in (run.output_dir / "superseded").rglob("*") if file.is_file()]
+    kinds = (".json", ".nodes.csv", ".csv", "checkpoint")
+    assert sorted(texts) == sorted(f"{kind} {number}" for kind in kinds for number in range(2))
 
 
 def test_evaluations_get_a_counter_when_the_second_is_taken(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from programs import TINY, checkpoint_of, compose, numbers, run
+from programs import TINY, checkpoint_of, compose, evaluation, numbers, run
 
 from hblm import build, train
 from hblm.config import TrainConfig
@@ -121,14 +121,55 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(learnable):
     assert not list(Path("outputs").glob("checkpoints/*"))
 
 
-def test_force_keeps_the_older_result(learnable):
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_force_moves_all_that_the_older_run_left(learnable, keep):
+    """Its evaluations and its checkpoint, also where the new run keeps none: they are not the new run's."""
     result = run(learnable)
-    before = result.read_text()
-    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "force=true"))
-    (older,) = Path("outputs/superseded").glob("*.json")
-    assert older.read_text() == before
-    assert len(list(Path("outputs/superseded").iterdir())) == 2
-    assert numbers(result)["test"] == json.loads(before)["test"]
+    checkpoint = checkpoint_of(result)
+    evaluation(checkpoint, "threshold=0.3", "predictions=true")
+    other = run(learnable, "direction=bottom_up")
+    evaluation((checkpoint, checkpoint_of(other)))
+    kept = evaluation(checkpoint_of(other))["made"]
+    mine = {
+        path.name for path in result.parent.iterdir() if not path.name.startswith((other.stem, kept.stem))
+    }
+    before = files(Path("outputs"))
+    again = ("force=true", f"trainer.keep_checkpoint={str(keep).lower()}")
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *again))
+    (home,) = Path("outputs/superseded").iterdir()
+    assert {path.name for path in (home / "results").iterdir()} == mine
+    assert len(list(home.glob("results/eval_*.json"))) == 2
+    assert {name: before[name] for name in files(home)} == files(home)
+    assert (home / "checkpoints" / checkpoint.name / "hblm.json").exists()
+    left = {path.name for path in result.parent.iterdir()}
+    assert left == {
+        *(path.name for path in result.parent.glob(f"{other.stem}.*")),
+        *(path.name for path in result.parent.glob(f"{kept.stem}.*")),
+        *(result.name, result.with_suffix(".nodes.csv").name),
+    }
+    assert checkpoint.exists() == keep
+    assert numbers(result)["test"] == json.loads(before[f"results/{result.name}"])["test"]
+    old = evaluation(home / "checkpoints" / checkpoint.name)  # still of use
+    assert old["made"].parent == home / "results"
+    assert old["test"] == numbers(result)["test"]
+
+
+@pytest.mark.parametrize("broken", ["keep_checkpoint", "write_record"])
+def test_a_forced_run_that_fails_to_write_leaves_the_older_one(learnable, monkeypatch, broken):
+    run(learnable)
+    before = files(Path("outputs"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, broken, full)
+    with pytest.raises(OSError, match="No space"):
+        train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "force=true"))
+    assert files(Path("outputs")) == before
 
 
 def test_a_loss_that_is_no_number_ends_the_run(learnable):
