@@ -12,6 +12,11 @@ from hblm.errors import ConfigError
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
 
 
+def is_shipped(group: str, option: str) -> bool:
+    """Return whether an option stands in conf/, where Hydra looks before it looks into --config-dir."""
+    return (resources.files("hblm.conf") / group / f"{option}.yaml").is_file()
+
+
 class Catalogue:
     """The groups and options that stand in conf/, multirun/ and --config-dir."""
 

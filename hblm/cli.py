@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.catalogue import Catalogue
+from hblm.catalogue import Catalogue, is_shipped
 from hblm.compose import Composer, Unreadable, parse, plain_tree
 from hblm.config import SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
@@ -39,6 +39,7 @@ from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
 
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
+_STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 # Hydra keeps what it was told, and the log, for the first of several processes alone
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
@@ -85,7 +86,11 @@ def main(
             tree = plain_tree(cfg)
             if program.name in SWEPT:  # a grid's node is no part of its runs
                 tree.pop("sweep", None)
-            task(typed(tree, program.schema))
+            config: Any = typed(tree, program.schema)
+            name = _contradicted_method(HydraConfig.get().runtime.choices, config)
+            if name:
+                raise ConfigError(_contradiction(name, config, []))
+            task(config)
         except HblmError as error:
             # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here
             if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -204,7 +209,7 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
     needs_dataset = "dataset" in _groups_of(program, catalogue) and not {"experiment", "sweep"} & given
     stand_in = []
     if needs_dataset and "dataset" not in given:
-        stand_in = ["dataset=wos"]  # so that all the rest can be judged in the same message
+        stand_in = [_STAND_IN]
         if not any(text.startswith("dataset=") for text in arguments.overrides):
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
     composer = Composer(program.name, program.schema, catalogue.search_path)
@@ -325,6 +330,43 @@ def composition_faults(
             yield f"{catalogue.place_of(fault.key, dict(found.choices))}{fault}"
     if all(fault.value == "???" for fault in found.faults):
         yield from found.config.conflicts()
+        name = _contradicted_method(found.choices, found.config)
+        if name:
+            yield _contradiction(name, found.config, _causes(composer, name, cell))
+
+
+def _contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
+    """Return the chosen method if the other options make another one.
+
+    A preset of the user's own is not judged: its name says nothing about the model.
+    """
+    name = choices.get("method")
+    return name if name and is_shipped("method", name) and config.method != name else None
+
+
+def _contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
+    """Say that the options beside method=`name` make another method, and how to write that one."""
+    others = " and ".join(causes) or "the other options"
+    return (
+        f"method={name} contradicts {others}: together they make method={config.method}; leave {others} out, "
+        f"or write {' '.join([f'method={config.method}', *causes])}"
+    )
+
+
+def _causes(composer: Composer, name: str, cell: Sequence[str]) -> list[str]:
+    """Return the overrides of a run that contradict its method, each alone or only together."""
+    chosen = f"method={name}"
+    others = [text for text in cell if text != chosen]
+
+    def method_of(texts: Sequence[str]) -> str | None:
+        try:
+            method: str = composer.compose(texts).config.method
+        except Unreadable:  # without what was left out
+            return None
+        return method
+
+    alone = [text for text in others if method_of([chosen, _STAND_IN, text]) not in (name, None)]
+    return alone or [text for text in others if method_of([each for each in cell if each != text]) == name]
 
 
 def _unknown_option(program: str, texts: list[str], group: str, name: str) -> str:

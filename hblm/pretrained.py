@@ -8,16 +8,39 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 
-from hblm.artifacts import sha256_file, sha256_text
+from hblm.artifacts import canonical_json, sha256_file, sha256_text
 from hblm.errors import ConfigError
 
 TINY = "tiny"
-_TOKENIZER = "tokenizer.json"
+_CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+# What transformers builds a fast tokenizer from; vocabularies only where tokenizer.json is missing.
+_TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARY_FILES = ("*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
+# Keys that cannot change a result, by file. A doubtful key is not listed: another value then only trains
+# again, whereas a wrongly listed one would merge different runs.
+_INERT = {
+    _CONFIG: (
+        *("_name_or_path", "_commit_hash", "transformers_version"),  # provenance; overwritten or never read
+        *("dtype", "torch_dtype"),  # of the stored weights; the encoder is loaded in float32
+    ),
+    _TOKENIZER_CONFIG: (
+        *("name_or_path", "tokenizer_file", "is_local", "local_files_only"),  # overwritten by loading
+        "special_tokens_map_file",  # provenance; never read
+        "chat_template",  # documents are no chats
+    ),
+    # Documents are cut to encoder.max_length and padded by `collate`. The directions of both sections and the
+    # padding token become the tokenizer's own, so they count.
+    _TOKENIZER: (
+        *("truncation.max_length", "truncation.strategy", "truncation.stride"),
+        *("padding.strategy", "padding.pad_to_multiple_of", "padding.pad_id", "padding.pad_type_id"),
+    ),
+}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are preferred
 _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -71,9 +94,17 @@ class Pretrained:
         return self.folder is None and self.model_name == TINY
 
     def identity(self) -> dict[str, Any]:
-        """Return what run ids hold: the weights' sha256 where they lie here, else name and revision."""
+        """Return what run ids hold of the encoder.
+
+        A local folder is known by the sha256 of its weights, config.json and tokenizer files. A hub model is
+        known by its name and the revision as configured: the hub is not asked before a run has an id.
+        """
         if self.folder is not None:
-            return {"weights": _weights_sha256(self.folder)}
+            return {
+                "weights": _weights_sha256(self.folder),
+                "config": _content_sha256(self.folder / _CONFIG),
+                "tokenizer": _tokenizer_sha256(self.folder),
+            }
         if self.is_tiny:
             return {"model_name": TINY}
         return {"model_name": self.model_name, "revision": self.revision}
@@ -119,7 +150,30 @@ def tokenizer_file(source: Pretrained) -> Path | None:
     if source.folder is not None:
         file = source.folder / _TOKENIZER
         return file if file.is_file() else None
-    found = huggingface_hub.try_to_load_from_cache(source.model_name, _TOKENIZER, revision=source.revision)
+    return _cached(source, _TOKENIZER)
+
+
+def resolved_commit(source: Pretrained) -> str | None:
+    """Return the hub commit that the revision stands for in the local cache; None where there is none.
+
+    Loading writes that into the cache, so this is the loaded commit once `source` is loaded. Folders and
+    tiny have no commit.
+    """
+    if source.is_tiny or source.folder is not None:
+        return None
+    config = _cached(source, _CONFIG)
+    return None if config is None else config.parent.name  # .../snapshots/COMMIT/config.json
+
+
+def encoder_record(source: Pretrained) -> dict[str, Any]:
+    """Return what a result file says of an encoder that is loaded: name, revision, commit and identity."""
+    record = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
+    return record | source.identity()
+
+
+def _cached(source: Pretrained, name: str) -> Path | None:
+    """Return a file of a hub model where the local cache has it; the hub is not asked."""
+    found = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -156,12 +210,12 @@ def _looks_like_path(model_name: str) -> bool:
 
 
 def _require_model(model_name: str, folder: Path) -> None:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    if (folder / "adapter_config.json").exists() and not (folder / _CONFIG).exists():
         raise ConfigError(
             f"encoder.model_name={model_name}: {folder} holds an adapter without its base "
             "model; merge the two"
         )
-    if not (folder / "config.json").is_file():
+    if not (folder / _CONFIG).is_file():
         raise ConfigError(f"encoder.model_name={model_name}: {folder} has no config.json{_holds(folder)}")
     _weight_files(folder)
 
@@ -194,16 +248,43 @@ def _holds(folder: Path) -> str:
 
 def _weights_sha256(folder: Path) -> str:
     """Return the weights file's sha256; of shards, that of their hashes in the order of their names."""
-    hashes = []
-    for path in _weight_files(folder):
-        stat = path.stat()
-        hashes.append(_hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns))
+    hashes = [_content_sha256(path) for path in _weight_files(folder)]
     return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
-@functools.lru_cache(maxsize=32)
+def _tokenizer_sha256(folder: Path) -> str:
+    """Return the sha256 of the names and hashes of the files that make the tokenizer."""
+    patterns = [*_TOKENIZER_FILES, *([] if (folder / _TOKENIZER).is_file() else _VOCABULARY_FILES)]
+    names = sorted(name for name in os.listdir(folder) if any(fnmatch(name, pattern) for pattern in patterns))
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return sha256_text("\n".join(f"{file.name} {_content_sha256(file)}" for file in files))
+
+
+def _content_sha256(path: Path) -> str:
+    """Return a file's sha256; of JSON, that of its values without the inert ones."""
+    stat = path.stat()
+    return _hash_once(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
 def _hash_once(path: Path, size: int, changed: int) -> str:
-    return sha256_file(path)  # a gigabyte takes seconds, and a sweep asks for every cell
+    """Hash a file once per state: a gigabyte takes seconds, and a sweep asks for every cell."""
+    if path.suffix == ".json":
+        try:
+            return sha256_text(canonical_json(_without_inert(json.loads(path.read_bytes()), path.name)))
+        except (ValueError, RecursionError):
+            pass  # loading says what is wrong with it
+    return sha256_file(path)
+
+
+def _without_inert(tree: Any, name: str) -> Any:
+    """Take the inert keys out of a JSON file's values."""
+    for key in _INERT.get(name, ()):
+        section, _, last = key.rpartition(".")
+        node = tree.get(section) if section and isinstance(tree, dict) else tree
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return tree
 
 
 def _packaged(model_name: str) -> Path | None:

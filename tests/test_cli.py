@@ -10,6 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm import cli
 from hblm.catalogue import Catalogue
+from hblm.compose import Composer
+from hblm.config import TrainConfig
 from hblm.errors import ConfigError
 from hblm.evaluate import PROGRAM as EVALUATE
 from hblm.prepare import PROGRAM as PREPARE
@@ -135,6 +137,128 @@ def test_every_combination_of_a_grid_is_checked():
 )
 def test_right_command_lines_pass(argv):
     cli.check(TRAIN, argv)
+
+
+CATALOGUE = Catalogue()
+COMPOSER = Composer("train", TrainConfig)
+BESIDE = [
+    *(
+        f"{group}={option}"
+        for group in ("film", "head", "joint_variant", "direction", "loss")
+        for option in CATALOGUE.groups[group]
+    ),
+    *("encoder.project_embedding=true", "encoder.project_embedding=false"),
+    *("loss.level_reduction=nodes", "loss.level_reduction=levels"),
+]
+
+
+@pytest.mark.parametrize("method", CATALOGUE.groups["method"])
+def test_each_option_beside_a_method_keeps_it_or_is_refused(method):
+    """Walks conf/, so that a new method and a new option are tested by being there."""
+
+    def run(method, *options):
+        return [f"method={method}", "dataset=wos", *options]
+
+    assert COMPOSER.compose(run(method)).config.method == method
+    for option in BESIDE:
+        config = COMPOSER.compose(run(method, option)).config
+        found = list(cli.composition_faults(COMPOSER, CATALOGUE, [], run(method, option)))
+        if config.method == method:
+            assert found == config.conflicts()
+        else:
+            assert found == [
+                *config.conflicts(),
+                f"method={method} contradicts {option}: together they make method={config.method}; "
+                f"leave {option} out, or write method={config.method} {option}",
+            ]
+            assert COMPOSER.compose(run(config.method, option)).config.method == config.method
+
+
+@pytest.mark.parametrize(
+    ("given", "contradicting"),
+    [
+        (["method=flat", "film=logit", "head=mlp", "direction=bottom_up"], ["film=logit", "head=mlp"]),
+        (["method=flat", "film=none", "head=linear", "joint_variant=dual"], ["joint_variant=dual"]),
+        (["method=flat", "loss=conditional_softmax", "seed=3"], ["loss=conditional_softmax"]),
+        (["method=top_down", "film=none", "head=linear"], ["film=none"]),
+        (["method=bottom_up", "direction=top_down"], ["direction=top_down"]),
+        (["method=dual", "joint_variant=none", "film=none"], ["joint_variant=none"]),
+        (
+            [
+                *("method=independent", "head=linear", "trainer.epochs=3"),
+                *("encoder.project_embedding=false", "loss.level_reduction=nodes"),
+            ],
+            ["head=linear", "encoder.project_embedding=false", "loss.level_reduction=nodes"],
+        ),
+    ],
+)
+def test_what_contradicts_a_method_is_named_and_nothing_else(given, contradicting):
+    said = only_fault("dataset=wos", *given)
+    assert said.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
+    assert said.endswith(f" {' '.join(contradicting)}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["method=flat", "film=none", "head=linear", "joint_variant=none", "encoder.project_embedding=false"],
+        ["method=flat", "loss=focal", "direction=bottom_up"],
+        ["method=independent", "head=residual_mlp", "direction=bottom_up", "loss=conditional_softmax"],
+        ["method=dual", "film=none"],
+        ["method=tri_head_diffcat", "film=none", "direction=bottom_up"],
+        ["method=top_down", "film=logit", "head=linear", "encoder.project_embedding=false"],
+    ],
+)
+def test_what_leaves_a_method_as_it_is_passes(given):
+    cli.check(TRAIN, ["dataset=wos", *given])
+
+
+def test_contradictions_come_with_all_other_faults():
+    found = faults("method=flat", "film=logit", "sed=1")
+    assert [line.split("=")[0] for line in found] == ["sed", "dataset", "method"]
+
+
+def test_each_contradiction_of_a_grid_is_named_once():
+    found = faults("-m", "dataset=wos,aapd", "method=flat,top_down", "film=none,logit", "seed=1,2")
+    assert [line.partition(":")[0] for line in found] == [
+        "method=flat contradicts film=logit",
+        "method=top_down contradicts film=none",
+    ]
+
+
+def test_an_experiment_that_contradicts_a_method_is_named(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    given = ["--config-dir", str(tmp_path), "dataset=wos", "experiment=mine", "seed=2"]
+    file.write_text("# @package _global_\ndefaults:\n  - override /film: none\n")
+    assert "method=top_down contradicts experiment=mine: " in only_fault(*given, "method=top_down")
+    cli.check(TRAIN, [*given, "method=independent"])
+    file.write_text("# @package _global_\ndefaults:\n  - override /film: logit\n  - override /head: mlp\n")
+    cli.check(TRAIN, [*given, "method=flat"])  # a method comes after an experiment, and wins
+    file.write_text("# @package _global_\nhead:\n  classification_head_type: mlp\n")
+    assert "method=flat contradicts experiment=mine: " in only_fault(*given, "method=flat")
+
+
+def test_a_method_of_ones_own_is_no_fact(tmp_path):
+    (tmp_path / "method").mkdir()
+    own = "# @package _global_\ndefaults:\n  - override /film: none\n"
+    (tmp_path / "method" / "mine.yaml").write_text(own)
+    cli.check(TRAIN, ["--config-dir", str(tmp_path), "dataset=wos", "method=mine", "film=logit"])
+    (tmp_path / "method" / "flat.yaml").write_text(own)  # Hydra takes the shipped one
+    given = ["--config-dir", str(tmp_path), "dataset=wos", "method=flat", "head=mlp"]
+    assert "method=flat contradicts head=mlp" in only_fault(*given)
+
+
+def test_a_run_beyond_those_checked_before_the_start_is_refused_at_its_turn(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_CELLS_CHECKED", 1)
+    started = []
+    argv = ["-m", "dataset=wos", "method=flat,top_down", "film=none"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(TRAIN, lambda config: started.append(config.method), argv)
+    assert (end.value.code, started) == (2, ["flat"])
+    assert "method=top_down contradicts the other options: together they make method=independent" in (
+        capsys.readouterr().err
+    )
 
 
 def test_faults_in_a_yaml_file_are_placed(tmp_path):

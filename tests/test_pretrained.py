@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
+import huggingface_hub.constants
 import pytest
+from programs import edit
 
 from hblm import pretrained
 from hblm.errors import ConfigError
-from hblm.pretrained import Pretrained, locate
+from hblm.pretrained import Pretrained, encoder_record, locate, resolved_commit
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+COMMITS = ("a" * 40, "b" * 40)
+CONFIG = {"model_type": "bert", "hidden_act": "gelu", "hidden_size": 16}
+TOKENIZER = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": {"strategy": {"Fixed": 128}, "direction": "Right", "pad_id": 0, "pad_token": "[PAD]"},
+    "normalizer": {"type": "Lowercase"},
+    "model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "a": 1, "b": 2}},
+}
+TOKENIZER_CONFIG = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
 
 
 @pytest.fixture
@@ -21,8 +34,11 @@ def folder(tmp_path):
     """Return a folder that looks like a model."""
     folder = tmp_path / "my-encoder"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+    (folder / "vocab.txt").write_text("[PAD]\na\nb\n")
     return folder
 
 
@@ -32,28 +48,188 @@ def test_tiny_is_built_in():
     assert found.identity() == {"model_name": "tiny"}
 
 
-def test_a_folder_is_known_by_its_weights(folder, tmp_path):
+def identity_of(folder):
+    return locate(str(folder), None).identity()
+
+
+def test_a_folder_is_known_by_what_it_holds(folder, tmp_path):
     found = locate(str(folder), None)
     assert found.folder == folder
     assert found.tag == "my-encoder"
     identity = found.identity()
-    assert identity == {"weights": hashlib.sha256(b"weights").hexdigest()}
+    assert set(identity) == {"weights", "config", "tokenizer"}
+    assert identity["weights"] == hashlib.sha256(b"weights").hexdigest()
     folder.rename(tmp_path / "elsewhere")
-    assert locate(str(tmp_path / "elsewhere"), None).identity() == identity
+    assert identity_of(tmp_path / "elsewhere") == identity
 
 
-def test_changed_weights_are_another_encoder(folder):
-    before = locate(str(folder), None).identity()
-    (folder / "model.safetensors").write_bytes(b"other weights")
-    assert locate(str(folder), None).identity() != before
+def write(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def change(name, **values):
+    return lambda folder: edit(folder / name, **values)
+
+
+def only_vocabulary(folder):
+    """Take tokenizer.json away, and with it the reason not to read vocab.txt."""
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("part", "edits"),
+    [
+        ("weights", [lambda folder: (folder / "model.safetensors").write_bytes(b"other weights")]),
+        ("config", [change("config.json", hidden_act="relu")]),
+        ("config", [change("config.json", attention_probs_dropout_prob=0.2)]),
+        ("config", [write("config.json", "{")]),
+        ("tokenizer", [change("tokenizer.json", normalizer={"type": "NFC"})]),
+        (
+            "tokenizer",
+            [change("tokenizer.json", model={**TOKENIZER["model"], "vocab": {"[PAD]": 0, "c": 1}})],
+        ),
+        ("tokenizer", [change("tokenizer.json", padding={**TOKENIZER["padding"], "direction": "Left"})]),
+        ("tokenizer", [change("tokenizer_config.json", do_lower_case=False)]),
+        ("tokenizer", [write("special_tokens_map.json", '{"pad_token": "b"}')]),
+        ("tokenizer", [write("added_tokens.json", '{"c": 3}')]),
+        ("tokenizer", [write("tokenizer.4.0.0.json", "{}")]),
+        ("tokenizer", [only_vocabulary]),
+        ("tokenizer", [only_vocabulary, write("vocab.txt", "[PAD]\nb\na\n")]),
+        ("tokenizer", [only_vocabulary, write("spm.model", "x")]),
+    ],
+)
+def test_another_file_that_is_loaded_is_another_encoder(folder, part, edits):
+    *before, last = edits
+    for step in before:
+        step(folder)
+    one = identity_of(folder)
+    last(folder)
+    other = identity_of(folder)
+    assert {name for name in one if one[name] != other[name]} == {part}
+
+
+def rewritten(name):
+    """Write a JSON file again, its keys in the opposite order and with other white space."""
+
+    def rewrite(folder):
+        tree = json.loads((folder / name).read_text(), object_pairs_hook=lambda pairs: dict(pairs[::-1]))
+        (folder / name).write_text(json.dumps(tree, indent=3))
+
+    return rewrite
+
+
+def link(folder):
+    """Replace the files by links to files of other names, as in a snapshot of the hub's cache."""
+    for number, path in enumerate(sorted(folder.iterdir())):
+        blob = path.rename(folder.parent / str(number))
+        path.symlink_to(blob)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rewritten("config.json"),
+        rewritten("tokenizer.json"),
+        rewritten("tokenizer_config.json"),
+        change("config.json", _name_or_path="/home/me/x", transformers_version="4.8.2"),
+        change("config.json", dtype="float16", torch_dtype="bfloat16"),
+        change("tokenizer_config.json", name_or_path="x", tokenizer_file="/home/me/tokenizer.json"),
+        change("tokenizer_config.json", chat_template="{{ messages }}"),
+        change("tokenizer.json", padding={**TOKENIZER["padding"], "strategy": "BatchLongest", "pad_id": 7}),
+        write("vocab.txt", "not read beside a tokenizer.json"),
+        write("README.md", "words"),
+        write("generation_config.json", "{}"),
+        link,
+    ],
+)
+def test_what_loading_does_not_use_is_no_other_encoder(folder, change):
+    before = identity_of(folder)
+    change(folder)
+    assert identity_of(folder) == before
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000, '{"a": ' * 100_000, '{"a": NaN}', "\xff", ""])
+def test_json_that_cannot_be_read_is_known_by_its_bytes(folder, nested):
+    """What loads the file says what is wrong with it."""
+    seen = {identity_of(folder)["config"]}
+    for end in ("", " "):
+        (folder / "config.json").write_bytes(nested.encode("latin-1") + end.encode())
+        seen.add(identity_of(folder)["config"])
+    assert len(seen) == 3
+
+
+@pytest.fixture(scope="module")
+def loadable(tmp_path_factory):
+    """Return a small BERT with the tokenizer of MiniLM, which transformers loads."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(transformers.BertConfig(**size)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(locate(MINILM, None).folder / name, folder)
+    return folder
+
+
+OTHERS = {  # values that a key may have, and that the loadable model has not
+    "_name_or_path": "me/other",
+    "_commit_hash": COMMITS[0],
+    "transformers_version": "4.0.0",
+    "dtype": "float16",
+    "torch_dtype": "float16",
+    "name_or_path": "me/other",
+    "tokenizer_file": "/home/me/tokenizer.json",
+    "is_local": False,
+    "local_files_only": False,
+    "special_tokens_map_file": "/home/me/special_tokens_map.json",
+    "chat_template": "{{ messages }}",
+    "truncation.max_length": 2,
+    "truncation.strategy": "OnlyFirst",
+    "truncation.stride": 1,
+    "padding.strategy": "BatchLongest",
+    "padding.pad_to_multiple_of": 8,
+    "padding.pad_id": 7,
+    "padding.pad_type_id": 1,
+}
+
+
+@pytest.mark.parametrize(("name", "keys"), pretrained._INERT.items())
+def test_inert_keys_change_nothing_that_is_loaded(loadable, tmp_path, name, keys):
+    import torch
+
+    from hblm.corpus.batches import tokenizer_hash
+    from hblm.nn.encoder import load_encoder, load_tokenizer
+
+    def loaded(folder):
+        source = locate(str(folder), None)
+        tokenizer = load_tokenizer(source)
+        encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
+        inputs = tokenizer(["Two words."], return_tensors="pt")
+        with torch.no_grad():
+            states = encoder(**inputs).last_hidden_state
+        return states, (tokenizer_hash(tokenizer), tokenizer.pad_token_id, tokenizer.padding_side)
+
+    folder = tmp_path / "other"
+    shutil.copytree(loadable, folder)
+    tree = json.loads((folder / name).read_text())
+    for key in keys:
+        section, _, last = key.rpartition(".")
+        (tree[section] if section else tree)[last] = OTHERS[key]
+    (folder / name).write_text(json.dumps(tree))
+    one, other = loaded(loadable), loaded(folder)
+    assert torch.equal(one[0], other[0])
+    assert one[1] == other[1]
+    assert identity_of(folder) == identity_of(loadable)
 
 
 def test_safetensors_come_before_pickles(folder):
-    before = locate(str(folder), None).identity()
+    before = identity_of(folder)
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    assert locate(str(folder), None).identity() == before
+    assert identity_of(folder) == before
     (folder / "model.safetensors").unlink()
-    assert locate(str(folder), None).identity() == {"weights": hashlib.sha256(b"pickle").hexdigest()}
+    assert identity_of(folder)["weights"] == hashlib.sha256(b"pickle").hexdigest()
 
 
 def test_shards_count_all(folder):
@@ -66,9 +242,9 @@ def test_shards_count_all(folder):
     with pytest.raises(ConfigError, match=r"names model-2\.safetensors, not there"):
         locate(str(folder), None)
     (folder / "model-2.safetensors").write_bytes(b"2")
-    before = locate(str(folder), None).identity()
+    before = identity_of(folder)
     (folder / "model-2.safetensors").write_bytes(b"22")
-    assert locate(str(folder), None).identity() != before
+    assert identity_of(folder)["weights"] != before["weights"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +305,8 @@ def test_an_installed_package_carries_minilm():
     assert found.folder is not None
     assert (found.folder / "tokenizer.json").is_file()
     assert found.tag == "all-MiniLM-L6-v2"
-    assert found.identity() == {"weights": pretrained._PACKAGES[MINILM].sha256}
+    assert found.identity() == identity_of(found.folder)
+    assert found.identity()["weights"] == pretrained._PACKAGES[MINILM].sha256
     assert locate(MINILM, "main").folder is None, "a revision is asked of the hub"
 
 
@@ -150,6 +327,54 @@ def test_without_the_package_it_is_the_hub(monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     assert locate(MINILM, None) == Pretrained(MINILM, None, None)
     assert "pip install 'hblm[quickstart]'" in pretrained.way_out(MINILM)
+
+
+@pytest.fixture
+def hub(loadable, tmp_path, monkeypatch):
+    """Return a made cache of the hub: me/encoder in two commits, v1 being the older and main the newer."""
+    model = tmp_path / "models--me--encoder"
+    for commit in COMMITS:
+        shutil.copytree(loadable, model / "snapshots" / commit)
+    edit(model / "snapshots" / COMMITS[0] / "config.json", layer_norm_eps=0.5)
+    refs = {"v1": COMMITS[0], "main": COMMITS[1], "refs/pr/1": COMMITS[0], "aaaaaaa": COMMITS[0]}
+    for ref, commit in refs.items():
+        (model / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (model / "refs" / ref).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("revision", "commit"),
+    [
+        (None, COMMITS[1]),
+        ("main", COMMITS[1]),
+        ("v1", COMMITS[0]),
+        ("refs/pr/1", COMMITS[0]),
+        ("aaaaaaa", COMMITS[0]),
+        (COMMITS[0], COMMITS[0]),
+    ],
+)
+def test_the_commit_is_the_one_that_is_loaded(hub, revision, commit):
+    from hblm.nn.encoder import load_encoder
+
+    source = locate("me/encoder", revision)
+    encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
+    assert (encoder.config.layer_norm_eps == 0.5) == (commit == COMMITS[0])
+    assert resolved_commit(source) == commit
+    assert encoder_record(source) == {"model_name": "me/encoder", "revision": revision, "commit": commit}
+
+
+def test_without_a_commit_there_is_none(hub, folder):
+    assert resolved_commit(locate("me/encoder", "v2")) is None
+    assert resolved_commit(locate("me/other", None)) is None
+    assert resolved_commit(locate("tiny", None)) is None
+    assert encoder_record(locate("tiny", None)) == {"model_name": "tiny", "revision": None, "commit": None}
+    assert encoder_record(locate(str(folder), None)) == {
+        "model_name": str(folder),
+        "revision": None,
+        "commit": None,
+        **identity_of(folder),
+    }
 
 
 def test_no_heavy_import():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hydra
 import pytest
 import yaml
@@ -108,6 +110,7 @@ def test_every_cell_of_every_shipped_sweep_composes(name):
         composed = composer.compose([f"sweep={name}", *cell.overrides])
         assert not composed.faults
         assert not composed.config.conflicts()
+        assert composed.config.method == cell.values.get("method", composed.config.method)
     first = sweep.file.read_text().splitlines()
     assert first[0] == "# @package _global_"
     assert first[1].startswith("# ")
@@ -116,7 +119,7 @@ def test_every_cell_of_every_shipped_sweep_composes(name):
 def test_the_main_table_is_what_the_project_compares():
     catalogue = Catalogue()
     sweep = read_sweep("main", catalogue)
-    assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 5 * 5
+    assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 6 * 5
 
 
 @pytest.mark.parametrize(
@@ -166,6 +169,20 @@ def test_what_hydras_sweeper_cannot_do_is_refused(node):
 def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
     write_grid("data/x", {"method": "flat,duel"})
     assert "duel" in refused_by_train("-m", "sweep=tiny")
+
+
+def test_a_method_that_a_file_contradicts_is_refused():
+    write_grid("data/x", {"method": "flat,top_down", "film": "none,sigmoid"})
+    said = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "method=flat contradicts film=sigmoid",
+        "method=top_down contradicts film=none",
+    ]
+    write_grid("data/x", {"method": "independent,bottom_up"})
+    file = Path("mine/sweep/tiny.yaml")
+    file.write_text(file.read_text().replace("defaults:", "defaults:\n  - override /film: none"))
+    (fault,) = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert fault.startswith("method=bottom_up contradicts sweep=tiny: ")
 
 
 def test_the_launcher_preset_is_submitits():

@@ -47,11 +47,11 @@ def finish(cell: Frozen, name: str | None = None) -> Path:
 
 
 def test_cells_that_are_one_run_are_one(learnable):
-    write_grid(learnable, {"method": "dual,top_down", "direction": "top_down,bottom_up", "seed": "1,2"})
+    write_grid(learnable, {"joint_variant": "dual,none", "direction": "top_down,bottom_up", "seed": "1,2"})
     made = plan()
     assert made.n_cells == 8
     assert len(made.cells) == 6  # dual has no direction
-    assert made.cells[0].also == ["method=dual direction=bottom_up seed=1"]
+    assert made.cells[0].also == ["joint_variant=dual direction=bottom_up seed=1"]
 
 
 def test_the_label_tells_what_varies(learnable):
@@ -78,6 +78,22 @@ def test_faults_of_all_cells_come_together(learnable):
     assert "loss=conditional_softmax trainer.epochs=1: loss=conditional_softmax needs film=none" in str(
         caught.value
     )
+
+
+def test_a_cell_that_contradicts_its_method_is_refused_unless_it_is_left_out(learnable, capsys):
+    axes = {"method": "flat,top_down", "film": "none,logit"}
+    write_grid(learnable, axes)
+    assert sweep("plan", "seed=x") == 2
+    assert "seed=x is not a whole number" in capsys.readouterr().err
+    assert sweep("plan") == 2
+    said = capsys.readouterr().err
+    assert "method=flat film=logit: method=flat contradicts film=logit: " in said
+    assert "method=top_down film=none: method=top_down contradicts film=none: " in said
+    rules = "[{method: flat, film: logit}, {method: top_down, film: none}]"
+    write_grid(learnable, axes, f"  exclude: {rules}")
+    assert len(plan().cells) == 2
+    with pytest.raises(ConfigError, match="method=flat contradicts head=mlp"):
+        plan("head=mlp")
 
 
 def test_a_dataset_that_is_not_there_is_told_and_refused(capsys):
