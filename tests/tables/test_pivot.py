@@ -8,8 +8,8 @@ from typing import Any
 import made_results
 import pytest
 
-import hblm
 from hblm.errors import ConfigError, DataError
+from hblm.tables.collect import collect
 from hblm.tables.metric import metric_of
 from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.standing import judge, rank_over_datasets
@@ -31,7 +31,7 @@ def add(tmp_path: Path):
 
 
 def table(folder: Path, **ask: Any) -> Table:
-    return tabulate(hblm.results(folder), Ask(**{"metrics": MACRO, **ask}))[0]
+    return tabulate(collect([folder]), Ask(**{"metrics": MACRO, **ask}))[0]
 
 
 def cell(found: Table, row: str, column: str = "wos") -> Cell | None:
