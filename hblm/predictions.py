@@ -2,7 +2,8 @@
 
 `view=NAME/part-00000.parquet` and so on, with the columns document, node, score, predicted and target;
 pandas and others read the folder as one table, with `view` as one more column. Pairs whose score is below the
-floor are left out unless the node is predicted or gold, so that F1 scores can be had again from the file.
+floor are left out unless the node is predicted or gold, so that F1 scores can be had again from the file. A
+document that has no such pair keeps the one with its highest score: every document of the split is there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class PredictionWriter:
             documents, nodes: ids by position in the split and in the taxonomy.
             view: the one to write; None for all.
             threshold: from which score on a node is predicted.
-            floor: the score below which a pair is left out if it is neither predicted nor gold.
+            floor: the score below which a pair is left out if it is neither predicted nor gold, nor its
+                document's only one.
         """
         self.folder, self.view = folder, view
         self.documents, self.nodes = pa.array(documents, pa.string()), pa.array(nodes, pa.string())
@@ -66,7 +68,10 @@ class PredictionWriter:
 
     def _take(self, view: str, positions: np.ndarray, scores: Tensor, gold: Tensor) -> None:
         predicted = scores >= self.threshold
-        rows, columns = torch.nonzero((scores >= self.floor) | predicted | gold, as_tuple=True)
+        kept = (scores >= self.floor) | predicted | gold
+        bare = torch.nonzero(~kept.any(dim=1)).squeeze(1)
+        kept[bare, scores[bare].argmax(dim=1)] = True
+        rows, columns = torch.nonzero(kept, as_tuple=True)
         table = pa.table(
             {
                 "document": self.documents.take(pa.array(positions[rows.numpy()])),

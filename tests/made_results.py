@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ OVERALL = [
     "exact_match",
     "violation_rate",
 ]
+FINISHED, EVALUATED = "2026-11-26T18:20:31Z", "2026-11-27T09:00:00Z"
+ENCODER = {"model_name": "FacebookAI/roberta-large", "revision": None, "commit": "e" * 40}
 LEVELS = {"wos": [7, 134], "rcv1v2": [4, 55, 43, 1], "nyt": [4, 27, 51, 47, 17, 12, 6, 2], "aapd": [9, 52]}
 
 
@@ -98,15 +101,20 @@ def result(
     dirty: bool = False,
     run_id: str | None = None,
     epochs: int = 3,
+    finished: str = FINISHED,
+    encoder: dict[str, Any] = ENCODER,
+    made_with: dict[str, Any] | None = None,
     **values: Any,
 ) -> dict[str, Any]:
-    """Return a training run's result; `data` names a version of the dataset."""
+    """Return a training run's result; `data` names a version of the dataset, `made_with` an environment."""
     made = config(method, seed, dataset, **values)
     levels = levels or LEVELS.get(dataset, [5, 20])
     joint = made.joint_variant.is_joint
     views = ("fused", "td", "bu") if joint else ("single",)
     return {
         "schema_version": 1,
+        "formulas": 2,
+        "finished": finished,
         "run_id": run_id or digest(dataclasses.asdict(made), data),
         "status": "done",
         "kind": "joint" if joint else "single",
@@ -120,6 +128,7 @@ def result(
             "documents": {"train": 4000, "val": 500, "test": 500},
             "levels": levels,
         },
+        "encoder": encoder,
         "seed": seed,
         "best_epoch": epochs,
         "history": [
@@ -136,24 +145,49 @@ def result(
             "git_commit": commit,
             "git_dirty": dirty,
             "device": "cpu",
+            "device_kind": "cpu",
+            "processes": 1,
             "precision": "fp32",
+            **(made_with or {}),
         },
     }
 
 
-def evaluation(of: dict[str, Any], *, threshold: float = 0.5, **settings: Any) -> dict[str, Any]:
+def of_first_version(record: dict[str, Any], **told: Any) -> dict[str, Any]:
+    """Return a result as version 0.1 wrote it; its environment tells what `told` says of it."""
+    left = {k: v for k, v in record.items() if k not in ("formulas", "finished", "encoder")}
+    code = {key: record["environment"][key] for key in ("hblm", "git_commit", "git_dirty")}
+    return {**left, "environment": {**code, "device": "cpu", "precision": "fp32", **told}}
+
+
+def evaluation(
+    of: dict[str, Any], *, threshold: float = 0.5, finished: str = EVALUATED, **settings: Any
+) -> dict[str, Any]:
     """Return an evaluation of a run on the test split."""
     test = {view: {**found, "threshold": threshold} for view, found in of["test"].items()}
-    left = {name: value for name, value in of.items() if name not in ("val", "history", "parameters")}
+    without = ("val", "history", "parameters", "encoder")
+    left = {name: value for name, value in of.items() if name not in without}
     told = {"split": "test", "threshold": threshold, "posthoc_repath": False, "view": "single", **settings}
-    return {**left, "kind": "evaluation", "settings": told, "test": test, "checkpoint": "/x"}
+    made = {**left, "kind": "evaluation", "settings": told, "test": test, "checkpoint": "/x"}
+    return {**made, "finished": finished} if "finished" in of else made
 
 
-def write(folder: Path, name: str, record: dict[str, Any]) -> Path:
-    """Write a result below a folder's results/."""
+def ensemble(td: dict[str, Any], bu: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return an ensemble of two runs, with the scores of the first."""
+    made = evaluation(td, **{"ensemble_weight": 0.5, "ensemble_weight_search": None, **settings})
+    keys = ("run_id", "choices", "config", "seed")
+    members = {name: {key: one[key] for key in keys} for name, one in (("td", td), ("bu", bu))}
+    left = {name: value for name, value in made.items() if name not in keys}
+    return {**left, "kind": "ensemble", "run_id": digest(members), "members": members}
+
+
+def write(folder: Path, name: str, record: dict[str, Any], *, changed: float | None = None) -> Path:
+    """Write a result below a folder's results/; `changed` is the time of the file, Unix time."""
     path = folder / "results" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record), encoding="utf-8")
+    if changed is not None:
+        os.utime(path, (changed, changed))
     return path
 
 

@@ -316,9 +316,7 @@ def test_settings_of_any_type_go_into_the_frame(here: Path) -> None:
         made_results.result("top_down", 1),
         made_results.result("top_down", 2, trainer__head_learning_rate=0.1, encoder__revision="v1"),
     ]
-    members = {"td": made[0], "bu": made[1]}
-    together = {**made_results.evaluation(made[0]), "kind": "ensemble", "members": members}
-    together["settings"] |= {"ensemble_weight": 0.5, "ensemble_weight_search": {"tried": [1]}}
+    together = made_results.ensemble(*made, ensemble_weight_search={"tried": [1]})
     for at, one in enumerate((*made, together)):
         made_results.write(here / "in", f"r{at}", one)
     run("frame=[parquet,csv]")

@@ -7,6 +7,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from hblm.config import TrainConfig
+from hblm.artifacts import canonical_json, sha256_text
+from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import DataError
 from hblm.runs import inert_keys
 from hblm.schema import leaves
@@ -25,7 +27,12 @@ SPLITS = ("val", "test")
 RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")
 _LEFT_OUT = ("superseded", "checkpoints", "cache", "state")  # folders in which no result counts
 _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
-_CONFIG_ELSEWHERE = ("dataset", "trackers", "threshold")  # parts of a configuration that other columns tell
+_CONFIG_ELSEWHERE = ("dataset", "trackers")  # parts of a configuration that other columns tell
+_RENAMED = {"threshold": "training_threshold"}  # `threshold` is the column of the one that scored
+_FIRST_FORMULAS = 1  # of results that do not name theirs: version 0.1 wrote them
+_MADE_WITH = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
+_ENCODER = ("encoder_commit", "encoder_id")
+_ID_DIGITS = 8
 ENSEMBLE = "ensemble"  # the method of two models
 
 
@@ -54,36 +61,63 @@ class _Found(NamedTuple):
 
     file: Path
     identity: tuple[str, ...]
-    written: float
+    written: float  # Unix time
+    predictions: bool  # whether it kept every document's scores
     told: dict[str, Any]
     keys: tuple[str, ...]  # the columns told that are options or configuration keys
     rows: list[_Row]
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a training run's own result."""
+        return self.told["kind"] in RUNS
 
-def results(*places: str | Path) -> pd.DataFrame:
+    @property
+    def run_ids(self) -> list[str]:
+        """The run, or an ensemble's two."""
+        return str(self.told["run_id"]).split("+")
+
+
+def results(*places: str | Path, repeats: bool = False) -> pd.DataFrame:
     """Return all results below folders (or single files) as a tidy table.
 
     A row is one result, one split, one view, and one way of scoring (`closed`: predictions closed under
     ancestors). Columns: `file`, `kind` (single, joint, evaluation, ensemble), `run_id`, `dataset`, `data` (a
     hash of the prepared files) and `taxonomy` (a hash), `seed`, `method` (flat, independent,
     top_down, bottom_up, dual, tri_head_diffcat, ensemble); the chosen option of each group (`film`,
-    `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...); the scores
-    (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`, ...); `git_commit`, `git_dirty` and what else a result
-    says of where it was made. An ensemble's options are its members', joined by + where they differ.
+    `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...), of which
+    `threshold` is named `training_threshold`; the scores (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`,
+    ...) and the `threshold` they were computed at. An ensemble's options are its members', joined by + where
+    they differ.
 
-    Of evaluations of the same run with the same settings the newest counts, and of two files with the same
-    run. What is passed over (unfinished, damaged, foreign or older files) stands in `attrs["passed_over"]`,
-    the columns that are options or configuration keys in `attrs["keys"]`.
+    Where a result comes from: `formulas`, the version of the scores' definitions (1 of version 0.1);
+    `finished`, when it was written (UTC, ISO 8601; of version 0.1 the time of the file); `git_commit`,
+    `git_dirty`, `device`, `device_kind` (cpu, cuda, mps), `precision` (fp32, bf16, fp16) and `processes`;
+    `encoder_commit`, the commit that the hub gave, and `encoder_id`, a hash of all that identifies the
+    encoder, both missing in results of version 0.1. An evaluation has the encoder of its run.
+
+    Of several results of one run the newest counts; of evaluations of one run with the same settings those
+    with predictions, then the newest. An evaluation that is older than its run's result is of an earlier
+    model, and does not count. What is passed over (unfinished, damaged, foreign or older files, repeats)
+    stands with the reason in `attrs["passed_over"]`, the columns that are options or configuration keys in
+    `attrs["keys"]`.
+
+    Args:
+        places: folders or result files; `outputs` where none is given.
+        repeats: also return evaluations that repeat a run's own numbers: with the run's threshold and fuse
+            weights, on its data, where the run's result is there as well.
 
     Raises:
         DataError: a place is not there.
     """
-    return collect(places or ("outputs",))
+    return collect(places or ("outputs",), repeats=repeats)
 
 
-def collect(places: Iterable[str | Path], wanted: Wanted | None = None) -> pd.DataFrame:
+def collect(
+    places: Iterable[str | Path], wanted: Wanted | None = None, *, repeats: bool = True
+) -> pd.DataFrame:
     """Return the results as `results` does; of each only the rows wanted, by split, view and closed."""
-    found, passed_over = _newest(*_found(places, wanted))
+    found, passed_over = _select(*_found(places, wanted), repeats=repeats)
     frame = _frame(found)
     frame.attrs["passed_over"] = sorted(passed_over)
     frame.attrs["results"] = len(found)
@@ -165,7 +199,7 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
     try:
         with open(file, "rb", buffering=0) as stream:
             record = orjson.loads(stream.read())
-            written = os.fstat(stream.fileno()).st_mtime
+            changed = os.fstat(stream.fileno()).st_mtime
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except orjson.JSONDecodeError:
@@ -183,28 +217,101 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
         kind = "run" if record["kind"] in RUNS else record["kind"]
         identity = (kind, _run_id(record), settings)
         options = _options(record)
-        told = _told(file, record, options)
+        finished = record.get("finished")
+        told = _told(file, record, options) | {"finished": finished or _utc(changed)}
         rows = list(_rows(record, wanted or _everything))
-        return _Found(file, identity, written, told, tuple(options), rows)
+        return _Found(
+            file=file,
+            identity=identity,
+            written=_seconds(finished) if finished else changed,
+            predictions=bool(record.get("predictions")),
+            told=told,
+            keys=tuple(options),
+            rows=rows,
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not in the format of a result: {type(error).__name__} {error}") from None
 
 
-def _newest(found: Sequence[_Found], passed_over: list[PassedOver]) -> tuple[list[_Found], list[PassedOver]]:
-    """Keep one result of each identity, the newest; by name where files are equally old."""
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _seconds(finished: str) -> float:
+    """Return the Unix time of a result's `finished`.
+
+    Raises:
+        ValueError: it is no time in ISO 8601.
+    """
+    return datetime.fromisoformat(finished.replace("Z", "+00:00")).timestamp()  # Python 3.10 takes no Z
+
+
+def _select(
+    found: Sequence[_Found], passed_over: list[PassedOver], *, repeats: bool
+) -> tuple[list[_Found], list[PassedOver]]:
+    """Keep one result of each identity: the newest run; of evaluations of that model the preferred one."""
+    runs: dict[str, _Found] = {}
     kept: dict[tuple[str, ...], _Found] = {}
-    older = []
-    for result in sorted(found, key=lambda result: (result.written, result.file.name, str(result.file))):
+    passed = list(passed_over)
+    others = []
+    for result in sorted(found, key=_preference):  # all runs first
+        later = [] if result.is_run else _runs_of(result, runs)
+        later = [run for run in later if run.written > result.written]
+        if later:
+            passed.append(PassedOver(result.file, f"older than {later[0].file}: of an earlier model"))
+            continue
         if result.identity in kept:
-            older.append(kept[result.identity])
+            others.append(kept[result.identity])
         kept[result.identity] = result
-    told = [
-        PassedOver(
-            before.file, f"an older result of the same run and settings as {kept[before.identity].file}"
-        )
-        for before in older
-    ]
-    return sorted(kept.values(), key=lambda result: str(result.file)), passed_over + told
+        if result.is_run:
+            runs[result.told["run_id"]] = result
+    for other in others:
+        chosen = kept[other.identity]
+        what = "a result without predictions" if other.written > chosen.written else "an older result"
+        passed.append(PassedOver(other.file, f"{what} of the same run and settings as {chosen.file}"))
+    for result in kept.values():
+        if not result.is_run:
+            _set_encoder(result, _runs_of(result, runs))
+    if not repeats:
+        for result in list(kept.values()):
+            if not result.is_run and _repeats(result, runs):
+                del kept[result.identity]
+                run = runs[result.told["run_id"]]
+                passed.append(PassedOver(result.file, f"repeats {run.file}; repeats=True keeps it"))
+    return sorted(kept.values(), key=lambda result: str(result.file)), passed
+
+
+def _preference(result: _Found) -> tuple[Any, ...]:
+    """Order results such that the one that counts comes last; by name where files are equally old."""
+    predictions = not result.is_run and result.predictions
+    return (not result.is_run, predictions, result.written, result.file.name, str(result.file))
+
+
+def _runs_of(result: _Found, runs: Mapping[str, _Found]) -> list[_Found]:
+    """Return the runs at hand that an evaluation is of."""
+    return [runs[run_id] for run_id in result.run_ids if run_id in runs]
+
+
+def _set_encoder(result: _Found, runs: Sequence[_Found]) -> None:
+    """Set an evaluation's encoder to that of its runs, where all of these are at hand and record theirs."""
+    for name in _ENCODER:
+        values = [run.told[name] for run in runs]
+        if result.told[name] is None and len(values) == len(result.run_ids) and None not in values:
+            result.told[name] = _joined(values)
+
+
+def _repeats(result: _Found, runs: Mapping[str, _Found]) -> bool:
+    """Return whether an evaluation measured again what its run measured."""
+    run = runs.get(result.told["run_id"])
+    if run is None:
+        return False
+    told, own = result.told, run.told
+    weights = [key for key in FUSE_KEYS if f"settings.{key}" in told]
+    return (
+        all(told[name] == own[name] for name in ("data", "formulas"))
+        and told["settings.threshold"] == own.get("training_threshold")
+        and all(told[f"settings.{key}"] == own[f"joint_variant.{key}"] for key in weights)
+    )
 
 
 def _run_id(record: Mapping[str, Any]) -> str:
@@ -228,6 +335,8 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
         "taxonomy": dataset["files"]["taxonomy.json"],
         "levels": "/".join(map(str, dataset["levels"])),
         "best_epoch": record.get("best_epoch"),
+        "formulas": record.get("formulas", _FIRST_FORMULAS),
+        **_encoder(record.get("encoder")),
     }
     settings = (record.get("settings") or {}).items()
     if record["kind"] == ENSEMBLE:  # searched weights differ from seed to seed, and are one way to average
@@ -237,8 +346,22 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
     told |= {f"settings.{name}": value for name, value in settings if not isinstance(value, (dict, list))}
     told |= {f"parameters.{name}": value for name, value in (record.get("parameters") or {}).items()}
     told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}
-    return told | {
-        name: environment.get(name) for name in ("hblm", "git_commit", "git_dirty", "device", "precision")
+    told |= {name: environment.get(name) for name in _MADE_WITH}
+    return told | {"device_kind": environment.get("device_kind") or _kind_of(environment.get("device"))}
+
+
+def _kind_of(device: str | None) -> str | None:
+    """Return the kind of a device of version 0.1, which recorded cpu, mps or a GPU's name."""
+    return device if device in (None, "cpu", "mps") else "cuda"
+
+
+def _encoder(record: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """Return the columns of what identified the encoder; None where a result does not record it."""
+    if record is None:
+        return dict.fromkeys(_ENCODER)
+    return {
+        "encoder_commit": record.get("commit"),
+        "encoder_id": sha256_text(canonical_json(record))[:_ID_DIGITS],
     }
 
 
@@ -259,12 +382,13 @@ def _options(record: Mapping[str, Any]) -> dict[str, Any]:
         every[0]["method"] = acting(every[0])[0]
     if len(every) == 1:
         return every[0]
-    joined = {}
-    for name in every[0]:
-        values = [one.get(name) for one in every]
-        same = all(value == values[0] for value in values)
-        joined[name] = values[0] if same else "+".join(map(str, values))
-    return joined
+    return {name: _joined([one.get(name) for one in every]) for name in every[0]}
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Return what values share, or their texts joined by +."""
+    same = all(value == values[0] for value in values)
+    return values[0] if same else "+".join(map(str, values))
 
 
 DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
@@ -292,7 +416,7 @@ def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]
         node, key = DECIDING[name]
         setattr(getattr(config, node), key, value)
     columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
-    # a revision is part of the encoder's own identity, which a result does not tell
+    # they are part of the encoder's own identity, which a result of version 0.1 does not tell
     inert = inert_keys(config) - {"encoder.model_name", "encoder.revision"}
     return config.method, frozenset(columns[name] for name in inert)
 
@@ -306,7 +430,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             found.update(zip(_dotted(name, tuple(value)), value.values(), strict=True))
         else:
-            found[name] = value
+            found[_RENAMED.get(name, name)] = value
     return found
 
 

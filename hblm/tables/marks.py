@@ -11,7 +11,9 @@ import pandas as pd
 
 from hblm.tables.table import NOTHING, Column, Note, Run, Table, plural
 
-_LISTED = 12  # holes and commits that a note names
+# what results were made with besides their settings; a note says where runs or rows differ in it
+MADE_WITH = ("formulas", "precision", "processes", "device_kind")
+_LISTED = 12  # holes, commits and rows that a note names
 
 
 class Notes:
@@ -73,8 +75,17 @@ def natural(text: str) -> tuple[Any, ...]:
         return (1 + (text == NOTHING), 0.0, tuple((part.isdigit(), part.zfill(12)) for part in parts))
 
 
-def mark_cells(table: Table, versions: Mapping[str, str], notes: Notes) -> None:
-    """Mark what must not be overlooked: versions of data, missing or double seeds, commits, holes."""
+def mark_cells(
+    table: Table, versions: Mapping[str, str], made_with: Mapping[str, Mapping[str, str]], notes: Notes
+) -> None:
+    """Mark what must not be overlooked: versions of data, missing or double seeds, commits, holes.
+
+    Args:
+        table: whose cells get marks.
+        versions: the mark of each dataset that has several versions.
+        made_with: name -> result file -> label; of those in which the table's results differ.
+        notes: gets the texts.
+    """
     everywhere: dict[tuple[Column, str], set[str]] = defaultdict(set)
     for (_, column), cell in table.cells.items():
         everywhere[column, cell.dataset] |= set(cell.seeds)
@@ -99,18 +110,23 @@ def mark_cells(table: Table, versions: Mapping[str, str], notes: Notes) -> None:
             if double:
                 marks.append(
                     notes.add(
-                        f"Several runs of {_seeds(double)}, alike in all keys, under different run ids "
-                        "(other weights of the encoder?): all are in the mean.",
+                        f"Several runs of {_seeds(double)}, alike in all keys that are recorded, under "
+                        "different run ids: all are in the mean.",
                         marked=True,
                     )
                 )
-            by_code: dict[str, list[str]] = defaultdict(list)
-            for run in found.runs:
-                by_code[_code(run)].append(run.seed)
+            by_code = _seeds_by([(_code(run), run.seed) for run in found.runs])
             codes |= set(by_code)
             if len(by_code) > 1:
-                told = "; ".join(f"{code}: {_seeds(seeds)}" for code, seeds in sorted(by_code.items()))
-                marks.append(notes.add(f"Runs of {len(by_code)} commits: {told}.", marked=True))
+                text = f"Runs of {len(by_code)} commits: {_seed_lists(by_code)}."
+                marks.append(notes.add(text, marked=True))
+            for name, label_of in made_with.items():
+                by_label = _seeds_by(
+                    [(label_of[run.file], run.seed) for run in found.runs if run.file in label_of]
+                )
+                if len(by_label) > 1:
+                    text = f"Runs of this cell differ in {name}: {_seed_lists(by_label)}."
+                    marks.append(notes.add(text, marked=True))
             if any(run.dirty for run in found.runs) and not all(dirty):
                 marks.append(notes.add("Made with uncommitted changes to the code.", marked=True))
             found.marks = [mark for mark in dict.fromkeys(marks) if mark]
@@ -119,7 +135,39 @@ def mark_cells(table: Table, versions: Mapping[str, str], notes: Notes) -> None:
     if len(codes) > 1:
         listed = ", ".join(sorted(codes)[:_LISTED])
         notes.add(f"The table's runs come from {len(codes)} commits: {listed}.")
+    for name, label_of in made_with.items():
+        if name not in table.row_names:
+            _note_rows_that_differ(table, name, label_of, notes)
     _name_holes(table, notes)
+
+
+def _note_rows_that_differ(table: Table, name: str, label_of: Mapping[str, str], notes: Notes) -> None:
+    """Add a note where rows of one column differ in `name`; columns of other metrics count as one."""
+    where: dict[str, list[str]] = defaultdict(list)  # text -> columns
+    columns = list(dict.fromkeys(column.labels for column in table.columns))
+    for labels in columns:
+        rows_of: dict[str, list[str]] = defaultdict(list)
+        for row in table.rows:
+            runs = [
+                run
+                for column in table.columns
+                if column.labels == labels and (row, column) in table.cells
+                for run in table.cells[row, column].runs
+            ]
+            found = sorted({label_of[run.file] for run in runs if run.file in label_of}, key=natural)
+            if found:
+                rows_of[" and ".join(found)].append(row.text)
+        if len(rows_of) > 1:
+            texts = [f"{label} ({_listed(rows)})" for label, rows in sorted(rows_of.items())]
+            where[", ".join(texts)].append(" ".join(labels))
+    for text, named in where.items():
+        of = "" if len(named) == len(columns) else f" ({'; '.join(named)})"
+        notes.add(f"Rows differ in {name}{of}: {text}.")
+
+
+def _listed(rows: Sequence[str]) -> str:
+    more = [f"{len(rows) - _LISTED} more"] if len(rows) > _LISTED else []
+    return "; ".join([*rows[:_LISTED], *more])
 
 
 def _name_holes(table: Table, notes: Notes) -> None:
@@ -133,6 +181,18 @@ def _name_holes(table: Table, notes: Notes) -> None:
         more = f" And {len(told) - _LISTED} more rows." if len(told) > _LISTED else ""
         n_holes = sum(map(len, holes.values()))
         notes.add(f"{plural(n_holes, 'hole')} (no result). {'. '.join(told[:_LISTED])}.{more}")
+
+
+def _seeds_by(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the seeds of each label, of pairs (label, seed)."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for label, seed in pairs:
+        seeds[label].append(seed)
+    return seeds
+
+
+def _seed_lists(by_label: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{label}: {_seeds(seeds)}" for label, seeds in sorted(by_label.items()))
 
 
 def _seeds(seeds: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,25 @@ from hblm.errors import ConfigError, DataError, nearest
 from hblm.schema import leaves, plain
 from hblm.tables.collect import DECIDING, ENSEMBLE, RUNS, acting
 from hblm.tables.documents import predictions_of
-from hblm.tables.marks import Notes, datasets_apart, mark_cells, natural
+from hblm.tables.marks import MADE_WITH, Notes, datasets_apart, mark_cells, natural
 from hblm.tables.metric import SCORES, Metric, column_of, metric_of
 from hblm.tables.significance import mean_interval, t_factors
 from hblm.tables.table import NOTHING, Cell, Row, Run, Table, plural
 
 _LISTED = 12  # values that a message names
 
-_ALWAYS_APART = ("threshold", "ensemble_weight")  # settings of an evaluation besides the fuse weights
+# besides options and configuration keys; `threshold` first, so that one that differs from run to run both in
+# training and in scoring makes one row key
+_ALWAYS_APART = (
+    "formulas",
+    "threshold",
+    "training_threshold",
+    "ensemble_weight",
+    "encoder_commit",
+    "encoder_id",
+)
+_MAY_BE_UNKNOWN = ("encoder_commit", "encoder_id")  # results without them are not known to differ
+_COMMIT_DIGITS = 10
 _ORDER = {
     "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
     "dataset": ("wos", "rcv1v2", "nyt", "aapd", "bgc"),
@@ -62,7 +73,7 @@ def tabulate(frame: pd.DataFrame, ask: Ask) -> tuple[Table, pd.DataFrame]:
     """Return the table that is asked for, and the rows of the frame that it shows.
 
     Args:
-        frame: of `hblm.results`.
+        frame: of `collect`.
         ask: what is to be shown.
 
     Raises:
@@ -161,8 +172,9 @@ def _only(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFra
 def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return a row for each measurement of each metric, with `metric` (its position) and `value`.
 
-    A single model's one view counts as fused. Of an evaluation that repeats what training or an earlier
-    evaluation measured (same run, data, threshold and weights) the latest counts.
+    A single model's one view counts as fused. Of a run and the evaluations that measure the same (its data,
+    threshold and weights) one counts: an evaluation before the run, with predictions before without, then
+    the latest. None is of an earlier model than the run's: those are not in the frame.
     """
     found = []
     for at, metric in enumerate(metrics):
@@ -182,7 +194,6 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
                     part[name] = None
         found.append(part)
     shown = pd.concat(found, ignore_index=True)
-    # training before evaluations, those with predictions last, then by the time in their names
     late = ~shown["kind"].isin(RUNS)
     kept = {file: predictions_of(file).is_dir() for file in shown["file"][late].unique()}
     shown["_late"] = late.astype(int) + shown["file"].isin(
@@ -191,7 +202,7 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     shown["_name"] = shown["file"].map(lambda file: Path(file).name)
     fuse = [f"joint_variant.{key}" for key in FUSE_KEYS if f"joint_variant.{key}" in shown.columns]
     same = ["metric", "run_id", "data", "threshold", "ensemble_weight", *fuse]
-    shown = shown.sort_values(["_late", "_name", "file"], kind="stable")
+    shown = shown.sort_values(["_late", "finished", "_name", "file"], kind="stable")
     shown = shown.drop_duplicates(same, keep="last")
     ordered: pd.DataFrame = shown.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
     return ordered
@@ -210,7 +221,8 @@ def _split(
         group = _finer(group, codes[name])
     added = []
     for name in candidates:
-        if name in rows or name in columns or not _varies(codes[name], group):
+        known = shown[name].notna().to_numpy() if name in _MAY_BE_UNKNOWN else slice(None)
+        if name in rows or name in columns or not _varies(codes[name][known], group[known]):
             continue
         (columns if name == "dataset" else rows).append(name)
         added.append(name)
@@ -221,7 +233,7 @@ def _split(
 def keys_apart(shown: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """Return the columns that may make a cell two, the most telling first."""
     told = {leaf.name: leaf for leaf in leaves(TrainConfig)}
-    elsewhere = {"seed", "dataset", "encoder.model_name"}
+    elsewhere = {"seed", "dataset", "encoder.model_name", *_ALWAYS_APART}
     apart = [
         name
         for name in keys
@@ -237,8 +249,8 @@ def _finer(group: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _varies(codes: np.ndarray, group: np.ndarray) -> bool:
-    _, first = np.unique(group, return_index=True)
-    return bool((codes != codes[first][group]).any())
+    _, first, at = np.unique(group, return_index=True, return_inverse=True)
+    return bool((codes != codes[first][at]).any())
 
 
 def labels_of(values: pd.Series[Any]) -> pd.Series[str]:
@@ -302,7 +314,7 @@ def _table(
         cells=cells,
         caption=_caption(ask, metrics, shown, cells),
     )
-    mark_cells(table, versions, notes)
+    mark_cells(table, versions, _made_with(shown), notes)
     table.notes = list(notes.found.values())
     return table
 
@@ -317,15 +329,29 @@ def _runs(shown: pd.DataFrame) -> list[Run]:
     return [Run(*found) for found in zip(*columns, strict=True)]
 
 
+def _made_with(shown: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return, for each name in which results differ, the label of each file that records it."""
+    found = {}
+    for name in MADE_WITH:
+        if shown[name].nunique() > 1:
+            told = shown[shown[name].notna()]
+            found[name] = dict(zip(told["file"], labels_of(told[name]), strict=True))
+    return found
+
+
 def _short(labels: Mapping[str, pd.Series[str]]) -> dict[str, pd.Series[str]]:
-    """Return encoders by the last part of their names, where that tells them apart."""
+    """Return encoders by the last part of their names, and commits' first digits, where these differ too."""
+    ways: dict[str, Callable[[str], str]] = {
+        "encoder": lambda text: text.rstrip("/").rpartition("/")[2] or text,
+        "encoder_commit": lambda text: text[:_COMMIT_DIGITS],
+    }
     short = {}
-    for name in ("encoder",):
+    for name, way in ways.items():
         if name in labels:
             full = labels[name].unique()
-            last = {text: text.rstrip("/").rpartition("/")[2] or text for text in full}
-            if len(set(last.values())) == len(full):
-                short[name] = labels[name].map(last)
+            told = {text: way(text) for text in full}
+            if len(set(told.values())) == len(full):
+                short[name] = labels[name].map(told)
     return short
 
 

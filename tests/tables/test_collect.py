@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import textwrap
 from collections.abc import Callable
+from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,9 @@ import pytest
 
 import hblm
 from hblm.errors import DataError
+from hblm.tables.collect import collect
 
+README = Path(__file__).parents[2] / "README.md"
 SCORES = {"micro_f1": 0.8, "macro_f1": 0.5, "support": 12}
 
 
@@ -43,6 +49,7 @@ def record(kind: str = "single", run_id: str = "a" * 64, seed: int = 1, **more: 
         "choices": {"dataset": "wos", "film": "sigmoid", "direction": "top_down", "joint_variant": "none"},
         "config": {
             "seed": seed,
+            "threshold": 0.5,
             "trackers": [],
             "film": {"film_scale": 0.2},
             "dataset": {"name": "wos", "prepare": {"seed": 13}},
@@ -184,7 +191,7 @@ def test_of_evaluations_with_the_same_settings_the_newest_counts(write: Write, t
     write("results/eval_1.json", evaluation(), age=30)
     newest = write("results/eval_2.json", evaluation(), age=20)
     other = write("results/eval_3.json", evaluation(threshold=0.4), age=40)
-    frame = hblm.results(tmp_path)
+    frame = hblm.results(tmp_path, repeats=True)
     assert set(frame["file"]) == {str(tmp_path / "outputs/results/run.json"), str(newest), str(other)}
     assert set(frame["settings.threshold"].dropna()) == {0.4, 0.5}
     assert why(frame) == {"eval_1.json": f"an older result of the same run and settings as {newest}"}
@@ -218,3 +225,196 @@ def test_the_order_of_rows_is_that_of_the_files(write: Write, tmp_path: Path) ->
 def test_the_package_has_nothing_else_of_that_kind() -> None:
     with pytest.raises(AttributeError, match="no attribute 'reslts'"):
         hblm.reslts  # noqa: B018 (the name is what is tried)
+
+
+NOON = datetime(2026, 11, 26, 12, tzinfo=timezone.utc).timestamp()
+
+
+def names(frame: Any) -> set[str]:
+    return {Path(file).stem for file in frame["file"]}
+
+
+def test_a_result_tells_where_it_comes_from(tmp_path: Path) -> None:
+    made_with = {"device": "NVIDIA H100", "device_kind": "cuda", "processes": 2, "precision": "bf16"}
+    made_results.write(tmp_path, "a", made_results.result(made_with=made_with))
+    row = hblm.results(tmp_path).iloc[0]
+    assert (row["formulas"], row["finished"]) == (2, made_results.FINISHED)
+    assert {name: row[name] for name in made_with} == made_with
+    told = json.dumps(made_results.ENCODER, sort_keys=True, separators=(",", ":"))
+    assert (row["encoder_commit"], row["encoder_id"]) == ("e" * 40, sha256(told.encode()).hexdigest()[:8])
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cpu", "cpu"), ("mps", "mps"), ("NVIDIA A100-SXM4-40GB", "cuda"), (None, None)]
+)
+def test_a_result_of_the_first_version_is_read(tmp_path: Path, device: str | None, kind: str | None) -> None:
+    made = made_results.of_first_version(made_results.result(), device=device)
+    made_results.write(tmp_path, "a", made, changed=NOON)
+    row = hblm.results(tmp_path).iloc[0]
+    assert (row["formulas"], row["finished"]) == (1, "2026-11-26T12:00:00Z")
+    assert (row["device_kind"], row["processes"], row["precision"]) == (kind, None, "fp32")
+    assert (row["encoder_commit"], row["encoder_id"]) == (None, None)
+
+
+def test_of_two_results_of_a_run_the_later_one_counts_whenever_its_file_was_copied(tmp_path: Path) -> None:
+    later = made_results.result(finished="2026-11-26T18:20:31Z")
+    earlier = made_results.result(finished="2026-11-26T18:20:30Z")
+    made_results.write(tmp_path / "a", "later", later, changed=NOON)
+    made_results.write(tmp_path / "b", "earlier", earlier, changed=NOON + 86400)
+    frame = hblm.results(tmp_path)
+    assert names(frame) == {"later"}
+    assert why(frame)["earlier.json"].startswith("an older result of the same run and settings as")
+
+
+def test_a_time_that_is_none_is_told(tmp_path: Path) -> None:
+    made_results.write(tmp_path, "a", made_results.result(finished="yesterday"))
+    assert "yesterday" in why(hblm.results(tmp_path))["a.json"]
+
+
+def test_an_evaluation_of_an_earlier_model_does_not_count(tmp_path: Path) -> None:
+    run, kept = made_results.result(), made_results.result(seed=2)
+    stale = made_results.evaluation(run, threshold=0.3, finished="2026-11-26T18:20:30Z")
+    stale["predictions"] = {"path": "/x"}
+    made_results.write(tmp_path, "run", run, changed=NOON)
+    made_results.write(tmp_path, "eval_stale", stale, changed=NOON + 86400)
+    same_second = made_results.evaluation(run, threshold=0.4, finished=made_results.FINISHED)
+    made_results.write(tmp_path, "eval_same_second", same_second)
+    fresh = made_results.evaluation(run, threshold=0.3)
+    made_results.write(tmp_path, "eval_fresh", fresh, changed=NOON - 86400)
+    alone = made_results.evaluation(kept, finished="2020-01-01T00:00:00Z")
+    made_results.write(tmp_path, "eval_without_run", alone)
+    frame = collect([tmp_path])
+    assert names(frame) == {"run", "eval_fresh", "eval_same_second", "eval_without_run"}
+    file = tmp_path / "results/run.json"
+    assert why(frame) == {"eval_stale.json": f"older than {file}: of an earlier model"}
+
+
+def test_an_evaluation_of_the_first_version_is_as_old_as_its_file(tmp_path: Path) -> None:
+    run = made_results.result()
+    for name, of, changed in (
+        ("old", made_results.of_first_version(run), NOON - 2),
+        ("new", made_results.of_first_version(run), NOON + 2),
+    ):
+        evaluation = made_results.evaluation(of, threshold=0.3 if name == "old" else 0.4)
+        made_results.write(tmp_path, f"eval_{name}", evaluation, changed=changed)
+    made_results.write(tmp_path, "run", made_results.of_first_version(run), changed=NOON)
+    assert names(collect([tmp_path])) == {"run", "eval_new"}
+    # the run made again by this version, at 18:20:31
+    made_results.write(tmp_path, "run", run, changed=NOON - 86400)
+    assert names(collect([tmp_path])) == {"run"}
+
+
+def test_an_ensemble_is_as_old_as_either_model(tmp_path: Path) -> None:
+    td = made_results.result("top_down")
+    bu = made_results.result("bottom_up", finished="2026-11-28T00:00:00Z")
+    for name, run in (("td", td), ("bu", bu)):
+        made_results.write(tmp_path, name, run)
+    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu))
+    frame = collect([tmp_path])
+    assert names(frame) == {"td", "bu"}
+    assert "bu.json: of an earlier model" in why(frame)["ensemble.json"]
+    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu, finished="2026-11-28T00:00:01Z"))
+    assert names(collect([tmp_path])) == {"td", "bu", "ensemble"}
+
+
+def test_of_evaluations_with_the_same_settings_those_with_predictions_count(tmp_path: Path) -> None:
+    run = made_results.result()
+    made_results.write(tmp_path, "run", run)
+    for day, predictions in ((27, {"path": "/x"}), (28, {"path": "/x"}), (29, None)):
+        evaluation = made_results.evaluation(run, finished=f"2026-11-{day}T00:00:00Z")
+        made_results.write(tmp_path, f"eval_{day}", {**evaluation, "predictions": predictions})
+    frame = collect([tmp_path])
+    assert names(frame) == {"run", "eval_28"}
+    reasons = why(frame)
+    assert reasons["eval_27.json"].startswith("an older result of the same run")
+    assert reasons["eval_29.json"].startswith("a result without predictions of the same run")
+
+
+def test_evaluations_that_repeat_a_run_are_left_out(tmp_path: Path) -> None:
+    flat, lone = made_results.result("flat"), made_results.result("flat", seed=2)
+    strict = made_results.result("flat", seed=3, threshold=0.4)
+    tri = made_results.result("tri_head_diffcat", joint_variant__tri_fuse_td=2.0)
+    weights = {"tri_fuse_td": 2.0, "tri_fuse_bu": 1.0, "tri_fuse_mix": 1.0}
+    old = made_results.of_first_version(made_results.result("flat", seed=4))
+    for name, run in {"flat": flat, "strict": strict, "tri": tri, "old": old}.items():
+        made_results.write(tmp_path, name, run)
+    repeats = {
+        "flat": made_results.evaluation(flat),
+        "strict": made_results.evaluation(strict, threshold=0.4),
+        "tri": made_results.evaluation(tri, **weights),
+    }
+    others = {
+        "threshold": made_results.evaluation(flat, threshold=0.4),
+        "training_threshold": made_results.evaluation(strict, threshold=0.5),
+        "weights": made_results.evaluation(tri, **{**weights, "tri_fuse_mix": 3.0}),
+        "without_run": made_results.evaluation(lone),
+        "formulas": {**made_results.evaluation(old), "formulas": 2},
+        "ensemble": made_results.ensemble(flat, strict),
+    }
+    for name, evaluation in {**{f"again_{name}": one for name, one in repeats.items()}, **others}.items():
+        made_results.write(tmp_path, name, evaluation)
+    frame = hblm.results(tmp_path)
+    assert names(frame) == {"flat", "strict", "tri", "old", *others}
+    assert why(frame) == {
+        f"again_{name}.json": f"repeats {tmp_path / 'results' / name}.json; repeats=True keeps it"
+        for name in repeats
+    }
+    everything = hblm.results(tmp_path, repeats=True)
+    assert len(names(everything)) == 13
+    assert why(everything) == {}
+
+
+def test_the_readmes_means_are_over_runs(tmp_path: Path) -> None:
+    for seed, macro in ((1, 0.5), (2, 0.7)):
+        run = made_results.result("flat", seed, macro=macro)
+        made_results.write(tmp_path, f"run{seed}", run)
+        if seed == 2:  # three times as heavy as the other, were it counted each time
+            for view in ("single", "all"):
+                made_results.write(tmp_path, f"eval_{view}", made_results.evaluation(run, view=view))
+    text = README.read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"\n(    import hblm\n(?:    .*\n)+)", text)
+    found: dict[str, Any] = {}
+    exec(textwrap.dedent(snippet).replace('"outputs"', repr(str(tmp_path))), found)
+    (row,) = found["frame"].groupby("method")["macro_f1"].agg(["mean", "count"]).values.tolist()
+    assert row == [pytest.approx(0.6), 2]
+
+
+def test_the_training_threshold_is_a_key_of_its_own(tmp_path: Path) -> None:
+    run = made_results.result(threshold=0.4)
+    made_results.write(tmp_path, "run", run)
+    made_results.write(tmp_path, "eval", made_results.evaluation(run, threshold=0.3))
+    frame = hblm.results(tmp_path)
+    told = frame[["kind", "threshold", "training_threshold"]].drop_duplicates().values.tolist()
+    assert ["evaluation", 0.3, 0.4] in told
+    assert set(frame["training_threshold"]) == {0.4}
+    assert "training_threshold" in frame.attrs["keys"]
+    assert "threshold" not in frame.attrs["keys"]
+
+
+def test_an_evaluation_has_the_encoder_of_its_run(tmp_path: Path) -> None:
+    other = {"model_name": "a", "revision": None, "commit": "f" * 40}
+    td, bu = made_results.result("top_down"), made_results.result("bottom_up", encoder=other)
+    for name, made in (("td", td), ("bu", bu)):
+        made_results.write(tmp_path, name, made)
+    made_results.write(tmp_path, "eval", made_results.evaluation(td, threshold=0.3))
+    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu))
+    lone = made_results.result(seed=2)
+    made_results.write(tmp_path, "lone", made_results.evaluation(lone))
+    made_results.write(tmp_path, "half", made_results.ensemble(td, lone))
+    old = made_results.of_first_version(made_results.result(seed=3))
+    made_results.write(tmp_path, "old", old)
+    made_results.write(tmp_path, "with_old", made_results.ensemble(td, old))
+    frame = collect([tmp_path]).drop_duplicates("file")
+    commits = frame["encoder_commit"].fillna("not told")
+    told = {Path(file).stem: commit for file, commit in zip(frame["file"], commits, strict=True)}
+    assert told == {
+        "td": "e" * 40,
+        "bu": "f" * 40,
+        "eval": "e" * 40,
+        "ensemble": f"{'e' * 40}+{'f' * 40}",
+        "lone": "not told",
+        "half": "not told",
+        "old": "not told",
+        "with_old": "not told",
+    }
+    assert frame["encoder_id"].notna().tolist() == frame["encoder_commit"].notna().tolist()

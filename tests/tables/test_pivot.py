@@ -8,8 +8,9 @@ from typing import Any
 import made_results
 import pytest
 
-import hblm
 from hblm.errors import ConfigError, DataError
+from hblm.tables.collect import collect
+from hblm.tables.documents import predictions_of
 from hblm.tables.metric import metric_of
 from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.standing import judge, rank_over_datasets
@@ -31,7 +32,7 @@ def add(tmp_path: Path):
 
 
 def table(folder: Path, **ask: Any) -> Table:
-    return tabulate(hblm.results(folder), Ask(**{"metrics": MACRO, **ask}))[0]
+    return tabulate(collect([folder]), Ask(**{"metrics": MACRO, **ask}))[0]
 
 
 def cell(found: Table, row: str, column: str = "wos") -> Cell | None:
@@ -179,6 +180,161 @@ def test_an_evaluation_that_repeats_the_training_counts_once(tmp_path: Path, add
     found = table(tmp_path)
     assert [row.text for row in found.rows] == ["top_down, 0.3", "top_down, 0.5"]
     assert found.row_names == ("method", "threshold")
+
+
+def test_scores_of_other_formulas_are_never_averaged(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, macro=0.6)
+    add("b", seed=2, macro=0.7)
+    assert table(tmp_path).row_names == ("method",)
+    old = made_results.of_first_version(made_results.result(seed=3, macro=0.1))
+    made_results.write(tmp_path, "c", old)
+    found = table(tmp_path)
+    assert found.row_names == ("method", "formulas")
+    means = {row.text: found.cells[row, found.columns[0]].mean for row in found.rows}
+    assert means == pytest.approx({"top_down, 1": 0.1, "top_down, 2": 0.65})
+
+
+def test_rows_of_other_formulas_are_told(tmp_path: Path, add: Any) -> None:
+    add("a", "dual")
+    made_results.write(tmp_path, "b", made_results.of_first_version(made_results.result("flat")))
+    assert "Rows differ in formulas: 1 (flat), 2 (dual)." in notes(table(tmp_path))
+    made_results.write(tmp_path, "b", made_results.result("flat"))
+    assert notes(table(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("precision", ("bf16", "fp32")), ("processes", (1, 2)), ("device_kind", ("cpu", "cuda"))],
+)
+def test_what_a_cell_was_made_with_is_told(
+    tmp_path: Path, add: Any, name: str, values: tuple[Any, Any]
+) -> None:
+    first, second = values
+    for seed, value in ((1, first), (2, first), (3, second)):
+        add(f"mixed{seed}", "flat", seed, made_with={name: value})
+        add(f"even{seed}", "dual", seed, made_with={name: first})
+    found = table(tmp_path)
+    assert found.row_names == ("method",)
+    assert notes(found, cell(found, "flat")) == [
+        f"Runs of this cell differ in {name}: {first}: seeds 1, 2; {second}: seed 3."
+    ]
+    assert notes(found, cell(found, "dual")) == []
+    assert notes(found) == [f"Rows differ in {name}: {first} (dual), {first} and {second} (flat)."]
+    apart = table(tmp_path, rows=["method", name])
+    assert {(row.text, len(apart.cells[row, apart.columns[0]].runs)) for row in apart.rows} == {
+        (f"flat, {first}", 2),
+        (f"flat, {second}", 1),
+        (f"dual, {first}", 3),
+    }
+    assert not [text for text in notes(apart) if "differ" in text]
+
+
+def test_rows_that_differ_in_one_column_are_told_with_the_column(tmp_path: Path, add: Any) -> None:
+    for dataset, precision in (("wos", "fp32"), ("aapd", "bf16")):
+        add(f"{dataset}1", "flat", 1, dataset, made_with={"precision": "fp32"})
+        add(f"{dataset}2", "dual", 1, dataset, made_with={"precision": precision})
+        add(f"{dataset}3", "top_down", 1, dataset, made_with={"precision": "fp32"})
+    found = table(tmp_path, metrics=[*MACRO, "test.micro_f1"])
+    assert notes(found) == ["Rows differ in precision (aapd): bf16 (dual), fp32 (flat; top_down)."]
+    columns_apart = table(tmp_path, where={"method": ["flat", "top_down"]})
+    assert notes(columns_apart) == []
+
+
+def test_what_results_do_not_record_is_not_a_difference(tmp_path: Path) -> None:
+    for seed, told in ((1, {}), (2, {"processes": 1})):
+        old = made_results.of_first_version(made_results.result(seed=seed), **told)
+        made_results.write(tmp_path, f"r{seed}", old)
+    found = table(tmp_path)
+    assert notes(found) == notes(found, cell(found, "top_down")) == []
+
+
+def encoder(commit: str | None, **more: Any) -> dict[str, Any]:
+    return {**made_results.ENCODER, "commit": commit, **more}
+
+
+def test_runs_of_two_commits_of_a_hub_model_are_never_averaged(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, macro=0.5, encoder=encoder("a" * 40))
+    add("b", seed=2, macro=0.7, encoder=encoder("a" * 40))
+    assert table(tmp_path).row_names == ("method",)
+    add("c", seed=3, macro=0.9, encoder=encoder("b" * 40))
+    found = table(tmp_path)
+    assert found.row_names == ("method", "encoder_commit")
+    means = {row.text: found.cells[row, found.columns[0]].mean for row in found.rows}
+    assert means == pytest.approx({f"top_down, {'a' * 10}": 0.6, f"top_down, {'b' * 10}": 0.9})
+
+
+def test_runs_of_other_weights_in_one_folder_are_never_averaged(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, run_id="1" * 64, macro=0.5, encoder=encoder(None, weights="a"))
+    add("b", seed=1, run_id="2" * 64, macro=0.9, encoder=encoder(None, weights="b"))
+    found = table(tmp_path)
+    assert found.row_names == ("method", "encoder_id")
+    assert sorted(one.mean for one in found.cells.values()) == pytest.approx([0.5, 0.9])
+    assert not [note for note in found.notes if note.mark]
+
+
+def test_an_unknown_encoder_is_not_another_one(tmp_path: Path, add: Any) -> None:
+    """An evaluation does not tell it: its run does, where that is there."""
+    of = add("a", seed=1, encoder=encoder("a" * 40))
+    made_results.write(tmp_path, "eval_a", made_results.evaluation(of))
+    add("b", seed=2, encoder=encoder("a" * 40))
+    lone = made_results.result(seed=3, encoder=encoder("a" * 40))
+    made_results.write(tmp_path, "eval_b", made_results.evaluation(lone))
+    found = table(tmp_path)
+    assert found.row_names == ("method",)
+    assert len(cell(found, "top_down").runs) == 3
+    evaluated = made_results.evaluation(add("c", seed=4, encoder=encoder("b" * 40)))
+    made_results.write(tmp_path, "eval_c", evaluated)
+    texts = [row.text for row in table(tmp_path).rows]
+    assert texts == [f"top_down, {'a' * 10}", f"top_down, {'b' * 10}", "top_down, –"]
+
+
+def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, add: Any) -> None:
+    of = add("a", seed=1, macro=0.5)
+    stale = made_results.evaluation(of, finished="2026-11-26T18:20:30Z")
+    stale["test"]["single"]["overall"]["macro_f1"] = 0.9
+    stale["predictions"] = {"path": "/x"}
+    predictions_of(made_results.write(tmp_path, "eval_9", stale)).mkdir()
+    assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.5]
+    # two ways to show one measurement: of these the later one counts, whatever their names
+    for name, view, finished, macro in (
+        ("eval_1", "all", "2026-11-28T00:00:00Z", 0.51),
+        ("eval_2", "single", "2026-11-27T00:00:00Z", 0.52),
+    ):
+        again = made_results.evaluation(of, view=view, finished=finished)
+        again["test"]["single"]["overall"]["macro_f1"] = macro
+        made_results.write(tmp_path, name, again)
+    assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.51]
+    predictions_of(tmp_path / "results/eval_2.json").mkdir()
+    assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.52]
+
+
+def test_runs_trained_at_other_thresholds_are_never_averaged(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1, macro=0.5)
+    of = made_results.result(seed=2, macro=0.9, threshold=0.4)
+    made_results.write(tmp_path, "eval_b", made_results.evaluation(of, threshold=0.5))
+    found = table(tmp_path)
+    assert found.row_names == ("method", "training_threshold")
+    means = {row.text: found.cells[row, found.columns[0]].mean for row in found.rows}
+    assert means == pytest.approx({"top_down, 0.4": 0.9, "top_down, 0.5": 0.5})
+
+
+def test_a_threshold_of_training_and_scoring_is_one_key(tmp_path: Path, add: Any) -> None:
+    add("a", seed=1)
+    made = add("b", seed=2, threshold=0.4)
+    for view in made["test"].values():
+        view["threshold"] = 0.4
+    made_results.write(tmp_path, "b", made)
+    assert table(tmp_path).row_names == ("method", "threshold")
+    assert table(tmp_path, rows=["method", "training_threshold"]).row_names == (
+        "method",
+        "training_threshold",
+    )
+
+
+def test_a_metric_without_results_leaves_the_others(tmp_path: Path, add: Any) -> None:
+    add("a")
+    found = table(tmp_path, rows=[], columns=["seed"], metrics=["test.mix.macro_f1", *MACRO])
+    assert [column.metric for column in found.columns] == list(MACRO)
 
 
 def test_the_fused_view_of_a_single_model_is_its_own(tmp_path: Path, add: Any) -> None:
