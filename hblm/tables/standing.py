@@ -340,23 +340,35 @@ def rank_over_datasets(table: Table, alpha: float = 0.05) -> list[Ranking]:
     """Rank the rows over the datasets of each metric, where enough are complete; tell it in the table.
 
     A row counts where it has a result on every dataset; a block is a column's dataset, its mean over seeds
-    the score.
+    the score. A metric with several columns for one dataset is not ranked.
     """
     rankings = []
     for metric in dict.fromkeys(column.metric for column in table.columns):
         columns = [column for column in table.columns if column.metric == metric]
-        by_dataset: dict[str, Column] = {}
+        columns_of: dict[str, list[Column]] = defaultdict(list)
         for column in columns:
             datasets = {cell.dataset for (_, at), cell in table.cells.items() if at == column}
             if len(datasets) == 1:
-                by_dataset.setdefault(datasets.pop(), column)
+                columns_of[datasets.pop()].append(column)
+        n_sets, name = len(columns_of), columns[0].name
+        if n_sets < 2 or len(table.rows) < 2:
+            continue
+        several = [
+            f"{dataset} has {' and '.join(' '.join(column.labels) for column in found)}"
+            for dataset, found in columns_of.items()
+            if len(found) > 1
+        ]
+        if several:
+            table.over_datasets.append(
+                f"{name}: no test over datasets, because a dataset has several columns "
+                f"({'; '.join(several)})."
+            )
+            continue
+        by_dataset = {dataset: column for dataset, (column,) in columns_of.items()}
         rows = [
             row for row in table.rows if all((row, column) in table.cells for column in by_dataset.values())
         ]
-        n_sets, n_rows = len(by_dataset), len(rows)
-        name = columns[0].name
-        if n_sets < 2 or len(table.rows) < 2:
-            continue
+        n_rows = len(rows)
         if n_sets < MIN_DATASETS or n_rows < MIN_METHODS:
             table.over_datasets.append(
                 f"{name}: {plural(n_rows, 'row')} with results on all of {plural(n_sets, 'dataset')}; "

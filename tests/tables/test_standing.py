@@ -1,4 +1,4 @@
-"""Which rows are marked, which pairs are tested, what the caption says of it,."""
+"""Which rows are marked, which pairs are tested, and what the caption says of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hblm.tables.page import page
-from hblm.tables.standing import DOCUMENTS, DRAWN, EXACT, DocumentP, judge
+from hblm.tables.standing import DOCUMENTS, DRAWN, EXACT, DocumentP, judge, rank_over_datasets
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
 Scores = Mapping[str, Mapping[int, float]]  # row -> seed -> score
@@ -226,4 +226,15 @@ def test_without_predictions_the_seeds_are_not_blamed() -> None:
     assert table.caption == [
         "Mean.",
         "Where predictions of both rows are not kept (predictions=true), there is no test over documents.",
+    ]
+
+
+def test_several_columns_for_a_dataset_are_not_ranked_over_datasets() -> None:
+    scores = {"a": rising(2), "b": rising(2, 0.1), "c": rising(2, 0.2)}
+    ranked = table_of(dict.fromkeys("vwxyz", scores))
+    assert len(rank_over_datasets(ranked)) == 1
+    several = table_of(dict.fromkeys(("v mlp", "v linear", "w mlp", "x mlp", "y mlp", "z mlp"), scores))
+    assert rank_over_datasets(several) == []
+    assert several.over_datasets == [
+        "F1: no test over datasets, because a dataset has several columns (v has v mlp and v linear)."
     ]
