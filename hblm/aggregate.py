@@ -35,6 +35,7 @@ from hblm.tables.render import (
     table_csv,
     terminal,
 )
+from hblm.tables.significance import RESAMPLES
 from hblm.tables.standing import DocumentP, judge, rank_over_datasets, shared_runs
 from hblm.tables.table import Cell, Column, Table, plural
 from hblm.terminal import log
@@ -181,7 +182,8 @@ def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> Any:
         of_a, of_b = (rows.loc[(at, run.file)] for run in pairs[0])
         n_nodes = sum(int(count) for count in str(of_a["levels"]).split("/"))
         files = [(one.file, other.file) for one, other in pairs]
-        found = compare_documents(files, (str(of_a["view"]), str(of_b["view"])), metric.score, n_nodes)
+        views = (str(of_a["view"]), str(of_b["view"]))
+        found = compare_documents(files, views, metric.score, n_nodes, resamples=RESAMPLES)
         return None if found is None else DocumentP(found.p_randomisation, found.documents)
 
     return test

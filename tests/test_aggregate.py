@@ -202,6 +202,44 @@ def test_one_difference_in_words_and_numbers(here: Path, capsys: pytest.CaptureF
     assert "commit cccccccccc / dddddddddd" in told
 
 
+@pytest.mark.parametrize(
+    ("seeds", "test"),
+    [
+        (14, "Exact paired permutation test over seeds: p < 0.001, the smallest that 14 seeds can give. "),
+        (
+            15,
+            "Paired permutation test over seeds with 20,000 drawn permutations: p < 0.001, the smallest that "
+            "20,000 permutations can give. ",
+        ),
+    ],
+)
+def test_a_difference_of_many_seeds_is_not_called_exact(
+    here: Path, capsys: pytest.CaptureFixture[str], seeds: int, test: str
+) -> None:
+    for seed in range(1, seeds + 1):
+        for method, micro in (("flat", 0.7), ("top_down", 0.6 + seed / 1000)):
+            made_results.write(here / "in", f"{method}{seed}", made_results.result(method, seed, micro=micro))
+    run("compare=[flat,top_down]", "metric=test.micro_f1")
+    told = explained(capsys)
+    assert f"top_down is better with 0 of {seeds}. {test}" in told
+
+
+def test_too_few_seeds_are_the_first_thing_that_every_caption_says(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_results.write_grid(here / "in", {"flat": 0, "top_down": 0.1, "dual": 0.2}, ("wos",), (1, 2, 3, 4, 5))
+    run("published=false")
+    told = explained(capsys)
+    assert 0 < told.index("No difference in this table can be significant") < told.index("Mean ±")
+    folder = here / "out/tables"
+    assert "**Results**\n\nNo difference in this table" in (folder / "table.md").read_text()
+    assert r"\caption{Results. No difference in this table" in (folder / "table.tex").read_text()
+    assert '<p class="caption">No difference in this table' in (folder / "table.html").read_text()
+    run("published=false", "test=none", "name=untested")
+    assert "can be significant" not in explained(capsys)
+    assert not (folder / "untested.comparisons.csv").exists()
+
+
 def write_predictions(result: Path, right: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Write an evaluation's predictions for 40 documents and 4 nodes; return targets and predictions."""
     target = np.random.default_rng(0).random((40, 4)) < 0.5
@@ -238,7 +276,7 @@ def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[s
     wanted = 100 * (found["top_down"] - found["flat"])
     assert f"Over 40 documents, mean of 2 seeds: {wanted:+.2f} points" in told
     assert "paired bootstrap p < 0.001, approximate randomisation p < 0.001" in told
-    assert "(approximate randomisation over documents, Holm-corrected, p ≤ 0.05)" in told
+    assert "(approximate randomisation over documents, p ≤ 0.05, adjusted over all pairs" in told
     (test,) = rows_of(here / "out/tables/table.comparisons.csv")
     assert (test["test"], test["n"]) == ("approximate randomisation over documents", "40")
 

@@ -15,7 +15,7 @@ from hblm.tables.documents import compare_documents
 from hblm.tables.metric import Metric
 from hblm.tables.pivot import keys_apart, labels_of
 from hblm.tables.significance import effect, paired_permutation, runs_needed, smallest_p
-from hblm.tables.standing import p_in_words, shared_runs
+from hblm.tables.standing import name_of_test, p_in_words, shared_runs, source_of_p
 from hblm.tables.table import NOTHING, Cell, Column, Row, Table, plural
 
 
@@ -108,6 +108,7 @@ def _over_seeds(
     of_b: list[float], of_a: list[float], name: str, higher: bool, scale: int, unit: str, alpha: float
 ) -> str:
     size, n = effect(of_b, of_a), len(of_b)
+    test = name_of_test(n)
     p = float(paired_permutation(np.subtract([of_b], [of_a]))[0])
     better = sum((x > y) if higher else (x < y) for x, y in zip(of_b, of_a, strict=True))
     interval = (
@@ -116,10 +117,11 @@ def _over_seeds(
     told = (
         f"Over {plural(n, 'shared seed')} the difference is {scale * size.difference:+.2f}{unit}{interval}; "
         f"{name} is better with {better} of {n}. "
-        f"Exact paired permutation test: {p_in_words(p, smallest_p(n), n)}"
+        f"{test[0].upper()}{test[1:]}: {p_in_words(p, smallest_p(n), source_of_p(test, n))}"
     )
-    if smallest_p(n) > alpha:
-        told += f"; {runs_needed(alpha)} seeds could reach {alpha:g}"
+    needed = runs_needed(alpha)
+    if smallest_p(n) > alpha and needed:
+        told += f"; {needed} seeds could reach {alpha:g}"
     spread = "not defined (the differences are all the same)" if isnan(size.d_z) else f"{size.d_z:.2f}"
     return (
         f"{told}. Effect size: Cohen's d_z {spread}; a run of {name} has a higher score than one of the "
@@ -149,8 +151,8 @@ def _over_documents(
         f"Over {found.documents:,} documents, mean of {plural(len(files), 'seed')}: "
         f"{scale * found.difference:+.2f}{unit} "
         f"[95 % interval {scale * found.low:+.2f}, {scale * found.high:+.2f}]; paired bootstrap "
-        f"{p_in_words(found.p_bootstrap, 0, found.documents)}, approximate randomisation "
-        f"{p_in_words(found.p_randomisation, 0, found.documents)} ({found.resamples:,} resamples each). "
+        f"{p_in_words(found.p_bootstrap)}, approximate randomisation "
+        f"{p_in_words(found.p_randomisation)} ({found.resamples:,} resamples each). "
         "These tests speak of other documents, not of other seeds."
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from hblm.tables.render import HOLE, plain_text, reference_notes
-from hblm.tables.standing import p_in_words
+from hblm.tables.standing import p_in_words, source_of_p
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -97,7 +97,6 @@ def _reference(table: Table, figures: Mapping[Column, tuple[float, float]], colu
 
 def _comparison(one: Comparison) -> dict[str, Any]:
     scale = 100 if one.column.percent else 1
-    unit = "seed" if one.smallest_p else "document"
     size = f"{scale * one.difference:+.2f}" if not isnan(one.difference) else HOLE
     if not isnan(one.low):
         size += f" [{scale * one.low:.2f}, {scale * one.high:.2f}]"
@@ -105,8 +104,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "one": one,
         "column": " ".join((*one.column.labels, one.column.name)),
         "size": size,
-        "p": p_in_words(one.p, one.smallest_p, one.n, unit),
-        "p_holm": HOLE if isnan(one.p_holm) else f"{one.p_holm:.3g}",
+        "p": "no test" if isnan(one.p) else p_in_words(one.p, one.smallest_p, source_of_p(one.test, one.n)),
+        "p_adjusted": HOLE if isnan(one.p_adjusted) else f"{one.p_adjusted:.3g}",
         "d_z": HOLE if isnan(one.d_z) else f"{one.d_z:.2f}",
         "superiority": HOLE if isnan(one.superiority) else f"{one.superiority:.2f}",
     }

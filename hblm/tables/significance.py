@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
-from math import isnan, nan, sqrt
+from math import comb, isnan, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 # Friedman's chi-square and Nemenyi's difference are approximations: with fewer, they say little
 MIN_DATASETS = 5
 MIN_METHODS = 3
-_EXACT = 14  # pairs up to which all 2^n sign patterns are gone through
-_RESAMPLES = 20_000
+MOST_EXACT = 14  # runs up to which a permutation test counts all 2^n flips of signs
+N_FLIPS = 20_000  # drawn for more runs
+RESAMPLES = 2000  # of a test over documents
 _BLOCK = 1 << 22  # numbers that are held at once
 
 
@@ -54,62 +56,91 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, how: str = 
 
 
 def paired_permutation(differences: np.ndarray) -> np.ndarray:
-    """Return the two-sided p of each row's mean: how many flips of signs give one as far from zero.
+    """Return the two-sided p of each row's mean: the share of flips of signs that give one as far from zero.
 
-    All 2^n patterns are gone through for n <= 14, else 20,000 are drawn with a fixed seed (Fisher 1935; done
-    by scipy's permutation_test).
+    For n <= 14 the test is exact: all 2^n flips are counted (Fisher 1935). For more, 20,000 flips are drawn
+    with a fixed seed, and p = (1 + #{|d*| >= |d|}) / 20,001 (Phipson and Smyth 2010). The hypothesis is that
+    the two scores of a seed are exchangeable, so each difference is as likely as its negative.
 
     Args:
         differences: (pairs of cells, seeds), of scores with the same seed.
     """
-    from scipy import stats
-
     rows, n = differences.shape
-    if n == 1:
-        return np.ones(rows)
-    # rounded, so that 0.3 - 0.1 and 0.2 are equally far from zero
+    # rounded, so that differences of rounding errors alone are zero
     rounded = np.round(differences, 12)
-    block = max(1, _BLOCK // (n << min(n, _EXACT)))
-    found = [
-        stats.permutation_test(
-            (part.T,),
-            _rounded_mean,
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=np.inf if n <= _EXACT else _RESAMPLES,
-            axis=0,
-            rng=0,
-        ).pvalue
-        for part in np.array_split(rounded, range(block, rows, block))
+    flips = _flips(n)
+    # and within a tolerance, so that sums in another order are as far from zero
+    observed = np.abs(rounded.sum(axis=1)) - 1e-9 * np.abs(rounded).sum(axis=1)
+    block = max(1, _BLOCK // len(flips))
+    n_far = [
+        (np.abs(flips @ rounded[at : at + block].T) >= observed[at : at + block]).sum(axis=0)
+        for at in range(0, rows, block)
     ]
-    return np.concatenate([np.atleast_1d(p) for p in found])
+    added = 0 if n <= MOST_EXACT else 1
+    return np.asarray((np.concatenate(n_far) + added) / (len(flips) + added))
 
 
-def _rounded_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    mean: np.ndarray = np.asarray(np.mean(values, axis=axis))
-    return np.asarray(np.round(mean, 12) + 0.0)  # one zero, not two
+@functools.lru_cache(maxsize=4)
+def _flips(n: int) -> np.ndarray:
+    """Return signs, (flips, n): all that start with +1 (their negatives are as far from zero), or drawn."""
+    if n <= MOST_EXACT:
+        return np.array([(1.0, *signs) for signs in itertools.product((1.0, -1.0), repeat=n - 1)])
+    return np.random.default_rng(0).choice((1.0, -1.0), (N_FLIPS, n))
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that a paired permutation test over n runs can give."""
+    """Return the smallest p that `paired_permutation` can give over n runs."""
+    if n > MOST_EXACT:
+        return 1 / (N_FLIPS + 1)
     return 2.0 ** (1 - n) if n > 1 else 1.0
 
 
-def runs_needed(alpha: float, comparisons: int = 1) -> int:
-    """Return with how many runs that p, times the comparisons (Holm's first step), reaches alpha."""
-    return next(n for n in itertools.count(2) if smallest_p(n) * comparisons <= alpha)
+def runs_needed(alpha: float, comparisons: int = 1) -> int | None:
+    """Return with how many runs that p, times the comparisons, reaches alpha; None where it never does."""
+    sizes = range(2, MOST_EXACT + 2)
+    return next((n for n in sizes if smallest_p(n) * comparisons <= alpha), None)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return Holm's adjusted p-values (1979), in the given order; nan is no comparison and stays nan."""
+def shaffer(p_values: Sequence[float], rows: int) -> np.ndarray:
+    """Return p-values adjusted over all pairs of rows by Shaffer's static step-down procedure (1986).
+
+    The i-th smallest p is multiplied by the largest number of pairs that can be equal when i - 1 pairs are
+    not, and is at least the adjusted p before it. This controls the family-wise error rate over all pairs,
+    whichever row has the best mean (García and Herrera 2008, JMLR 9).
+
+    With m < k (k - 1) / 2 tests the i-th factor is m - i + 1 (Holm 1979): at most so many of the tested pairs
+    are equal when i - 1 of them are not, whatever holds for the pairs without a test.
+
+    Args:
+        p_values: of pairs of rows, in any order; nan is a pair without a test, and stays nan.
+        rows: the number k of rows.
+    """
     given = np.asarray(p_values, float)
+    tested = np.flatnonzero(~np.isnan(given))
+    complete = len(tested) == comb(rows, 2)
+    factors = np.array(most_equal_pairs(rows) if complete else range(len(tested), 0, -1), float)
+    order = tested[np.argsort(given[tested], kind="stable")]
     adjusted = np.full(len(given), nan)
-    order = [at for at in np.argsort(given, kind="stable") if not isnan(given[at])]
-    highest = 0.0
-    for rank, at in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * given[at]))
-        adjusted[at] = highest
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * given[order]))
     return adjusted
+
+
+@functools.cache
+def most_equal_pairs(rows: int) -> tuple[int, ...]:
+    """Return how many pairs of k rows can be equal when 0, 1, 2, ... of the k (k - 1) / 2 pairs are not.
+
+    Equality is transitive, so rows fall into groups of equal rows, and the number of equal pairs is in
+    S(k) = union over j of {j (j - 1) / 2 + x: x in S(k - j)}, S(0) = {0} (Shaffer 1986).
+    """
+    sets = [1]  # bit x of sets[k]: x is in S(k)
+    for k in range(1, rows + 1):
+        sets.append(functools.reduce(operator.or_, (sets[k - j] << comb(j, 2) for j in range(1, k + 1))))
+    found: list[int] = []
+    largest = 0
+    for pairs in range(1, comb(rows, 2) + 1):
+        largest = pairs if sets[rows] >> pairs & 1 else largest
+        found.append(largest)
+    return tuple(reversed(found))
 
 
 class Effect(NamedTuple):
@@ -183,7 +214,7 @@ def over_documents(
     b: Sequence[Counts],
     score: str,
     *,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> OverDocuments:

@@ -53,7 +53,8 @@ class Cell:
 
     `mean`, `std` (of a sample, nan for one run), `low` and `high` (confidence interval of the mean, nan for
     one run) are in the metric's own unit, shares in 0..1. `marks` point into the table's notes. `standing` is
-    "best" where a test says so, "tied" where none tells it from the best, else "".
+    "best" (significantly better than every other row), "tied" (no row is best, and none is significantly
+    better) or "", as `judge` defines them.
     """
 
     runs: list[Run]
@@ -94,7 +95,7 @@ class Comparison(NamedTuple):
 
     column: Column
     dataset: str
-    a: str
+    a: str  # the row with the better mean
     b: str
     test: str
     n: int  # pairs of runs, or documents
@@ -102,8 +103,8 @@ class Comparison(NamedTuple):
     low: float
     high: float
     p: float
-    p_holm: float
-    smallest_p: float  # that n pairs can give
+    p_adjusted: float  # over the pairs of rows of the column on this dataset
+    smallest_p: float  # that the test can give
     d_z: float
     superiority: float
 

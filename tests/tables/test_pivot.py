@@ -399,9 +399,9 @@ def test_the_best_is_bold_where_the_test_says_so(tmp_path: Path) -> None:
     assert cell(found, "flat").standing == ""
     (one,) = found.comparisons
     assert (one.a, one.b, one.n) == ("dual", "flat", 6)
-    assert (one.p, one.p_holm, one.smallest_p) == (0.03125, 0.03125, 0.03125)
+    assert (one.p, one.p_adjusted, one.smallest_p) == (0.03125, 0.03125, 0.03125)
     assert one.difference == pytest.approx(0.03, abs=0.002)
-    assert "Bold: better than every other row" in found.caption[-1]
+    assert "Bold: significantly better than every other row" in found.caption[-1]
 
 
 def test_ties_are_underlined(tmp_path: Path) -> None:
@@ -415,10 +415,11 @@ def test_five_seeds_cannot_decide_and_the_caption_says_so(tmp_path: Path) -> Non
     found = grid(tmp_path, {"flat": 0.0, "top_down": 0.1, "dual": 0.3}, 5)
     judge(found)
     assert {one.standing for one in found.cells.values()} == {""}
-    assert (
-        "the smallest p that 5 shared seeds can give is 0.0625, 0.125 after Holm over 2" in found.caption[-1]
+    assert found.caption[0] == (
+        "No difference in this table can be significant (p ≤ 0.05): with 5 seeds p is at least 0.0625 "
+        "(adjusted 0.188), and 3 rows (3 pairs) need 7 shared seeds."
     )
-    assert "7 seeds could reach 0.05" in found.caption[-1]
+    assert "Bold" not in " ".join(found.caption)
 
 
 def test_where_less_is_better_the_least_is_best(tmp_path: Path, add: Any) -> None:

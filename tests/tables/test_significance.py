@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from hblm.tables import significance
 from hblm.tables.significance import (
     counts,
     effect,
-    holm,
     mean_interval,
+    most_equal_pairs,
     over_datasets,
     over_documents,
     paired_permutation,
     runs_needed,
+    shaffer,
     smallest_p,
 )
 
@@ -71,6 +73,7 @@ def test_permutation_takes_rounding_for_what_it_is() -> None:
     assert paired_permutation(rows).tolist() == [1.0, 1.0]
     assert paired_permutation(np.array([[0.0, 0.0], [0.2, 0.2]])).tolist() == [1.0, 0.5]
     assert paired_permutation(np.array([[0.3]])).tolist() == [1.0]
+    assert paired_permutation(np.full((1, 6), 0.1 + 0.2 - 0.3)).tolist() == [1.0]
 
 
 def test_permutation_of_many_seeds_is_drawn_and_repeats() -> None:
@@ -87,12 +90,83 @@ def test_what_few_seeds_can_say() -> None:
     assert (runs_needed(0.05), runs_needed(0.05, 3), runs_needed(0.0625)) == (6, 7, 5)
 
 
-def test_holm_by_hand() -> None:
-    # 4 x 0.01, then 3 x 0.015 = 0.045, then 2 x 0.04 = 0.08, then 0.05, raised to the one before
-    assert holm([0.04, 0.01, 0.05, 0.015]) == pytest.approx([0.08, 0.04, 0.08, 0.045])
-    found = holm([0.9, math.nan, 0.6])
-    assert found[[0, 2]] == pytest.approx([1.0, 1.0])
+def test_the_smallest_p_of_drawn_permutations() -> None:
+    """No drawn flip of 30 equal differences is as far from zero: the one counted is the observed one."""
+    assert smallest_p(15) == smallest_p(30) == paired_permutation(np.ones((1, 30)))[0] == 1 / 20_001
+    assert smallest_p(14) == paired_permutation(np.ones((1, 14)))[0] == 2**-13
+    # 409 x 2^-13 < 0.05 < 410 x 2^-13; 1,000 / 20,001 < 0.05 < 1,001 / 20,001
+    needed = [runs_needed(0.05, comparisons) for comparisons in (409, 410, 1000, 1001)]
+    assert needed == [14, 15, 15, None]
+
+
+def partitions(rows: list[int]) -> Iterator[list[list[int]]]:
+    """Yield every way to put rows into groups."""
+    if not rows:
+        yield []
+        return
+    first, *rest = rows
+    for groups in partitions(rest):
+        yield [[first], *groups]
+        for at, group in enumerate(groups):
+            yield [*groups[:at], [first, *group], *groups[at + 1 :]]
+
+
+def equal_pairs(groups: list[list[int]]) -> set[tuple[int, int]]:
+    return {pair for group in groups for pair in itertools.combinations(sorted(group), 2)}
+
+
+@pytest.mark.parametrize("rows", range(1, 8))
+def test_the_most_equal_pairs_are_those_of_some_grouping(rows: int) -> None:
+    numbers = {len(equal_pairs(groups)) for groups in partitions(list(range(rows)))}
+    n_pairs = math.comb(rows, 2)
+    wanted = [max(number for number in numbers if number <= n_pairs - unequal) for unequal in range(n_pairs)]
+    assert list(most_equal_pairs(rows)) == wanted
+
+
+def test_shaffer_by_hand() -> None:
+    # three rows: 3 x 0.01, then one pair at most: 0.02, raised to 0.03; then 0.04
+    assert shaffer([0.02, 0.01, 0.04], 3) == pytest.approx([0.03, 0.03, 0.04])
+    # four rows: factors 6, 3, 3, 3, 2, 1
+    p_values = [0.3, 0.005, 0.02, 0.008, 0.5, 0.012]
+    assert shaffer(p_values, 4) == pytest.approx([0.6, 0.03, 0.06, 0.03, 0.6, 0.036])
+    assert shaffer([0.04], 2) == pytest.approx([0.04])
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Adjust as Holm 1979 does: one factor less at each step."""
+    adjusted, before = [0.0] * len(p_values), 0.0
+    for step, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        before = max(before, min(1.0, (len(p_values) - step) * p_values[at]))
+        adjusted[at] = before
+    return adjusted
+
+
+def test_shaffer_without_a_pair_is_holm_over_the_others() -> None:
+    # 2 x 0.01, then 0.04; the third pair has no test, so the first two can both be equal
+    found = shaffer([0.04, math.nan, 0.01], 3)
+    assert holm([0.04, 0.01]) == [0.04, 0.02]
+    assert found[[0, 2]] == pytest.approx([0.04, 0.02])
     assert math.isnan(found[1])
+    assert np.isnan(shaffer([math.nan] * 3, 3)).all()
+    assert shaffer([0.04, 0.01], 3).tolist() == found[[0, 2]].tolist(), "the third pair is not in the list"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([3, 4]), st.data())
+def test_shaffer_lies_between_the_closed_test_and_holm(rows: int, data: st.DataObject) -> None:
+    """Closed testing: a pair's p is the largest Bonferroni p of all groupings that hold the pair equal."""
+    pairs = list(itertools.combinations(range(rows), 2))
+    p_values = data.draw(st.lists(st.floats(0, 1), min_size=len(pairs), max_size=len(pairs)))
+    found = shaffer(p_values, rows)
+    groupings = [equal_pairs(groups) for groups in partitions(list(range(rows)))]
+    bonferroni = [
+        (equal, len(equal) * min(p_values[pairs.index(pair)] for pair in equal))
+        for equal in groupings
+        if equal
+    ]
+    closed = [min(1.0, max(p for equal, p in bonferroni if pair in equal)) for pair in pairs]
+    assert all(found >= np.array(closed) - 1e-12)
+    assert all(found <= np.array(holm(p_values)) + 1e-12)
 
 
 def test_effect_by_hand() -> None:
