@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
 from hblm.processes import place
+from hblm.runs import untaken
 from hblm.score import Scoring
 from hblm.taxonomy import Taxonomy
 
@@ -180,10 +182,16 @@ def accelerator(
     fallback: str | None = None,
     trackers: list[str] | None = None,
     project_dir: Path | None = None,
+    run_name: str = "run",
 ) -> Accelerator:
-    """Return the accelerator for a device and a precision, trackers logging under `project_dir`.
+    """Return the accelerator for a device and a precision.
 
-    `fallback` is the precision to take instead of one that this device does not have.
+    Args:
+        device, precision: as configured.
+        fallback: the precision to take instead of one that this device does not have.
+        trackers: by name; they log under `project_dir`, TensorBoard to a folder named after the run.
+        project_dir: of the trackers.
+        run_name: the run's.
 
     Raises:
         ConfigError: a device that is not there, fp16 without a GPU, a tracker that is not installed.
@@ -220,7 +228,11 @@ def accelerator(
         return Accelerator(
             cpu=device == "cpu" or (here.size > 1 and not gpu),  # else accelerate sees no team on a CPU
             mixed_precision={"fp32": "no"}.get(precision, precision),
-            log_with=list(trackers or []) or None,
+            log_with=[
+                _TensorBoard(untaken(Path(project_dir or ".") / run_name)) if name == "tensorboard" else name
+                for name in trackers or []
+            ]
+            or None,
             project_dir=project_dir,
             kwargs_handlers=[
                 # a view of weight 0 leaves its branch without gradients
@@ -232,6 +244,22 @@ def accelerator(
         raise ConfigError(
             f"trackers={trackers} device={device} trainer.precision={precision}: {error}"
         ) from None
+
+
+class _TensorBoard(TensorBoardTracker):  # type: ignore[misc]
+    """A folder a run, which holds its settings as well.
+
+    Accelerate's own logs all runs of a project to one folder, as one curve, and their settings to others.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.name, folder.parent)
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Store the run's settings as its hyperparameters."""
+        if place().rank == 0:
+            self.writer.add_hparams(values, metric_dict={}, run_name=".")
+            self.writer.flush()
 
 
 def resolved_precision(accelerator: Accelerator) -> str:

@@ -30,6 +30,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
         isinstance(value, dict)
         and all(isinstance(value.get(key), str) for key in ("name", "path", "fingerprint"))
     ),
+    "encoder": lambda value: isinstance(value, dict),
     "precision": lambda value: value in ("fp32", "bf16", "fp16"),
     "eval_batch_size": lambda value: isinstance(value, int) and value > 0,
 }
@@ -43,8 +44,8 @@ class Checkpoint:
         folder: where it lies.
         config: the configuration it was trained under.
         taxonomy: the label forest.
-        meta: all of hblm.json: run_id, name, tag, dataset {name, path, fingerprint}, node_priors, precision,
-            eval_batch_size.
+        meta: all of hblm.json: run_id, name, tag, dataset {name, path, fingerprint}, encoder (what identified
+            it), node_priors, precision, eval_batch_size.
     """
 
     folder: Path

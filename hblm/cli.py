@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import re
 import shlex
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +100,8 @@ def main(
             failed.append(" ".join(HydraConfig.get().overrides.task))
             print(f"{failed[-1]}: {error}", file=sys.stderr)
             raise
+        finally:
+            _free()
 
     with answering(program, failed):
         if place().size > 1:
@@ -106,6 +110,20 @@ def main(
         check(program, argv, faults)
         sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else [])]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+
+
+def _free() -> None:
+    """Free what a run of a grid leaves, its model above all, before the next one starts.
+
+    Accelerate leaves reference cycles. Hydra keeps a failed run's exception, and with it the locals of all
+    frames that it passed.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    error = sys.exc_info()[1]
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
 
 
 def _require_one_run(program: Program, argv: Sequence[str]) -> None:

@@ -245,6 +245,7 @@ def subject(request: Request) -> dict[str, Any]:
             "choices": checkpoint.config.choices(),
             "config": dataclasses.asdict(checkpoint.config),
             "seed": checkpoint.config.seed,
+            "encoder": checkpoint.meta["encoder"],
         }
         for branch, checkpoint in request.checkpoints.items()
     }

@@ -19,8 +19,8 @@ from hblm.corpus.batches import Batch, training_steps
 from hblm.errors import TrainingError
 from hblm.loss import Objective
 from hblm.nn.classifier import Classifier
-from hblm.optim import adamw, linear_schedule, trainable
-from hblm.score import Scoring, Split, loader, score
+from hblm.optim import adamw, linear_schedule, take_step, trainable
+from hblm.score import Scores, Scoring, Split, loader, score
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def fit(
     for epoch in range(1, schedule.epochs + 1):
         training.train()
         total = torch.zeros((), device=accelerator.device)
+        skipped = 0
         clock = time.perf_counter()
         for number, (size, micro_batches) in enumerate(
             _steps(train, schedule, scoring, epoch, accelerator), 1
@@ -117,9 +118,10 @@ def fit(
                     accelerator.backward(loss * accelerator.num_processes / size)
                 total += loss.detach()
             accelerator.clip_grad_norm_(trainable(model), schedule.max_grad_norm)
-            optimizer.step()
-            if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
+            if take_step(accelerator, optimizer):
                 rates.step()
+            else:
+                skipped += 1
             optimizer.zero_grad()
             documents += size
             look = number % team.STEPS == 0 or number == steps_per_epoch
@@ -141,6 +143,8 @@ def fit(
                 "val_loss": val_loss,
                 "val_micro_f1": scores[view]["overall"]["micro_f1"],
                 "val_macro_f1": scores[view]["overall"]["macro_f1"],
+                "views": {each: overall_f1(found) for each, found in scores.items()},
+                "skipped_steps": skipped,
                 "modulation": {
                     branch: found["modulation"] for branch, found in scores.items() if "modulation" in found
                 },
@@ -157,6 +161,11 @@ def fit(
                 break
     model.load_state_dict(state)
     return Fitted(best_epoch, history, documents, sum(seconds))
+
+
+def overall_f1(scores: Scores) -> dict[str, float]:
+    """Return a view's micro- and macro-F1 over all nodes."""
+    return {name: scores["overall"][name] for name in ("micro_f1", "macro_f1")}
 
 
 class _Training(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
@@ -47,6 +48,18 @@ def linear_schedule(
         optimizer, num_warmup_steps=round(steps * warmup_ratio), num_training_steps=steps
     )
     return schedule
+
+
+def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> bool:
+    """Take an optimizer step; return False where fp16 skipped it because a gradient overflowed.
+
+    A skipped step lowers the scale of the loss. Accelerate's own `optimizer_step_was_skipped` stays False
+    with a fused AdamW, which is called all the same and skips inside its kernel.
+    """
+    scaler = accelerator.scaler
+    before = scaler.get_scale() if scaler is not None else 0.0
+    optimizer.step()
+    return scaler is None or scaler.get_scale() >= before
 
 
 def trainable(model: nn.Module) -> Iterable[nn.Parameter]:

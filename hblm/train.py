@@ -18,7 +18,7 @@ from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import DataError
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import Pretrained, locate
+from hblm.pretrained import Pretrained, encoder_record, locate
 from hblm.schema import leaves
 from hblm.terminal import TrainingBar, hush, log, print_views, progress
 
@@ -184,7 +184,7 @@ def train(
     config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, started: float
 ) -> None:
     """Do the run: load, fit, test, write; of several processes the first one writes."""
-    job = set_up(config, prepared, source)
+    job = set_up(config, prepared, source, this.name)
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
         *(this.name, len(job.train), len(job.val), len(job.test)),
@@ -200,14 +200,14 @@ def train(
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
                 keep_checkpoint(config, prepared, source, this, job, checkpoint)
-            write_record(config, prepared, this, job, outcome, results / this.result.name, started)
+            write_record(config, prepared, source, this, job, outcome, results / this.result.name, started)
             this.replace_by(results, checkpoint)
     show(config, this, outcome.test)
     _print_places(config, this)
 
 
-def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
-    """Load the encoder, the tokenised documents and the device; build the model."""
+def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
+    """Load the encoder, the tokenised documents and the device; build the model. `name` is for trackers."""
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
     from hblm.corpus.batches import subsample, tokenise
@@ -218,6 +218,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
         config.trainer.precision,
         trackers=config.trackers,
         project_dir=Path(config.output_dir) / "trackers",
+        run_name=name,
     )
     build.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
@@ -265,7 +266,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained) -> Job:
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
-    from hblm.fit import Watch, fit
+    from hblm.fit import Watch, fit, overall_f1
     from hblm.score import pool, score
 
     train_split: Split = job.train
@@ -281,8 +282,8 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
         def tell(entry: dict[str, Any]) -> None:
             bar.epoch(entry)
-            numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
-            job.accelerator.log(numbers, step=entry["epoch"])
+            numbers = {name: entry[name] for name in ("train_loss", "val_loss", "documents_per_second")}
+            job.accelerator.log({**numbers, **_by_view("val", entry["views"])}, step=entry["epoch"])
 
         fitted = fit(
             job.model,
@@ -298,8 +299,7 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     with progress() as start:
         val, _ = score(job.model, job.val, job.scoring, job.accelerator, start("validating", len(job.val)))
         test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
-    overall = test[config.joint_variant.monitored]["overall"]
-    job.accelerator.log({f"test_{name}": overall[name] for name in ("micro_f1", "macro_f1")})
+    job.accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
     job.accelerator.end_training()
     return Outcome(fitted, val, test, time.perf_counter() - began)
 
@@ -327,6 +327,7 @@ def keep_checkpoint(
             "name": this.name,
             "tag": source.tag,
             "dataset": place_record(prepared),
+            "encoder": encoder_record(source),
             "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),
@@ -338,6 +339,7 @@ def keep_checkpoint(
 def write_record(
     config: TrainConfig,
     prepared: Prepared,
+    source: Pretrained,
     this: runs.Run,
     job: Job,
     outcome: Outcome,
@@ -371,6 +373,7 @@ def write_record(
             "eval": outcome.eval_seconds,
         },
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
+        "encoder": encoder_record(source),
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(path, record, outcome.test)
@@ -380,7 +383,18 @@ def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Ru
     if config.trackers:
         flat = {leaf.name: runs.value_of(config, leaf) for leaf in leaves(TrainConfig)}
         shown = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in flat.items()}
-        accelerator.init_trackers("hblm", config=shown, init_kwargs={"wandb": {"name": this.name}})
+        accelerator.init_trackers(
+            "hblm",
+            config=shown,
+            init_kwargs={"wandb": {"name": this.name}, "mlflow": {"run_name": this.name}},
+        )
+
+
+def _by_view(split: str, views: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return scores by view as trackers group them: val/fused/micro_f1."""
+    return {
+        f"{split}/{view}/{name}": value for view, scores in views.items() for name, value in scores.items()
+    }
 
 
 def _print_places(config: TrainConfig, this: runs.Run) -> None:
@@ -390,10 +404,11 @@ def _print_places(config: TrainConfig, this: runs.Run) -> None:
         checkpoint = cli.argument("checkpoint", str(this.checkpoint))
         print(f"try next    python -m hblm.evaluate {checkpoint} posthoc_repath=true")
     if config.joint_variant.is_joint:
-        others = "film=logit, seed=2 or joint_variant=none"
+        others = "film=logit or seed=2"
+    elif config.film.propagation_method == "none":
+        others = "method=top_down, method=dual or seed=2"
     else:
-        other = "top_down" if config.direction.cascade_direction == "bottom_up" else "bottom_up"
-        others = f"direction={other}, joint_variant=dual, film=logit, seed=2 or method=flat"
+        others = "method=dual, film=logit or seed=2"
     print(f"            the same command with {others}")
 
 

@@ -13,7 +13,7 @@ from hblm.config import TrainConfig
 from hblm.corpus.batches import tokenise
 from hblm.corpus.prepared import open_prepared
 from hblm.nn.encoder import load_encoder, load_tokenizer
-from hblm.optim import adamw, linear_schedule
+from hblm.optim import adamw, linear_schedule, take_step
 from hblm.pretrained import locate
 
 
@@ -122,3 +122,24 @@ def test_frozen_parameters_get_no_optimizer():
     model = nn.ModuleDict({"encoder": nn.Linear(2, 2).requires_grad_(False), "head": nn.Linear(2, 2)})
     optimizer = adamw(model, model["encoder"], learning_rate=1.0, head_learning_rate=None, weight_decay=0.0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+
+
+def test_the_schedule_stands_still_in_a_step_that_fp16_skips():
+    """A fused AdamW is called all the same and skips inside its kernel, so that accelerate sees a step."""
+    accelerator = build.accelerator("cpu", "fp32")
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=100)  # as on a GPU
+    model = nn.Linear(2, 1)
+    optimizer = adamw(model, model, learning_rate=1.0, head_learning_rate=None, weight_decay=0.0)
+    rates = linear_schedule(optimizer, steps=100, warmup_ratio=0.0)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    taken = []
+    for _ in range(10):
+        before = model.weight.detach().clone()
+        accelerator.backward(model(torch.full((8, 2), 8.0)).sum())
+        taken.append(take_step(accelerator, optimizer))
+        assert torch.equal(before, model.weight) == (not taken[-1])
+        if taken[-1]:
+            rates.step()
+        optimizer.zero_grad()
+    assert taken == [False] * 6 + [True] * 4  # until 64 times the scale is a float32
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.96)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import weakref
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from programs import TINY, checkpoint_of, compose, evaluation, numbers, run
 
-from hblm import build, train
+from hblm import build, cli, train
 from hblm.config import TrainConfig
 from hblm.errors import ConfigError, DataError, TrainingError
 from hblm.version import FORMULAS
@@ -26,6 +27,8 @@ def test_a_result_holds_what_the_tables_need(trained, learnable):
     assert (record["schema_version"], record["formulas"]) == (1, FORMULAS)
     assert abs(datetime.fromisoformat(record["finished"][:-1] + "+00:00").timestamp() - time.time()) < 3600
     assert record["environment"]["device_kind"] == "cpu"
+    assert record["encoder"] == {"model_name": "tiny", "revision": None, "commit": None}
+    assert [entry["skipped_steps"] for entry in record["history"]] == [0] * 25
     assert (record["status"], record["kind"], record["seed"]) == ("done", "single", 1)
     assert record["choices"]["film"] == "sigmoid"
     assert record["config"]["trainer"]["epochs"] == 25
@@ -201,10 +204,28 @@ def test_too_many_tokens_are_refused(learnable):
         run(learnable, "encoder.max_length=1000")
 
 
-def test_trackers_get_the_history(learnable):
-    pytest.importorskip("tensorboard")
-    run(learnable, "trackers=[tensorboard]")
-    assert list(Path("outputs/trackers").rglob("events.out.tfevents.*"))
+@pytest.mark.parametrize("method", ["top_down", "dual"])
+def test_tensorboard_has_a_folder_a_run_and_scores_by_view(learnable, method):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = run(learnable, "trackers=[tensorboard]", f"method={method}")
+    run(learnable, "trackers=[tensorboard]", f"method={method}", "seed=2")
+    names = {path.stem for path in result.parent.glob("*.json")}
+    assert {path.name for path in Path("outputs/trackers").iterdir()} == names
+    folder = Path("outputs/trackers") / result.stem
+    assert all(path.is_file() for path in folder.iterdir())
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    views = ("single",) if method == "top_down" else ("fused", "td", "bu")
+    record = json.loads(result.read_text())
+    for view in views:
+        shown = [event.value for event in events.Scalars(f"val/{view}/macro_f1")]
+        assert shown == pytest.approx([entry["views"][view]["macro_f1"] for entry in record["history"]])
+        (test,) = events.Scalars(f"test/{view}/micro_f1")
+        assert test.value == pytest.approx(record["test"][view]["overall"]["micro_f1"])
+    assert len(events.Scalars("train_loss")) == len(record["history"])
+    # forced again, the run's curve is another folder's, not more points of the first
+    again = ("trackers=[tensorboard]", f"method={method}", "force=true")
+    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *again))
+    assert {path.name for path in Path("outputs/trackers").iterdir()} == {*names, f"{result.stem}_2"}
 
 
 def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):
@@ -221,3 +242,22 @@ def test_without_a_checkpoint_only_the_result_is_kept(learnable):
 def test_a_dataset_without_converter_says_what_to_do():
     with pytest.raises(DataError, match=r"data/wos.*dataset\.path=DIR"):
         train.run(compose("train", TrainConfig, "dataset=wos", "encoder=tiny"))
+
+
+def test_a_grid_frees_each_runs_model(learnable, monkeypatch):
+    """Also one that fails: Hydra keeps its exception, and with it all frames that it passed through."""
+    kept, alive = [], []
+    right = build.classifier
+
+    def classifier(*parts):
+        alive.append([each() is not None for each in kept])
+        model = right(*parts)
+        kept.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(build, "classifier", classifier)
+    words = [*TINY, f"dataset.path={learnable}", "trainer.precision=bf16", "trainer.warmup_ratio=0"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(train.PROGRAM, train.run, ["-m", *words, "trainer.learning_rate=1e-4,1e30", "seed=1,2"])
+    assert end.value.code == 2
+    assert alive == [[False] * number for number in range(4)]
