@@ -142,6 +142,16 @@ def test_is_computed_in_float32(name, settings):
 
 
 @every_loss
+def test_autocast_changes_nothing(name, settings):
+    logits, targets = draw_for(name)
+    loss_of = make(name, settings)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss_of(logits, targets), loss_of.to_scores(logits)
+    assert torch.equal(found[0], loss_of(logits, targets))
+    assert torch.equal(found[1], loss_of.to_scores(logits))
+
+
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.bfloat16])
 def test_targets_may_have_any_dtype(name, settings, dtype):
     logits, targets = draw_for(name)
