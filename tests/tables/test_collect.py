@@ -325,6 +325,10 @@ def test_of_evaluations_with_the_same_settings_those_with_predictions_count(tmp_
         made_results.write(tmp_path, f"eval_{day}", {**evaluation, "predictions": predictions})
     frame = collect([tmp_path])
     assert names(frame) == {"run", "eval_28"}
+    assert dict(zip(frame["kind"], frame["predictions"], strict=True)) == {
+        "single": False,
+        "evaluation": True,
+    }
     reasons = why(frame)
     assert reasons["eval_27.json"].startswith("an older result of the same run")
     assert reasons["eval_29.json"].startswith("a result without predictions of the same run")

@@ -10,7 +10,6 @@ import pytest
 
 from hblm.errors import ConfigError, DataError
 from hblm.tables.collect import collect
-from hblm.tables.documents import predictions_of
 from hblm.tables.metric import metric_of
 from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.standing import judge, rank_over_datasets
@@ -293,7 +292,7 @@ def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, a
     stale = made_results.evaluation(of, finished="2026-11-26T18:20:30Z")
     stale["test"]["single"]["overall"]["macro_f1"] = 0.9
     stale["predictions"] = {"path": "/x"}
-    predictions_of(made_results.write(tmp_path, "eval_9", stale)).mkdir()
+    made_results.write(tmp_path, "eval_9", stale)
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.5]
     # two ways to show one measurement: of these the later one counts, whatever their names
     for name, view, finished, macro in (
@@ -304,7 +303,7 @@ def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, a
         again["test"]["single"]["overall"]["macro_f1"] = macro
         made_results.write(tmp_path, name, again)
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.51]
-    predictions_of(tmp_path / "results/eval_2.json").mkdir()
+    made_results.write(tmp_path, "eval_2", {**again, "predictions": {"path": "/x"}})
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.52]
 
 
