@@ -75,7 +75,7 @@ def run(config: AggregateConfig) -> None:
 
 def report(config: AggregateConfig, sweep: Sweep, missing: Sequence[str] = ()) -> None:
     """Make the table of a configuration and a sweep; `missing` are cells that are not in it, and why."""
-    gc.disable()  # nothing here makes circles, and looking for them in so many objects costs a third
+    gc.disable()  # there are no reference cycles to collect; looking for them takes a third of the time
     try:
         _aggregate(config, sweep, missing)
     finally:
@@ -170,7 +170,7 @@ def _sweep(given: str | None) -> Sweep:
 
 
 def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> OverDocuments:
-    """Return what tests two cells over documents, by the predictions that evaluations kept."""
+    """Return a test of two cells over documents, by the predictions beside their results."""
     by_text = {metric.text: (at, metric) for at, metric in enumerate(metrics)}
     rows = shown.set_index(["metric", "file"])[["view", "levels"]]
 

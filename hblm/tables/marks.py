@@ -83,7 +83,7 @@ def mark_cells(
     Args:
         table: whose cells get marks.
         versions: the mark of each dataset that has several versions.
-        made_with: name -> result file -> label; of those in which the table's results differ.
+        made_with: name -> result file -> label; only names in which results differ.
         notes: gets the texts.
     """
     everywhere: dict[tuple[Column, str], set[str]] = defaultdict(set)

@@ -171,12 +171,15 @@ def _blocks(table: Table, alpha: float, is_over_documents: bool) -> Iterable[_Bl
 
 def _sharing(runs: Sequence[Mapping[str, Run]]) -> tuple[int, int]:
     """Return how many pairs of cells share a seed, and the most seeds that a pair shares."""
-    seeds = sorted(set().union(*runs))
-    has = np.array([[seed in one for seed in seeds] for one in runs], float)
+    seeds = {seed: at for at, seed in enumerate(set().union(*runs))}
+    has = np.zeros((len(seeds), len(runs)), bool)
+    of_run = [[seeds[seed] for seed in one] for one in runs]
+    for at, places in enumerate(of_run):
+        has[places, at] = True
     n_pairs, most = 0, 0
-    for at in range(len(runs) - 1):
-        n_shared = has[at + 1 :] @ has[at]
-        n_pairs += np.count_nonzero(n_shared)
+    for at, places in enumerate(of_run[:-1]):
+        n_shared = has[places, at + 1 :].sum(axis=0)
+        n_pairs += int(np.count_nonzero(n_shared))
         most = max(most, int(n_shared.max()))
     return n_pairs, most
 
