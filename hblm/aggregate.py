@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from hblm.catalogue import Catalogue
 from hblm.config import FIGURES, AggregateConfig
 from hblm.errors import DataError
 from hblm.sweep.grid import read_sweep
-from hblm.tables.collect import PassedOver, Wanted, collect
-from hblm.tables.documents import SCORES, compare_documents
+from hblm.tables.collect import PassedOver, Wanted, collect, count_nodes
+from hblm.tables.documents import can_compare, compare_documents
 from hblm.tables.explain import explain, find_row
 from hblm.tables.metric import Metric, metric_of
 from hblm.tables.pivot import Ask, tabulate
@@ -35,8 +36,7 @@ from hblm.tables.render import (
     table_csv,
     terminal,
 )
-from hblm.tables.significance import RESAMPLES
-from hblm.tables.standing import DocumentP, judge, rank_over_datasets, shared_runs
+from hblm.tables.standing import NO_SEED, DocumentP, OverDocuments, judge, rank_over_datasets, shared_runs
 from hblm.tables.table import Cell, Column, Table, plural
 from hblm.terminal import log
 
@@ -75,7 +75,7 @@ def run(config: AggregateConfig) -> None:
 
 def report(config: AggregateConfig, sweep: Sweep, missing: Sequence[str] = ()) -> None:
     """Make the table of a configuration and a sweep; `missing` are cells that are not in it, and why."""
-    gc.disable()  # nothing here makes circles, and looking for them in so many objects costs a third
+    gc.disable()  # there are no reference cycles to collect; looking for them takes a third of the time
     try:
         _aggregate(config, sweep, missing)
     finally:
@@ -169,22 +169,25 @@ def _sweep(given: str | None) -> Sweep:
     return Sweep(str(file.file), file.name, table, file.node.expect)
 
 
-def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> Any:
-    """Return what tests two cells over documents, by the predictions that evaluations kept."""
+def _over_documents(metrics: list[Metric], shown: pd.DataFrame) -> OverDocuments:
+    """Return a test of two cells over documents, by the predictions beside their results."""
     by_text = {metric.text: (at, metric) for at, metric in enumerate(metrics)}
     rows = shown.set_index(["metric", "file"])[["view", "levels"]]
 
-    def test(a: Cell, b: Cell, column: Column) -> DocumentP | None:
+    def test(a: Cell, b: Cell, column: Column) -> DocumentP:
         at, metric = by_text[column.metric]
+        if not can_compare(metric):
+            return DocumentP(nan, 0, f"{metric.text} cannot be computed from predictions")
         pairs = shared_runs(a, b)
-        if metric.split is None or metric.closed or metric.score not in SCORES or not pairs:
-            return None
+        if not pairs:
+            return DocumentP(nan, 0, NO_SEED)
         of_a, of_b = (rows.loc[(at, run.file)] for run in pairs[0])
-        n_nodes = sum(int(count) for count in str(of_a["levels"]).split("/"))
         files = [(one.file, other.file) for one, other in pairs]
         views = (str(of_a["view"]), str(of_b["view"]))
-        found = compare_documents(files, views, metric.score, n_nodes, resamples=RESAMPLES)
-        return None if found is None else DocumentP(found.p_randomisation, found.documents)
+        found = compare_documents(files, views, metric.score, count_nodes(of_a["levels"]))
+        if found is None:
+            return DocumentP(nan, 0, "not all of these runs have predictions (predictions=true)")
+        return DocumentP(found.p_randomisation, found.documents)
 
     return test
 
@@ -193,8 +196,7 @@ def _nodes(shown: pd.DataFrame) -> dict[str, int]:
     """Return how many nodes each dataset has."""
     told = shown.drop_duplicates("dataset")
     return {
-        str(name): sum(int(count) for count in str(levels).split("/"))
-        for name, levels in zip(told["dataset"], told["levels"], strict=True)
+        str(name): count_nodes(levels) for name, levels in zip(told["dataset"], told["levels"], strict=True)
     }
 
 

@@ -2,8 +2,9 @@
 
 `view=NAME/part-00000.parquet` and so on, with the columns document, node, score, predicted and target;
 pandas and others read the folder as one table, with `view` as one more column. Pairs whose score is below the
-floor are left out unless the node is predicted or gold, so that F1 scores can be had again from the file. A
-document that has no such pair keeps the one with its highest score: every document of the split is there.
+floor are left out unless the node is predicted or gold, so that F1 scores can be computed again from the
+file. A document without any such pair keeps the one with its highest score, so every document of the split is
+in the file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DEFAULT_FLOOR = 0.01
 
 
 class PredictionWriter:
-    """Told of each batch (see `score`), it writes a shard whenever enough rows have come together."""
+    """Takes each batch (see `score`); writes a shard when it holds ROWS_PER_SHARD rows."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class PredictionWriter:
         threshold: float,
         floor: float,
     ) -> None:
-        """Stand ready for a split.
+        """Prepare for one split.
 
         Args:
             folder: where the views' folders go; it must be there.

@@ -48,7 +48,6 @@ def config(method: str = "top_down", seed: int = 1, dataset: str = "wos", **valu
             "film__propagation_method": "none",
             "head__classification_head_type": "linear",
             "encoder__project_embedding": False,
-            "loss__level_reduction": "nodes",
             **values,
         }
     elif method in ("dual", "tri_head_diffcat"):

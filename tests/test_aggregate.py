@@ -194,10 +194,11 @@ def test_one_difference_in_words_and_numbers(here: Path, capsys: pytest.CaptureF
     assert "top_down is better with 5 of 5" in told
     assert "p = 0.0625, the smallest that 5 seeds can give; 6 seeds could reach 0.05" in told
     assert "Cohen's d_z 1.90" in told
-    assert "no predictions are kept" in told
+    assert "Over documents: not all of these runs have predictions of these views" in told
     assert "Difference of test macro-F1 by level: 0: +3.00; 1: +3.00." in told
     assert "method flat / top_down" in told
     assert "film none / sigmoid" in told
+    assert "loss." not in told, "flat has the loss of the others"
     assert "encoder.project_embedding false / true" in told
     assert "commit cccccccccc / dddddddddd" in told
 
@@ -279,6 +280,46 @@ def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[s
     assert "(approximate randomisation over documents, p ≤ 0.05, adjusted over all pairs" in told
     (test,) = rows_of(here / "out/tables/table.comparisons.csv")
     assert (test["test"], test["n"]) == ("approximate randomisation over documents", "40")
+
+
+@pytest.mark.parametrize(
+    ("metric", "seed", "why"),
+    [
+        ("test.macro_f1", 1, "not all of these runs have predictions (predictions=true)"),
+        ("test.macro_f1", 2, "no seed is shared"),
+        ("test.repath.macro_f1", 1, "test.repath.macro_f1 cannot be computed from predictions"),
+        ("test.exact_match", 1, "test.exact_match cannot be computed from predictions"),
+        ("seconds.train", 1, "seconds.train cannot be computed from predictions"),
+    ],
+)
+def test_why_there_is_no_test_over_documents(
+    here: Path, capsys: pytest.CaptureFixture[str], metric: str, seed: int, why: str
+) -> None:
+    made_results.write(here / "in", "flat", made_results.result("flat", 1))
+    made_results.write(here / "in", "dual", made_results.result("dual", seed))
+    run("test=documents", f"metric={metric}")
+    assert f"Pairs of rows without a test over documents: {why}." in explained(capsys)
+    (test,) = rows_of(here / "out/tables/table.comparisons.csv")
+    assert (test["p"], test["n"], test["why"]) == ("", "0", why)
+    assert f"no test: {why}" in (here / "out/tables/table.html").read_text()
+
+
+def test_what_the_runs_were_made_with_is_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = {"precision": "bf16", "processes": 2, "device_kind": "cuda", "device": "NVIDIA H100"}
+    other = {"model_name": "a", "revision": None, "commit": "f" * 40}
+    flat, dual = made_results.result("flat"), made_results.result("dual", encoder=other, made_with=gpu)
+    made_results.write(here / "in", "flat", flat)
+    made_results.write(here / "in", "dual", dual)
+    run("compare=[flat,dual]")
+    told = explained(capsys)
+    assert "; precision fp32 / bf16; processes 1 / 2; device_kind cpu / cuda." in told
+    assert f"encoder_commit {'e' * 40} / {'f' * 40}" in told
+    # version 0.1 recorded neither processes nor the encoder: these are not known to differ
+    made_results.write(here / "in", "flat", made_results.of_first_version(flat))
+    run("compare=[flat,dual]")
+    told = explained(capsys)
+    assert "; formulas 1 / 2; precision fp32 / bf16; device_kind cpu / cuda." in told
+    assert "encoder_commit" not in told
 
 
 def test_predictions_for_other_documents_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

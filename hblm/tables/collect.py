@@ -30,8 +30,8 @@ _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others a
 _CONFIG_ELSEWHERE = ("dataset", "trackers")  # parts of a configuration that other columns tell
 _RENAMED = {"threshold": "training_threshold"}  # `threshold` is the column of the one that scored
 _FIRST_FORMULAS = 1  # of results that do not name theirs: version 0.1 wrote them
-_MADE_WITH = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
-_ENCODER = ("encoder_commit", "encoder_id")
+_ENVIRONMENT = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
+ENCODER = ("encoder_commit", "encoder_id")  # columns; results of version 0.1 have neither
 _ID_DIGITS = 8
 ENSEMBLE = "ensemble"  # the method of two models
 
@@ -62,7 +62,6 @@ class _Found(NamedTuple):
     file: Path
     identity: tuple[str, ...]
     written: float  # Unix time
-    predictions: bool  # whether it kept every document's scores
     told: dict[str, Any]
     keys: tuple[str, ...]  # the columns told that are options or configuration keys
     rows: list[_Row]
@@ -86,7 +85,8 @@ def results(*places: str | Path, repeats: bool = False) -> pd.DataFrame:
     hash of the prepared files) and `taxonomy` (a hash), `seed`, `method` (flat, independent,
     top_down, bottom_up, dual, tri_head_diffcat, ensemble); the chosen option of each group (`film`,
     `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...), of which
-    `threshold` is named `training_threshold`; the scores (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`,
+    `threshold` is named `training_threshold`; `predictions`, whether every document's scores were written
+    beside the result; the scores (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`,
     ...) and the `threshold` they were computed at. An ensemble's options are its members', joined by + where
     they differ.
 
@@ -224,7 +224,6 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
             file=file,
             identity=identity,
             written=_seconds(finished) if finished else changed,
-            predictions=bool(record.get("predictions")),
             told=told,
             keys=tuple(options),
             rows=rows,
@@ -282,9 +281,8 @@ def _select(
 
 
 def _preference(result: _Found) -> tuple[Any, ...]:
-    """Order results such that the one that counts comes last; by name where files are equally old."""
-    predictions = not result.is_run and result.predictions
-    return (not result.is_run, predictions, result.written, result.file.name, str(result.file))
+    """Return a sort key by which the result that counts comes last; equally old files go by name."""
+    return (not result.is_run, result.told["predictions"], result.written, result.file.name, str(result.file))
 
 
 def _runs_of(result: _Found, runs: Mapping[str, _Found]) -> list[_Found]:
@@ -294,7 +292,7 @@ def _runs_of(result: _Found, runs: Mapping[str, _Found]) -> list[_Found]:
 
 def _set_encoder(result: _Found, runs: Sequence[_Found]) -> None:
     """Set an evaluation's encoder to that of its runs, where all of these are at hand and record theirs."""
-    for name in _ENCODER:
+    for name in ENCODER:
         values = [run.told[name] for run in runs]
         if result.told[name] is None and len(values) == len(result.run_ids) and None not in values:
             result.told[name] = _joined(values)
@@ -335,6 +333,7 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
         "taxonomy": dataset["files"]["taxonomy.json"],
         "levels": "/".join(map(str, dataset["levels"])),
         "best_epoch": record.get("best_epoch"),
+        "predictions": bool(record.get("predictions")),
         "formulas": record.get("formulas", _FIRST_FORMULAS),
         **_encoder(record.get("encoder")),
     }
@@ -346,7 +345,7 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
     told |= {f"settings.{name}": value for name, value in settings if not isinstance(value, (dict, list))}
     told |= {f"parameters.{name}": value for name, value in (record.get("parameters") or {}).items()}
     told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}
-    told |= {name: environment.get(name) for name in _MADE_WITH}
+    told |= {name: environment.get(name) for name in _ENVIRONMENT}
     return told | {"device_kind": environment.get("device_kind") or _kind_of(environment.get("device"))}
 
 
@@ -355,10 +354,15 @@ def _kind_of(device: str | None) -> str | None:
     return device if device in (None, "cpu", "mps") else "cuda"
 
 
+def count_nodes(levels: str) -> int:
+    """Return how many nodes a dataset has, from its column `levels` (7/134)."""
+    return sum(map(int, levels.split("/")))
+
+
 def _encoder(record: Mapping[str, Any] | None) -> dict[str, str | None]:
     """Return the columns of what identified the encoder; None where a result does not record it."""
     if record is None:
-        return dict.fromkeys(_ENCODER)
+        return dict.fromkeys(ENCODER)
     return {
         "encoder_commit": record.get("commit"),
         "encoder_id": sha256_text(canonical_json(record))[:_ID_DIGITS],

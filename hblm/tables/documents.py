@@ -11,7 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hblm.errors import DataError
-from hblm.tables.significance import Counts, OverDocuments, counts, over_documents
+from hblm.runs import PREDICTIONS
+from hblm.tables.metric import Metric
+from hblm.tables.significance import RESAMPLES, Counts, OverDocuments, counts, over_documents
 
 SCORES = ("micro_f1", "macro_f1", "samples_f1")  # that are counted again from predictions
 _COLUMNS = ["document", "node", "predicted", "target"]
@@ -19,11 +21,20 @@ _COLUMNS = ["document", "node", "predicted", "target"]
 
 def predictions_of(file: str | Path) -> Path:
     """Return where an evaluation's predictions lie, if it kept them: beside its result."""
-    return Path(file).with_suffix(".predictions")
+    return Path(file).with_suffix(PREDICTIONS)
+
+
+def can_compare(metric: Metric) -> bool:
+    """Return whether a metric can be computed from predictions."""
+    return metric.split is not None and not metric.closed and metric.score in SCORES
 
 
 def compare_documents(
-    pairs: Sequence[tuple[str, str]], views: tuple[str, str], score: str, n_nodes: int, resamples: int = 2000
+    pairs: Sequence[tuple[str, str]],
+    views: tuple[str, str],
+    score: str,
+    n_nodes: int,
+    resamples: int = RESAMPLES,
 ) -> OverDocuments | None:
     """Test the difference of two models over documents, by the predictions that evaluations kept.
 

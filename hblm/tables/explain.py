@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from hblm.errors import ConfigError, nearest
-from hblm.tables.documents import SCORES as DOCUMENT_SCORES
-from hblm.tables.documents import compare_documents
+from hblm.tables.collect import ENCODER, count_nodes
+from hblm.tables.documents import can_compare, compare_documents
+from hblm.tables.marks import MADE_WITH, natural
 from hblm.tables.metric import Metric
 from hblm.tables.pivot import keys_apart, labels_of
 from hblm.tables.significance import effect, paired_permutation, runs_needed, smallest_p
 from hblm.tables.standing import name_of_test, p_in_words, shared_runs, source_of_p
-from hblm.tables.table import NOTHING, Cell, Column, Row, Table, plural
+from hblm.tables.table import NOTHING, Cell, Column, Row, Run, Table, plural
 
 
 def find_row(table: Table, text: str) -> Row:
@@ -56,7 +57,7 @@ def explain(
     texts = [metric.text for metric in metrics]
     for column in table.columns:
         cells = table.cells.get((a, column)), table.cells.get((b, column))
-        where = " ".join((*column.labels, column.name))
+        where = column.text
         if cells[0] is None or cells[1] is None:
             missing = " and ".join(row.text for row, cell in zip((a, b), cells, strict=True) if cell is None)
             lines.append(f"{where}: no result of {missing}.")
@@ -79,7 +80,7 @@ def _column(
     alpha: float,
 ) -> Iterator[str]:
     a, b = cells
-    where = " ".join((*column.labels, column.name))
+    where = column.text
     figures = [table.figure(column, cell.mean, cell.std) for cell in cells]
     yield (
         f"{where}: {names[0].text} {figures[0]} ({_of_seeds(a)}), "
@@ -130,22 +131,22 @@ def _over_seeds(
 
 
 def _over_documents(
-    pairs: Sequence[tuple[object, object]],
+    pairs: Sequence[tuple[Run, Run]],
     metric: Metric,
     rows: Sequence[pd.DataFrame],
     scale: int,
     unit: str,
 ) -> Iterator[str]:
-    if metric.split is None:
+    if not can_compare(metric):
         return
-    if metric.score not in DOCUMENT_SCORES or metric.closed:
-        return
-    files = [(run_b.file, run_a.file) for run_b, run_a in pairs]  # type: ignore[attr-defined]
+    files = [(run_b.file, run_a.file) for run_b, run_a in pairs]
     views = (str(rows[1]["view"].iloc[0]), str(rows[0]["view"].iloc[0]))
-    n_nodes = sum(int(count) for count in str(rows[0]["levels"].iloc[0]).split("/"))
-    found = compare_documents(files, views, metric.score, n_nodes)
+    found = compare_documents(files, views, metric.score, count_nodes(rows[0]["levels"].iloc[0]))
     if found is None:
-        yield "Over documents: no predictions are kept of all these runs (evaluate with predictions=true)."
+        yield (
+            "Over documents: not all of these runs have predictions of these views "
+            "(evaluate with predictions=true)."
+        )
         return
     yield (
         f"Over {found.documents:,} documents, mean of {plural(len(files), 'seed')}: "
@@ -178,10 +179,15 @@ def _by_part(metric: Metric, rows: Sequence[pd.DataFrame]) -> Iterator[str]:
 
 
 def _settings(rows: Sequence[pd.DataFrame], compared: Sequence[str]) -> str:
-    """Tell what the runs differ in besides their seeds: what the difference may come from."""
+    """Return a sentence on what the runs differ in besides their seeds: the difference may come from it."""
     told = []
-    for name in compared:
-        values = [", ".join(dict.fromkeys(labels_of(part[name]))) for part in rows]
+    for name in dict.fromkeys((*compared, *MADE_WITH)):
+        columns = [part[name] for part in rows]
+        if name in (*MADE_WITH, *ENCODER):  # not every result records these
+            columns = [column.dropna() for column in columns]
+            if any(column.empty for column in columns):
+                continue
+        values = [", ".join(sorted(set(labels_of(column)), key=natural)) for column in columns]
         if values[0] != values[1]:
             told.append(f"{name} {' / '.join(text.replace(NOTHING, 'without effect') for text in values)}")
     commits = [sorted(set(part["git_commit"].dropna().str[:10])) for part in rows]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hblm.tables.table import NOTHING, Column, Note, Run, Table, plural
+from hblm.tables.table import NOTHING, Column, Note, Row, Run, Table, plural
 
 # what results were made with besides their settings; a note says where runs or rows differ in it
 MADE_WITH = ("formulas", "precision", "processes", "device_kind")
@@ -83,7 +83,7 @@ def mark_cells(
     Args:
         table: whose cells get marks.
         versions: the mark of each dataset that has several versions.
-        made_with: name -> result file -> label; of those in which the table's results differ.
+        made_with: name -> result file -> label; only names in which results differ.
         notes: gets the texts.
     """
     everywhere: dict[tuple[Column, str], set[str]] = defaultdict(set)
@@ -143,20 +143,16 @@ def mark_cells(
 
 def _note_rows_that_differ(table: Table, name: str, label_of: Mapping[str, str], notes: Notes) -> None:
     """Add a note where rows of one column differ in `name`; columns of other metrics count as one."""
+    found: dict[tuple[Row, tuple[str, ...]], set[str]] = defaultdict(set)
+    for (row, column), cell in table.cells.items():
+        found[row, column.labels] |= {label_of[run.file] for run in cell.runs if run.file in label_of}
     where: dict[str, list[str]] = defaultdict(list)  # text -> columns
     columns = list(dict.fromkeys(column.labels for column in table.columns))
     for labels in columns:
         rows_of: dict[str, list[str]] = defaultdict(list)
         for row in table.rows:
-            runs = [
-                run
-                for column in table.columns
-                if column.labels == labels and (row, column) in table.cells
-                for run in table.cells[row, column].runs
-            ]
-            found = sorted({label_of[run.file] for run in runs if run.file in label_of}, key=natural)
-            if found:
-                rows_of[" and ".join(found)].append(row.text)
+            if found.get((row, labels)):
+                rows_of[" and ".join(sorted(found[row, labels], key=natural))].append(row.text)
         if len(rows_of) > 1:
             texts = [f"{label} ({_listed(rows)})" for label, rows in sorted(rows_of.items())]
             where[", ".join(texts)].append(" ".join(labels))
@@ -175,7 +171,7 @@ def _name_holes(table: Table, notes: Notes) -> None:
     for row in table.rows:
         for column in table.columns:
             if (row, column) not in table.cells:
-                holes[row.labels].append(" ".join((*column.labels, column.name)))
+                holes[row.labels].append(column.text)
     if holes:
         told = [f"{', '.join(labels)}: {'; '.join(missing)}" for labels, missing in holes.items()]
         more = f" And {len(told) - _LISTED} more rows." if len(told) > _LISTED else ""

@@ -102,9 +102,9 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         size += f" [{scale * one.low:.2f}, {scale * one.high:.2f}]"
     return {
         "one": one,
-        "column": " ".join((*one.column.labels, one.column.name)),
+        "column": one.column.text,
         "size": size,
-        "p": "no test" if isnan(one.p) else p_in_words(one.p, one.smallest_p, source_of_p(one.test, one.n)),
+        "p": p_in_words(one.p, one.smallest_p, source_of_p(one.test, one.n), one.why),
         "p_adjusted": HOLE if isnan(one.p_adjusted) else f"{one.p_adjusted:.3g}",
         "d_z": HOLE if isnan(one.d_z) else f"{one.d_z:.2f}",
         "superiority": HOLE if isnan(one.superiority) else f"{one.superiority:.2f}",
@@ -115,7 +115,7 @@ def _run(row: Row, column: Column, run: Run, anchor: str) -> dict[str, Any]:
     commit = (run.commit or f"hblm {run.version or '?'}")[: 10 if run.commit else None]
     return {
         "row": row.text,
-        "column": " ".join((*column.labels, column.name)),
+        "column": column.text,
         "run": run,
         "value": repr(run.value),
         "commit": commit + ("+" if run.dirty else ""),

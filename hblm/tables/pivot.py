@@ -21,8 +21,7 @@ import pandas as pd
 from hblm.config import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.errors import ConfigError, DataError, nearest
 from hblm.schema import leaves, plain
-from hblm.tables.collect import DECIDING, ENSEMBLE, RUNS, acting
-from hblm.tables.documents import predictions_of
+from hblm.tables.collect import DECIDING, ENCODER, ENSEMBLE, RUNS, acting
 from hblm.tables.marks import MADE_WITH, Notes, datasets_apart, mark_cells, natural
 from hblm.tables.metric import SCORES, Metric, column_of, metric_of
 from hblm.tables.significance import mean_interval, t_factors
@@ -37,10 +36,9 @@ _ALWAYS_APART = (
     "threshold",
     "training_threshold",
     "ensemble_weight",
-    "encoder_commit",
-    "encoder_id",
+    *ENCODER,
 )
-_MAY_BE_UNKNOWN = ("encoder_commit", "encoder_id")  # results without them are not known to differ
+_WEIGHTS = ("ensemble_weight", *(f"joint_variant.{name}" for name in FUSE_KEYS))  # of the fused view
 _COMMIT_DIGITS = 10
 _ORDER = {
     "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
@@ -176,6 +174,7 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     threshold and weights) one counts: an evaluation before the run, with predictions before without, then
     the latest. None is of an earlier model than the run's: those are not in the frame.
     """
+    weights = [name for name in _WEIGHTS if name in frame.columns]
     found = []
     for at, metric in enumerate(metrics):
         if metric.split is None:
@@ -188,22 +187,14 @@ def _selected(frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
             ]
         part = part[part[metric.score].notna()].copy(deep=False)
         part["metric"], part["value"] = at, part[metric.score].astype(float)
-        if metric.view != "fused":  # weights act between views
-            for name in ("ensemble_weight", *(f"joint_variant.{key}" for key in FUSE_KEYS)):
-                if name in part.columns:
-                    part[name] = None
+        if metric.view != "fused":
+            part[weights] = None
         found.append(part)
     shown = pd.concat(found, ignore_index=True)
-    late = ~shown["kind"].isin(RUNS)
-    kept = {file: predictions_of(file).is_dir() for file in shown["file"][late].unique()}
-    shown["_late"] = late.astype(int) + shown["file"].isin(
-        [file for file, is_there in kept.items() if is_there]
-    )
+    shown["_evaluated"] = ~shown["kind"].isin(RUNS)
     shown["_name"] = shown["file"].map(lambda file: Path(file).name)
-    fuse = [f"joint_variant.{key}" for key in FUSE_KEYS if f"joint_variant.{key}" in shown.columns]
-    same = ["metric", "run_id", "data", "threshold", "ensemble_weight", *fuse]
-    shown = shown.sort_values(["_late", "finished", "_name", "file"], kind="stable")
-    shown = shown.drop_duplicates(same, keep="last")
+    shown = shown.sort_values(["_evaluated", "predictions", "finished", "_name", "file"], kind="stable")
+    shown = shown.drop_duplicates(["metric", "run_id", "data", "threshold", *weights], keep="last")
     ordered: pd.DataFrame = shown.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
     return ordered
 
@@ -221,7 +212,8 @@ def _split(
         group = _finer(group, codes[name])
     added = []
     for name in candidates:
-        known = shown[name].notna().to_numpy() if name in _MAY_BE_UNKNOWN else slice(None)
+        # results that do not record their encoder are not known to differ
+        known = shown[name].notna().to_numpy() if name in ENCODER else slice(None)
         if name in rows or name in columns or not _varies(codes[name][known], group[known]):
             continue
         (columns if name == "dataset" else rows).append(name)

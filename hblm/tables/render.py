@@ -49,7 +49,7 @@ _LATEX = {
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown: pipes, bold and underlined cells, notes, tests below."""
-    heads = [*table.row_names, *(_head(column) for column in table.columns)]
+    heads = [*table.row_names, *(column.text for column in table.columns)]
     lines = [f"**{_md(table.title)}**", "", *(_md(sentence) for sentence in table.caption), ""]
     lines += [_pipes(_md(head) for head in heads)]
     lines += [_pipes([*["---"] * len(table.row_names), *["---:"] * len(table.columns)])]
@@ -58,7 +58,7 @@ def markdown(table: Table) -> str:
         lines.append(_pipes([*map(_md, row.labels), *cells]))
     if table.references:
         lines += ["", f"Published or expected figures, {NOT_OURS}:", ""]
-        heads = ["model", "encoder", "runs", "source", *(_head(column) for column in table.columns)]
+        heads = ["model", "encoder", "runs", "source", *(column.text for column in table.columns)]
         lines += [_pipes(map(_md, heads)), _pipes([*["---"] * 4, *["---:"] * len(table.columns)])]
         for one in table.references:
             figures = [_reference(table, one.figures, column) for column in table.columns]
@@ -103,7 +103,7 @@ def latex(table: Table) -> str:
         rf"\begin{{tabular}}{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}",
         r"\toprule",
     ]
-    heads = [*map(_tex, table.row_names), *(_tex(_head(column)) for column in table.columns)]
+    heads = [*map(_tex, table.row_names), *(_tex(column.text) for column in table.columns)]
     lines += [f"{' & '.join(heads)} \\\\", r"\midrule"]
     for row in table.rows:
         cells = [_tex_cell(table, table.cells.get((row, column)), column) for column in table.columns]
@@ -194,7 +194,7 @@ def terminal(table: Table) -> RichTable:
     for name in table.row_names:
         drawn.add_column(Text(plain_text(name)))
     for column in table.columns:
-        drawn.add_column(Text(plain_text(_head(column))), justify="right")
+        drawn.add_column(Text(plain_text(column.text)), justify="right")
     for row in table.rows[:_ON_SCREEN]:
         cells = []
         for column in table.columns:
@@ -220,10 +220,6 @@ def terminal(table: Table) -> RichTable:
 def plain_text(text: str) -> str:
     """Return a name on one line, with what steers terminals and direction of writing replaced."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def _head(column: Column) -> str:
-    return " ".join((*column.labels, column.name))
 
 
 def _reference(table: Table, figures: object, column: Column) -> str:

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, isnan, nan
+from math import comb, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -31,16 +31,24 @@ from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table, plural
 EXACT = "exact paired permutation test over seeds"
 DRAWN = f"paired permutation test over seeds with {N_FLIPS:,} drawn permutations"
 DOCUMENTS = "approximate randomisation over documents"
+NO_SEED = "no seed is shared"
 _ALL_PAIRS = 100  # pairs of a column that are all compared, even where none can be significant
 _LISTED = 6  # columns that a sentence names
 _WITHIN = 1 + 1e-9  # of a p-value and the smallest one, computed in two ways
 
 
 class DocumentP(NamedTuple):
-    """A test over documents with RESAMPLES resamples: p, and the number of documents."""
+    """A test over documents with RESAMPLES resamples.
+
+    Attributes:
+        p: of the test; nan without a test.
+        documents: how many there are; 0 without a test.
+        why: there is no test; "" where there is one.
+    """
 
     p: float
     documents: int
+    why: str = ""
 
 
 class Ranking(NamedTuple):
@@ -53,7 +61,7 @@ class Ranking(NamedTuple):
     ranks: Ranks
 
 
-OverDocuments = Callable[[Cell, Cell, Column], "DocumentP | None"]
+OverDocuments = Callable[[Cell, Cell, Column], DocumentP]
 
 
 @dataclass
@@ -101,24 +109,24 @@ def judge(table: Table, alpha: float = 0.05, over_documents: OverDocuments | Non
         table: gets its comparisons, standings, and sentences of its caption. The first sentence says where no
             difference in the whole table can be significant.
         alpha: the family-wise error rate of each column and dataset.
-        over_documents: tests over documents instead of seeds; None where two cells have no predictions.
+        over_documents: tests two cells over documents; None for tests over seeds.
     """
     blocks = list(_blocks(table, alpha, over_documents is not None))
     at_once = [(block, a, b) for block in blocks for a, b in block.pairs]
     shared = [_values(block.runs[a], block.runs[b]) for block, a, b in at_once]
     if over_documents is None:
-        results = [(p, len(of_a)) for p, (of_a, _) in zip(_permuted(shared), shared, strict=True)]
+        n_shared = [len(of_a) for of_a, _ in shared]
+        results = [(p, n, "" if n else NO_SEED) for p, n in zip(_permuted(shared), n_shared, strict=True)]
     else:
-        found = [over_documents(block.cells[a], block.cells[b], block.column) for block, a, b in at_once]
-        results = [(one.p, one.documents) if one else (nan, 0) for one in found]
+        results = [over_documents(block.cells[a], block.cells[b], block.column) for block, a, b in at_once]
     able, unable = [], []
     start = 0
     for block in blocks:
         place = slice(start, start + len(block.pairs))
         start = place.stop
         if not block.is_cut:
-            block.n_tests = sum(not isnan(p) for p, _ in results[place])
-            block.most = max(n for _, n in results[place])
+            block.n_tests = sum(not why for _, _, why in results[place])
+            block.most = max(n for _, n, _ in results[place])
         comparisons = _compared(block, shared[place], results[place], over_documents is not None)
         table.comparisons += comparisons
         can_decide = [
@@ -128,13 +136,12 @@ def judge(table: Table, alpha: float = 0.05, over_documents: OverDocuments | Non
         if any(can_decide):
             able.append(block)
             _mark(block, comparisons, can_decide, alpha)
-        elif block.n_tests or over_documents is None:
+        elif over_documents is None or not all(one.why for one in comparisons):
             unable.append(block)
     _describe(table, able, unable, alpha, over_documents is not None)
-    if over_documents is not None and any(n == 0 for _, n in results):
-        table.caption.append(
-            "Where predictions of both rows are not kept (predictions=true), there is no test over documents."
-        )
+    reasons = dict.fromkeys(why for _, _, why in results if why)
+    if over_documents is not None and reasons:
+        table.caption.append(f"Pairs of rows without a test over documents: {'; '.join(reasons)}.")
 
 
 def _blocks(table: Table, alpha: float, is_over_documents: bool) -> Iterable[_Block]:
@@ -164,12 +171,15 @@ def _blocks(table: Table, alpha: float, is_over_documents: bool) -> Iterable[_Bl
 
 def _sharing(runs: Sequence[Mapping[str, Run]]) -> tuple[int, int]:
     """Return how many pairs of cells share a seed, and the most seeds that a pair shares."""
-    seeds = sorted(set().union(*runs))
-    has = np.array([[seed in one for seed in seeds] for one in runs], float)
+    seeds = {seed: at for at, seed in enumerate(set().union(*runs))}
+    has = np.zeros((len(seeds), len(runs)), bool)
+    of_run = [[seeds[seed] for seed in one] for one in runs]
+    for at, places in enumerate(of_run):
+        has[places, at] = True
     n_pairs, most = 0, 0
-    for at in range(len(runs) - 1):
-        n_shared = has[at + 1 :] @ has[at]
-        n_pairs += np.count_nonzero(n_shared)
+    for at, places in enumerate(of_run[:-1]):
+        n_shared = has[places, at + 1 :].sum(axis=0)
+        n_pairs += int(np.count_nonzero(n_shared))
         most = max(most, int(n_shared.max()))
     return n_pairs, most
 
@@ -185,16 +195,16 @@ def _test(n: int, is_over_documents: bool) -> str:
 def _compared(
     block: _Block,
     shared: Sequence[tuple[list[float], list[float]]],
-    results: Sequence[tuple[float, int]],
+    results: Sequence[tuple[float, int, str]],
     is_over_documents: bool,
 ) -> list[Comparison]:
-    p_values = [p for p, _ in results]
+    p_values = [p for p, _, _ in results]
     if block.is_cut:
         adjusted = np.minimum(1, block.n_tests * np.array(p_values))
     else:
         adjusted = shaffer(p_values, len(block.rows))
     comparisons = []
-    for (a, b), values, (p, n), p_adjusted in zip(block.pairs, shared, results, adjusted, strict=True):
+    for (a, b), values, (p, n, why), p_adjusted in zip(block.pairs, shared, results, adjusted, strict=True):
         size = effect(*values) if values[0] else Effect(nan, nan, nan, nan, nan)
         comparisons.append(
             Comparison(
@@ -212,6 +222,7 @@ def _compared(
                 smallest_p=_smallest(n, is_over_documents),
                 d_z=size.d_z,
                 superiority=size.superiority,
+                why=why,
             )
         )
     return comparisons
@@ -254,9 +265,8 @@ def _describe(
     n_datasets = Counter(block.column for block in (*able, *unable))
     groups: dict[str, list[str]] = defaultdict(list)
     for block in unable:
-        name = " ".join((*block.column.labels, block.column.name))
         where = f" on {block.dataset}" if n_datasets[block.column] > 1 else ""
-        groups[_limit(block, alpha, is_over_documents)].append(name + where)
+        groups[_limit(block, alpha, is_over_documents)].append(block.column.text + where)
     if unable and not able:
         table.caption.insert(0, _none_significant("this table", groups, alpha))
         return
@@ -318,14 +328,17 @@ def name_of_test(n: int) -> str:
     return EXACT if n <= MOST_EXACT else DRAWN
 
 
-def p_in_words(p: float, least: float = 0, source: str = "") -> str:
-    """Return "p = 0.0625, the smallest that 5 seeds can give", or the p alone.
+def p_in_words(p: float, least: float = 0, source: str = "", why: str = "") -> str:
+    """Return "p = 0.0625, the smallest that 5 seeds can give", the p alone, or "no test: no seed is shared".
 
     Args:
         p: of a test.
         least: the smallest that the test can give.
         source: what gives it, as `source_of_p` returns it.
+        why: there is no test.
     """
+    if why:
+        return f"no test: {why}"
     text = "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
     return f"{text}, the smallest that {source} can give" if least and p <= least * _WITHIN else text
 

@@ -35,6 +35,11 @@ class Column(NamedTuple):
     percent: bool  # a share, shown in percent
     higher_is_better: bool
 
+    @property
+    def text(self) -> str:
+        """The values and the name in one text."""
+        return " ".join((*self.labels, self.name))
+
 
 class Row(NamedTuple):
     """One row: the values of the keys that rows are made of."""
@@ -107,6 +112,7 @@ class Comparison(NamedTuple):
     smallest_p: float  # that the test can give
     d_z: float
     superiority: float
+    why: str = ""  # there is no test; "" where there is one
 
 
 @dataclass

@@ -234,7 +234,7 @@ def names(frame: Any) -> set[str]:
     return {Path(file).stem for file in frame["file"]}
 
 
-def test_a_result_tells_where_it_comes_from(tmp_path: Path) -> None:
+def test_a_result_has_columns_for_how_it_was_made(tmp_path: Path) -> None:
     made_with = {"device": "NVIDIA H100", "device_kind": "cuda", "processes": 2, "precision": "bf16"}
     made_results.write(tmp_path, "a", made_results.result(made_with=made_with))
     row = hblm.results(tmp_path).iloc[0]
@@ -266,7 +266,7 @@ def test_of_two_results_of_a_run_the_later_one_counts_whenever_its_file_was_copi
     assert why(frame)["earlier.json"].startswith("an older result of the same run and settings as")
 
 
-def test_a_time_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_result_with_an_invalid_time_is_passed_over(tmp_path: Path) -> None:
     made_results.write(tmp_path, "a", made_results.result(finished="yesterday"))
     assert "yesterday" in why(hblm.results(tmp_path))["a.json"]
 
@@ -325,6 +325,10 @@ def test_of_evaluations_with_the_same_settings_those_with_predictions_count(tmp_
         made_results.write(tmp_path, f"eval_{day}", {**evaluation, "predictions": predictions})
     frame = collect([tmp_path])
     assert names(frame) == {"run", "eval_28"}
+    assert dict(zip(frame["kind"], frame["predictions"], strict=True)) == {
+        "single": False,
+        "evaluation": True,
+    }
     reasons = why(frame)
     assert reasons["eval_27.json"].startswith("an older result of the same run")
     assert reasons["eval_29.json"].startswith("a result without predictions of the same run")
@@ -405,16 +409,16 @@ def test_an_evaluation_has_the_encoder_of_its_run(tmp_path: Path) -> None:
     made_results.write(tmp_path, "old", old)
     made_results.write(tmp_path, "with_old", made_results.ensemble(td, old))
     frame = collect([tmp_path]).drop_duplicates("file")
-    commits = frame["encoder_commit"].fillna("not told")
+    commits = frame["encoder_commit"].fillna("unknown")
     told = {Path(file).stem: commit for file, commit in zip(frame["file"], commits, strict=True)}
     assert told == {
         "td": "e" * 40,
         "bu": "f" * 40,
         "eval": "e" * 40,
         "ensemble": f"{'e' * 40}+{'f' * 40}",
-        "lone": "not told",
-        "half": "not told",
-        "old": "not told",
-        "with_old": "not told",
+        "lone": "unknown",
+        "half": "unknown",
+        "old": "unknown",
+        "with_old": "unknown",
     }
     assert frame["encoder_id"].notna().tolist() == frame["encoder_commit"].notna().tolist()

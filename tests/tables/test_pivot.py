@@ -10,7 +10,6 @@ import pytest
 
 from hblm.errors import ConfigError, DataError
 from hblm.tables.collect import collect
-from hblm.tables.documents import predictions_of
 from hblm.tables.metric import metric_of
 from hblm.tables.pivot import Ask, tabulate
 from hblm.tables.standing import judge, rank_over_datasets
@@ -194,7 +193,7 @@ def test_scores_of_other_formulas_are_never_averaged(tmp_path: Path, add: Any) -
     assert means == pytest.approx({"top_down, 1": 0.1, "top_down, 2": 0.65})
 
 
-def test_rows_of_other_formulas_are_told(tmp_path: Path, add: Any) -> None:
+def test_rows_of_other_formulas_have_a_note(tmp_path: Path, add: Any) -> None:
     add("a", "dual")
     made_results.write(tmp_path, "b", made_results.of_first_version(made_results.result("flat")))
     assert "Rows differ in formulas: 1 (flat), 2 (dual)." in notes(table(tmp_path))
@@ -206,7 +205,7 @@ def test_rows_of_other_formulas_are_told(tmp_path: Path, add: Any) -> None:
     ("name", "values"),
     [("precision", ("bf16", "fp32")), ("processes", (1, 2)), ("device_kind", ("cpu", "cuda"))],
 )
-def test_what_a_cell_was_made_with_is_told(
+def test_a_cell_whose_runs_were_made_in_several_ways_has_a_note(
     tmp_path: Path, add: Any, name: str, values: tuple[Any, Any]
 ) -> None:
     first, second = values
@@ -229,7 +228,7 @@ def test_what_a_cell_was_made_with_is_told(
     assert not [text for text in notes(apart) if "differ" in text]
 
 
-def test_rows_that_differ_in_one_column_are_told_with_the_column(tmp_path: Path, add: Any) -> None:
+def test_a_note_names_the_column_in_which_rows_differ(tmp_path: Path, add: Any) -> None:
     for dataset, precision in (("wos", "fp32"), ("aapd", "bf16")):
         add(f"{dataset}1", "flat", 1, dataset, made_with={"precision": "fp32"})
         add(f"{dataset}2", "dual", 1, dataset, made_with={"precision": precision})
@@ -273,7 +272,7 @@ def test_runs_of_other_weights_in_one_folder_are_never_averaged(tmp_path: Path, 
 
 
 def test_an_unknown_encoder_is_not_another_one(tmp_path: Path, add: Any) -> None:
-    """An evaluation does not tell it: its run does, where that is there."""
+    """An evaluation does not record it; it has that of its run, where the run is there."""
     of = add("a", seed=1, encoder=encoder("a" * 40))
     made_results.write(tmp_path, "eval_a", made_results.evaluation(of))
     add("b", seed=2, encoder=encoder("a" * 40))
@@ -293,7 +292,7 @@ def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, a
     stale = made_results.evaluation(of, finished="2026-11-26T18:20:30Z")
     stale["test"]["single"]["overall"]["macro_f1"] = 0.9
     stale["predictions"] = {"path": "/x"}
-    predictions_of(made_results.write(tmp_path, "eval_9", stale)).mkdir()
+    made_results.write(tmp_path, "eval_9", stale)
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.5]
     # two ways to show one measurement: of these the later one counts, whatever their names
     for name, view, finished, macro in (
@@ -304,7 +303,7 @@ def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, a
         again["test"]["single"]["overall"]["macro_f1"] = macro
         made_results.write(tmp_path, name, again)
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.51]
-    predictions_of(tmp_path / "results/eval_2.json").mkdir()
+    made_results.write(tmp_path, "eval_2", {**again, "predictions": {"path": "/x"}})
     assert [run.value for run in cell(table(tmp_path), "top_down").runs] == [0.52]
 
 
@@ -333,7 +332,7 @@ def test_a_threshold_of_training_and_scoring_is_one_key(tmp_path: Path, add: Any
 
 def test_a_metric_without_results_leaves_the_others(tmp_path: Path, add: Any) -> None:
     add("a")
-    found = table(tmp_path, rows=[], columns=["seed"], metrics=["test.mix.macro_f1", *MACRO])
+    found = table(tmp_path, rows=[], columns=[], metrics=["test.mix.macro_f1", *MACRO])
     assert [column.metric for column in found.columns] == list(MACRO)
 
 
