@@ -56,9 +56,9 @@ def new_file(target: Path) -> Iterator[Path]:
     temporary = temporary_beside(target)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,7 +87,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 def adopt_folder(temporary: Path, target: Path) -> None:
     """Flush a temporary folder and make it `target` on the same disk, replacing an older one."""
     for path in [*temporary.rglob("*"), temporary]:
-        _flush(path)
+        flush(path)
     if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
         aside = temporary_beside(target.with_name(target.name + _ASIDE))
         target.rename(aside)
@@ -95,7 +95,7 @@ def adopt_folder(temporary: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)  # what is left of it goes at the next start
     else:
         temporary.rename(target)
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -169,7 +169,7 @@ def _git(folder: Path) -> Mapping[str, Any]:
         return {"git_commit": None, "git_dirty": None}
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Bring a file or folder entry to the disk before its name is trusted."""
     handle = os.open(path, os.O_RDONLY)
     try:

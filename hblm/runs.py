@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hblm.artifacts import canonical_json, sha256_text, temporary_beside
+from hblm.artifacts import canonical_json, flush, sha256_text, temporary_beside
 from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import ConfigError
 from hblm.schema import Leaf, leaves
@@ -72,10 +72,12 @@ class Run:
         self._supersede()
         if checkpoint is not None:
             checkpoint.replace(self.checkpoint)
+            flush(self.checkpoint.parent)
         for suffix in RESULT_SUFFIXES:
             file = results / (self.name + suffix)
             if file.exists():
                 file.replace(self.result.with_name(file.name))
+        flush(self.result.parent)
 
     def _supersede(self) -> None:
         old = [path for path in (self.result, self.checkpoint) if path.exists()]
@@ -147,7 +149,7 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     Args:
         config: the typed configuration.
         data: fingerprint of the prepared dataset.
-        encoder: what identifies the encoder: weights' sha256, or hub id and revision.
+        encoder: what identifies the encoder: hashes of weights, config and tokenizer, or hub id and revision.
         tag: last part of the encoder's name, for file names.
 
     Raises:

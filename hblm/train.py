@@ -161,6 +161,8 @@ def show(config: TrainConfig, this: runs.Run, views: Mapping[str, Mapping[str, A
 class Job:
     """All that a run needs, loaded: nothing here has been trained yet."""
 
+    prepared: Prepared
+    source: Pretrained
     accelerator: Accelerator
     model: Classifier
     tokenizer: Tokenizer
@@ -199,8 +201,8 @@ def train(
         with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
-                keep_checkpoint(config, prepared, source, this, job, checkpoint)
-            write_record(config, prepared, source, this, job, outcome, results / this.result.name, started)
+                keep_checkpoint(config, this, job, checkpoint)
+            write_record(config, this, job, outcome, results / this.result.name, started)
             this.replace_by(results, checkpoint)
     show(config, this, outcome.test)
     _print_places(config, this)
@@ -253,6 +255,8 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
     return Job(
+        prepared=prepared,
+        source=source,
         accelerator=accelerator,
         model=model,
         tokenizer=tokenizer,
@@ -304,9 +308,7 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     return Outcome(fitted, val, test, time.perf_counter() - began)
 
 
-def keep_checkpoint(
-    config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, job: Job, folder: Path
-) -> None:
+def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path) -> None:
     """Write the model and all that an evaluation needs to `folder`."""
     import torch
 
@@ -321,13 +323,13 @@ def keep_checkpoint(
         model=job.model,
         save_encoder=lambda folder: save_encoder(folder, job.model.encoder, job.tokenizer),
         config=config,
-        taxonomy=prepared.taxonomy,
+        taxonomy=job.prepared.taxonomy,
         meta={
             "run_id": this.id,
             "name": this.name,
-            "tag": source.tag,
-            "dataset": place_record(prepared),
-            "encoder": encoder_record(source),
+            "tag": job.source.tag,
+            "dataset": place_record(job.prepared),
+            "encoder": encoder_record(job.source),
             "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),
@@ -337,14 +339,7 @@ def keep_checkpoint(
 
 
 def write_record(
-    config: TrainConfig,
-    prepared: Prepared,
-    source: Pretrained,
-    this: runs.Run,
-    job: Job,
-    outcome: Outcome,
-    path: Path,
-    started: float,
+    config: TrainConfig, this: runs.Run, job: Job, outcome: Outcome, path: Path, started: float
 ) -> None:
     """Write the result file and its CSVs to `path`."""
     from hblm import build
@@ -357,7 +352,7 @@ def write_record(
         "kind": "joint" if config.joint_variant.is_joint else "single",
         "choices": config.choices(),
         "config": dataclasses.asdict(config),
-        "dataset": dataset_record(prepared, documents),
+        "dataset": dataset_record(job.prepared, documents),
         "seed": config.seed,
         "best_epoch": outcome.fitted.best_epoch,
         "history": outcome.fitted.history,
@@ -373,7 +368,7 @@ def write_record(
             "eval": outcome.eval_seconds,
         },
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
-        "encoder": encoder_record(source),
+        "encoder": encoder_record(job.source),
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(path, record, outcome.test)
