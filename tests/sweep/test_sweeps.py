@@ -13,8 +13,6 @@ import psutil
 import pytest
 from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
 
-pytestmark = pytest.mark.trains
-
 
 @pytest.mark.slow
 def test_a_sweep_with_every_kind_of_failure(learnable: Path, misbehaving, capsys, monkeypatch):
