@@ -309,14 +309,13 @@ class TrainConfig:
 
     @property
     def is_flat(self) -> bool:
-        """Whether this is the flat baseline: one linear layer over all nodes."""
+        """Whether this is the flat baseline: one linear layer, a sigmoid for each node."""
         return (
             not self.joint_variant.is_joint
             and self.film.propagation_method == "none"
             and self.head.classification_head_type == "linear"
             and not self.encoder.project_embedding
             and self.loss.loss != "conditional_softmax"
-            and self.loss.level_reduction == "nodes"
         )
 
     @property

@@ -293,7 +293,7 @@ def test_one_checkpoint_or_two():
 def test_only_the_flat_preset_is_flat():
     flat = typed(compose("train", "dataset=wos", "method=flat"), TrainConfig)
     assert flat.is_flat
-    for change in ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss.level_reduction=levels"):
+    for change in ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss=conditional_softmax"):
         assert not typed(compose("train", "dataset=wos", "method=flat", change), TrainConfig).is_flat
 
 

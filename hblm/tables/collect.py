@@ -402,7 +402,6 @@ DECIDING = {  # the values on which it depends what a model is, and which of its
     "loss": ("loss", "loss"),
     "direction": ("direction", "cascade_direction"),
     "joint_variant.joint_objective": ("joint_variant", "joint_objective"),
-    "loss.level_reduction": ("loss", "level_reduction"),
     "encoder.project_embedding": ("encoder", "project_embedding"),
     "encoder.trainable": ("encoder", "trainable"),
 }
