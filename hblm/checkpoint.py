@@ -31,6 +31,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
         and all(isinstance(value.get(key), str) for key in ("name", "path", "fingerprint"))
     ),
     "encoder": lambda value: isinstance(value, dict),
+    "training": lambda value: isinstance(value, str),
     "precision": lambda value: value in ("fp32", "bf16", "fp16"),
     "eval_batch_size": lambda value: isinstance(value, int) and value > 0,
 }
@@ -45,7 +46,7 @@ class Checkpoint:
         config: the configuration it was trained under.
         taxonomy: the label forest.
         meta: all of hblm.json: run_id, name, tag, dataset {name, path, fingerprint}, encoder (what identified
-            it), node_priors, precision, eval_batch_size.
+            it), training (a mark that its result has, too), node_priors, precision, eval_batch_size.
     """
 
     folder: Path

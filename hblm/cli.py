@@ -121,8 +121,9 @@ def _free() -> None:
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     error = sys.exc_info()[1]
-    if error is not None:
+    while error is not None:
         traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
     gc.collect()
 
 

@@ -246,6 +246,7 @@ def subject(request: Request) -> dict[str, Any]:
             "config": dataclasses.asdict(checkpoint.config),
             "seed": checkpoint.config.seed,
             "encoder": checkpoint.meta["encoder"],
+            "training": checkpoint.meta["training"],
         }
         for branch, checkpoint in request.checkpoints.items()
     }

@@ -79,6 +79,15 @@ class Run:
                 file.replace(self.result.with_name(file.name))
         flush(self.result.parent)
 
+    def require_superseding(self) -> None:
+        """Make the folder for what this run will supersede, before hours are spent on it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if self.result.exists() or self.checkpoint.exists():
+            (self.output_dir / "superseded").mkdir(parents=True, exist_ok=True)
+
     def _supersede(self) -> None:
         old = [path for path in (self.result, self.checkpoint) if path.exists()]
         if not old:
@@ -87,13 +96,18 @@ class Run:
         home = untaken(self.output_dir / "superseded" / f"{self.name}_{stamp}")
         (home / "results").mkdir(parents=True)
         (home / "checkpoints").mkdir()
-        for file in [self.result, *_evaluations_of(self.result.parent, self.id)]:
-            for suffix in (*reversed(RESULT_SUFFIXES), PREDICTIONS):  # without its .json nothing is a result
-                part = file.with_suffix(suffix)
-                if part.exists():
-                    shutil.move(part, home / "results" / part.name)
-        if self.checkpoint.exists():
-            shutil.move(self.checkpoint, home / "checkpoints" / self.name)  # perhaps on another disk
+        for file in _evaluations_of(self.result.parent, self.id):
+            for suffix in (PREDICTIONS, *RESULT_SUFFIXES):  # the .json last: the others are found through it
+                _move(file.with_suffix(suffix), home / "results")
+        for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it nothing counts as a result
+            _move(self.result.with_name(self.name + suffix), home / "results")
+        _move(self.checkpoint, home / "checkpoints")
+
+
+def _move(path: Path, folder: Path) -> None:
+    """Move a file or folder that may be there, perhaps to another disk."""
+    if path.exists():
+        shutil.move(path, folder / path.name)
 
 
 def _evaluations_of(results: Path, run_id: str) -> list[Path]:
@@ -295,9 +309,10 @@ def _stamped(output_dir: Path, stem: str) -> Path:
 def untaken(path: Path) -> Path:
     """Return the path, with a counter where the name is taken."""
     counter, free = 1, path
+    suffix = ".json" if path.suffix == ".json" else ""  # a folder's name may hold a dot: all-MiniLM-L6-v2.1
     while free.exists():
         counter += 1
-        free = path.with_name(f"{path.stem}_{counter}{path.suffix}")
+        free = path.with_name(f"{path.name.removesuffix(suffix)}_{counter}{suffix}")
     return free
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,9 @@ def run(
         this = identify(config, prepared, source)
         if not _agreed(config, go=config.force or not this.is_done):
             show_done(config, this)
-        elif here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
+            return
+        this.require_superseding()
+        if here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
             processes.launch(dataclasses.asdict(config), this.id, config.trainer.processes, nodes)
         else:
             train(config, prepared, source, this, started)
@@ -163,6 +166,7 @@ class Job:
 
     prepared: Prepared
     source: Pretrained
+    encoder: Mapping[str, Any]  # what identified it when it was loaded
     accelerator: Accelerator
     model: Classifier
     tokenizer: Tokenizer
@@ -170,6 +174,7 @@ class Job:
     val: TokenisedSplit
     test: TokenisedSplit
     scoring: Scoring
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,8 @@ def train(
     if not job.accelerator.is_main_process:
         return
     with runs.naming(this.output_dir):
-        this = identify(config, prepared, source)  # another run may have taken the name meanwhile
+        # another run may have taken the name meanwhile; data and encoder are those that were loaded
+        this = runs.find(this.output_dir, this.id, this.names)
         # written apart, so that what bears the names now stays until the new files are whole
         with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
@@ -230,6 +236,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         max_length=config.encoder.max_length,
     )
     tokenizer = load_tokenizer(source)
+    record = encoder_record(source)
     with progress() as start:
         splits = tokenise(
             prepared,
@@ -257,6 +264,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     return Job(
         prepared=prepared,
         source=source,
+        encoder=record,
         accelerator=accelerator,
         model=model,
         tokenizer=tokenizer,
@@ -329,7 +337,8 @@ def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path)
             "name": this.name,
             "tag": job.source.tag,
             "dataset": place_record(job.prepared),
-            "encoder": encoder_record(job.source),
+            "encoder": job.encoder,
+            "training": job.mark,
             "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
             "thresholds": {"training": config.threshold},
             "precision": build.resolved_precision(job.accelerator),
@@ -368,7 +377,8 @@ def write_record(
             "eval": outcome.eval_seconds,
         },
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
-        "encoder": encoder_record(job.source),
+        "encoder": job.encoder,
+        "training": job.mark,
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(path, record, outcome.test)
@@ -398,12 +408,10 @@ def _print_places(config: TrainConfig, this: runs.Run) -> None:
         print(f"checkpoint  {this.checkpoint}")
         checkpoint = cli.argument("checkpoint", str(this.checkpoint))
         print(f"try next    python -m hblm.evaluate {checkpoint} posthoc_repath=true")
-    if config.joint_variant.is_joint:
-        others = "film=logit or seed=2"
-    elif config.film.propagation_method == "none":
-        others = "method=top_down, method=dual or seed=2"
+    if config.film.propagation_method == "none":
+        others = "seed=2, or with method=top_down in place of its method, film and head"
     else:
-        others = "method=dual, film=logit or seed=2"
+        others = "seed=2, film=logit, or with method=independent in place of its method and film"
     print(f"            the same command with {others}")
 
 

@@ -128,6 +128,7 @@ def result(
             "levels": levels,
         },
         "encoder": encoder,
+        "training": digest(dataclasses.asdict(made), data, "training")[:16],
         "seed": seed,
         "best_epoch": epochs,
         "history": [
@@ -154,7 +155,7 @@ def result(
 
 def of_first_version(record: dict[str, Any], **told: Any) -> dict[str, Any]:
     """Return a result as version 0.1 wrote it; its environment tells what `told` says of it."""
-    left = {k: v for k, v in record.items() if k not in ("formulas", "finished", "encoder")}
+    left = {k: v for k, v in record.items() if k not in ("formulas", "finished", "encoder", "training")}
     code = {key: record["environment"][key] for key in ("hblm", "git_commit", "git_dirty")}
     return {**left, "environment": {**code, "device": "cpu", "precision": "fp32", **told}}
 
@@ -164,7 +165,7 @@ def evaluation(
 ) -> dict[str, Any]:
     """Return an evaluation of a run on the test split."""
     test = {view: {**found, "threshold": threshold} for view, found in of["test"].items()}
-    without = ("val", "history", "parameters", "encoder")
+    without = ("val", "history", "parameters")
     left = {name: value for name, value in of.items() if name not in without}
     told = {"split": "test", "threshold": threshold, "posthoc_repath": False, "view": "single", **settings}
     made = {**left, "kind": "evaluation", "settings": told, "test": test, "checkpoint": "/x"}
@@ -174,8 +175,8 @@ def evaluation(
 def ensemble(td: dict[str, Any], bu: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Return an ensemble of two runs, with the scores of the first."""
     made = evaluation(td, **{"ensemble_weight": 0.5, "ensemble_weight_search": None, **settings})
-    keys = ("run_id", "choices", "config", "seed")
-    members = {name: {key: one[key] for key in keys} for name, one in (("td", td), ("bu", bu))}
+    keys = ("run_id", "choices", "config", "seed", "encoder", "training")
+    members = {name: {key: one[key] for key in keys if key in one} for name, one in (("td", td), ("bu", bu))}
     left = {name: value for name, value in made.items() if name not in keys}
     return {**left, "kind": "ensemble", "run_id": digest(members), "members": members}
 

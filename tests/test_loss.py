@@ -145,10 +145,12 @@ def test_is_computed_in_float32(name, settings):
 def test_autocast_changes_nothing(name, settings):
     logits, targets = draw_for(name)
     loss_of = make(name, settings)
+    logits = logits.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = loss_of(logits, targets), loss_of.to_scores(logits)
-    assert torch.equal(found[0], loss_of(logits, targets))
-    assert torch.equal(found[1], loss_of.to_scores(logits))
+    assert [each.dtype for each in found] == [torch.float32] * 2
+    assert torch.equal(found[0], loss_of(logits.float(), targets))
+    assert torch.equal(found[1], loss_of.to_scores(logits.float()))
 
 
 @every_loss

@@ -251,6 +251,9 @@ def test_evaluations_get_a_counter_when_the_second_is_taken(tmp_path):
     first.touch()
     second = runs.untaken(first)
     assert second.name == f"{first.stem}_2.json"
+    folder = tmp_path / "wos_single_flat_bge-small-en-v1.5_seed1"
+    folder.mkdir()
+    assert runs.untaken(folder).name == f"{folder.name}_2"
     joint = runs.evaluation_path(tmp_path, config(**DUAL), TAG)
     assert re.fullmatch(r"eval_joint_wos_dual_minilm_\d{8}T\d{6}\.json", joint.name)
     joint = runs.evaluation_path(tmp_path, config(**TRI), TAG)

@@ -12,11 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from programs import TINY, checkpoint_of, compose, evaluation, numbers, run
+import transformers
+from programs import TINY, checkpoint_of, compose, edit, evaluation, numbers, run
 
 from hblm import build, cli, train
 from hblm.config import TrainConfig
 from hblm.errors import ConfigError, DataError, TrainingError
+from hblm.nn.encoder import load_tokenizer
+from hblm.pretrained import locate
 from hblm.version import FORMULAS
 
 pytestmark = pytest.mark.trains
@@ -157,8 +160,45 @@ def test_force_moves_all_that_the_older_run_left(learnable, keep):
     assert checkpoint.exists() == keep
     assert numbers(result)["test"] == json.loads(before[f"results/{result.name}"])["test"]
     old = evaluation(home / "checkpoints" / checkpoint.name)  # still of use
+    assert old["training"] == json.loads(before[f"results/{result.name}"])["training"]
+    assert old["training"] != json.loads(result.read_text())["training"]
     assert old["made"].parent == home / "results"
     assert old["test"] == numbers(result)["test"]
+
+
+def small_bert(folder: Path) -> None:
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(**size, vocab_size=300)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    load_tokenizer(locate("tiny", None)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("change", ["edited", "moved away"])
+def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change):
+    """Whatever happens to its folder while the run trains."""
+    folder = Path("bert")
+    small_bert(folder)
+    given = (f"encoder.model_name={folder}", "trainer.epochs=1")
+    right = train.fit_and_test
+
+    def fit_and_test(*parts):
+        outcome = right(*parts)
+        if change == "edited":
+            edit(folder / "config.json", hidden_act="relu")
+        else:
+            folder.rename("elsewhere")
+        return outcome
+
+    monkeypatch.setattr(train, "fit_and_test", fit_and_test)
+    result = run(learnable, *given)
+    record = json.loads(result.read_text())
+    monkeypatch.setattr(train, "fit_and_test", right)
+    if change == "edited":
+        other = json.loads(run(learnable, *given).read_text())  # another encoder: not done before
+        assert record["run_id"] != other["run_id"]
+        assert record["encoder"]["config"] != other["encoder"]["config"]
+    assert json.loads((checkpoint_of(result) / "encoder/config.json").read_text())["hidden_act"] == "gelu"
+    assert json.loads((checkpoint_of(result) / "hblm.json").read_text())["run_id"] == record["run_id"]
 
 
 @pytest.mark.parametrize("broken", ["keep_checkpoint", "write_record"])

@@ -152,6 +152,8 @@ def plan(asked: Asked) -> int:
     """Show what a submission would run."""
     made = make_plan(asked.config.sweep, asked.overrides, asked.config_dir, prepare=False)
     ledger = asked.ledger
+    if ledger.exists():
+        ledger.require_current()
     states = {}
     if not made.unprepared:
         submitted = {cell.id for cell in ledger.cells()} if ledger.exists() else set()

@@ -72,7 +72,9 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     try:
         with contextlib.ExitStack() as stack:
             if cell.other_maker:
-                raise ConfigError(f"this cell was made by {cell.other_maker}; submit the sweep again")
+                raise ConfigError(
+                    f"this cell was made by {cell.other_maker}; delete {ledger.folder} and submit again"
+                )
             if nodes is not None:
                 stack.callback(processes.end, nodes)
             run(ledger, cell, nodes)

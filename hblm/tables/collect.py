@@ -62,6 +62,7 @@ class _Found(NamedTuple):
     file: Path
     identity: tuple[str, ...]
     written: float  # Unix time
+    trainings: list[str | None]  # a mark of each model's training, an ensemble's two; None of version 0.1
     told: dict[str, Any]
     keys: tuple[str, ...]  # the columns told that are options or configuration keys
     rows: list[_Row]
@@ -90,11 +91,11 @@ def results(*places: str | Path, repeats: bool = False) -> pd.DataFrame:
     ...) and the `threshold` they were computed at. An ensemble's options are its members', joined by + where
     they differ.
 
-    Where a result comes from: `formulas`, the version of the scores' definitions (1 of version 0.1);
+    Where a result comes from: `formulas`, those of model and loss (1: version 0.1);
     `finished`, when it was written (UTC, ISO 8601; of version 0.1 the time of the file); `git_commit`,
     `git_dirty`, `device`, `device_kind` (cpu, cuda, mps), `precision` (fp32, bf16, fp16) and `processes`;
     `encoder_commit`, the commit that the hub gave, and `encoder_id`, a hash of all that identifies the
-    encoder, both missing in results of version 0.1. An evaluation has the encoder of its run.
+    encoder, both missing in results of version 0.1.
 
     Of several results of one run the newest counts; of evaluations of one run with the same settings those
     with predictions, then the newest. An evaluation that is older than its run's result is of an earlier
@@ -224,6 +225,7 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
             file=file,
             identity=identity,
             written=_seconds(finished) if finished else changed,
+            trainings=[member.get("training") for member in _members(record)],
             told=told,
             keys=tuple(options),
             rows=rows,
@@ -254,10 +256,9 @@ def _select(
     passed = list(passed_over)
     others = []
     for result in sorted(found, key=_preference):  # all runs first
-        later = [] if result.is_run else _runs_of(result, runs)
-        later = [run for run in later if run.written > result.written]
-        if later:
-            passed.append(PassedOver(result.file, f"older than {later[0].file}: of an earlier model"))
+        why = None if result.is_run else _of_another_model(result, runs)
+        if why is not None:
+            passed.append(PassedOver(result.file, why))
             continue
         if result.identity in kept:
             others.append(kept[result.identity])
@@ -268,9 +269,6 @@ def _select(
         chosen = kept[other.identity]
         what = "a result without predictions" if other.written > chosen.written else "an older result"
         passed.append(PassedOver(other.file, f"{what} of the same run and settings as {chosen.file}"))
-    for result in kept.values():
-        if not result.is_run:
-            _set_encoder(result, _runs_of(result, runs))
     if not repeats:
         for result in list(kept.values()):
             if not result.is_run and _repeats(result, runs):
@@ -290,12 +288,23 @@ def _runs_of(result: _Found, runs: Mapping[str, _Found]) -> list[_Found]:
     return [runs[run_id] for run_id in result.run_ids if run_id in runs]
 
 
-def _set_encoder(result: _Found, runs: Sequence[_Found]) -> None:
-    """Set an evaluation's encoder to that of its runs, where all of these are at hand and record theirs."""
-    for name in ENCODER:
-        values = [run.told[name] for run in runs]
-        if result.told[name] is None and len(values) == len(result.run_ids) and None not in values:
-            result.told[name] = _joined(values)
+def _of_another_model(result: _Found, runs: Mapping[str, _Found]) -> str | None:
+    """Return why an evaluation is not of the models whose runs are at hand; None where it may be.
+
+    A run made again has the id of its earlier training; a mark tells the two apart. Results of version 0.1
+    have none, and there an evaluation that is older than its run's result is of an earlier model.
+    """
+    for run_id, mark in zip(result.run_ids, result.trainings, strict=True):
+        run = runs.get(run_id)
+        if run is None:
+            continue
+        (own,) = run.trainings
+        if mark is not None and own is not None:
+            if mark != own:
+                return f"of another training than {run.file}"
+        elif run.written > result.written:
+            return f"older than {run.file}: of an earlier model"
+    return None
 
 
 def _repeats(result: _Found, runs: Mapping[str, _Found]) -> bool:
@@ -319,6 +328,11 @@ def _run_id(record: Mapping[str, Any]) -> str:
     return str(record["run_id"])
 
 
+def _members(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of a record that speak of one model each: an ensemble's two, else all of it."""
+    return list(record["members"].values()) if record["kind"] == ENSEMBLE else [record]
+
+
 def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that all rows of a result share."""
     dataset = record["dataset"]
@@ -335,7 +349,7 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
         "best_epoch": record.get("best_epoch"),
         "predictions": bool(record.get("predictions")),
         "formulas": record.get("formulas", _FIRST_FORMULAS),
-        **_encoder(record.get("encoder")),
+        **_encoder(record),
     }
     settings = (record.get("settings") or {}).items()
     if record["kind"] == ENSEMBLE:  # searched weights differ from seed to seed, and are one way to average
@@ -359,20 +373,21 @@ def count_nodes(levels: str) -> int:
     return sum(map(int, levels.split("/")))
 
 
-def _encoder(record: Mapping[str, Any] | None) -> dict[str, str | None]:
+def _encoder(record: Mapping[str, Any]) -> dict[str, str | None]:
     """Return the columns of what identified the encoder; None where a result does not record it."""
-    if record is None:
+    encoders = [member["encoder"] for member in _members(record) if member.get("encoder") is not None]
+    if len(encoders) < len(_members(record)):
         return dict.fromkeys(ENCODER)
     return {
-        "encoder_commit": record.get("commit"),
-        "encoder_id": sha256_text(canonical_json(record))[:_ID_DIGITS],
+        "encoder_commit": _joined([encoder["commit"] for encoder in encoders]),
+        "encoder_id": _joined([sha256_text(canonical_json(encoder))[:_ID_DIGITS] for encoder in encoders]),
     }
 
 
 def _options(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return seed, method, groups and configuration keys; of an ensemble, both members' where they differ."""
     together = record["kind"] == "ensemble"
-    members = list(record["members"].values()) if together else [record]
+    members = _members(record)
     every = [
         {
             "seed": member["seed"],

@@ -232,7 +232,8 @@ def keys_apart(shown: pd.DataFrame, keys: Sequence[str]) -> list[str]:
         if name not in elsewhere
         and (name not in told or (told[name].rules["identity"] and not told[name].rules["option_of"]))
     ]
-    found = ["dataset", "method", *apart, *_ALWAYS_APART]
+    # formulas before the keys whose defaults changed with them
+    found = ["dataset", "method", "formulas", *apart, *_ALWAYS_APART]
     return [name for name in dict.fromkeys(found) if name in shown.columns]
 
 

@@ -291,7 +291,7 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
         assert told.pop("formulas") == FORMULAS
         file.write_text(json.dumps(told))
     before = sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json"))
-    for verb in ("submit", "retry"):
+    for verb in ("plan", "submit", "retry"):
         assert sweep(verb) == 2
         said = capsys.readouterr().err
         assert "2 pending cells made by hblm 0.1" in said
@@ -302,7 +302,7 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
     (attempt,) = ledger.attempts(cells[0])
     assert (attempt.cause, attempt.told["why"]) == (
         "error",
-        "this cell was made by hblm 0.1; submit the sweep again",
+        f"this cell was made by hblm 0.1; delete {ledger.folder} and submit again",
     )
     for cell in cells:
         finish(cell)

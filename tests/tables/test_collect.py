@@ -272,21 +272,21 @@ def test_a_result_with_an_invalid_time_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_of_an_earlier_model_does_not_count(tmp_path: Path) -> None:
+    """Whatever the times say: an earlier training's checkpoint can be evaluated later."""
     run, kept = made_results.result(), made_results.result(seed=2)
-    stale = made_results.evaluation(run, threshold=0.3, finished="2026-11-26T18:20:30Z")
-    stale["predictions"] = {"path": "/x"}
+    stale = made_results.evaluation(run, threshold=0.3, finished="2026-12-01T00:00:00Z")
+    stale |= {"training": "earlier", "predictions": {"path": "/x"}}
     made_results.write(tmp_path, "run", run, changed=NOON)
     made_results.write(tmp_path, "eval_stale", stale, changed=NOON + 86400)
-    same_second = made_results.evaluation(run, threshold=0.4, finished=made_results.FINISHED)
-    made_results.write(tmp_path, "eval_same_second", same_second)
+    same_training = made_results.evaluation(run, threshold=0.4, finished="2020-01-01T00:00:00Z")
+    made_results.write(tmp_path, "eval_same_training", same_training)
     fresh = made_results.evaluation(run, threshold=0.3)
     made_results.write(tmp_path, "eval_fresh", fresh, changed=NOON - 86400)
-    alone = made_results.evaluation(kept, finished="2020-01-01T00:00:00Z")
+    alone = made_results.evaluation(kept)
     made_results.write(tmp_path, "eval_without_run", alone)
     frame = collect([tmp_path])
-    assert names(frame) == {"run", "eval_fresh", "eval_same_second", "eval_without_run"}
-    file = tmp_path / "results/run.json"
-    assert why(frame) == {"eval_stale.json": f"older than {file}: of an earlier model"}
+    assert names(frame) == {"run", "eval_fresh", "eval_same_training", "eval_without_run"}
+    assert why(frame) == {"eval_stale.json": f"of another training than {tmp_path / 'results/run.json'}"}
 
 
 def test_an_evaluation_of_the_first_version_is_as_old_as_its_file(tmp_path: Path) -> None:
@@ -304,17 +304,25 @@ def test_an_evaluation_of_the_first_version_is_as_old_as_its_file(tmp_path: Path
     assert names(collect([tmp_path])) == {"run"}
 
 
-def test_an_ensemble_is_as_old_as_either_model(tmp_path: Path) -> None:
-    td = made_results.result("top_down")
-    bu = made_results.result("bottom_up", finished="2026-11-28T00:00:00Z")
+def test_an_ensemble_is_of_both_models_trainings(tmp_path: Path) -> None:
+    td, bu = made_results.result("top_down"), made_results.result("bottom_up")
     for name, run in (("td", td), ("bu", bu)):
         made_results.write(tmp_path, name, run)
-    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu))
+    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu | {"training": "earlier"}))
     frame = collect([tmp_path])
     assert names(frame) == {"td", "bu"}
-    assert "bu.json: of an earlier model" in why(frame)["ensemble.json"]
-    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu, finished="2026-11-28T00:00:01Z"))
+    assert why(frame)["ensemble.json"] == f"of another training than {tmp_path / 'results/bu.json'}"
+    made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu))
     assert names(collect([tmp_path])) == {"td", "bu", "ensemble"}
+
+
+def test_an_ensemble_of_the_first_version_is_as_old_as_either_model(tmp_path: Path) -> None:
+    td, bu = (made_results.of_first_version(made_results.result(way)) for way in ("top_down", "bottom_up"))
+    made_results.write(tmp_path, "td", td, changed=NOON)
+    made_results.write(tmp_path, "bu", bu, changed=NOON + 10)
+    for changed, counts in ((NOON + 5, False), (NOON + 15, True)):
+        made_results.write(tmp_path, "ensemble", made_results.ensemble(td, bu), changed=changed)
+        assert ("ensemble" in names(collect([tmp_path]))) == counts
 
 
 def test_of_evaluations_with_the_same_settings_those_with_predictions_count(tmp_path: Path) -> None:
@@ -395,7 +403,7 @@ def test_the_training_threshold_is_a_key_of_its_own(tmp_path: Path) -> None:
     assert "threshold" not in frame.attrs["keys"]
 
 
-def test_an_evaluation_has_the_encoder_of_its_run(tmp_path: Path) -> None:
+def test_evaluations_record_their_encoders(tmp_path: Path) -> None:
     other = {"model_name": "a", "revision": None, "commit": "f" * 40}
     td, bu = made_results.result("top_down"), made_results.result("bottom_up", encoder=other)
     for name, made in (("td", td), ("bu", bu)):
@@ -416,8 +424,8 @@ def test_an_evaluation_has_the_encoder_of_its_run(tmp_path: Path) -> None:
         "bu": "f" * 40,
         "eval": "e" * 40,
         "ensemble": f"{'e' * 40}+{'f' * 40}",
-        "lone": "unknown",
-        "half": "unknown",
+        "lone": "e" * 40,
+        "half": "e" * 40,
         "old": "unknown",
         "with_old": "unknown",
     }

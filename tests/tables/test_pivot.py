@@ -193,6 +193,16 @@ def test_scores_of_other_formulas_are_never_averaged(tmp_path: Path, add: Any) -
     assert means == pytest.approx({"top_down, 1": 0.1, "top_down, 2": 0.65})
 
 
+def test_formulas_split_rows_before_keys_whose_defaults_changed(tmp_path: Path, add: Any) -> None:
+    """The default of loss.level_reduction is another one since 0.2: the gap is not the loss's alone."""
+    add("new", seed=1)
+    old = made_results.result(seed=1, loss__level_reduction="levels")
+    made_results.write(tmp_path, "old", made_results.of_first_version(old))
+    found = table(tmp_path)
+    assert found.row_names == ("method", "formulas")
+    assert any("rows were split by formulas:" in note for note in notes(found))
+
+
 def test_rows_of_other_formulas_have_a_note(tmp_path: Path, add: Any) -> None:
     add("a", "dual")
     made_results.write(tmp_path, "b", made_results.of_first_version(made_results.result("flat")))
@@ -271,8 +281,7 @@ def test_runs_of_other_weights_in_one_folder_are_never_averaged(tmp_path: Path, 
     assert not [note for note in found.notes if note.mark]
 
 
-def test_an_unknown_encoder_is_not_another_one(tmp_path: Path, add: Any) -> None:
-    """An evaluation does not record it; it has that of its run, where the run is there."""
+def test_an_evaluation_stands_with_the_runs_of_its_encoder(tmp_path: Path, add: Any) -> None:
     of = add("a", seed=1, encoder=encoder("a" * 40))
     made_results.write(tmp_path, "eval_a", made_results.evaluation(of))
     add("b", seed=2, encoder=encoder("a" * 40))
@@ -284,12 +293,13 @@ def test_an_unknown_encoder_is_not_another_one(tmp_path: Path, add: Any) -> None
     evaluated = made_results.evaluation(add("c", seed=4, encoder=encoder("b" * 40)))
     made_results.write(tmp_path, "eval_c", evaluated)
     texts = [row.text for row in table(tmp_path).rows]
-    assert texts == [f"top_down, {'a' * 10}", f"top_down, {'b' * 10}", "top_down, –"]
+    assert texts == [f"top_down, {'a' * 10}", f"top_down, {'b' * 10}"]
 
 
 def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, add: Any) -> None:
     of = add("a", seed=1, macro=0.5)
-    stale = made_results.evaluation(of, finished="2026-11-26T18:20:30Z")
+    # made of an earlier training's checkpoint, and written after the later training
+    stale = made_results.evaluation(of, finished="2026-11-30T00:00:00Z") | {"training": "earlier"}
     stale["test"]["single"]["overall"]["macro_f1"] = 0.9
     stale["predictions"] = {"path": "/x"}
     made_results.write(tmp_path, "eval_9", stale)
