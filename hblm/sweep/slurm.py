@@ -109,6 +109,8 @@ def submit_cells(
         }
         write_json(ledger.folder / "slurm" / f"{array}.json", told)
         submitted.append(array)
+        if "hold" not in cluster.additional and _ask("scontrol", "release", array) is None:
+            raise ConfigError(f"array {array} is submitted and held; `scontrol release {array}` starts it")
         before = array
     return submitted
 
@@ -132,6 +134,9 @@ def _parameters(
     """Return what submitit is told."""
     more = dict(cluster.additional)
     more.setdefault("requeue", True)
+    # Held until what its jobs read is written: submitit makes a folder for each job after sbatch, which takes
+    # seconds for a thousand of them, and a job that starts before that fails without a word.
+    more.setdefault("hold", True)
     if before is not None:
         more["dependency"] = f"afterany:{before}"
     told: dict[str, Any] = {
