@@ -172,7 +172,10 @@ def test_ensembles_wait_for_their_members_and_force_runs_again(learnable: Path, 
     assert sweep("submit", "devices=[0,1]", "wait=true", "force=true") == 0
     after = {label: each.result.stat().st_mtime_ns for label, each in by_label().items()}
     assert all(after[label] > times[label] for label in times)
-    assert len(list(Path("outputs/superseded").glob("*/results/*.json"))) == 2
+    moved = [
+        file.name.startswith("eval_ensemble_") for file in Path("outputs/superseded").glob("*/results/*.json")
+    ]
+    assert sorted(moved) == [False, False, True, True]  # the two runs, and the ensembles of what they were
 
 
 @pytest.mark.slow
