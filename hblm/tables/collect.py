@@ -98,10 +98,10 @@ def results(*places: str | Path, repeats: bool = False) -> pd.DataFrame:
     encoder, both missing in results of version 0.1.
 
     Of several results of one run the newest counts; of evaluations of one run with the same settings those
-    with predictions, then the newest. An evaluation that is older than its run's result is of an earlier
-    model, and does not count. What is passed over (unfinished, damaged, foreign or older files, repeats)
-    stands with the reason in `attrs["passed_over"]`, the columns that are options or configuration keys in
-    `attrs["keys"]`.
+    with predictions, then the newest. An evaluation of another training than the run's (`force=true` trained
+    again) does not count; of version 0.1 that is one older than the run's result. What is passed over
+    (unfinished, damaged, foreign or older files, repeats) stands with the reason in `attrs["passed_over"]`,
+    the columns that are options or configuration keys in `attrs["keys"]`.
 
     Args:
         places: folders or result files; `outputs` where none is given.
@@ -281,11 +281,6 @@ def _select(
 def _preference(result: _Found) -> tuple[Any, ...]:
     """Return a sort key by which the result that counts comes last; equally old files go by name."""
     return (not result.is_run, result.told["predictions"], result.written, result.file.name, str(result.file))
-
-
-def _runs_of(result: _Found, runs: Mapping[str, _Found]) -> list[_Found]:
-    """Return the runs at hand that an evaluation is of."""
-    return [runs[run_id] for run_id in result.run_ids if run_id in runs]
 
 
 def _of_another_model(result: _Found, runs: Mapping[str, _Found]) -> str | None:

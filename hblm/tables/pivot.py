@@ -31,13 +31,7 @@ _LISTED = 12  # values that a message names
 
 # besides options and configuration keys; `threshold` first, so that one that differs from run to run both in
 # training and in scoring makes one row key
-_ALWAYS_APART = (
-    "formulas",
-    "threshold",
-    "training_threshold",
-    "ensemble_weight",
-    *ENCODER,
-)
+_ALWAYS_APART = ("threshold", "training_threshold", "ensemble_weight", *ENCODER)
 _WEIGHTS = ("ensemble_weight", *(f"joint_variant.{name}" for name in FUSE_KEYS))  # of the fused view
 _COMMIT_DIGITS = 10
 _ORDER = {
