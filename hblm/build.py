@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hblm.artifacts import environment
@@ -28,6 +29,7 @@ from hblm.loss import LOSSES, Loss, Objective
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
+from hblm.nn.heads import OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
 from hblm.processes import place
@@ -97,10 +99,31 @@ def loss(config: TrainConfig, taxonomy: Taxonomy, positives: Tensor, n_documents
     return LOSSES[options.loss](taxonomy, positives=positives, n_documents=n_documents, **own[options.loss])
 
 
-def initialise_output(model: Classifier, config: TrainConfig, scoring: Scoring) -> None:
-    """Start the heads where the configuration says: at the loss's prior logits, or where they are."""
+def initialise_output(
+    model: Classifier,
+    config: TrainConfig,
+    scoring: Scoring,
+    label_texts: Callable[[], Float[Tensor, "nodes width"]],
+) -> None:
+    """Start the heads where the configuration says.
+
+    Args:
+        model: new, on its device.
+        config: the run's.
+        scoring: its loss knows the prior logits.
+        label_texts: returns the pooled states of the texts of nodes; called only where they are needed.
+    """
+    if config.head.output_init == "default":
+        model.branches.initialise_output(None)
+        return
     priors = scoring.objective.loss.prior_logits()
-    model.branches.initialise_output(priors if config.head.output_init == "prior" else None)
+    embeddings = None
+    if config.head.output_init == "label_text":
+        model.eval()  # without dropout
+        with torch.no_grad():
+            device = next(model.parameters()).device
+            embeddings = model.projection(label_texts().to(device))
+    model.branches.initialise_output(OutputStart(priors, embeddings, config.head.label_text_gain))
 
 
 def require_single_paths(

@@ -112,8 +112,12 @@ class Head:
     )
     dropout: float = key(0.1, "dropout inside the head", low=0, high=0.99)
     output_init: str = key(
-        "prior", "prior: start at the training split's label frequencies", choices=("prior", "default")
+        "prior",
+        "where output layers start. prior: label frequencies of the training split; label_text: also the "
+        "texts of nodes; default: as PyTorch does",
+        choices=("prior", "label_text", "default"),
     )
+    label_text_gain: float = key(6.0, "label_text: logits that a text of a label adds to its own", low=0)
 
 
 @dataclass
@@ -228,6 +232,9 @@ class Trainer:
     warmup_ratio: float = key(0.06, "share of the steps in which the learning rate rises", low=0, high=1)
     max_grad_norm: float = key(1.0, "gradient clipping", low=0, open_low=True)
     patience: int = key(10, "epochs without a better score before training stops", low=1)
+    label_documents: bool = key(
+        False, "train on the text of each node as well, with the node and its ancestors as labels"
+    )
     monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
     precision: str = key(
         "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")

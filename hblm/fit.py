@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hblm import team
-from hblm.corpus.batches import Batch, training_steps
+from hblm.corpus.batches import Batch, Split, training_steps
 from hblm.errors import TrainingError
 from hblm.loss import Objective
 from hblm.nn.classifier import Classifier
 from hblm.optim import adamw, linear_schedule, take_step, trainable
-from hblm.score import Scores, Scoring, Split, loader, score
+from hblm.score import Scores, Scoring, loader, score
 
 
 @dataclass(frozen=True)

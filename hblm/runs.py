@@ -280,6 +280,8 @@ def inert_keys(config: TrainConfig) -> set[str]:
         inert.add("film.detach_parent_signal")
     if config.head.classification_head_type == "linear":
         inert.add("head.dropout")
+    if config.head.output_init != "label_text":
+        inert.add("head.label_text_gain")
     if not config.encoder.project_embedding:
         inert.add("encoder.projection_dropout")
     if not config.encoder.trainable:

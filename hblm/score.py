@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hblm import stopping, team
-from hblm.corpus.batches import Batch, PooledSplit, TokenisedSplit, evaluation_batches
+from hblm.corpus.batches import Batch, PooledSplit, Split, TokenisedSplit, evaluation_batches
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import BranchesOutput
 from hblm.taxonomy import Taxonomy
 
-Split = TokenisedSplit | PooledSplit
 Collate = Callable[[Split, np.ndarray], Batch]
 Scores = dict[str, Any]
 # told of each batch: positions in the split, the scores of every view, targets

@@ -21,6 +21,11 @@ class Node:
     name: str
     parent: str | None
 
+    @property
+    def words(self) -> str:
+        """What the node says in words: its name, underscores as spaces."""
+        return self.name.replace("_", " ")
+
 
 class Taxonomy:
     """A forest of nodes in taxonomy order: a stable sort by level, so that each level is one slice.

@@ -17,6 +17,7 @@ from hblm import cli, processes, runs
 from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
+from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, encoder_record, locate
@@ -26,11 +27,11 @@ from hblm.terminal import TrainingBar, hush, log, print_views, progress
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hblm.corpus.batches import TokenisedSplit
+    from hblm.corpus.batches import Split, TokenisedSplit
     from hblm.fit import Fitted
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
-    from hblm.score import Scores, Scoring, Split
+    from hblm.score import Scores, Scoring
 
 PROGRAM = cli.Program(
     name="train",
@@ -173,6 +174,7 @@ class Job:
     train: TokenisedSplit
     val: TokenisedSplit
     test: TokenisedSplit
+    nodes: TokenisedSplit  # the texts of nodes
     scoring: Scoring
     mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
@@ -218,8 +220,9 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     """Load the encoder, the tokenised documents and the device; build the model. `name` is for trackers."""
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
-    from hblm.corpus.batches import subsample, tokenise
+    from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.nn.encoder import load_encoder, load_tokenizer
+    from hblm.score import pool
 
     accelerator = build.accelerator(
         config.device,
@@ -245,7 +248,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
             cache_dir=Path(config.cache_dir),
             progress=start,
         )
-    build.require_single_paths(config, splits, prepared.taxonomy)
+    build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
     train_split = subsample(splits["train"], config.dataset_fraction)
     model = build.classifier(config, prepared.taxonomy, encoder)
     scoring = build.scoring(
@@ -257,10 +260,12 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
     )
-    build.initialise_output(model, config, scoring)
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
+    build.initialise_output(
+        model, config, scoring, lambda: pool(model, splits[NODES], scoring, accelerator).pooled
+    )
     return Job(
         prepared=prepared,
         source=source,
@@ -271,6 +276,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         train=train_split,
         val=subsample(splits["val"], config.dataset_fraction),
         test=splits["test"],
+        nodes=splits[NODES],
         scoring=scoring,
     )
 
@@ -278,19 +284,23 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
+    from hblm.corpus.batches import JoinedSplit
     from hblm.fit import Watch, fit, overall_f1
     from hblm.score import pool, score
 
     train_split: Split = job.train
     val_split: Split = job.val
+    nodes: Split = job.nodes
     if not job.model.trainable:
         with progress() as start:
-            train_split, val_split = (
+            train_split, val_split, nodes = (
                 pool(job.model, split, job.scoring, job.accelerator, start("encoding once", len(split)))
-                for split in (job.train, job.val)
+                for split in (job.train, job.val, job.nodes)
             )
+    if config.trainer.label_documents:
+        train_split = JoinedSplit(train_split, nodes)
     _start_trackers(job.accelerator, config, this)
-    with TrainingBar(len(job.train), config.trainer.epochs) as bar:
+    with TrainingBar(len(train_split), config.trainer.epochs) as bar:
 
         def tell(entry: dict[str, Any]) -> None:
             bar.epoch(entry)

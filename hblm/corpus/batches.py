@@ -30,9 +30,11 @@ from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS, Document
 from hblm.errors import ConfigError
+from hblm.taxonomy import Taxonomy
 
-FORMAT = 1
+FORMAT = 2  # 2: with the texts of nodes
 META = "meta.json"
+NODES = "nodes"  # the split that holds a document for each node: its text, with the node and its ancestors
 _ARRAYS = ("tokens", "offsets", "labels", "label_offsets")
 _AT_ONCE, _CHARACTERS_AT_ONCE = 1_000, 2_000_000
 _SUBSAMPLE_SEED = 20_240_229  # of its own: every run sees the same documents, whatever its seed
@@ -136,6 +138,40 @@ class PooledSplit:
         """Tokens of each document, so that batches are those of the split itself."""
         return self.split.lengths
 
+    def labels(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the row and the node of every label of some documents."""
+        return self.split.labels(indices)
+
+
+class JoinedSplit:
+    """The documents of one split, then those of another of the same kind.
+
+    Attributes:
+        parts: the two splits.
+        lengths: tokens of each document.
+    """
+
+    def __init__(self, first: Split, second: Split) -> None:
+        self.parts = first, second
+        self.lengths: npt.NDArray[np.int64] = np.concatenate([first.lengths, second.lengths])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def divide(self, indices: Array) -> list[tuple[Any, Array, Array]]:
+        """Return, for each part that has some of the documents: the part, their rows, their indices in it."""
+        first = indices < len(self.parts[0])
+        rows = np.flatnonzero(first), np.flatnonzero(~first)
+        starts = 0, len(self.parts[0])
+        return [
+            (part, chosen, indices[chosen] - start)
+            for part, chosen, start in zip(self.parts, rows, starts, strict=True)
+            if len(chosen)
+        ]
+
+
+Split = TokenisedSplit | PooledSplit | JoinedSplit
+
 
 def tokenise(
     prepared: Prepared,
@@ -145,7 +181,7 @@ def tokenise(
     cache_dir: Path,
     progress: StartTask = lambda description, total: lambda steps: None,
 ) -> dict[str, TokenisedSplit]:
-    """Return the tokenised splits, from the cache if it has them.
+    """Return the tokenised splits, and under `nodes` the texts of nodes, from the cache if it has them.
 
     All documents of all splits are read (and so verified) before the first is trained on. Of several
     processes that start at once, one tokenises and the others wait for it.
@@ -185,6 +221,12 @@ def tokenise(
             f"{folder}: written, but not there as written; does something else clean up this folder?"
         )
     return found
+
+
+def node_documents(taxonomy: Taxonomy) -> Iterator[Document]:
+    """Yield a document for each node, in taxonomy order: its text, labelled with it and its ancestors."""
+    for node in taxonomy.nodes:
+        yield Document(node.id, node.words, (node.id, *taxonomy.ancestors(node.id)))
 
 
 def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
@@ -232,7 +274,7 @@ def evaluation_batches(lengths: Array, *, batch_size: int) -> list[npt.NDArray[n
 
 
 def collate(
-    split: TokenisedSplit | PooledSplit,
+    split: Split,
     indices: Array,
     *,
     n_nodes: int,
@@ -249,8 +291,18 @@ def collate(
         padding_side: "right" or "left", the tokenizer's.
         multiple_of: round the width up to it; 8 suits tensor cores, 1 a CPU.
     """
-    if isinstance(split, PooledSplit):
-        return Batch({"pooled": split.pooled[indices]}, targets_of(split.split, indices, n_nodes))
+    if isinstance(split, JoinedSplit):
+        parts = split.divide(indices)
+    else:
+        parts = [(split, np.arange(len(indices)), indices)]
+    targets = torch.zeros(len(indices), n_nodes)
+    for part, rows, within in parts:
+        targets[rows] = targets_of(part, within, n_nodes)
+    if isinstance(parts[0][0], PooledSplit):
+        pooled = torch.empty(len(indices), parts[0][0].pooled.shape[1])
+        for part, rows, within in parts:
+            pooled[rows] = part.pooled[within]
+        return Batch({"pooled": pooled}, targets)
     lengths = split.lengths[indices]
     longest = int(lengths.max(initial=1))
     width = longest + -longest % multiple_of
@@ -258,12 +310,18 @@ def collate(
     starts = 0 if padding_side == "right" else (width - lengths)[:, None]
     mask = (columns >= starts) & (columns < starts + lengths[:, None])
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
-    ids[mask] = split.tokens(indices)[1]  # both run row by row
+    for part, rows, within in parts:
+        block = np.full((len(rows), width), pad_id, dtype=np.int64)
+        block[mask[rows]] = part.tokens(within)[1]  # both run row by row
+        ids[rows] = block
     inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
-    return Batch(inputs, targets_of(split, indices, n_nodes))
+    return Batch(inputs, targets)
 
 
-def targets_of(split: TokenisedSplit, indices: Array, n_nodes: int) -> Float32[Tensor, "batch nodes"]:
+def targets_of(
+    split: TokenisedSplit | PooledSplit, indices: Array, n_nodes: int
+) -> Float32[Tensor, "batch nodes"]:
+    """Return a 1 for each label of some documents, else 0."""
     targets = np.zeros((len(indices), n_nodes), dtype=np.float32)
     targets[split.labels(indices)] = 1.0
     return torch.from_numpy(targets)
@@ -282,7 +340,7 @@ def _write(
         "offsets": np.dtype(np.int64),
         "label_offsets": np.dtype(np.int64),
     }
-    for split in SPLITS:
+    for split in (*SPLITS, NODES):
         advance = progress(f"tokenising {split}", _expected(prepared, split))
         with contextlib.ExitStack() as stack:
             files = {
@@ -296,7 +354,8 @@ def _write(
             ends = {"offsets": 0, "label_offsets": 0}
             for part in ends:
                 append(part, [0])
-            for documents in _portions(prepared.documents(split)):
+            source = node_documents(prepared.taxonomy) if split == NODES else prepared.documents(split)
+            for documents in _portions(source):
                 stopping.check()
                 encodings = backend.encode_batch_fast([document.text for document in documents])
                 rows = [encoding.ids for encoding in encodings]
@@ -321,7 +380,7 @@ def _open(folder: Path, made_from: dict[str, Any]) -> dict[str, TokenisedSplit] 
             return None
         if any((folder / name).stat().st_size != size for name, size in meta["sizes"].items()):
             return None
-        splits = {name: TokenisedSplit(folder, name) for name in SPLITS}
+        splits = {name: TokenisedSplit(folder, name) for name in (*SPLITS, NODES)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return splits if all(split.is_consistent() for split in splits.values()) else None

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hblm.nn.film import PROPAGATIONS, Film, GatherSpace, ScatterMaxSpace, SourceSpace, Space
-from hblm.nn.heads import HEADS, Head, set_priors
+from hblm.nn.heads import HEADS, Head, OutputStart, start_output
 from hblm.taxonomy import Taxonomy
 
 DIRECTIONS: dict[str, Callable[[int], range]] = {
@@ -98,14 +98,14 @@ class Cascade(nn.Module):
                 )
         self.initialise_output(None)
 
-    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
-        """Let every head start at its nodes' prior logits (None: where it stands); centre every FiLM there.
+    def initialise_output(self, start: OutputStart | None) -> None:
+        """Set where the heads' output layers start (None: where they stand); centre every FiLM there.
 
-        For once, before training: each call with priors shrinks the last weights to a tenth again.
+        Call it once, before training: each call with a start shrinks the last weights to a tenth again.
         """
         heads = cast("list[Head]", [*self.heads])
-        if prior_logits is not None:
-            set_priors(heads, prior_logits)
+        if start is not None:
+            start_output(heads, start, start.label_embeddings)
         for source, target in itertools.pairwise(self.order):
             if str(target) in self.films:
                 cast("Film", self.films[str(target)]).centre(heads[source].output.bias)

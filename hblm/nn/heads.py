@@ -1,14 +1,15 @@
 """Classification heads: from an embedding to the logits of some nodes; and where their output starts.
 
-Every head is built from (in_features I, hidden P, out_features, dropout) and names its last layer `output`.
-The original's manual names the heads; their formulas are ours. As a mix head (I = 3P) each but `linear` has
-one LayerNorm over the whole concatenation.
+Every head is built from (in_features I, hidden P, out_features, dropout): `features` makes what its last
+layer, `output`, reads. The original's manual names the heads; their formulas are ours. As a mix head (I = 3P)
+each but `linear` has one LayerNorm over the whole concatenation.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -31,9 +32,18 @@ class OutputLayer(nn.Linear):
 
 
 class Head(nn.Module):
-    """What the heads share: `output`, the linear layer that makes the logits."""
+    """What the heads share: `features`, and `output`, the linear layer that makes logits of them."""
 
     output: OutputLayer
+
+    def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        """Return what `output` reads."""
+        raise NotImplementedError
+
+    def forward(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+        """Return the logits."""
+        logits: Tensor = self.output(self.features(embedding))
+        return logits
 
 
 class MlpHead(Head):
@@ -47,10 +57,10 @@ class MlpHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.output = OutputLayer(hidden, out_features)
 
-    def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
-        hidden = self.hidden_norm(F.gelu(self.hidden(self.norm(features))))
-        logits: Tensor = self.output(self.dropout(hidden))
-        return logits
+    def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        hidden = self.hidden_norm(F.gelu(self.hidden(self.norm(embedding))))
+        features: Tensor = self.dropout(hidden)
+        return features
 
 
 class WideMlpHead(MlpHead):
@@ -76,10 +86,9 @@ class ResidualMlpHead(Head):
         nn.init.zeros_(self.residual.bias)
         self.output = OutputLayer(in_features, out_features)
 
-    def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
-        update = self.residual(self.dropout(F.gelu(self.hidden(self.norm(features)))))
-        logits: Tensor = self.output(features + update)
-        return logits
+    def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        update: Tensor = self.residual(self.dropout(F.gelu(self.hidden(self.norm(embedding)))))
+        return embedding + update
 
 
 class LinearHead(Head):
@@ -89,9 +98,8 @@ class LinearHead(Head):
         super().__init__()
         self.output = OutputLayer(in_features, out_features)
 
-    def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
-        logits: Tensor = self.output(features)
-        return logits
+    def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        return embedding
 
 
 HEADS: dict[str, type[Head]] = {
@@ -102,14 +110,64 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-@torch.no_grad()
-def set_priors(heads: Iterable[nn.Module], prior_logits: Float[Tensor, " nodes"]) -> None:
-    """Let the heads, by level, start at the prior logits: their last biases; last weights shrink to a tenth.
+@dataclass(frozen=True)
+class OutputStart:
+    """Where the output layers of a model's heads start.
 
-    Without it a sigmoid head spends its first epochs on moving N biases from 0 to about -6.
+    Attributes:
+        prior_logits: their biases; the weights shrink to a tenth of PyTorch's. Without it a sigmoid head
+            spends its first epochs on moving N biases from 0 to about -6.
+        label_embeddings: e of each node's text, in taxonomy order; None: weights know nothing of the labels.
+        gain: the length of a row that comes from a text, in units of 1 / mean |u| (see `label_rows`).
     """
-    outputs = [cast("Head", head).output for head in heads]
-    sizes = [output.out_features for output in outputs]
-    for output, prior in zip(outputs, torch.split(prior_logits, sizes), strict=True):
-        output.bias.copy_(prior)
-        output.weight.mul_(0.1)
+
+    prior_logits: Float[Tensor, " nodes"]
+    label_embeddings: Float[Tensor, "nodes dim"] | None = None
+    gain: float = 6.0
+
+
+@torch.no_grad()
+def start_output(
+    heads: Iterable[nn.Module], start: OutputStart, inputs: Float[Tensor, "nodes inputs"] | None = None
+) -> None:
+    """Set where the output layers of some heads, one a level, start.
+
+    Args:
+        heads: by level; in eval mode where `inputs` are given, so that no dropout acts.
+        start: biases, and the gain of rows that come from texts.
+        inputs: what the head of node j would read of the text of node j; None: no row comes from a text.
+    """
+    by_level = [cast("Head", head) for head in heads]
+    sizes = [head.output.out_features for head in by_level]
+    for head, prior in zip(by_level, torch.split(start.prior_logits, sizes), strict=True):
+        head.output.bias.copy_(prior)
+        head.output.weight.mul_(0.1)
+    if inputs is None:
+        return
+    read = [head.features(part) for head, part in zip(by_level, torch.split(inputs, sizes), strict=True)]
+    rows = torch.split(label_rows(read, start.gain), sizes)
+    for head, part in zip(by_level, rows, strict=True):
+        head.output.weight.add_(part)
+
+
+def label_rows(
+    features: Sequence[Float[Tensor, "level hidden"]], gain: float
+) -> Float[Tensor, "nodes hidden"]:
+    """Return (g / m) (u_j - mean u) / |u_j - mean u| for each node j.
+
+    u_j is what the output layer of node j's head reads of the node's text, g the gain, and m the mean |u_j|:
+    a document whose features point where those of the text do gets a logit of about g more. The mean is over
+    all N nodes, so that a level of one node has a direction, too. A centred vector shorter than m / 1000 (all
+    texts are alike) gives a row of zeros. The formula is ours; NGAME (Dahiya et al. 2023) and LP++ (Huang et
+    al. 2024) start or complete classifiers from texts of labels as well.
+
+    Args:
+        features: u, by level.
+        gain: g.
+    """
+    texts = torch.cat([part.float() for part in features])
+    centred = texts - texts.mean(0)
+    lengths = centred.norm(dim=1, keepdim=True)
+    mean_length = texts.norm(dim=1).mean()
+    known = lengths > mean_length / 1000
+    return torch.where(known, gain / mean_length * F.normalize(centred, dim=1), 0.0)

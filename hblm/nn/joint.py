@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hblm.nn.cascade import Cascade
-from hblm.nn.heads import HEADS, set_priors
+from hblm.nn.heads import HEADS, OutputStart, start_output
 from hblm.taxonomy import Taxonomy
 
 
@@ -39,9 +39,9 @@ class Single(nn.Module):
         super().__init__()
         self.single = cascade
 
-    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
-        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
-        self.single.initialise_output(prior_logits)
+    def initialise_output(self, start: OutputStart | None) -> None:
+        """Set where the heads' output layers start. Call it once, before training."""
+        self.single.initialise_output(start)
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
         """Return the one view."""
@@ -57,10 +57,10 @@ class Dual(nn.Module):
         self.td = td
         self.bu = bu
 
-    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
-        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
-        self.td.initialise_output(prior_logits)
-        self.bu.initialise_output(prior_logits)
+    def initialise_output(self, start: OutputStart | None) -> None:
+        """Set where the heads' output layers start. Call it once, before training."""
+        self.td.initialise_output(start)
+        self.bu.initialise_output(start)
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
         """Return the views td, bu and fused."""
@@ -100,11 +100,16 @@ class TriHeadDiffcat(Dual):
         )
         self.fuse = fuse
 
-    def initialise_output(self, prior_logits: Float[Tensor, " nodes"] | None) -> None:
-        """Let every head start at its nodes' prior logits (None: where it stands). For once."""
-        super().initialise_output(prior_logits)
-        if prior_logits is not None:
-            set_priors(self.mix, prior_logits)
+    def initialise_output(self, start: OutputStart | None) -> None:
+        """Set where the heads' output layers start. Call it once, before training.
+
+        A new FiLM layer is the identity, so that the mix heads read [e ; e ; 0] of a node's text.
+        """
+        super().initialise_output(start)
+        if start is None:
+            return
+        e = start.label_embeddings
+        start_output(self.mix, start, None if e is None else torch.cat([e, e, torch.zeros_like(e)], dim=1))
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
         """Return the views td, bu, mix and fused."""
