@@ -7,7 +7,7 @@ import torch
 
 from hblm.nn.cascade import DIRECTIONS, SPACES, Cascade
 from hblm.nn.film import PROPAGATIONS
-from hblm.nn.heads import HEADS
+from hblm.nn.heads import HEADS, OutputStart
 from hblm.taxonomy import Node, Taxonomy
 
 DIM, BATCH, SCALE, THRESHOLD = 16, 3, 0.7, 0.45
@@ -112,7 +112,7 @@ def test_equals_a_loop_over_the_tree(forest, direction, method, space, prior):
     taxonomy = plant(forest)
     cascade = grow(taxonomy, direction, method, space)
     if prior:  # else as it was built
-        cascade.initialise_output(priors(taxonomy))
+        cascade.initialise_output(OutputStart(priors(taxonomy)))
     start = [head.output.bias.detach().clone() for head in cascade.heads]
     stir(cascade)
     embedding = draw(BATCH, DIM)
@@ -147,7 +147,7 @@ def test_new_cascades_are_independent_heads(forest, direction, method, space, pr
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)
     cascade, plain = grow(taxonomy, direction, method, space), grow(taxonomy, method="none")
     for each in (cascade, plain):
-        each.initialise_output(priors(taxonomy) if prior else None)
+        each.initialise_output(OutputStart(priors(taxonomy)) if prior else None)
     output = cascade(embedding)
     assert torch.equal(output.logits, plain(embedding).logits)
     assert all(torch.equal(modulated, embedding) for modulated in output.embeddings)
@@ -163,7 +163,7 @@ def test_initial_biases_do_not_drive_the_generators(forest, direction, method, s
     """Where every logit is its initial bias, c is zero: whatever the generators' weights, nothing happens."""
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)
     cascade = grow(taxonomy, direction, method, space)
-    cascade.initialise_output(priors(taxonomy) if prior else None)
+    cascade.initialise_output(OutputStart(priors(taxonomy)) if prior else None)
     with torch.no_grad():
         for head in cascade.heads:
             head.output.weight.zero_()
@@ -244,7 +244,7 @@ def test_modulation_is_zero_at_the_first_visited_level_only(direction):
 def test_prior_reaches_every_node_in_taxonomy_order(direction, method, head):
     taxonomy = plant("uneven")
     cascade, default = (grow(taxonomy, direction, method, head=head) for _ in range(2))
-    cascade.initialise_output(priors(taxonomy))
+    cascade.initialise_output(OutputStart(priors(taxonomy)))
     assert torch.equal(torch.cat([h.output.bias for h in cascade.heads]), priors(taxonomy))
     for ours, theirs in zip(cascade.heads, default.heads, strict=True):
         torch.testing.assert_close(ours.output.weight, 0.1 * theirs.output.weight)
@@ -252,7 +252,7 @@ def test_prior_reaches_every_node_in_taxonomy_order(direction, method, head):
 
 def test_priors_of_another_taxonomy_are_refused():
     with pytest.raises(RuntimeError):
-        grow(plant("uneven")).initialise_output(torch.zeros(3))
+        grow(plant("uneven")).initialise_output(OutputStart(torch.zeros(3)))
 
 
 @every_direction
@@ -261,7 +261,7 @@ def test_priors_of_another_taxonomy_are_refused():
 def test_state_is_readable_and_complete(direction, method, space):
     taxonomy, embedding = plant("uneven"), draw(BATCH, DIM)
     cascade, other = (grow(taxonomy, direction, method, space) for _ in range(2))
-    cascade.initialise_output(priors(taxonomy))
+    cascade.initialise_output(OutputStart(priors(taxonomy)))
     state = stir(cascade).state_dict()
     first = 0 if direction == "top_down" else 3
     conditioned = [level for level in range(4) if level != first and method != "none"]

@@ -14,7 +14,7 @@ from hblm.loss import BceLoss, Objective
 from hblm.nn.cascade import SPACES, Cascade
 from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.film import PROPAGATIONS
-from hblm.nn.heads import HEADS
+from hblm.nn.heads import HEADS, OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Node, Taxonomy
@@ -193,7 +193,7 @@ def test_the_difference_trains_nothing_where_the_branches_read_the_same(method, 
 def test_eight_documents_are_learnt_by_heart(kind, method):
     ids, mask, targets = batch()
     model = make(kind, method, trainable=False)
-    model.branches.initialise_output(bce(targets).prior_logits())
+    model.branches.initialise_output(OutputStart(bce(targets).prior_logits()))
     train(model, 60, adam(model))
     for view, logits in model.eval()(ids, mask).views.items():
         assert torch.equal(logits > 0, targets > 0.5), view
@@ -205,7 +205,7 @@ def test_heads_start_at_the_priors_in_every_view(kind):
     model = make(kind)
     priors = bce(targets).prior_logits()
     before = model(ids, mask).views
-    model.branches.initialise_output(priors)
+    model.branches.initialise_output(OutputStart(priors))
     for view, logits in model(ids, mask).views.items():
         assert (logits - priors).abs().mean() < 0.2 * before[view].abs().mean(), view
 

@@ -1,10 +1,12 @@
 """Properties that every head option has, what each one computes, and where its output starts."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hblm.nn.heads import HEADS, set_priors
+from hblm.nn.heads import HEADS, OutputStart, label_rows, start_output
 
 DIM, N_OUT = 16, 5
 SIZES = {  # parameters for I inputs, P hidden, n outputs
@@ -104,7 +106,7 @@ def test_a_new_residual_mlp_is_a_linear_head(inputs):
 def test_logits_are_as_fine_as_float32_under_autocast(name):
     """bfloat16 has 8 bits: near -6 its values are 1/32 apart, and scores of many documents are equal."""
     head, features = make(name), draw(512, DIM)
-    set_priors([head], torch.full((N_OUT,), -6.0))
+    start_output([head], OutputStart(torch.full((N_OUT,), -6.0)))
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(features)
     assert logits.dtype == torch.float32
@@ -116,7 +118,7 @@ def test_prior_replaces_the_bias_and_scales_the_weights(name):
     head, other = make(name), make(name)
     prior = torch.linspace(-6, 1, N_OUT)
     below = make(name)
-    set_priors([below, head], torch.cat([-prior, prior]))
+    start_output([below, head], OutputStart(torch.cat([-prior, prior])))
     assert torch.equal(below.output.bias, -prior)
     assert torch.equal(head.output.bias, prior)
     torch.testing.assert_close(head.output.weight, 0.1 * other.output.weight)
@@ -128,4 +130,47 @@ def test_prior_replaces_the_bias_and_scales_the_weights(name):
 
 def test_priors_must_be_those_of_the_heads():
     with pytest.raises(RuntimeError, match="split"):
-        set_priors([make("mlp")], torch.zeros(N_OUT + 1))
+        start_output([make("mlp")], OutputStart(torch.zeros(N_OUT + 1)))
+
+
+@every_head
+def test_a_row_points_where_the_features_of_its_text_do(name):
+    """By the formula, node by node: (g / m) (u_j - mean u) / |u_j - mean u| plus a tenth of PyTorch's."""
+    below, head = make(name), make(name)
+    stir(head)
+    untouched = [0.1 * each.output.weight.detach() for each in (below, head)]
+    texts, gain = draw(2 * N_OUT, DIM), 4.0
+    start_output([below, head], OutputStart(torch.zeros(2 * N_OUT), texts, gain), texts)
+    read = torch.cat([below.features(texts[:N_OUT]), head.features(texts[N_OUT:])]).detach().double()
+    mean, size = read.mean(0), sum(vector.norm() for vector in read) / (2 * N_OUT)
+    for level, each in enumerate((below, head)):
+        for position, row in enumerate(each.output.weight.detach()):
+            centred = read[N_OUT * level + position] - mean
+            expected = gain / size * centred / centred.norm()
+            torch.testing.assert_close(
+                (row - untouched[level][position]).double(), expected, rtol=1e-4, atol=1e-6
+            )
+            assert math.isclose(expected.norm(), gain / size, rel_tol=1e-9)
+
+
+@every_head
+def test_a_text_gets_its_own_node(name):
+    head = make(name)
+    texts = draw(N_OUT, DIM)
+    start_output([head], OutputStart(torch.zeros(N_OUT), texts, gain=6.0), texts)
+    assert torch.equal(head(texts).argmax(1), torch.arange(N_OUT))
+
+
+def test_texts_that_are_all_alike_leave_the_prior():
+    same = draw(1, DIM).expand(N_OUT, DIM)
+    assert torch.equal(label_rows([same], 6.0), torch.zeros(N_OUT, DIM))
+    other = same.clone()
+    other[0] += 5.0
+    rows = label_rows([other[:2], other[2:]], 6.0)
+    torch.testing.assert_close(rows.norm(dim=1), torch.full((N_OUT,), 6.0) / other.norm(dim=1).mean())
+
+
+def test_a_level_of_one_node_has_a_direction():
+    """The mean is over the nodes of all levels."""
+    rows = label_rows([draw(1, DIM), draw(N_OUT, DIM)], 6.0)
+    assert rows[0].norm() > 0
