@@ -169,6 +169,7 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     Raises:
         ConfigError: the name is longer than a file system takes.
     """
+    assert not config.left_open, config.left_open  # a run is known by the values that were chosen
     values = identity_values(config)
     run_id = sha256_text(
         canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})
@@ -280,6 +281,8 @@ def inert_keys(config: TrainConfig) -> set[str]:
         inert.add("film.detach_parent_signal")
     if config.head.classification_head_type == "linear":
         inert.add("head.dropout")
+    if config.head.output_init != "label_text":
+        inert.add("head.label_text_gain")
     if not config.encoder.project_embedding:
         inert.add("encoder.projection_dropout")
     if not config.encoder.trainable:
