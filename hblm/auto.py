@@ -48,9 +48,9 @@ class Facts:
     @property
     def summary(self) -> str:
         """What the trainer's values are chosen by, in words."""
-        width = f", {self.shape.width} wide" if self.shape is not None and self.trainable else ""
-        encoder = "tuned encoder" if self.trainable else "frozen encoder"
-        return f"{self.documents:,} documents, {self.nodes:,} nodes, {encoder}{width}"
+        assert self.shape is not None
+        encoder = f"tuned encoder of width {self.shape.width}" if self.trainable else "frozen encoder"
+        return f"{self.documents:,} documents, {self.nodes:,} nodes, {encoder}"
 
 
 def settle(config: TrainConfig, prepared: Prepared, source: Pretrained) -> tuple[TrainConfig, Chosen]:
@@ -103,7 +103,7 @@ def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
     config = config.having({name: choice["value"] for name, choice in chosen.items()})
     problems = config.conflicts() if chosen else []
     if problems:
-        raise ConfigError("\n".join([*problems, *(f"chosen: {line}" for line in lines(chosen))]))
+        raise ConfigError("\n".join(_with_reasons(problem, chosen) for problem in problems))
     return config, chosen
 
 
@@ -132,14 +132,25 @@ def lines(chosen: Chosen) -> list[str]:
     """Return what was chosen, as it would be given, and why; a line for each reason."""
     by_reason: dict[str, list[str]] = {}
     for name, choice in chosen.items():
-        given = f"loss={choice['value']}" if name == "loss.loss" else f"{name}={plain(choice['value'])}"
-        by_reason.setdefault(choice["reason"], []).append(given)
+        by_reason.setdefault(choice["reason"], []).append(_written(name, choice["value"]))
     return [f"{' '.join(given)}: {reason}" for reason, given in by_reason.items()]
+
+
+def _written(name: str, value: Any) -> str:
+    """Return a value as it would be given."""
+    return f"{name.removeprefix('loss.')}={plain(value)}"
+
+
+def _with_reasons(problem: str, chosen: Chosen) -> str:
+    """Return what does not go together, and why the values in it that were chosen are so."""
+    given = {_written(name, choice["value"]): choice["reason"] for name, choice in chosen.items()}
+    reasons = [f"{text} was chosen: {reason}" for text, reason in given.items() if text in problem]
+    return f"{problem} ({'; '.join(reasons)})" if reasons else problem
 
 
 def _loss(config: TrainConfig, known: Facts) -> tuple[str, str]:
     if config.is_flat:  # one layer without levels has no node given its parent
-        return "bce", "method=flat"
+        return "bce", "method=flat has one layer for all levels"
     if known.one_path:
         return "conditional_softmax", "each document has one path"
     return "conditional", "documents have several paths"

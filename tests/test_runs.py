@@ -105,7 +105,7 @@ OF_0_1 = [
 def test_no_id_of_0_1_comes_up(monkeypatch):
     """A result of other formulas never counts as done, that of the flat baseline included."""
 
-    base = ("dataset=wos", "encoder=tiny", "trainer=original")
+    base = ("dataset=wos", "encoder=tiny", "trainer=original")  # the last trainer= counts
 
     def ids() -> list[str]:
         made = (compose("train", TrainConfig, *base, *asked) for asked, _ in OF_0_1)
