@@ -225,22 +225,26 @@ class JointVariant:
 class Trainer:
     """How long, how fast, on what; null leaves a value to the documents and the encoder, by auto.py."""
 
-    learning_rate: float | None = key(3e-5, "peak learning rate of AdamW", low=0, open_low=True)
+    learning_rate: float | None = key(
+        3e-5, "peak learning rate of AdamW; null: by documents and encoder", low=0, open_low=True
+    )
     head_learning_rate: float | None = key(
         None,
-        "the same for everything above the encoder; null beside a learning_rate: the same",
+        "the same for everything above the encoder; null: learning_rate, or chosen with it",
         low=0,
         open_low=True,
     )
-    epochs: int | None = key(65, "at most so many passes over the training split", low=1)
+    epochs: int | None = key(
+        65, "at most so many passes over the training split; null: by documents and encoder", low=1
+    )
     batch_size: int | None = key(
-        32, "documents per optimizer step, over all processes and micro-batches", low=1
+        32, "documents per optimizer step, over all processes and micro-batches; null: chosen", low=1
     )
     gradient_accumulation: int = key(1, "micro-batches a step is split into, to save memory", low=1)
     weight_decay: float = key(0.01, "on all but biases and norms", low=0)
     warmup_ratio: float = key(0.06, "share of the steps in which the learning rate rises", low=0, high=1)
     max_grad_norm: float = key(1.0, "gradient clipping", low=0, open_low=True)
-    patience: int | None = key(10, "epochs without a better score before training stops", low=1)
+    patience: int | None = key(10, "epochs without a better score before training stops; null: chosen", low=1)
     monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
     precision: str = key(
         "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
