@@ -195,7 +195,7 @@ def scoring(
 
 def eval_batch_size(config: TrainConfig) -> int:
     """Return documents per batch without gradients: twice a micro-batch fits where one with them does."""
-    return max(1, 2 * config.trainer.batch_size // config.trainer.gradient_accumulation)
+    return max(1, 2 * schedule(config).batch_size // config.trainer.gradient_accumulation)
 
 
 def accelerator(

@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hblm.catalogue import Catalogue, is_shipped
 from hblm.compose import Composer, Unreadable, parse, plain_tree
-from hblm.config import SweepNode
+from hblm.config import OF_TRAINER, SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
@@ -437,11 +437,12 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
                 lines.append(f"    {option:<20} {_first_comment(file)}")
         lines.append("")
     lines.append("keys (KEY=VALUE; the defaults are those of the default options)")
+    left_open = {f"trainer.{name}" for name in OF_TRAINER}  # trainer=auto, the default, leaves them open
     for leaf in leaves(program.schema):
         if leaf.rules["option_of"]:
             continue
         choices = f" [{', '.join(leaf.rules['choices'])}]" if leaf.rules["choices"] else ""
-        shown = f"{leaf.name}={plain(leaf.default)}"
+        shown = f"{leaf.name}={plain(None if leaf.name in left_open else leaf.default)}"
         lines.append(f"  {shown:<44} {leaf.rules['doc']}{choices}")
     lines.append("")
     own = "--config-dir DIR adds options of your own"

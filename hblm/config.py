@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ SINGLE_VIEW = "single"  # of a model with one branch
 FUSED_VIEWS = ("td", "bu", "mix")  # what tri_head_diffcat fuses
 FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
+AUTO = "auto"  # an option that hblm/auto.py replaces by another
+OF_TRAINER = ("learning_rate", "head_learning_rate", "epochs", "batch_size", "patience")  # null: by auto.py
+CONDITIONAL = ("conditional_softmax", "conditional")  # losses of a node given its parent
 _RAW_SUFFIXES = re.compile(
     r"(\.(jsonl|ndjson|json|csv|tsv|tab|txt|parquet|zip|tar|tgz|txz|tbz2|gz|bz2|xz))+$", re.IGNORECASE
 )
@@ -114,17 +118,19 @@ class Head:
     output_init: str = key(
         "prior",
         "where output layers start. prior: label frequencies of the training split; label_text: also the "
-        "texts of nodes; default: as PyTorch does",
-        choices=("prior", "label_text", "default"),
+        "texts of nodes; default: as PyTorch does; auto: label_text where names are words, else prior",
+        choices=("prior", "default", "label_text", AUTO),
     )
-    label_text_gain: float = key(6.0, "label_text: logits that a text of a label adds to its own", low=0)
+    label_text_gain: float = key(
+        6.0, "label_text: about so much a text of a label adds to its logit", low=0, open_low=True
+    )
 
 
 @dataclass
 class Loss:
     """What is minimised."""
 
-    loss: str = key("bce", "the option", choices=("bce", "focal", "conditional_softmax"), option_of="loss")
+    loss: str = key("bce", "the option", choices=("bce", "focal", *CONDITIONAL, AUTO), option_of="loss")
     level_reduction: str = key(
         "nodes",
         "bce, focal: mean over all nodes; or over a level's nodes, then over levels",
@@ -219,22 +225,31 @@ class JointVariant:
 
 @dataclass
 class Trainer:
-    """How long, how fast, on what."""
+    """How long, how fast, on what; null leaves a value to the documents and the encoder, by auto.py."""
 
-    learning_rate: float = key(3e-5, "peak learning rate of AdamW", low=0, open_low=True)
-    head_learning_rate: float | None = key(
-        None, "the same for everything above the encoder; null: learning_rate", low=0, open_low=True
+    learning_rate: float | None = key(
+        3e-5, "peak learning rate of AdamW; null: by documents and encoder", low=0, open_low=True
     )
-    epochs: int = key(65, "at most so many passes over the training split", low=1)
-    batch_size: int = key(32, "documents per optimizer step, over all processes and micro-batches", low=1)
+    head_learning_rate: float | None = key(
+        None,
+        "the same for everything above the encoder; null: learning_rate, or chosen with it",
+        low=0,
+        open_low=True,
+    )
+    epochs: int | None = key(
+        65, "at most so many passes over the training split; null: by documents and encoder", low=1
+    )
+    batch_size: int | None = key(
+        32, "documents per optimizer step, over all processes and micro-batches; null: chosen", low=1
+    )
     gradient_accumulation: int = key(1, "micro-batches a step is split into, to save memory", low=1)
     weight_decay: float = key(0.01, "on all but biases and norms", low=0)
     warmup_ratio: float = key(0.06, "share of the steps in which the learning rate rises", low=0, high=1)
     max_grad_norm: float = key(1.0, "gradient clipping", low=0, open_low=True)
-    patience: int = key(10, "epochs without a better score before training stops", low=1)
     label_documents: bool = key(
         False, "train on the text of each node as well, with the node and its ancestors as labels"
     )
+    patience: int | None = key(10, "epochs without a better score before training stops; null: chosen", low=1)
     monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
     precision: str = key(
         "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
@@ -291,15 +306,16 @@ class TrainConfig:
                 f"encoder.projection_dim={self.encoder.projection_dim} has nothing to project to with "
                 "encoder.project_embedding=false; drop one of the two"
             )
-        if self.trainer.gradient_accumulation > self.trainer.batch_size:
+        step = self.trainer.batch_size  # null: judged again when it is chosen
+        if step is not None and self.trainer.gradient_accumulation > step:
             found.append(
                 f"trainer.gradient_accumulation={self.trainer.gradient_accumulation} is more micro-batches "
-                f"than trainer.batch_size={self.trainer.batch_size} documents"
+                f"than trainer.batch_size={step} documents"
             )
-        if self.trainer.processes > self.trainer.batch_size:
+        if step is not None and self.trainer.processes > step:
             found.append(
                 f"trainer.processes={self.trainer.processes} are more than the documents of a step, "
-                f"trainer.batch_size={self.trainer.batch_size}"
+                f"trainer.batch_size={step}"
             )
         if self.trainer.processes > 1 and self.device == "mps":
             found.append(
@@ -310,19 +326,43 @@ class TrainConfig:
         return found + self.dataset.conflicts()
 
     @property
+    def left_open(self) -> tuple[str, ...]:
+        """The keys whose values are still to be chosen, by auto.py; none in a run that has an id."""
+        trainer = [name for name in OF_TRAINER if getattr(self.trainer, name) is None]
+        if self.trainer.learning_rate is not None and "head_learning_rate" in trainer:
+            trainer.remove("head_learning_rate")  # it means: the same
+        found = [f"trainer.{name}" for name in trainer]
+        found += ["loss.loss"] if self.loss.loss == AUTO else []
+        found += ["head.output_init"] if self.head.output_init == AUTO else []
+        return tuple(found)
+
+    def having(self, values: Mapping[str, Any]) -> TrainConfig:
+        """Return this configuration with other values of some keys, by their dotted names."""
+        config = self
+        for name, value in values.items():
+            group_name, _, last = name.rpartition(".")
+            if group_name:
+                value = dataclasses.replace(getattr(config, group_name), **{last: value})
+            config = dataclasses.replace(config, **{group_name or last: value})
+        return config
+
+    @property
     def dataset_name(self) -> str:
         """The dataset's name, a custom one's being its folder's."""
         return self.dataset.name or Path(os.path.abspath(self.dataset.folder)).name
 
     @property
     def is_flat(self) -> bool:
-        """Whether this is the flat baseline: one linear layer, a sigmoid for each node."""
+        """Whether this is the flat baseline: one linear layer, a sigmoid for each node.
+
+        loss=auto leaves it one: auto.py chooses a loss of sigmoids for it.
+        """
         return (
             not self.joint_variant.is_joint
             and self.film.propagation_method == "none"
             and self.head.classification_head_type == "linear"
             and not self.encoder.project_embedding
-            and self.loss.loss != "conditional_softmax"
+            and self.loss.loss not in CONDITIONAL
         )
 
     @property

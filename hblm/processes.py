@@ -94,12 +94,11 @@ class _Member:
     log: Path | None  # where its output goes; None: where this process's own does
 
 
-def launch(config: Mapping[str, Any], expected: str, processes: int, nodes: Nodes | None = None) -> None:
+def launch(run: Mapping[str, Any], processes: int, nodes: Nodes | None = None) -> None:
     """Do a run with several processes on each machine, and return when it is done.
 
     Args:
-        config: the run's, as plain values.
-        expected: its id.
+        run: its config, as plain values, the id expected, and what was chosen for it: what train.join takes.
         processes: on each machine.
         nodes: the machines, this one being the first; None: this one alone.
 
@@ -113,8 +112,7 @@ def launch(config: Mapping[str, Any], expected: str, processes: int, nodes: Node
             nodes = Nodes(1, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hblm-"))))
         nodes.folder.mkdir(parents=True, exist_ok=True)
         task = {
-            "config": config,
-            "expected": expected,
+            **run,
             "processes": processes,
             "nodes": nodes.count,
             "address": "127.0.0.1" if nodes.count == 1 else socket.getfqdn(),

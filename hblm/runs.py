@@ -169,6 +169,7 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     Raises:
         ConfigError: the name is longer than a file system takes.
     """
+    assert not config.left_open, config.left_open  # a run is known by the values that were chosen
     values = identity_values(config)
     run_id = sha256_text(
         canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
+_OR_NULL = " or null"
 
 
 def key(
@@ -180,7 +181,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         node[name] = value
         checked = node[name]
     except (OmegaConfBaseException, ValueError):
-        return None, f"is not {kind}{_range(leaf.rules)}"
+        return None, f"is not {_wanted(kind, leaf.rules)}"
     checked = OmegaConf.to_container(checked) if OmegaConf.is_config(checked) else checked
     return checked, _out_of_range(leaf.rules, checked, kind)
 
@@ -203,13 +204,21 @@ def _out_of_range(rules: Mapping[str, Any], value: Any, kind: str) -> str:
         if isinstance(item, str) and not item.strip():
             return f"is empty; write {kind}"
         if isinstance(item, float) and not math.isfinite(item):
-            return f"is not {kind}{_range(rules)}"
+            return f"is not {_wanted(kind, rules)}"
         low, high = rules["low"], rules["high"]
         if low is not None and (item < low or (rules["open_low"] and item == low)):
-            return f"is out of range; write {kind}{_range(rules)}"
+            return f"is out of range; write {_wanted(kind, rules)}"
         if high is not None and item > high:
-            return f"is out of range; write {kind}{_range(rules)}"
+            return f"is out of range; write {_wanted(kind, rules)}"
     return ""
+
+
+def _wanted(kind: str, rules: Mapping[str, Any]) -> str:
+    """Return the kind of value and its range; null, where it is allowed, behind the two."""
+    span = _range(rules)
+    if span and kind.endswith(_OR_NULL):
+        return f"{kind.removesuffix(_OR_NULL)}{span},{_OR_NULL}"
+    return f"{kind}{span}"
 
 
 def _range(rules: Mapping[str, Any]) -> str:
@@ -235,5 +244,5 @@ def _kind(hint: Any) -> str:
     }
     inner = [part for part in getattr(hint, "__args__", ()) if part is not type(None)]
     if hint not in names and len(inner) == 1:
-        return f"{names[inner[0]]} or null"
+        return f"{names[inner[0]]}{_OR_NULL}"
     return names[hint]

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from hblm import runs
 from hblm.catalogue import Catalogue
 from hblm.checkpoint import open_checkpoint
+from hblm.compose import SWEEP, plain_tree
 from hblm.config import EvaluateConfig, TrainConfig
 from hblm.errors import CheckpointError
-from hblm.schema import Leaf, leaves, plain, read_leaf
+from hblm.schema import Leaf, leaves, plain, read_leaf, read_tree
 
 
 def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -71,6 +72,8 @@ def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, t
         return _option_difference(config, name, text)
     given, why = read_leaf(leaf, value)
     has = runs.value_of(config, leaf)
+    if not why and leaf.name in config.having({leaf.name: given}).left_open:
+        return ""  # what is left to choose contradicts nothing
     if why or given != has:
         return f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
     return ""
@@ -85,7 +88,11 @@ def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
         return " ".join(str(error).split())
     if group not in composed:  # a preset sets keys of many groups
         return f"{text} was decided at training, and the checkpoint has all it set; leave it out"
+    tree = {name: value for name, value in plain_tree(composed).items() if name != SWEEP}
+    left_open = read_tree(tree, TrainConfig)[0].left_open
     for leaf in leaves(TrainConfig):
+        if leaf.name in left_open:
+            continue
         if leaf.name.startswith(f"{group}.") and leaf.name not in ("dataset.path", "dataset.prepare"):
             says, _ = read_leaf(leaf, OmegaConf.select(composed, leaf.name))
             if leaf.name == "dataset.name" and says is None:  # a custom set's, which its folder tells

@@ -190,6 +190,12 @@ def suggest(given: str, known: Iterable[str]) -> str:
     return nearest(given, heapq.nlargest(50, known, key=shared))
 
 
+def names_are_words(taxonomy: Taxonomy) -> bool:
+    """Return whether most nodes have a name of words, with three small letters in a row, and not a code."""
+    in_words = sum(re.search(r"[a-z]{3}", node.name) is not None for node in taxonomy.nodes)
+    return 2 * in_words > len(taxonomy)
+
+
 def _line_of(text: str, node_id: str) -> int:
     """Return the line on which the last node of that id stands (the second one is the fault)."""
     forms = "|".join(re.escape(json.dumps(node_id, ensure_ascii=escape)) for escape in (False, True))

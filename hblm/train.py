@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from hblm import cli, processes, runs
+from hblm import auto, cli, processes, runs
 from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
@@ -40,7 +40,7 @@ PROGRAM = cli.Program(
     examples=(
         "python -m hblm.train experiment=quickstart",
         "python -m hblm.train dataset=wos direction=bottom_up",
-        "python -m hblm.train dataset=docstrings encoder=minilm pooling=mean trainer=small film=logit",
+        "python -m hblm.train dataset=docstrings encoder=minilm pooling=mean film=logit",
         "python -m hblm.train dataset=custom dataset.path=DIR encoder.model_name=FOLDER_OR_HUB_ID",
         "python -m hblm.train -m dataset=aapd,wos direction=top_down,bottom_up seed=1,2,3",
     ),
@@ -53,6 +53,7 @@ def run(
     expected: str | None = None,
     wait: bool = True,
     nodes: processes.Nodes | None = None,
+    chosen: auto.Chosen | None = None,
 ) -> None:
     """Train, test and write, unless the run's result is there already.
 
@@ -61,8 +62,10 @@ def run(
         expected: the run id that this configuration had when it was frozen.
         wait: for another process that does this run; otherwise runs.Busy is raised.
         nodes: the machines to share it with, beside this one.
+        chosen: what was chosen for it when it was frozen, and why.
 
     Raises:
+        ConfigError: the encoder's size, by which settings are chosen, is not to be had.
         DataError: data or encoder are no longer those of the id expected.
     """
     started = time.perf_counter()
@@ -76,6 +79,8 @@ def run(
         return
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = locate(config.encoder.model_name, config.encoder.revision)
+    config, just_chosen = auto.settle(config, prepared, source)
+    chosen = {**(chosen or {}), **just_chosen}
     for folder in ("results", "checkpoints"):
         remove_stale(Path(config.output_dir) / folder)
     if runs.twins(config):
@@ -96,15 +101,22 @@ def run(
             return
         this.require_superseding()
         if here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
-            processes.launch(dataclasses.asdict(config), this.id, config.trainer.processes, nodes)
+            told = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
+            processes.launch(told, config.trainer.processes, nodes)
         else:
-            train(config, prepared, source, this, started)
+            train(config, prepared, source, this, started, chosen)
     finally:
         lock.release()
 
 
-def join(config: TrainConfig, expected: str | None, started: float) -> None:
+def join(
+    config: TrainConfig, expected: str | None, started: float, chosen: auto.Chosen | None = None
+) -> None:
     """Be one of the processes of a run that another process has decided to do, and holds the lock of.
+
+    Args:
+        config, expected, chosen: as for `run`.
+        started: when the run began, by time.perf_counter.
 
     Raises:
         DataError: data or encoder are no longer those of the id expected.
@@ -113,8 +125,9 @@ def join(config: TrainConfig, expected: str | None, started: float) -> None:
         hush()
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = locate(config.encoder.model_name, config.encoder.revision)
+    config, just_chosen = auto.settle(config, prepared, source)
     this = expect(identify(config, prepared, source), expected, config, prepared)
-    train(config, prepared, source, this, started)
+    train(config, prepared, source, this, started, {**(chosen or {}), **just_chosen})
 
 
 def _agreed(config: TrainConfig, *, go: bool) -> bool:
@@ -176,6 +189,7 @@ class Job:
     test: TokenisedSplit
     nodes: TokenisedSplit  # the texts of nodes
     scoring: Scoring
+    chosen: auto.Chosen = field(default_factory=dict)  # the settings that nobody gave
     mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
 
@@ -190,10 +204,17 @@ class Outcome:
 
 
 def train(
-    config: TrainConfig, prepared: Prepared, source: Pretrained, this: runs.Run, started: float
+    config: TrainConfig,
+    prepared: Prepared,
+    source: Pretrained,
+    this: runs.Run,
+    started: float,
+    chosen: auto.Chosen,
 ) -> None:
     """Do the run: load, fit, test, write; of several processes the first one writes."""
-    job = set_up(config, prepared, source, this.name)
+    for line in auto.lines(chosen):
+        log.info("%s", line)
+    job = replace(set_up(config, prepared, source, this.name), chosen=chosen)
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
         *(this.name, len(job.train), len(job.val), len(job.test)),
@@ -300,7 +321,8 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     if config.trainer.label_documents:
         train_split = JoinedSplit(train_split, nodes)
     _start_trackers(job.accelerator, config, this)
-    with TrainingBar(len(train_split), config.trainer.epochs) as bar:
+    schedule = build.schedule(config)
+    with TrainingBar(len(train_split), schedule.epochs) as bar:
 
         def tell(entry: dict[str, Any]) -> None:
             bar.epoch(entry)
@@ -311,7 +333,7 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
             job.model,
             train_split,
             val_split,
-            schedule=build.schedule(config),
+            schedule=schedule,
             scoring=job.scoring,
             monitor=(config.joint_variant.monitored, config.trainer.monitor),
             accelerator=job.accelerator,
@@ -371,6 +393,7 @@ def write_record(
         "kind": "joint" if config.joint_variant.is_joint else "single",
         "choices": config.choices(),
         "config": dataclasses.asdict(config),
+        "auto": dict(job.chosen),
         "dataset": dataset_record(job.prepared, documents),
         "seed": config.seed,
         "best_epoch": outcome.fitted.best_epoch,

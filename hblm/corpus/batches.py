@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hblm import stopping
 from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text, write_json
-from hblm.corpus.prepared import Prepared
+from hblm.corpus.prepared import Prepared, n_subsampled
 from hblm.document import SPLITS, Document
 from hblm.errors import ConfigError
 from hblm.taxonomy import Taxonomy
@@ -243,8 +243,8 @@ def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"dataset_fraction={fraction}: write a number above 0 and up to 1")
-    size = max(1, round(fraction * len(split)))
-    if size >= len(split):
+    size = n_subsampled(len(split), fraction)
+    if size == len(split):
         return split
     chosen = np.sort(_shuffled(len(split), _SUBSAMPLE_SEED)[:size])
     return TokenisedSplit(split.folder, split.name, split._in_file(chosen))

@@ -44,6 +44,18 @@ class Prepared:
         """Return the sha256 of the four hashes: what run ids and caches are keyed by."""
         return sha256_text(canonical_json(dict(self.files)))
 
+    def __hash__(self) -> int:
+        """Be a key of what was found out about these files."""
+        return hash(self.fingerprint)
+
+    def count(self, split: str) -> int:
+        """Return the number of documents of a split, by its lines, none of them parsed.
+
+        Raises:
+            DataError: the file cannot be read, is not UTF-8, or has a blank line.
+        """
+        return sum(1 for _ in _lines(self.folder / f"{split}.jsonl"))
+
     def documents(self, split: str) -> Iterator[Document]:
         """Stream the documents of `split`, verified one by one; only ids stay in memory.
 
@@ -76,6 +88,11 @@ class Prepared:
             yield document
         if not seen:
             raise DataError(f"{path}: the split is empty; it needs at least one document")
+
+
+def n_subsampled(documents: int, fraction: float) -> int:
+    """Return how many of a split's documents `dataset_fraction` leaves: at least one."""
+    return min(documents, max(1, round(fraction * documents)))
 
 
 def open_prepared(folder: Path, name: str | None = None, prepare_with: str | None = None) -> Prepared:

@@ -13,7 +13,6 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.errors as hub
 import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
@@ -28,7 +27,7 @@ from transformers.utils import logging
 
 from hblm.errors import ConfigError
 from hblm.nn.dropout import attend, replace_dropout
-from hblm.pretrained import Pretrained, way_out
+from hblm.pretrained import Pretrained, explain
 
 Tokenizer = transformers.PreTrainedTokenizerBase
 
@@ -308,37 +307,7 @@ def _explained(source: Pretrained, what: str) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
-        raise ConfigError(_explain(source, what, error)) from error
-
-
-def _explain(source: Pretrained, what: str, error: BaseException) -> str:
-    given = f"encoder.model_name={source.model_name}"
-    if source.revision is not None:
-        given += f" encoder.revision={source.revision}"
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    help_ = way_out(source.model_name)
-    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if source.folder is not None:
-        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}"
-    if "trust_remote_code" in str(error):
-        return f"{given}: it comes with code of its own, which is never run here; give a model without"
-    if has(hub.GatedRepoError):
-        return f"{given}: its owner grants access on request; ask on its page, then run `hf auth login`"
-    if has(hub.RevisionNotFoundError):
-        return f"{given}: the hub has the model, but no such revision; give one of its tags or commits"
-    if has(hub.RepositoryNotFoundError, hub.HFValidationError):
-        return f"{given}: neither a local folder nor a model on the hub (or a private one); {help_}"
-    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
-        return f"{given}: the hub cannot be reached, and the model is not in its local cache; {help_}"
-    return f"{given}: its {what} cannot be loaded: {said}; {help_}"
+        raise ConfigError(explain(source, what, error)) from error
 
 
 def _tiny_config() -> transformers.BertConfig:

@@ -279,8 +279,12 @@ def _require_devices(cells: Sequence[Frozen], where: Mapping[str, Any]) -> None:
 
 
 def _said(cell: Frozen) -> str:
-    """Return what a cell was asked to be, whatever its data were."""
-    return canonical_json([cell.kind, cell.label, {**cell.config, "force": False}])
+    """Return what a cell was asked to be, whatever its data were, and what was chosen by them."""
+    asked = {**cell.config, "force": False}
+    for name in cell.chosen:
+        node, _, key = name.partition(".")
+        asked[node] = {**asked[node], key: None}
+    return canonical_json([cell.kind, cell.label, asked])
 
 
 def _go_on(asked: Asked) -> int:

@@ -153,7 +153,8 @@ def run(ledger: Ledger, cell: Frozen, nodes: processes.Nodes | None) -> None:
 
     print(f"{ledger.name} {cell.number}: {cell.label}", flush=True)
     if cell.kind == "train":
-        train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False, nodes=nodes)
+        config = typed(cell.config, TrainConfig)
+        train.run(config, expected=cell.id, wait=False, nodes=nodes, chosen=cell.chosen)
         return
     lock = cell.lock()
     if cell.is_running_somewhere():

@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +63,7 @@ class Frozen:
         force: a result that is older than `submitted` does not count.
         commit, dirty: of the code, at submission.
         formulas: that its run id stands for; cells of 0.1 do not say.
+        chosen: the settings of `config` that nobody gave, and why they are so; cells of 0.2 do not say.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Frozen:
     commit: str | None = None
     dirty: bool | None = None
     formulas: int = 1
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def other_maker(self) -> str | None:

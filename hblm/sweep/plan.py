@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from hydra.errors import HydraException
 
-from hblm import cli, runs
+from hblm import auto, cli, runs
 from hblm.artifacts import code
 from hblm.catalogue import Catalogue
 from hblm.compose import Composer, parse
@@ -23,7 +23,7 @@ from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import ConfigError, DataError
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import locate
+from hblm.pretrained import Pretrained, locate
 from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
 from hblm.sweep.ledger import Frozen, ensemble_id
 from hblm.train import PROGRAM as TRAIN
@@ -39,7 +39,9 @@ class Planned:
     Attributes:
         label: its values on the axes that have several.
         values: by axis.
-        run: None where the dataset is not prepared, so that the run has no id yet.
+        config: nothing is left open in it where `run` is known.
+        run: None where the dataset is not prepared, or the encoder's size unknown, so that it has no id yet.
+        chosen: the settings that nobody gave, and why they are so.
         also: labels of cells that are the same run.
     """
 
@@ -47,6 +49,7 @@ class Planned:
     values: Mapping[str, str]
     config: TrainConfig
     run: runs.Run | None
+    chosen: auto.Chosen = field(default_factory=dict)
     also: list[str] = field(default_factory=list)
 
 
@@ -68,7 +71,7 @@ class Plan:
         n_excluded: left out by sweep.exclude.
         cells: runs to be, each once.
         ensembles: averages of two of them.
-        unprepared: why a dataset cannot be opened, by its name.
+        unprepared: why a dataset, or an encoder by which settings are chosen, cannot be opened, by its name.
     """
 
     sweep: SweepFile
@@ -143,8 +146,13 @@ def _with_runs(
     *,
     prepare: bool,
 ) -> Plan:
-    """Find every cell's run id, and the cells that are one run."""
+    """Choose what cells leave open; find every cell's run id, and the cells that are one run.
+
+    Raises:
+        ConfigError: what was chosen for a cell does not go together with its other keys.
+    """
     unprepared: dict[str, str] = {}
+    faults: list[str] = []
     data: dict[tuple[str, str | None], Prepared | None] = {}
     by_id: dict[str, Planned] = {}
     cells: list[Planned] = []
@@ -155,10 +163,18 @@ def _with_runs(
         if place not in data:
             data[place] = _prepared(config, unprepared, prepare=prepare)
         prepared, run = data[place], None
+        chosen: auto.Chosen = {}
         if prepared is not None:
             source = locate(config.encoder.model_name, config.encoder.revision)
-            run = runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
-        cell = Planned(label, values, config, run)
+            try:
+                config, chosen = _settled(config, prepared, source, unprepared)
+            except ConfigError as error:
+                faults += [f"{label}: {line}" for line in str(error).splitlines()]
+                continue
+            if not config.left_open:
+                identity = source.identity()
+                run = runs.identify(config, data=prepared.fingerprint, encoder=identity, tag=source.tag)
+        cell = Planned(label, values, config, run, chosen)
         found.append(cell)
         if run is not None and run.id in by_id:
             by_id[run.id].also.append(label)
@@ -166,6 +182,8 @@ def _with_runs(
         if run is not None:
             by_id[run.id] = cell
         cells.append(cell)
+    if faults:
+        raise ConfigError("\n".join(faults[:_FAULTS_SHOWN]))
     n_excluded = n_cells - len(composed)
     ensembles = _ensembles(found, sweep.node.ensemble_weight or [])
     return Plan(sweep, overrides, n_cells, n_excluded, cells, ensembles, unprepared)
@@ -181,6 +199,24 @@ def _prepared(config: TrainConfig, unprepared: dict[str, str], *, prepare: bool)
     except DataError as error:
         unprepared[config.dataset_name] = str(error)
         return None
+
+
+def _settled(
+    config: TrainConfig, prepared: Prepared, source: Pretrained, unprepared: dict[str, str]
+) -> tuple[TrainConfig, auto.Chosen]:
+    """Fill in what a cell leaves open; where the facts are not to be had, note why and leave it so."""
+    encoder = config.encoder.model_name
+    if not config.left_open or encoder in unprepared:
+        return config, {}
+    try:
+        known = auto.facts(prepared, config, source)
+    except DataError as error:
+        unprepared[config.dataset_name] = str(error)
+        return config, {}
+    except ConfigError as error:
+        unprepared[encoder] = str(error)
+        return config, {}
+    return auto.resolve(config, known)
 
 
 def _ensembles(cells: Sequence[Planned], weights: Sequence[str]) -> list[Ensemble]:
@@ -208,7 +244,7 @@ def freeze(plan: Plan) -> list[Frozen]:
     """Return the plan's cells as they are to be run, numbered from 1.
 
     Raises:
-        ConfigError: a dataset is not there.
+        ConfigError: a dataset is not there, or an encoder's size unknown.
     """
     if plan.unprepared:
         raise ConfigError("\n".join(plan.unprepared.values()))
@@ -243,6 +279,7 @@ def freeze(plan: Plan) -> list[Frozen]:
             names=cell.run.names,
             needs=(),
             output_dir=cell.run.output_dir.resolve(),
+            chosen=cell.chosen,
         )
     for ensemble in plan.ensembles:
         td = ensemble.members[0]

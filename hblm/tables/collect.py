@@ -409,6 +409,7 @@ DECIDING = {  # the values on which it depends what a model is, and which of its
     "joint_variant": ("joint_variant", "joint_variant"),
     "film": ("film", "propagation_method"),
     "head": ("head", "classification_head_type"),
+    "head.output_init": ("head", "output_init"),
     "loss": ("loss", "loss"),
     "direction": ("direction", "cascade_direction"),
     "joint_variant.joint_objective": ("joint_variant", "joint_objective"),

@@ -15,10 +15,12 @@ import pytest
 from grids import sweep, write_grid
 from programs import TINY, compose
 
-from hblm import runs, train
+from hblm import auto, runs, train
 from hblm.artifacts import HOST
 from hblm.config import Cluster, TrainConfig
+from hblm.corpus.prepared import open_prepared
 from hblm.errors import ConfigError, DataError
+from hblm.pretrained import locate
 from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
 from hblm.sweep.ledger import Frozen, Ledger, ledger_of
@@ -227,24 +229,82 @@ def test_an_unknown_grid_is_refused(capsys):
     assert "sweep=mian is no sweep file; did you mean main?" in capsys.readouterr().err
 
 
-def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypatch):
-    """Its old run could not be made any more."""
+def test_cells_are_frozen_with_what_was_chosen_for_them(learnable):
+    """And an ordinary run of the same command is the same run."""
+    write_grid(learnable, {"trainer": "auto,original", "encoder.trainable": "true,false"})
+    ledger, cells = frozen()
+    assert ledger.cells() == cells
+    tuned, still, *others = cells
+    names = ("learning_rate", "head_learning_rate", "batch_size", "patience")
+    assert set(tuned.chosen) == set(still.chosen) == {f"trainer.{name}" for name in names}
+    assert [cell.chosen for cell in others] == [{}, {}]
+    for cell in cells:
+        assert cell.config["trainer"]["epochs"] == 1  # the file's own value
+        assert typed(cell.config, TrainConfig).left_open == ()
+    for cell in (tuned, still):
+        for name in names:
+            assert cell.config["trainer"][name] == cell.chosen[f"trainer.{name}"]["value"]
+    assert tuned.chosen["trainer.patience"]["reason"] == "60 documents, 7 nodes, tuned encoder of width 64"
+    words = ("trainer=auto", "trainer.epochs=1", f"dataset.path={learnable}")
+    config, chosen = auto.settle(
+        compose("train", TrainConfig, *TINY, *words), open_prepared(learnable), locate("tiny")
+    )
+    assert chosen == tuned.chosen
+    assert train.identify(config, open_prepared(learnable), locate("tiny")).id == tuned.id
+
+
+def test_a_cell_passes_on_what_was_chosen_for_it(learnable, monkeypatch):
+    from hblm.sweep import cell as cells
+
+    write_grid(learnable, {"trainer": "auto"})
+    ledger, (frozen_cell,) = frozen()
+    given = {}
+    monkeypatch.setattr(train, "run", lambda config, **more: given.update(more, config=config))
+    cells.run(ledger, ledger.cell(frozen_cell.key), None)
+    assert given["chosen"] == frozen_cell.chosen
+    assert given["config"].left_open == ()
+
+
+def test_cells_that_what_was_chosen_contradicts_are_refused_together(learnable):
+    write_grid(learnable, {"trainer": "auto", "trainer.gradient_accumulation": "1,4000,4001"})
+    with pytest.raises(ConfigError) as caught:
+        plan()
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("trainer.gradient_accumulation=4000: trainer.gradient_accumulation=4000 is more")
+    assert second.startswith("trainer.gradient_accumulation=4001: ")
+
+
+def test_an_encoder_of_unknown_size_is_told_and_refused_where_it_decides(learnable, capsys):
+    write_grid(learnable, {"encoder.model_name": "tiny,some/model", "seed": "1,2"})
+    assert plan().unprepared == {}  # all is given
+    made = plan("trainer=auto")
+    assert list(made.unprepared) == ["some/model"]
+    assert [cell.run is None for cell in made.cells] == [False, False, True, True]
+    assert sweep("plan", "trainer=auto") == 0
+    assert "some/model: encoder.model_name=some/model: the hub cannot be reached" in capsys.readouterr().out
+    assert sweep("submit", "trainer=auto") == 2
+    assert not Path("outputs/sweeps").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["trainer=auto", "loss=auto", "film=none"]], ids=["given", "auto"])
+def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypatch, options):
+    """Its old run could not be made any more, and what was chosen by the old data is no part of the cell."""
     from hblm.sweep import pool
 
     monkeypatch.setattr(pool, "start", lambda ledger: True)  # what is written is looked at, not run
     write_grid("data/fruit", {"seed": "1,2"})
     Path("data").mkdir()
     Path("data/fruit").symlink_to(learnable)
-    assert sweep("submit", "seed=1") == 0
-    assert sweep("submit") == 0
+    assert sweep("submit", "seed=1", *options) == 0
+    assert sweep("submit", *options) == 0
     ledger = ledger_of("outputs", "tiny")
     before = ledger.cells()
     assert [cell.number for cell in before] == [1, 2]
-    assert sweep("submit") == 0
+    assert sweep("submit", *options) == 0
     assert [cell.id for cell in ledger.cells()] == [cell.id for cell in before]
     Path("data/fruit").unlink()
     Path("data/fruit").symlink_to(one_path)
-    assert sweep("submit") == 0
+    assert sweep("submit", *options) == 0
     after = ledger.cells()
     assert len(after) == 2
     assert not {cell.id for cell in after} & {cell.id for cell in before}

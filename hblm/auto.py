@@ -1,0 +1,176 @@
+"""Settings that choose themselves: what is left open is filled in before a run has an id. No torch.
+
+`trainer=auto` leaves learning rates, epochs, batch size and patience open (null). `loss=auto` and
+`head.output_init=auto` leave an option open. The documents and the encoder decide. The device does not, nor
+does the method: all rows of a table are trained alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hblm.config import TrainConfig
+from hblm.corpus.prepared import Prepared, n_subsampled
+from hblm.document import SPLITS
+from hblm.errors import ConfigError
+from hblm.pretrained import Pretrained, Shape, shape
+from hblm.schema import plain
+from hblm.taxonomy import names_are_words
+
+Chosen = Mapping[str, Mapping[str, Any]]  # key -> {"value", "reason"}; plain values, for JSON
+_MANY = 20_000  # documents; each of the five benchmark sets has more
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the settings are chosen by; None where no open key needs it.
+
+    Attributes:
+        documents: of the training split, those that `dataset_fraction` leaves.
+        nodes: of the taxonomy.
+        trainable: whether the encoder is tuned.
+        shape: the encoder's.
+        one_path: whether every document of all splits has at most one node on each level.
+        words: whether the nodes are named in words.
+    """
+
+    documents: int
+    nodes: int
+    trainable: bool
+    shape: Shape | None = None
+    one_path: bool | None = None
+    words: bool | None = None
+
+    @property
+    def summary(self) -> str:
+        """What the trainer's values are chosen by, in words."""
+        assert self.shape is not None
+        encoder = f"tuned encoder of width {self.shape.width}" if self.trainable else "frozen encoder"
+        return f"{self.documents:,} documents, {self.nodes:,} nodes, {encoder}"
+
+
+def settle(config: TrainConfig, prepared: Prepared, source: Pretrained) -> tuple[TrainConfig, Chosen]:
+    """Return a configuration that leaves nothing open, and what was chosen for it.
+
+    Raises:
+        ConfigError, DataError: as `facts` and `resolve` do.
+    """
+    if not config.left_open:
+        return config, {}
+    return resolve(config, facts(prepared, config, source))
+
+
+def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
+    """Return what the open keys of a configuration are chosen by.
+
+    Raises:
+        ConfigError: the encoder's size is not to be had.
+        DataError: a split cannot be read.
+    """
+    left_open = config.left_open
+    of_trainer = any(name.startswith("trainer.") for name in left_open)
+    return Facts(
+        documents=n_subsampled(_n_training(prepared), config.dataset_fraction),
+        nodes=len(prepared.taxonomy),
+        trainable=config.encoder.trainable,
+        shape=shape(source) if of_trainer else None,
+        one_path=_has_one_path(prepared) if "loss.loss" in left_open and not config.is_flat else None,
+        words=names_are_words(prepared.taxonomy) if "head.output_init" in left_open else None,
+    )
+
+
+def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
+    """Return a configuration with its open keys filled in, and these keys with value and reason.
+
+    Raises:
+        ConfigError: a value that was chosen does not go together with another key.
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in config.left_open:
+        node, _, key = name.partition(".")
+        if node == "trainer":
+            value, reason = training(known)[key], known.summary
+        elif name == "loss.loss":
+            value, reason = _loss(config, known)
+        else:
+            value = "label_text" if known.words else "prior"
+            reason = f"nodes are named {'in words' if known.words else 'by codes'}"
+        chosen[name] = {"value": value, "reason": reason}
+    config = config.having({name: choice["value"] for name, choice in chosen.items()})
+    problems = config.conflicts() if chosen else []
+    if problems:
+        raise ConfigError("\n".join(_with_reasons(problem, chosen) for problem in problems))
+    return config, chosen
+
+
+def training(known: Facts) -> dict[str, Any]:
+    """Return the trainer's values: learning rates, epochs, batch size and patience.
+
+    A large training split gets the original's epochs, and a large encoder its learning rate.
+    """
+    assert known.shape is not None
+    many = known.documents >= _MANY
+    always = {"batch_size": 32, "patience": 10}
+    if not known.trainable:
+        return {"learning_rate": 1e-4, "head_learning_rate": 5e-3, "epochs": 65 if many else 20, **always}
+    if known.shape.width >= 1024:
+        rate, head_rate = 3e-5, 6e-4
+    elif known.shape.width >= 768:
+        rate, head_rate = 5e-5, 1e-3
+    else:
+        rate, head_rate = 1e-4, 2e-3
+    if many:
+        return {"learning_rate": rate, "head_learning_rate": None, "epochs": 65, **always}
+    return {"learning_rate": rate, "head_learning_rate": head_rate, "epochs": 15, **always}
+
+
+def lines(chosen: Chosen) -> list[str]:
+    """Return what was chosen, as it would be given, and why; a line for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, choice in chosen.items():
+        by_reason.setdefault(choice["reason"], []).append(_written(name, choice["value"]))
+    return [f"{' '.join(given)}: {reason}" for reason, given in by_reason.items()]
+
+
+def _written(name: str, value: Any) -> str:
+    """Return a value as it would be given."""
+    return f"{name.removeprefix('loss.')}={plain(value)}"
+
+
+def _with_reasons(problem: str, chosen: Chosen) -> str:
+    """Return what does not go together, and why the values in it that were chosen are so."""
+    given = {_written(name, choice["value"]): choice["reason"] for name, choice in chosen.items()}
+    reasons = [f"{text} was chosen: {reason}" for text, reason in given.items() if text in problem]
+    return f"{problem} ({'; '.join(reasons)})" if reasons else problem
+
+
+def _loss(config: TrainConfig, known: Facts) -> tuple[str, str]:
+    if config.is_flat:  # one layer without levels has no node given its parent
+        return "bce", "method=flat has one layer for all levels"
+    if known.one_path:
+        return "conditional_softmax", "each document has one path"
+    return "conditional", "documents have several paths"
+
+
+@functools.lru_cache(maxsize=16)
+def _n_training(prepared: Prepared) -> int:
+    return prepared.count("train")
+
+
+@functools.lru_cache(maxsize=16)
+def _has_one_path(prepared: Prepared) -> bool:
+    """Return whether no document has two nodes on a level; the first one that has ends the search."""
+    level = {
+        prepared.taxonomy.nodes[position].id: number
+        for number, positions in enumerate(prepared.taxonomy.levels)
+        for position in positions
+    }
+    return all(
+        max(Counter(level[label] for label in document.labels).values(), default=0) <= 1
+        for split in SPLITS
+        for document in prepared.documents(split)
+    )
