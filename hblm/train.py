@@ -18,8 +18,9 @@ from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import DataError
+from hblm.initial import Origin, source_of
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import Pretrained, encoder_record, locate
+from hblm.pretrained import Pretrained, encoder_record
 from hblm.schema import leaves
 from hblm.terminal import TrainingBar, hush, log, print_views, progress
 
@@ -74,7 +75,7 @@ def run(
             join(config, None, started)
         return
     prepared = open_or_prepare(config.dataset, config.encoder)
-    source = locate(config.encoder.model_name, config.encoder.revision)
+    source = source_of(config)
     for folder in ("results", "checkpoints"):
         remove_stale(Path(config.output_dir) / folder)
     if runs.twins(config):
@@ -111,7 +112,7 @@ def join(config: TrainConfig, expected: str | None, started: float) -> None:
     if processes.place().rank:
         hush()
     prepared = open_or_prepare(config.dataset, config.encoder)
-    source = locate(config.encoder.model_name, config.encoder.revision)
+    source = source_of(config)
     this = expect(identify(config, prepared, source), expected, config, prepared)
     train(config, prepared, source, this, started)
 
@@ -135,7 +136,7 @@ def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: 
     if expected not in (None, this.id):
         raise DataError(
             f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
-            f"or {config.encoder.model_name} has changed since; submit the sweep again"
+            f"or {config.init_from or config.encoder.model_name} has changed since; submit the sweep again"
         )
     return this
 
@@ -174,6 +175,7 @@ class Job:
     val: TokenisedSplit
     test: TokenisedSplit
     scoring: Scoring
+    init_from: Mapping[str, Any] | None = None  # what was taken of another run's weights
     mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
 
@@ -257,7 +259,13 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
     )
+    origin = Origin(config, prepared.taxonomy) if config.init_from else None
+    if origin:
+        origin.give_layers(model)
     build.initialise_output(model, config, scoring)
+    if origin:
+        origin.give_nodes(model)
+        log.info("%s", origin)
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
@@ -272,6 +280,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         val=subsample(splits["val"], config.dataset_fraction),
         test=splits["test"],
         scoring=scoring,
+        init_from=origin.record() if origin else None,
     )
 
 
@@ -379,6 +388,7 @@ def write_record(
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
         "encoder": job.encoder,
         "training": job.mark,
+        "init_from": job.init_from,
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(path, record, outcome.test)

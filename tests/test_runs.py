@@ -59,6 +59,7 @@ ACTS_WITH = {  # keys that need another key to act
     "joint_variant.joint_loss_mix": TRI,
     **{f"joint_variant.tri_fuse_{view}": TRI for view in ("td", "bu", "mix")},
 }
+NAMES_OF_CONTENT = ("encoder.model_name", "encoder.revision", "init_from")  # the content is identified
 CHANGEABLE = [
     leaf
     for leaf in leaves(TrainConfig)
@@ -70,7 +71,7 @@ CHANGEABLE = [
 def test_exactly_the_keys_that_can_change_numbers_change_the_id(leaf):
     context = ACTS_WITH.get(leaf.name, {})
     changed = identify(**{**context, leaf.name.replace(".", "__"): other(leaf)}).id != identify(**context).id
-    expected = leaf.rules["identity"] and leaf.name not in ("encoder.model_name", "encoder.revision")
+    expected = leaf.rules["identity"] and leaf.name not in NAMES_OF_CONTENT
     assert changed == expected
 
 

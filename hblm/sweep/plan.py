@@ -22,8 +22,8 @@ from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import ConfigError, DataError
+from hblm.initial import source_of
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import locate
 from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
 from hblm.sweep.ledger import Frozen, ensemble_id
 from hblm.train import PROGRAM as TRAIN
@@ -156,7 +156,7 @@ def _with_runs(
             data[place] = _prepared(config, unprepared, prepare=prepare)
         prepared, run = data[place], None
         if prepared is not None:
-            source = locate(config.encoder.model_name, config.encoder.revision)
+            source = source_of(config)
             run = runs.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
         cell = Planned(label, values, config, run)
         found.append(cell)
