@@ -269,6 +269,6 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _differences(there: TrainConfig, here: TrainConfig, keys: Mapping[str, str]) -> str:
     """Return the keys whose values differ, with both values; "" where none does."""
     values = {key: (attrgetter(place)(there), attrgetter(place)(here)) for key, place in keys.items()}
-    return ", ".join(
+    return " and ".join(
         f"{key}={plain(old)} there, {plain(new)} here" for key, (old, new) in values.items() if old != new
     )

@@ -209,8 +209,9 @@ def test_dual_full_without_the_fused_loss_is_aux_only(monkeypatch, tmp_path):
     assert identify(**ablation).name == other.name
 
 
-def test_a_revision_is_no_main_run():
-    assert identify(encoder__revision="v1").name.startswith("wos_single_top_down_minilm_seed1-")
+def test_a_revision_or_another_runs_weights_make_no_main_run():
+    for key in ("encoder__revision", "init_from"):
+        assert identify(**{key: "v1"}).name.startswith("wos_single_top_down_minilm_seed1-")
 
 
 def test_a_name_taken_by_another_run_gets_the_id(monkeypatch, tmp_path):
