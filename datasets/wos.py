@@ -34,6 +34,14 @@ TABLES = ("Data.xlsx", "Data.txt", "Data.xls")
 COLUMNS = ("Y1", "Y2", "Domain", "area", "Abstract")  # of Y1 Y2 Y Domain area keywords Abstract
 # Of "Y1-Y2" of the 46,985 rows in their order, joined by spaces: merging and splits depend on it.
 ROWS, ORDER = 46_985, "db4632adc985d4e537e7e0ee4b1ee0743290dfbc83277adaff56e8eccb8dccfe"
+# The domains' names in the set's ReadMe.txt, where the cells of Domain say less.
+DOMAINS = {
+    "CS": "Computer Science",
+    "ECE": "Electrical Engineering",
+    "MAE": "Mechanical Engineering",
+    "Civil": "Civil Engineering",
+    "Medical": "Medical Science",
+}
 OTHERWISE = "cp1252"  # what Excel writes where it is not UTF-8 or UTF-16
 LICENCE = (
     "(c) 2017 Kamran Kowsari; the ReadMe grants use and redistribution in the manner of the MIT licence."
@@ -115,6 +123,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         splits=spool.documents(labels, splits, list(split_of)),
         documents=len(spool),
         options=chosen._asdict() | {"encoding": table.encoding},
+        version=2,  # 2: domains have texts
         sources=sources,
         counts={"documents_with_their_area_merged": changed},
         warnings=[*table.notes, *_empty(empty), *_merges(pairs, areas), *_notes(codes, labels, splits)],
@@ -143,13 +152,14 @@ def merged(codes: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
 def tree(pairs: Iterable[tuple[str, str]]) -> tuple[Taxonomy, dict[tuple[str, str], str]]:
     """Return the tree of domains and areas, and the node of each pair.
 
-    A node's id is its name; an area whose name another node has as well is `domain/area`.
+    A node's id is its name; an area whose name another node has as well is `domain/area`. Domains that are
+    abbreviated have their name in full as text.
     """
     distinct = sorted(set(pairs))
     domains = sorted({domain for domain, _ in distinct})
     times = Counter([*domains, *(area for _, area in distinct)])
     node_of = {(domain, area): area if times[area] == 1 else f"{domain}/{area}" for domain, area in distinct}
-    nodes = [Node(domain, domain, None) for domain in domains]
+    nodes = [Node(domain, domain, None, DOMAINS.get(domain)) for domain in domains]
     nodes += [Node(node, area, domain) for (domain, area), node in node_of.items()]
     return Taxonomy(nodes), node_of
 

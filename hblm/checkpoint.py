@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from hblm.taxonomy import Taxonomy, read_taxonomy
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SCHEMA_VERSION = 2  # 1 named the tensors of a single model otherwise
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
@@ -87,18 +87,18 @@ def save_checkpoint(
         )
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint without its weights.
+def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
+    """Open a checkpoint without its weights; `key` is what messages say that the folder was given as.
 
     Raises:
         CheckpointError: the folder or a file of it is missing, damaged, or of another version.
     """
     remove_stale(folder.parent)  # a folder caught between two renames is put back
     if not folder.is_dir():
-        raise CheckpointError(f"checkpoint={folder} is not a folder{_beside(folder)}")
+        raise CheckpointError(f"{key}={folder} is not a folder{_beside(folder)}")
     missing = [name for name in (META, WEIGHTS, TAXONOMY, ENCODER) if not (folder / name).exists()]
     if missing:
-        raise CheckpointError(f"checkpoint={folder} is not a checkpoint: it has no {', no '.join(missing)}")
+        raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -113,7 +113,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if formulas != FORMULAS:
         maker = COMPUTED_BY.get(formulas, f"of formulas {formulas!r}")
         raise CheckpointError(
-            f"checkpoint={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
+            f"{key}={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
             f"evaluate it with hblm {maker}, or train it again"
         )
     odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
@@ -123,7 +123,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         config = typed(meta["config"], TrainConfig)
         taxonomy = read_taxonomy(folder / TAXONOMY)
     except (ConfigError, DataError) as error:
-        raise CheckpointError(f"checkpoint={folder} is damaged: {error}") from None
+        raise CheckpointError(f"{key}={folder} is damaged: {error}") from None
     return Checkpoint(folder, config, taxonomy, meta)
 
 
@@ -199,17 +199,38 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     Raises:
         CheckpointError: the file is damaged, or does not fit the model that hblm.json describes.
     """
+    put_tensors(checkpoint, read_tensors(checkpoint), model)
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return all stored tensors by their names in the model, on the CPU.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = checkpoint.folder / WEIGHTS
     try:
-        model.load_state_dict(load_file(path))
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def put_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Put tensors of a checkpoint into the module that they describe whole.
+
+    Raises:
+        CheckpointError: names or shapes are not the module's.
+    """
+    try:
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise CheckpointError(f"{path}: does not fit the model in {META}: {' '.join(lines[1:3])}") from None
+        raise CheckpointError(
+            f"{checkpoint.folder / WEIGHTS}: does not fit the model in {META}: {' '.join(lines[1:3])}"
+        ) from None
 
 
 def _beside(folder: Path) -> str:

@@ -270,6 +270,9 @@ class TrainConfig:
     dataset_fraction: float = key(
         1.0, "share of the training and validation splits used", low=0, high=1, open_low=True
     )
+    init_from: str | None = key(
+        None, "checkpoint of another run, whose weights are taken where the two models agree"
+    )
     data_dir: str = key("data", "where prepared datasets lie", identity=False)
     output_dir: str = key("outputs", "where checkpoints, results and caches go", identity=False)
     cache_dir: str = key("${output_dir}/cache", "tokenised documents", identity=False)

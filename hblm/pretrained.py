@@ -94,11 +94,14 @@ class Pretrained:
         model_name: as configured.
         revision: the hub's revision; None for the newest, and for what is not on the hub.
         folder: the local folder with config.json and weights; None for the hub and for tiny.
+        weights: where `folder` is a checkpoint's and holds only config.json and the tokenizer, the file with
+            all the checkpoint's weights, those of the heads as well; None otherwise.
     """
 
     model_name: str
     revision: str | None
     folder: Path | None
+    weights: Path | None = None
 
     @property
     def tag(self) -> str:
@@ -116,12 +119,13 @@ class Pretrained:
     def identity(self) -> dict[str, Any]:
         """Return what run ids hold of the encoder.
 
-        A local folder is known by the sha256 of its weights, config.json and tokenizer files. A hub model is
+        A local folder is known by the sha256 of its weights, config.json and tokenizer files, and so is a
+        checkpoint's encoder, with the file of all its weights. A hub model is
         known by its name and the revision as configured: the hub is not asked before a run has an id.
         """
         if self.folder is not None:
             return {
-                "weights": _weights_sha256(self.folder),
+                "weights": _content_sha256(self.weights) if self.weights else _weights_sha256(self.folder),
                 "config": _content_sha256(self.folder / _CONFIG),
                 "tokenizer": _tokenizer_sha256(self.folder),
             }

@@ -163,7 +163,8 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     Args:
         config: the typed configuration.
         data: fingerprint of the prepared dataset.
-        encoder: what identifies the encoder: hashes of weights, config and tokenizer, or hub id and revision.
+        encoder: what identifies the encoder: hashes of weights, config and tokenizer, or hub id and revision;
+            with init_from, the hashes of that checkpoint's files, which hold all weights.
         tag: last part of the encoder's name, for file names.
 
     Raises:
@@ -190,7 +191,7 @@ def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
 def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: str) -> list[str]:
     """Return the names that a run may bear, the best first; `values` are its identity's."""
     in_the_name = _NAMED | _OF_METHOD.get(config.method, set())
-    deviates = set(values) - in_the_name or config.encoder.revision is not None
+    deviates = set(values) - in_the_name or (config.encoder.revision, config.init_from) != (None, None)
     names = []
     for plain in (plain_name(config, tag), *(plain_name(twin, tag) for twin in twins(config))):
         names += [] if deviates else [plain]
@@ -253,7 +254,8 @@ def value_of(config: TrainConfig, leaf: Leaf) -> Any:
 
 def inert_keys(config: TrainConfig) -> set[str]:
     """Return the keys that cannot change this run's numbers, given its other keys."""
-    inert: set[str] = {"encoder.model_name", "encoder.revision"}  # the encoder has an identity of its own
+    # what they name has an identity of its own, from its content
+    inert: set[str] = {"encoder.model_name", "encoder.revision", "init_from"}
     joint = config.joint_variant
     if joint.is_joint:
         inert.add("direction.cascade_direction")

@@ -6,8 +6,9 @@ import heapq
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hblm.errors import DataError, nearest
@@ -15,16 +16,32 @@ from hblm.errors import DataError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A label: its unique id, the name people read (which may repeat), its parent's id or None."""
+    """A label.
+
+    Attributes:
+        id: unique in a taxonomy.
+        name: what people read; names may repeat.
+        parent: the parent's id, None for a root.
+        text: a description of the node, None where there is none. It takes no part in comparisons: two
+            taxonomies with other texts have the same nodes.
+    """
 
     id: str
     name: str
     parent: str | None
+    text: str | None = field(default=None, compare=False)
 
     @property
     def words(self) -> str:
-        """What the node says in words: its name, underscores as spaces."""
-        return self.name.replace("_", " ")
+        """Return what the node says in words: its text, else its name (a blank one: id) with blanks for _."""
+        if self.text is not None:
+            return self.text
+        return (self.name if self.name.strip() else self.id).replace("_", " ")
+
+    def as_json(self) -> dict[str, str | None]:
+        """Return the node's row of taxonomy.json; `text` is a key only where there is a text."""
+        row = {"id": self.id, "name": self.name, "parent": self.parent}
+        return row if self.text is None else row | {"text": self.text}
 
 
 class Taxonomy:
@@ -109,10 +126,7 @@ class Taxonomy:
 
     def to_json(self) -> str:
         """Return taxonomy.json: one node a line, in taxonomy order."""
-        rows = ",\n".join(
-            json.dumps({"id": node.id, "name": node.name, "parent": node.parent}, ensure_ascii=False)
-            for node in self.nodes
-        )
+        rows = ",\n".join(json.dumps(node.as_json(), ensure_ascii=False) for node in self.nodes)
         return '{"nodes": [\n' + rows + "\n]}\n"
 
 
@@ -163,9 +177,27 @@ def _node(item: object, place: str) -> Node:
     identity, name, parent = item["id"], item["name"], item["parent"]
     if not isinstance(identity, str) or not identity or not isinstance(name, str):
         raise DataError(f"{place}: id and name must be strings, and id not empty: {item!r:.120}")
-    if parent is not None and not isinstance(parent, str):
-        raise DataError(f"{place} ({identity!r}): parent must be a node id or null, found {parent!r:.60}")
-    return Node(identity, name, parent)
+    text = item.get("text")
+    if text is not None and not isinstance(text, str):
+        raise DataError(f"{place} ({identity!r:.60}): text must be a string or null, found {text!r:.60}")
+    has_text = text is not None and text.strip() != ""
+    return Node(identity, name, _parent(parent, f"{place} ({identity!r:.60})"), text if has_text else None)
+
+
+def _parent(given: object, place: str) -> str | None:
+    """Return the parent's id; a list of one id is that id."""
+    parent = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if parent is None and given is None:
+        return None
+    if isinstance(parent, str):
+        return parent
+    if isinstance(parent, list) and parent and all(isinstance(each, str) for each in parent):
+        listed = ", ".join(f"{each!r:.60}" for each in parent[:5]) + (", ..." if parent[5:] else "")
+        raise DataError(
+            f"{place}: {len(parent)} parents ({listed}), but a taxonomy is a forest: a node has one parent; "
+            f"give each of the places a node id of its own (names may repeat), or keep one parent"
+        )
+    raise DataError(f"{place}: parent must be a node id, a list of one, or null, found {given!r:.60}")
 
 
 def _check_text(node: Node, place: Callable[[str], str]) -> None:
@@ -173,10 +205,49 @@ def _check_text(node: Node, place: Callable[[str], str]) -> None:
     if not node.id:
         raise DataError(f"{place('')}: a node (name {node.name!r:.60}) has an empty id")
     try:
-        (node.id + node.name).encode("utf-8")
+        (node.id + node.name + (node.text or "")).encode("utf-8")
     except UnicodeEncodeError:
         where = f"{place(node.id)}: node {node.id!r:.60}"
-        raise DataError(f"{where}: id or name holds a lone surrogate") from None
+        raise DataError(f"{where}: id, name or text holds a lone surrogate") from None
+
+
+def names_are_words(taxonomy: Taxonomy) -> bool:
+    """Tell whether what the nodes say (`Node.words`) is words, as "Computer vision", or codes, as "C15".
+
+    True if the nodes say at least half as many different things as there are nodes, case and everything that
+    is no word left out. A word is one of
+
+    - a run of letters of three or more; of five or more if all are capitals (PERFORMANCE, but not GCAT); of
+      two or more in a script without case (Arabic, Hebrew, Hindi);
+    - one or more letters that are as wide as ideographs (Chinese, Japanese, Korean).
+
+    A run that holds a digit is none (G06F), nor is a number; the words beside them count ("3D printing",
+    "Windows 10"). So names that differ only in what is no word are codes ("class 1", "class 2"; "math.co",
+    "math.pr"), and so are names most of which repeat.
+    """
+    said = {_words(node.words) for node in taxonomy.nodes} - {()}
+    return 2 * len(said) >= len(taxonomy)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    runs = ("".join(run) for kind, run in itertools.groupby(text, key=_kind) if kind)
+    return tuple(run.casefold() for run in runs if _is_word(run))
+
+
+def _kind(sign: str) -> str:
+    """Return which runs a character belongs to: of wide letters, of other letters and digits, or none."""
+    if unicodedata.category(sign)[0] not in "LMN":  # letters, the marks on them, numbers
+        return ""
+    return "wide" if sign.isalpha() and unicodedata.east_asian_width(sign) == "W" else "narrow"
+
+
+def _is_word(run: str) -> bool:
+    if _kind(run[0]) == "wide":
+        return True
+    if any(sign.isnumeric() for sign in run):
+        return False
+    has_case = run.lower() != run.upper()
+    return len(run) >= ((5 if run.isupper() else 3) if has_case else 2)
 
 
 def suggest(given: str, known: Iterable[str]) -> str:
@@ -188,12 +259,6 @@ def suggest(given: str, known: Iterable[str]) -> str:
         return sum(pair in name for pair in pairs) / (len(given) + len(name))
 
     return nearest(given, heapq.nlargest(50, known, key=shared))
-
-
-def names_are_words(taxonomy: Taxonomy) -> bool:
-    """Return whether most nodes have a name of words, with three small letters in a row, and not a code."""
-    in_words = sum(re.search(r"[a-z]{3}", node.name) is not None for node in taxonomy.nodes)
-    return 2 * in_words > len(taxonomy)
 
 
 def _line_of(text: str, node_id: str) -> int:

@@ -19,8 +19,9 @@ from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
 from hblm.errors import DataError
+from hblm.initial import Origin, source_of
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import Pretrained, encoder_record, locate
+from hblm.pretrained import Pretrained, encoder_record
 from hblm.schema import leaves
 from hblm.terminal import TrainingBar, hush, log, print_views, progress
 
@@ -78,7 +79,7 @@ def run(
             join(config, None, started)
         return
     prepared = open_or_prepare(config.dataset, config.encoder)
-    source = locate(config.encoder.model_name, config.encoder.revision)
+    source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
     chosen = {**(chosen or {}), **just_chosen}
     for folder in ("results", "checkpoints"):
@@ -124,7 +125,7 @@ def join(
     if processes.place().rank:
         hush()
     prepared = open_or_prepare(config.dataset, config.encoder)
-    source = locate(config.encoder.model_name, config.encoder.revision)
+    source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
     this = expect(identify(config, prepared, source), expected, config, prepared)
     train(config, prepared, source, this, started, {**(chosen or {}), **just_chosen})
@@ -149,7 +150,7 @@ def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: 
     if expected not in (None, this.id):
         raise DataError(
             f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
-            f"or {config.encoder.model_name} has changed since; submit the sweep again"
+            f"or {config.init_from or config.encoder.model_name} has changed since; submit the sweep again"
         )
     return this
 
@@ -190,6 +191,7 @@ class Job:
     nodes: TokenisedSplit  # the texts of nodes
     scoring: Scoring
     chosen: auto.Chosen = field(default_factory=dict)  # the settings that nobody gave
+    init_from: Mapping[str, Any] | None = None  # what was taken of another run's weights
     mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
 
@@ -284,9 +286,15 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
+    origin = Origin(config, prepared.taxonomy) if config.init_from else None
+    if origin:
+        origin.give_layers(model)
     build.initialise_output(
         model, config, scoring, lambda: pool(model, splits[NODES], scoring, accelerator).pooled
     )
+    if origin:
+        origin.give_nodes(model)
+        log.info("%s", origin)
     return Job(
         prepared=prepared,
         source=source,
@@ -299,6 +307,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         test=splits["test"],
         nodes=splits[NODES],
         scoring=scoring,
+        init_from=origin.record() if origin else None,
     )
 
 
@@ -412,6 +421,7 @@ def write_record(
         "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
         "encoder": job.encoder,
         "training": job.mark,
+        "init_from": job.init_from,
         "environment": build.environment_record(job.accelerator, job.scoring),
     }
     write_result(path, record, outcome.test)

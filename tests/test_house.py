@@ -57,7 +57,7 @@ LAYERS = [
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "fit", "ensemble", "build"},
+    {"team", "score", "fit", "ensemble", "build", "initial"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]

@@ -60,6 +60,7 @@ ACTS_WITH = {  # keys that need another key to act
     "joint_variant.joint_loss_mix": TRI,
     **{f"joint_variant.tri_fuse_{view}": TRI for view in ("td", "bu", "mix")},
 }
+NAMES_OF_CONTENT = ("encoder.model_name", "encoder.revision", "init_from")  # the content is identified
 CHANGEABLE = [
     leaf
     for leaf in leaves(TrainConfig)
@@ -71,7 +72,7 @@ CHANGEABLE = [
 def test_exactly_the_keys_that_can_change_numbers_change_the_id(leaf):
     context = ACTS_WITH.get(leaf.name, {})
     changed = identify(**{**context, leaf.name.replace(".", "__"): other(leaf)}).id != identify(**context).id
-    expected = leaf.rules["identity"] and leaf.name not in ("encoder.model_name", "encoder.revision")
+    expected = leaf.rules["identity"] and leaf.name not in NAMES_OF_CONTENT
     assert changed == expected
 
 
@@ -212,8 +213,9 @@ def test_dual_full_without_the_fused_loss_is_aux_only(monkeypatch, tmp_path):
     assert identify(**ablation).name == other.name
 
 
-def test_a_revision_is_no_main_run():
-    assert identify(encoder__revision="v1").name.startswith("wos_single_top_down_minilm_seed1-")
+def test_a_revision_or_another_runs_weights_make_no_main_run():
+    for key in ("encoder__revision", "init_from"):
+        assert identify(**{key: "v1"}).name.startswith("wos_single_top_down_minilm_seed1-")
 
 
 def test_a_name_taken_by_another_run_gets_the_id(monkeypatch, tmp_path):

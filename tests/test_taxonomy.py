@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hblm.corpus.raw import Raw
+from hblm.corpus.trees import read_tree
 from hblm.errors import DataError
-from hblm.taxonomy import Node, Taxonomy, read_taxonomy
+from hblm.prepare import converter
+from hblm.taxonomy import Node, Taxonomy, names_are_words, parse_taxonomy, read_taxonomy
+
+SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @st.composite
 def forests(draw: st.DrawFn) -> list[Node]:
     """Draw nodes whose parent is any earlier node or none, shuffled: every forest, uneven levels and all."""
     parents = [draw(st.integers(-1, n - 1)) for n in range(draw(st.integers(1, 25)))]
-    nodes = [Node(f"n{n}", f"Node {n % 4}", None if up < 0 else f"n{up}") for n, up in enumerate(parents)]
+    texts = st.none() | st.sampled_from(["a text", " with\na line end ", "“quotes” \\ \u2028"])
+    nodes = [
+        Node(f"n{n}", f"Node {n % 4}", None if up < 0 else f"n{up}", draw(texts))
+        for n, up in enumerate(parents)
+    ]
     return list(draw(st.permutations(nodes)))
 
 
@@ -71,9 +82,11 @@ def test_closing_adds_all_ancestors_and_nothing_else(nodes: list[Node], data: st
 def test_what_is_written_is_read_again(nodes: list[Node]) -> None:
     taxonomy = Taxonomy(nodes)
     rows = json.loads(taxonomy.to_json())["nodes"]
-    again = Taxonomy(Node(**row) for row in rows)
+    again = parse_taxonomy(taxonomy.to_json(), "taxonomy.json")
     assert again == taxonomy
+    assert [node.text for node in again.nodes] == [node.text for node in taxonomy.nodes]
     assert again.to_json() == taxonomy.to_json()
+    assert ["text" in row for row in rows] == [node.text is not None for node in taxonomy.nodes]
 
 
 def test_a_level_keeps_the_order_of_the_file() -> None:
@@ -125,6 +138,15 @@ BROKEN_ROWS = {
     "id empty": ([node("")], ["node 1", "not empty"]),
     "name null": ([{"id": "a", "name": None, "parent": None}], ["node 1", "must be strings"]),
     "parent a number": ([node("a"), node("b", 0)], ["node 2", "'b'", "found 0"]),
+    "several parents": (
+        [node("a"), node("b"), node("c", ["a", "b"])],
+        ["node 3", "'c'", "2 parents ('a', 'b')", "one parent", "a node id of its own"],
+    ),
+    "no parent in a list": ([node("a"), node("b", [])], ["node 2", "'b'", "found []"]),
+    "parents that are no ids": ([node("a"), node("b", ["a", 3])], ["node 2", "found ['a', 3]"]),
+    "a list of null": ([node("a"), node("b", [None])], ["node 2", "'b'", "found [None]"]),
+    "text a number": ([node("a") | {"text": 3}], ["node 1", "'a'", "text must be a string or null", "3"]),
+    "text with a lone surrogate": ([node("a") | {"text": "\ud800"}], [":2", "'a'", "text", "surrogate"]),
     "lone surrogate": ([node("a\ud800")], [":2", "surrogate"]),
 }
 
@@ -171,3 +193,140 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "taxonomy.json"
     path.write_text(Taxonomy([Node("a", "A", None)]).to_json(), encoding="utf-8-sig")
     assert len(read_taxonomy(path)) == 1
+
+
+# --- texts
+
+
+def test_a_file_without_texts_is_as_it_was() -> None:
+    """Fingerprints of prepared sets are of these bytes."""
+    nodes = [Node("a", "Ä", None), Node("b", "B", "a")]
+    assert Taxonomy(nodes).to_json() == (
+        '{"nodes": [\n{"id": "a", "name": "Ä", "parent": null},\n'
+        '{"id": "b", "name": "B", "parent": "a"}\n]}\n'
+    )
+
+
+@pytest.mark.parametrize("empty", ["", " \n\t", None])
+def test_an_empty_text_is_none(empty: str | None) -> None:
+    taxonomy = parse_taxonomy(json.dumps({"nodes": [node("a") | {"text": empty}]}), "t.json")
+    assert taxonomy.nodes[0].text is None
+    assert '"text"' not in taxonomy.to_json()
+
+
+def test_a_list_of_one_parent_is_that_parent() -> None:
+    taxonomy = parse_taxonomy(json.dumps({"nodes": [node("b", ["a"]), node("a")]}), "t.json")
+    assert [(found.id, found.parent) for found in taxonomy.nodes] == [("a", None), ("b", "a")]
+
+
+def test_texts_take_no_part_in_comparisons() -> None:
+    assert Taxonomy([Node("a", "A", None, "one")]) == Taxonomy([Node("a", "A", None, "another")])
+    assert Taxonomy([Node("a", "A", None)]) != Taxonomy([Node("a", "B", None)])
+
+
+def test_a_node_says_its_text_or_else_its_name_or_else_its_id() -> None:
+    assert Node("c1", "CS", None, "Computer_Science").words == "Computer_Science"
+    assert Node("c1", "pet_supplies_", None).words == "pet supplies "
+    assert Node("pet_food", " ", None).words == "pet food"
+
+
+# --- words and codes
+
+WORDS = {
+    "two words": ["Computer vision", "Machine learning"],
+    "short words": ["Art", "Law", "Tea"],
+    "capitals": ["PERFORMANCE", "MARKETS", "CRIME, LAW ENFORCEMENT"],
+    "an acronym or two": ["CS", "ECE", "Psychology", "Biochemistry"],
+    "underscores": ["pet_supplies", "baby_products", "beauty"],
+    "digits beside words": ["3D printing", "Windows 10", "80s music", "Area 51"],
+    "paths": ["Top/News", "Top/News/World", "Top/News/World/Africa", "Top/Opinion"],
+    "dotted words": ["talk.politics.guns", "rec.sport.hockey", "sci.med", "comp.graphics"],
+    "synsets": ["dog.n.01", "hunting_dog.n.01", "cat.n.01"],
+    "German": ["Öl", "Bücher", "Krimi & Thriller", "Äthiopien", "ÄRZTE"],
+    "Chinese": ["书", "计算机视觉", "3D打印", "艺术"],
+    "Japanese": ["本", "スポーツ", "コンピュータ・グラフィックス"],
+    "Korean": ["책", "컴퓨터 비전"],
+    "Arabic": ["فن", "علوم الحاسوب", "رياضة"],
+    "Hindi": ["हिन्दी", "कला", "खेल"],
+    "Thai": ["กีฬา", "ศิลปะ"],
+    "Russian": ["Мир", "Наука и техника"],
+    "Greek": ["Τέχνη", "Υγεία"],
+    "decomposed accents": ["Cafe\u0301", "The\u0301a\u0302tre"],
+}
+CODES = {
+    "Reuters": ["C15", "C151", "M11", "GCAT", "E121", "GPOL"],
+    "arXiv": ["cs", "cs.it", "cs.lg", "math", "math.co", "math.pr", "math.nt", "stat", "stat.ml", "cs.ai"],
+    "numbers": ["0", "12.3", "004", "１２"],
+    "patents": ["G06F", "G06F 17/30", "H01L", "A61K"],
+    "MeSH": ["D12.776", "E05", "A11.436.275"],
+    "single letters": ["A", "B", "é", "Ω", "ب"],
+    "numbered": ["class 1", "class 2", "class 3", "Class_4"],
+    "numbered in Chinese": ["第1类", "第2类", "第3类"],
+    "paths of codes": ["Top/C1", "Top/C1/C11", "Top/C1/C12"],
+    "signs": ["-", "?!", "…"],
+    "acronyms": ["CS", "ECE", "MAE"],
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_names_in_words_are_known(kind: str) -> None:
+    assert names_are_words(Taxonomy(Node(name, name, None) for name in WORDS[kind]))
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_codes_are_known(kind: str) -> None:
+    assert not names_are_words(Taxonomy(Node(name, name, None) for name in CODES[kind]))
+
+
+def test_half_of_the_nodes_decide_and_texts_count() -> None:
+    codes = [Node(f"C{n}", f"C{n}", None) for n in range(4)]
+    texts = [Node(f"T{n}", f"T{n}", None, text) for n, text in enumerate(["shares", "bonds", "oil", "grain"])]
+    assert names_are_words(Taxonomy([*codes, *texts]))
+    assert not names_are_words(Taxonomy([*codes, *texts[:3]]))
+
+
+def test_a_name_on_its_own_for_many_nodes_says_nothing_of_them() -> None:
+    repeated = [Node(f"{n}", "General", None) for n in range(3)]
+    assert names_are_words(Taxonomy([*repeated[:2], Node("a", "Arts", None)]))
+    assert not names_are_words(Taxonomy(repeated))
+
+
+REAL: dict[str, tuple[str, Callable[[Path], Taxonomy], bool]] = {
+    "WOS": ("taxonomies/wos.taxonomy", lambda path: tree_of(path), True),
+    "BGC": ("taxonomies/bgc.taxonomy", lambda path: tree_of(path), True),
+    "BGC in German": ("bgc_german/hierarchy.txt", lambda path: tree_of(path), True),
+    "Amazon": ("amazon531/amazon.taxonomy", lambda path: tree_of(path), True),
+    "NYT, paths": ("taxonomies/nyt.taxonomy", lambda path: tree_of(path), True),
+    "NYT, last parts": ("taxonomies/nyt.taxonomy", lambda path: by_script("nyt", "read_nodes", path), True),
+    "RCV1, codes": ("taxonomies/rcv1.taxonomy", lambda path: tree_of(path), False),
+    "RCV1, descriptions": (
+        "taxonomies/rcv1.topics.hier.orig",
+        lambda path: by_script("rcv1v2", "read_hierarchy", path),
+        True,
+    ),
+    "AAPD, categories": ("aapd_hjcl/aapd.taxonomy", lambda path: tree_of(path), False),
+}
+
+
+def tree_of(path: Path) -> Taxonomy:
+    """Read a tree whose names are its ids."""
+    with Raw(path) as raw:
+        return read_tree(raw.files[0])
+
+
+def by_script(dataset: str, function: str, path: Path) -> Taxonomy:
+    """Read a tree as a converter does."""
+    with Raw(path) as raw:
+        return getattr(converter(dataset), function)(raw.files[0])
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_sets(name: str) -> None:
+    file, read, expected = REAL[name]
+    if not (SHARED / file).is_file():
+        pytest.skip(f"no {SHARED / file}")
+    assert names_are_words(read(SHARED / file)) is expected
+
+
+def test_categories_by_their_names_are_words() -> None:
+    assert names_are_words(converter("aapd").tree())

@@ -42,7 +42,8 @@ def load_encoder(
     """Load an encoder in float32, without pooler, in eval mode.
 
     `forward(input_ids=, attention_mask=)` returns an object with `last_hidden_state`. The weights of tiny
-    come from torch's global generator.
+    come from torch's global generator, and so do those of a checkpoint's encoder: its own lie among those of
+    the whole model, and follow with them.
 
     Args:
         source: where its files lie.
@@ -57,6 +58,8 @@ def load_encoder(
         config = _tiny_config()
         _set_dropout(config, dropout, source)
         encoder = _from_config(config)
+    elif source.weights is not None:
+        encoder = _architecture(source, dropout)
     else:
         encoder = _load_weights(source, dropout)
     encoder_width(encoder)
@@ -107,17 +110,9 @@ def encoder_from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
         ConfigError: missing or damaged files.
     """
     source = Pretrained(str(folder), None, folder)
-    with _quiet(), _explained(source, "configuration and tokenizer"):
-        config = transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        encoder = _from_config(config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+    encoder = _architecture(source, dropout=None)
     _finish(encoder)
-    encoder.eval()
-    return encoder, _ready(tokenizer, str(folder))
+    return encoder.eval(), load_tokenizer(source)
 
 
 def encoder_width(encoder: nn.Module) -> int:
@@ -164,6 +159,17 @@ def check_max_length(encoder: nn.Module, max_length: int) -> None:
 def _from_config(config: Any) -> Any:
     maker: Any = transformers.AutoModel
     return maker.from_config(config, dtype=torch.float32)
+
+
+def _architecture(source: Pretrained, dropout: float | None) -> Any:
+    """Build the encoder that a folder's config.json describes, with random weights."""
+    with _quiet(), _explained(source, "configuration"):
+        config = transformers.AutoConfig.from_pretrained(
+            _place(source), trust_remote_code=False, local_files_only=True
+        )
+    _set_dropout(config, dropout, source)
+    with _quiet(), _explained(source, "configuration"):
+        return _from_config(config)
 
 
 def _load_weights(source: Pretrained, dropout: float | None) -> Any:

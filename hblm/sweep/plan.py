@@ -22,8 +22,9 @@ from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import ConfigError, DataError
+from hblm.initial import source_of
 from hblm.prepare import open_or_prepare
-from hblm.pretrained import Pretrained, locate
+from hblm.pretrained import Pretrained
 from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
 from hblm.sweep.ledger import Frozen, ensemble_id
 from hblm.train import PROGRAM as TRAIN
@@ -165,7 +166,7 @@ def _with_runs(
         prepared, run = data[place], None
         chosen: auto.Chosen = {}
         if prepared is not None:
-            source = locate(config.encoder.model_name, config.encoder.revision)
+            source = source_of(config)
             try:
                 config, chosen = _settled(config, prepared, source, unprepared)
             except ConfigError as error:

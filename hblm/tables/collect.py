@@ -431,7 +431,7 @@ def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]
         setattr(getattr(config, node), key, value)
     columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
     # they are part of the encoder's own identity, which a result of version 0.1 does not tell
-    inert = inert_keys(config) - {"encoder.model_name", "encoder.revision"}
+    inert = inert_keys(config) - {"encoder.model_name", "encoder.revision", "init_from"}
     return config.method, frozenset(columns[name] for name in inert)
 
 

@@ -367,6 +367,15 @@ def test_taxonomy_none_leaves_the_tree_beside_the_data_alone(name: str) -> None:
     assert documents(prepared(raw, taxonomy="none")) == EXPECTED
 
 
+def test_texts_of_a_given_tree_are_kept() -> None:
+    texts = {"n1": "Music, painting and more.", "n7": "Light\nand lenses"}
+    nodes = [row | ({"text": texts[row["id"]]} if row["id"] in texts else {}) for row in NODES]
+    tree = {"taxonomy.json": json.dumps({"nodes": nodes}).encode()}
+    found = prepared(write({"x.csv": delimited(PATHS)} | tree))
+    assert documents(found) == EXPECTED
+    assert {node.id: node.text for node in found.taxonomy.nodes if node.text} == texts
+
+
 def test_names_are_no_paths_on_request() -> None:
     raw = write({"x.csv": delimited([{"text": f"t{at}", "label": f"a/b{at % 2}"} for at in range(9)])})
     found = prepared(raw, separator="none")

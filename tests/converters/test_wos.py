@@ -516,6 +516,30 @@ def test_the_tree_does_not_depend_on_the_order_of_rows() -> None:
     }
 
 
+def test_abbreviated_domains_have_their_full_name_as_text(tmp_path: Path, convert: Convert) -> None:
+    found = convert(file(tmp_path / "Data.txt", as_text()))
+    assert {node.id: node.text for node in found.taxonomy.nodes if node.text} == {
+        "CS": "Computer Science",
+        "ECE": "Electrical Engineering",
+        "MAE": "Mechanical Engineering",
+        "Civil": "Civil Engineering",
+        "Medical": "Medical Science",
+    }
+    assert manifest(found)["version"] == 2
+
+
+def test_an_area_has_no_text_whatever_its_name(tmp_path: Path, convert: Convert) -> None:
+    found = convert(file(tmp_path / "Data.txt", as_text(SHARED_CODE)), merge="none")
+    assert {node.id: node.text for node in found.taxonomy.nodes}["MAE/MAE"] is None
+
+
+@needs_oracle
+def test_domains_are_called_what_the_read_me_calls_them() -> None:
+    words = " ".join((ORACLE / "ReadMe.txt").read_text(encoding="utf-8").split())
+    for text in converter().DOMAINS.values():
+        assert text in words
+
+
 # --- splits
 
 STARTS = {

@@ -13,13 +13,13 @@ import made_results
 import psutil
 import pytest
 from grids import sweep, write_grid
-from programs import TINY, compose
+from programs import TINY, checkpoint_of, compose
 
 from hblm import auto, runs, train
 from hblm.artifacts import HOST
 from hblm.config import Cluster, TrainConfig
 from hblm.corpus.prepared import open_prepared
-from hblm.errors import ConfigError, DataError
+from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.pretrained import locate
 from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
@@ -54,6 +54,14 @@ def test_cells_that_are_one_run_are_one(learnable):
     assert made.n_cells == 8
     assert len(made.cells) == 6  # dual has no direction
     assert made.cells[0].also == ["joint_variant=dual direction=bottom_up seed=1"]
+
+
+def test_a_checkpoint_to_start_from_is_there_when_cells_are_named(trained, learnable):
+    write_grid(learnable, {"seed": "1"})
+    alone, started = (plan(*more).cells[0].run for more in ((), (f"init_from={checkpoint_of(trained)}",)))
+    assert started.id != alone.id
+    with pytest.raises(CheckpointError, match=r"^init_from=none is not a folder"):
+        plan("init_from=none")
 
 
 def test_the_label_tells_what_varies(learnable):
