@@ -247,7 +247,6 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         )
     build.require_single_paths(config, splits, prepared.taxonomy)
     train_split = subsample(splits["train"], config.dataset_fraction)
-    model = build.classifier(config, prepared.taxonomy, encoder)
     scoring = build.scoring(
         config,
         prepared.taxonomy,
@@ -257,6 +256,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
     )
+    model = build.classifier(config, prepared.taxonomy, encoder, scoring.objective.loss.link)
     build.initialise_output(model, config, scoring)
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
