@@ -9,10 +9,10 @@ from programs import compose
 from torch import nn
 
 from hblm import build
+from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.config import TrainConfig
 from hblm.corpus.batches import tokenise
 from hblm.corpus.prepared import open_prepared
-from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.loss import BceLoss, FocalLoss
 from hblm.nn.encoder import load_encoder, load_tokenizer
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hblm.conditional import FORMS, ConditionalLoss, ConditionalSoftmaxLoss
+from hblm.conditional import FORMS, ConditionalSoftmaxLoss
 from hblm.loss import (
     LEVEL_REDUCTIONS,
     LOSSES,
