@@ -31,6 +31,7 @@ from hblm.nn.classifier import Classifier, Projection
 from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
 from hblm.nn.heads import OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
+from hblm.nn.link import Link
 from hblm.nn.pooling import POOLINGS
 from hblm.processes import place
 from hblm.runs import untaken
@@ -40,8 +41,10 @@ from hblm.taxonomy import Taxonomy
 _PATIENCE = timedelta(days=1)  # for the first process, which may prepare data or wait for another run
 
 
-def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> Classifier:
-    """Return the model that a configuration describes, around an encoder."""
+def classifier(
+    config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module, link: Link | None = None
+) -> Classifier:
+    """Return the model that a configuration describes, around an encoder; `link` as of `branches`."""
     pooled = encoder_width(encoder)
     options = config.encoder
     width = (options.projection_dim or pooled) if options.project_embedding else pooled
@@ -49,13 +52,19 @@ def classifier(config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module) -> C
         Projection(pooled, width, options.projection_dropout) if options.project_embedding else nn.Identity()
     )
     pooling = POOLINGS[config.pooling.pooling]()
-    return Classifier(
-        encoder, pooling, projection, branches(config, taxonomy, width), trainable=options.trainable
-    )
+    stands = branches(config, taxonomy, width, link)
+    return Classifier(encoder, pooling, projection, stands, trainable=options.trainable)
 
 
-def branches(config: TrainConfig, taxonomy: Taxonomy, width: int) -> Single | Dual:
-    """Return what stands on the embedding, `width` wide: one branch, or two and what mixes them."""
+def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | None = None) -> Single | Dual:
+    """Return what stands on the embedding, `width` wide: one branch, or two and what mixes them.
+
+    `link` is the loss's; None: that of the configured loss before any training document, whose state is a
+    checkpoint's.
+    """
+    if link is None:
+        none = torch.zeros(len(taxonomy), dtype=torch.int64)
+        link = loss(config, taxonomy, positives=none, n_documents=0, stops=none).link
 
     def cascade(direction: str) -> Cascade:
         return Cascade(
@@ -69,6 +78,7 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int) -> Single | Du
             film_scale=config.film.film_scale,
             detach_parent_signal=config.film.detach_parent_signal,
             threshold=config.threshold,
+            link=link,
         )
 
     joint = config.joint_variant
@@ -88,13 +98,22 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int) -> Single | Du
     )
 
 
-def loss(config: TrainConfig, taxonomy: Taxonomy, positives: Tensor, n_documents: int) -> Loss:
-    """Return the loss, which knows how many of the training split's documents bear each node."""
+def loss(
+    config: TrainConfig, taxonomy: Taxonomy, *, positives: Tensor, n_documents: int, stops: Tensor
+) -> Loss:
+    """Return the loss, given what the training split's documents bear.
+
+    Args:
+        positives: how many of them bear each node.
+        n_documents: how many there are.
+        stops: how many of them bear each node and none of its children.
+    """
     options = config.loss
     own: dict[str, dict[str, Any]] = {
         "bce": {"level_reduction": options.level_reduction},
         "focal": {"level_reduction": options.level_reduction, "gamma": options.gamma},
-        "conditional_softmax": {"tau": options.tau},
+        "conditional_softmax": {"stops": stops, "tau": options.tau},
+        "conditional": {"stops": stops},
     }
     return LOSSES[options.loss](taxonomy, positives=positives, n_documents=n_documents, **own[options.loss])
 
@@ -146,7 +165,7 @@ def require_single_paths(
             raise ConfigError(
                 f"loss=conditional_softmax takes documents with one path, and {name} has document "
                 f"{split.document_ids()[document]!r} with {counts.max()} nodes on one level "
-                f"({several} such places); write loss=bce or loss=focal"
+                f"({several} such places); write loss=conditional, which takes several paths"
             )
 
 
@@ -176,7 +195,8 @@ def scoring(
 ) -> Scoring:
     """Return how splits are scored, given the training split as the run saw it."""
     positives = torch.as_tensor(train.label_counts(len(taxonomy)))
-    chosen = loss(config, taxonomy, positives, len(train))
+    stops = torch.as_tensor(train.stop_counts(taxonomy.parents))
+    chosen = loss(config, taxonomy, positives=positives, n_documents=len(train), stops=stops)
     return Scoring(
         taxonomy=taxonomy,
         objective=Objective(chosen, config.joint_variant.loss_weights),

@@ -176,6 +176,9 @@ def pair_of(opened: Sequence[Checkpoint], threshold: float | None) -> dict[str, 
         faults.append(f"both have direction={direction}; an ensemble takes a top_down and a bottom_up one")
     if first.taxonomy != second.taxonomy:
         faults.append(f"their taxonomies differ ({len(first.taxonomy)} and {len(second.taxonomy)} nodes)")
+    if len({each.config.loss.loss if each.config.loss.is_conditional else "" for each in opened}) > 1:
+        told = " and ".join(f"loss={checkpoint.config.loss.loss}" for checkpoint in opened)
+        faults.append(f"they were trained with {told}, whose logits mean different things")
     data = [checkpoint.meta["dataset"] for checkpoint in opened]
     if data[0]["fingerprint"] != data[1]["fingerprint"]:
         told = " and ".join(f"{each['name']} with the hash {each['fingerprint'][:12]}" for each in data)

@@ -139,6 +139,11 @@ class Loss:
     gamma: float = key(2.0, "focal: how much what is right already counts less; 0 is bce", low=0)
     tau: float = key(1.0, "conditional_softmax: strength of the logit adjustment; 0 is none", low=0)
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a logit is that of a node among its siblings, given their parent."""
+        return self.loss in ("conditional_softmax", "conditional")
+
 
 @dataclass
 class JointVariant:
@@ -299,11 +304,6 @@ class TrainConfig:
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
         found = self.joint_variant.conflicts()
-        if self.loss.loss == "conditional_softmax" and self.film.propagation_method != "none":
-            found.append(
-                f"loss=conditional_softmax needs film=none, not film={self.film.propagation_method}: "
-                "its logits are those of a node among its siblings, not of the node"
-            )
         if self.encoder.projection_dim is not None and not self.encoder.project_embedding:
             found.append(
                 f"encoder.projection_dim={self.encoder.projection_dim} has nothing to project to with "
@@ -365,7 +365,7 @@ class TrainConfig:
             and self.film.propagation_method == "none"
             and self.head.classification_head_type == "linear"
             and not self.encoder.project_embedding
-            and self.loss.loss not in CONDITIONAL
+            and not self.loss.is_conditional
         )
 
     @property

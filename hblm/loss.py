@@ -1,4 +1,4 @@
-"""Losses: from logits and targets to a scalar, and from logits to scores (a loss owns how).
+"""Losses: from logits and targets to a scalar, and from logits to scores (a loss owns how, by its link).
 
 A loss is a SUM over documents. The trainer divides by the documents of the optimizer step, so that numbers do
 not depend on how a step is split into micro-batches and processes.
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
+from hblm.nn.link import Link, SigmoidLink
 from hblm.taxonomy import Taxonomy
 
 LEVEL_REDUCTIONS = ("levels", "nodes")
@@ -22,6 +24,10 @@ LEVEL_REDUCTIONS = ("levels", "nodes")
 @runtime_checkable
 class Loss(Protocol):
     """What the trainer asks of a loss."""
+
+    @property
+    def link(self) -> Link:
+        """How logits become probabilities: in scores, and in what FiLM reads of a level."""
 
     def __call__(
         self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
@@ -71,6 +77,7 @@ class BceLoss(nn.Module):
         super().__init__()
         self.register_buffer("weights", node_weights(taxonomy, level_reduction), persistent=False)
         self.positives, self.n_documents = positives, n_documents
+        self.link = SigmoidLink()
 
     def forward(
         self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
@@ -82,7 +89,8 @@ class BceLoss(nn.Module):
 
     def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
         """Return the probability of each node."""
-        return logits.float().sigmoid()
+        scores: Tensor = self.link(logits.float())
+        return scores
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:
         """Return `node_priors`."""
@@ -119,69 +127,6 @@ class FocalLoss(BceLoss):
         return ((self.gamma * wrong).exp() * entropy * self.weights).sum()
 
 
-class ConditionalSoftmaxLoss(nn.Module):
-    """A softmax over the children of each node, and over the roots; for documents with one path.
-
-    P(node) is the product of P(node | parent) along its path. The loss is -log P(node | parent), averaged
-    over the levels: a level that a path does not reach adds 0. Plaud et al. 2024, "Revisiting Hierarchical
-    Text Classification: Inference and Metrics": logit adjustment (Menon et al. 2021) adds
-    tau log π(node | parent) to the logits in the loss and not in the scores, π being the node's share of its
-    siblings' training documents, half a document added to each. What is scored has thus a flat prior among
-    siblings, which serves the rare.
-    """
-
-    siblings: Tensor
-    adjustment: Tensor
-
-    def __init__(
-        self, taxonomy: Taxonomy, positives: Int[Tensor, " nodes"], n_documents: int, tau: float
-    ) -> None:
-        """Take the training split's documents at each node, and all of them."""
-        super().__init__()
-        self.n_levels, self.tau = len(taxonomy.levels), tau
-        self.level_sizes = [len(level) for level in taxonomy.levels]
-        parents = torch.tensor(taxonomy.parents)
-        # A group of siblings is named by its parent's position + 1; the roots are group 0.
-        self.register_buffer("siblings", parents + 1, persistent=False)
-        for level in range(1, self.n_levels):  # a buffer for each level, so that they move to a device
-            above = torch.tensor(taxonomy.level_parents(level))
-            self.register_buffer(f"parents_{level}", above, persistent=False)
-        smoothed = positives + 0.5
-        among = torch.zeros(len(taxonomy) + 1).index_add(0, parents + 1, smoothed)
-        self.register_buffer("adjustment", torch.log(smoothed / among[parents + 1]), persistent=False)
-
-    def forward(
-        self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
-    ) -> Float[Tensor, ""]:
-        """Return the loss; targets are 0/1 of any dtype, at most one node a level."""
-        conditional = self._log_conditional(logits.float() + self.tau * self.adjustment)
-        return -(conditional * targets.float()).sum() / self.n_levels
-
-    def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
-        """Return P(node), without adjustment: a child's is at most its parent's."""
-        levels = [*torch.split(self._log_conditional(logits.float()), self.level_sizes, dim=1)]
-        for level in range(1, self.n_levels):
-            levels[level] = levels[level] + levels[level - 1][:, self.get_buffer(f"parents_{level}")]
-        return torch.cat(levels, dim=1).exp()
-
-    def prior_logits(self) -> Float[Tensor, " nodes"]:
-        """Return (1 - tau) log π(node | parent), which the adjustment makes log π(node | parent)."""
-        return (1 - self.tau) * self.adjustment
-
-    def _log_conditional(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
-        """Return log P(node | parent): the logits less the log-sum-exp of their group."""
-        index = self.siblings.expand_as(logits)
-        groups = logits.shape[0], len(self.siblings) + 1
-        highest = (
-            logits.detach()
-            .new_zeros(groups)
-            .scatter_reduce(1, index, logits.detach(), "amax", include_self=False)
-        )
-        shifted = logits - highest.gather(1, index)
-        total = torch.zeros_like(highest).scatter_add(1, index, shifted.exp())
-        return shifted - total.gather(1, index).log()
-
-
 class Objective(nn.Module):
     """What is minimised: each view's loss times its weight, summed."""
 
@@ -203,4 +148,5 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "bce": BceLoss,
     "focal": FocalLoss,
     "conditional_softmax": ConditionalSoftmaxLoss,
+    "conditional": ConditionalLoss,
 }

@@ -270,7 +270,7 @@ def inert_keys(config: TrainConfig) -> set[str]:
         inert.add("loss.gamma")
     if config.loss.loss != "conditional_softmax":
         inert.add("loss.tau")
-    else:
+    if config.loss.is_conditional:
         inert.add("loss.level_reduction")
     if config.film.propagation_method == "none":
         inert |= {

@@ -273,7 +273,6 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         )
     build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
     train_split = subsample(splits["train"], config.dataset_fraction)
-    model = build.classifier(config, prepared.taxonomy, encoder)
     scoring = build.scoring(
         config,
         prepared.taxonomy,
@@ -283,6 +282,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
     )
+    model = build.classifier(config, prepared.taxonomy, encoder, scoring.objective.loss.link)
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)

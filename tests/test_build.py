@@ -9,10 +9,11 @@ from programs import compose
 from torch import nn
 
 from hblm import build
+from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.config import TrainConfig
 from hblm.corpus.batches import tokenise
 from hblm.corpus.prepared import open_prepared
-from hblm.loss import BceLoss, ConditionalSoftmaxLoss, FocalLoss
+from hblm.loss import BceLoss, FocalLoss
 from hblm.nn.encoder import load_encoder, load_tokenizer
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.pretrained import locate
@@ -29,7 +30,11 @@ def config(*overrides: str) -> TrainConfig:
 
 
 def counts(taxonomy, train):
-    return torch.as_tensor(train.label_counts(len(taxonomy))), len(train)
+    return {
+        "positives": torch.as_tensor(train.label_counts(len(taxonomy))),
+        "n_documents": len(train),
+        "stops": torch.as_tensor(train.stop_counts(taxonomy.parents)),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +83,40 @@ def test_fuse_weights_and_head_options_reach_the_mix_head(parts):
     [
         (("loss=bce",), BceLoss),
         (("loss=focal", "loss.gamma=1.5"), FocalLoss),
-        (("loss=conditional_softmax", "film=none", "loss.tau=0.5"), ConditionalSoftmaxLoss),
+        (("loss=conditional_softmax", "loss.tau=0.5"), ConditionalSoftmaxLoss),
+        (("loss=conditional",), ConditionalLoss),
     ],
 )
 def test_each_loss_is_a_class_with_its_keys(parts, overrides, kind):
     taxonomy, _, train = parts
-    made = build.loss(config(*overrides), taxonomy, *counts(taxonomy, train))
+    made = build.loss(config(*overrides), taxonomy, **counts(taxonomy, train))
     assert type(made) is kind
     assert getattr(made, "gamma", 1.5) == 1.5
     assert getattr(made, "tau", 0.5) == 0.5
     assert made.prior_logits().shape == (len(taxonomy),)
+
+
+@pytest.mark.parametrize("variant", ["none", "dual", "tri_head_diffcat"])
+@pytest.mark.parametrize("loss", ["conditional_softmax", "conditional"])
+def test_what_the_films_read_is_in_the_state(parts, loss, variant):
+    """A model without the training split, as an evaluation makes it, gets it from the checkpoint."""
+    taxonomy, _, train = parts
+    given = config(f"loss={loss}", f"joint_variant={variant}")
+    made = build.loss(given, taxonomy, **counts(taxonomy, train))
+    model = build.branches(given, taxonomy, 8, made.link).eval()
+    stored = build.branches(given, taxonomy, 8).eval()
+    embedding = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(len(parameter)))
+        before = model(embedding).views
+        stored.load_state_dict(dict(model.named_parameters()), strict=False)
+        incomplete = stored(embedding).views
+        stored.load_state_dict(model.state_dict())
+        after = stored(embedding).views
+    for view, logits in before.items():
+        assert torch.equal(after[view], logits)
+        assert not torch.equal(incomplete[view], logits)
 
 
 def test_method_flat_is_one_linear_layer(parts):
@@ -108,7 +137,7 @@ def test_method_flat_is_one_linear_layer(parts):
     views = model(ids, mask).views
     expected = linear(encoder(input_ids=ids, attention_mask=mask).last_hidden_state.mean(1))
     torch.testing.assert_close(views["single"], expected)
-    loss = build.loss(flat, taxonomy, *counts(taxonomy, train))(views["single"], targets) / len(ids)
+    loss = build.loss(flat, taxonomy, **counts(taxonomy, train))(views["single"], targets) / len(ids)
     loss.backward()
     wanted = F.binary_cross_entropy_with_logits(expected, targets)
     wanted.backward()

@@ -35,7 +35,7 @@ def compose(program: str, *overrides: str) -> dict:
 
 def needed(option: str) -> list[str]:
     given = [] if option.startswith(("dataset=", "experiment=")) else ["dataset=wos"]
-    also = {"dataset=custom": ["dataset.path=somewhere"], "loss=conditional_softmax": ["film=none"]}
+    also = {"dataset=custom": ["dataset.path=somewhere"]}
     return [*given, option, *also.get(option, [])]
 
 
@@ -274,12 +274,6 @@ def test_what_is_monitored():
     assert monitored(**TRI, joint_eval_view="mix") == "mix"
 
 
-def test_conditional_softmax_needs_independent_levels():
-    with pytest.raises(ConfigError, match=r"loss=conditional_softmax needs film=none, not film=sigmoid"):
-        typed({"loss": {"loss": "conditional_softmax"}}, TrainConfig)
-    typed({"loss": {"loss": "conditional_softmax"}, "film": {"propagation_method": "none"}}, TrainConfig)
-
-
 def test_one_checkpoint_or_two():
     def read(**keys):
         return typed({"checkpoint": ["a", "b"], **keys}, EvaluateConfig)
@@ -310,7 +304,8 @@ def test_only_the_flat_preset_is_flat():
     flat = typed(compose("train", "dataset=wos", "method=flat"), TrainConfig)
     assert flat.is_flat
     assert typed(compose("train", "dataset=wos", "method=flat", "loss=auto"), TrainConfig).is_flat
-    for change in ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss=conditional_softmax"):
+    changes = ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss=conditional_softmax")
+    for change in (*changes, "loss=conditional"):
         assert not typed(compose("train", "dataset=wos", "method=flat", change), TrainConfig).is_flat
 
 

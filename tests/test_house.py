@@ -54,8 +54,8 @@ LAYERS = [
         "tables.panels",
     }
     | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
-    {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
-    {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
+    {"corpus.batches", "nn.encoder", "nn.pooling", "nn.link", "nn.film", "nn.heads", "nn.dropout"},
+    {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
     {"team", "score", "fit", "ensemble", "build", "initial"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}

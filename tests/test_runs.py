@@ -53,8 +53,8 @@ DUAL = {"joint_variant__joint_variant": "dual"}
 TRI = {"joint_variant__joint_variant": "tri_head_diffcat"}
 ACTS_WITH = {  # keys that need another key to act
     "loss.gamma": {"loss__loss": "focal"},
-    "loss.tau": {"loss__loss": "conditional_softmax", "film__propagation_method": "none"},
     "head.label_text_gain": {"head__output_init": "label_text"},
+    "loss.tau": {"loss__loss": "conditional_softmax"},
     "joint_variant.joint_objective": DUAL | {"joint_variant__joint_loss_fused": 0.5},
     **{f"joint_variant.joint_{key}": DUAL for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")},
     "joint_variant.joint_loss_mix": TRI,
@@ -117,6 +117,13 @@ def test_no_id_of_0_1_comes_up(monkeypatch):
     assert not before & {*ids()}
     monkeypatch.setattr(runs, "SCHEMA_VERSION", 1)
     assert before & {*ids()}  # the number is what tells them apart: some keys and defaults are as they were
+
+
+@pytest.mark.parametrize("loss", ["conditional_softmax", "conditional"])
+def test_keys_of_other_losses_do_not_change_the_id_of_a_conditional_one(loss):
+    plain = identify(loss__loss=loss).id
+    assert identify(loss__loss=loss, loss__level_reduction="levels", loss__gamma=5.0).id == plain
+    assert (identify(loss__loss=loss, loss__tau=0.5).id == plain) == (loss == "conditional")
 
 
 def test_data_and_encoder_change_the_id():

@@ -12,7 +12,7 @@ import copy
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,17 @@ class TokenisedSplit:
             return np.bincount(self._labels, minlength=n_nodes)
         _, labels = self.labels(np.arange(len(self)))
         return np.bincount(labels, minlength=n_nodes)
+
+    def stop_counts(self, parents: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return how many of the documents in view bear each node and none of its children.
+
+        `parents` are the positions of each node's parent, -1 for a root.
+        """
+        n_nodes = len(parents)
+        rows, nodes = self.labels(np.arange(len(self)))
+        above = np.asarray(parents)[nodes]
+        going_on = np.unique((rows * n_nodes + above)[above >= 0]) % n_nodes
+        return self.label_counts(n_nodes) - np.bincount(going_on, minlength=n_nodes)
 
     def tokens(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the row (0, 1, ... in `indices`) and the id of every token of some documents in view."""

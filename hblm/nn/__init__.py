@@ -10,6 +10,9 @@ Axes in the shapes of signatures:
     levels   L    levels of the taxonomy, coarsest first
     source   n_p  nodes of the level visited just before
     target   n_l  nodes of the level being visited
+    read          nodes whose logits a conditioning signal is made from: the source level's, or all so far
+    some          nodes of one level or of several, with all siblings of each
+    groups        groups of siblings among them
     signal        nodes that a conditioning signal lives on: source or target
     inputs   I    features that a head reads: P, or 3P for the mix head
     outputs       nodes that a head scores

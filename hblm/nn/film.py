@@ -1,6 +1,6 @@
 """Feature-wise linear modulation (FiLM: Perez et al. 2018) of a level's embedding by another level's logits.
 
-    s    = propagation(z_p)           the source level's logits as a signal
+    s    = propagation(z_p)           the source level's logits as a signal, through the loss's link
     c    = space(s) - c0              on the source's or the target's nodes, centred
     γ, β = split(W c + bias)          W and bias start at zero: a new layer is the identity
     e_l  = e * (1 + a γ) + a β        a = film_scale
@@ -16,34 +16,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hblm.nn.link import Reading, SigmoidLink
+
 
 class Propagation(nn.Module):
-    """What the propagation methods share: the training threshold, on scores."""
+    """What the propagation methods share: the training threshold, and how logits are read as scores."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, reading: Reading | None = None) -> None:
+        """Take the reading of the source level; None: sigmoids."""
         super().__init__()
         self.threshold = threshold
+        self.reading: Reading = SigmoidLink() if reading is None else reading
 
 
 class SigmoidPropagation(Propagation):
-    """Pass scores on; the threshold does not act."""
+    """Pass scores on, each given the level above; the threshold does not act."""
 
-    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
-        return logits.sigmoid()
+    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+        return self.reading(logits)
 
 
 class MultiHotPropagation(Propagation):
     """Pass decisions on: 1 where the score reaches the threshold, else 0; no gradient flows through."""
 
-    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
-        return (logits.sigmoid() >= self.threshold).to(logits.dtype)
+    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+        return (self.reading(logits) >= self.threshold).to(logits.dtype)
 
 
 class LogitPropagation(Propagation):
-    """Pass logits on as they are; the threshold does not act."""
+    """Pass logits on as they are, or what stands for them (see `Reading`); the threshold does not act."""
 
-    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
-        return logits
+    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+        return self.reading.evidence(logits)
 
 
 PROPAGATIONS: dict[str, type[Propagation] | None] = {
@@ -104,7 +108,7 @@ class ScatterMaxSpace(Space):
 
 
 class Film(nn.Module):
-    """Condition an embedding on the source level's logits.
+    """Condition an embedding on the source level's logits, or on those that its reading takes beside them.
 
     Attributes:
         c0: what `space` makes of the source head's initial output bias; see `centre`.
@@ -126,15 +130,15 @@ class Film(nn.Module):
         self.register_buffer("c0", torch.zeros(space.n_nodes))
 
     @torch.no_grad()
-    def centre(self, bias: Float[Tensor, " source"]) -> None:
-        """Let the source head's output bias, as it is at the start, mean "no news" (c = 0) from now on.
+    def centre(self, bias: Float[Tensor, " read"]) -> None:
+        """Let the output biases of what is read, as they are at the start, mean "no news" (c = 0).
 
         This shifts the generator's bias and changes no function class; but a common offset of all logits
         (about -6 at prior initialisation) no longer drives the generator.
         """
         self.c0.copy_(self.space(self.propagation(bias[None]))[0])
 
-    def condition(self, source_logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch signal"]:
+    def condition(self, source_logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch signal"]:
         """Return c, in the precision of the parameters also where autocast has lowered that of the logits."""
         if self.detach_parent_signal:
             source_logits = source_logits.detach()
@@ -142,7 +146,7 @@ class Film(nn.Module):
         return signal - self.c0
 
     def forward(
-        self, embedding: Float[Tensor, "batch dim"], source_logits: Float[Tensor, "batch source"]
+        self, embedding: Float[Tensor, "batch dim"], source_logits: Float[Tensor, "batch read"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, ""]]:
         """Return the modulated embedding and the mean of |a γ|, detached."""
         c = self.condition(source_logits)

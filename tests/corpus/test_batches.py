@@ -290,6 +290,11 @@ def test_a_subsample_is_nested_and_fixed(splits, fraction):
     assert rows(part) == [everything[name] for name in ids]
     targets = collate(part, np.arange(len(part)), n_nodes=4, pad_id=0).targets
     assert part.label_counts(4).tolist() == targets.sum(0).tolist()
+    stops = targets.clone()
+    for node, parent in enumerate(TAXONOMY.parents):
+        if parent >= 0:
+            stops[:, parent] *= 1 - targets[:, node]
+    assert part.stop_counts(TAXONOMY.parents).tolist() == stops.sum(0).tolist()
 
 
 def test_the_subsample_never_changes(splits):

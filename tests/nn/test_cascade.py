@@ -1,5 +1,6 @@
 """A branch against a plain loop over the tree, and the properties that every option of it has."""
 
+import functools
 import itertools
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hblm.nn.cascade import DIRECTIONS, SPACES, Cascade
 from hblm.nn.film import PROPAGATIONS
 from hblm.nn.heads import HEADS, OutputStart
+from hblm.nn.link import PathLink, SiblingSigmoid, SiblingSoftmax, TruncatedSigmoid
 from hblm.taxonomy import Node, Taxonomy
 
 DIM, BATCH, SCALE, THRESHOLD = 16, 3, 0.7, 0.45
@@ -34,7 +36,9 @@ def plant(forest):
     return Taxonomy(Node(node, node, parent) for node, parent in FORESTS[forest].items())
 
 
-def grow(taxonomy, direction="top_down", method="sigmoid", space="child_space", head="linear", detach=True):
+def grow(
+    taxonomy, direction="top_down", method="sigmoid", space="child_space", head="linear", detach=True, **link
+):
     torch.manual_seed(1)
     return Cascade(
         taxonomy,
@@ -47,6 +51,7 @@ def grow(taxonomy, direction="top_down", method="sigmoid", space="child_space", 
         film_scale=SCALE,
         detach_parent_signal=detach,
         threshold=THRESHOLD,
+        **link,
     )
 
 
@@ -122,6 +127,51 @@ def test_equals_a_loop_over_the_tree(forest, direction, method, space, prior):
     assert len(output.embeddings) == len(taxonomy.levels)
     torch.testing.assert_close(list(output.embeddings), embeddings)
     torch.testing.assert_close(output.modulation, modulation)
+
+
+@every_forest
+@every_direction
+@pytest.mark.parametrize("method", [name for name in PROPAGATIONS if name != "none"])
+@pytest.mark.parametrize("kind", [SiblingSigmoid, SiblingSoftmax, TruncatedSigmoid])
+@pytest.mark.parametrize("whole_paths", [False, True])
+def test_films_read_a_level_through_the_link(forest, direction, method, kind, whole_paths):
+    """P(source | its parent) of the source level alone, or top-down, if asked, the product along the path."""
+    taxonomy, embedding = plant(forest), draw(BATCH, DIM)
+    stops = torch.tensor([position % 2 for position in range(len(taxonomy))])
+    make = functools.partial(kind, taxonomy, **({} if kind is SiblingSigmoid else {"stops": stops}))
+    link = PathLink(taxonomy, make)
+    cascade = grow(taxonomy, direction, method, "parent_space", link=link, whole_paths=whole_paths)
+    cascade.initialise_output(priors(taxonomy))
+    stir(cascade)
+    read = {}
+    for level, film in cascade.films.items():
+        film.generator.register_forward_pre_hook(
+            lambda _, inputs, level=int(level): read.update({level: inputs[0]})
+        )
+    logits = cascade(embedding).logits
+    step = 1 if direction == "top_down" else -1
+    assert len(read) == len(taxonomy.levels) - 1
+
+    def signal(logits, nodes):
+        conditional, product = link.siblings(logits)[:, nodes], link(logits)[:, nodes]
+        score = product if whole_paths and step == 1 else conditional
+        plain = kind is SiblingSigmoid and not (whole_paths and step == 1)
+        evidence = logits[:, nodes] if plain else score.log()
+        return {"sigmoid": score, "logit": evidence, "multi_hot": (score >= THRESHOLD).float()}[method]
+
+    for target, found in read.items():
+        nodes = list(taxonomy.levels[target - step])
+        expected = signal(logits, nodes) - signal(priors(taxonomy)[None], nodes)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_direction
+@every_method
+def test_whole_paths_of_sigmoids_are_the_sigmoids(direction, method):
+    plain, asked = (
+        stir(grow(plant("uneven"), direction, method, whole_paths=whole)) for whole in (False, True)
+    )
+    assert torch.equal(plain(draw(BATCH, DIM)).logits, asked(draw(BATCH, DIM)).logits)
 
 
 @every_direction

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hblm.conditional import FORMS, ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.loss import BceLoss, Objective
 from hblm.nn.cascade import SPACES, Cascade
 from hblm.nn.classifier import Classifier, Projection
@@ -52,6 +53,7 @@ every_kind = pytest.mark.parametrize("kind", ["top_down", "bottom_up", "dual", "
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 every_method = pytest.mark.parametrize("method", PROPAGATIONS)
 every_head = pytest.mark.parametrize("head", HEADS)
+every_conditional = pytest.mark.parametrize("form", ["softmax", *FORMS])
 every_pooling = pytest.mark.parametrize("pooling", POOLINGS)
 
 
@@ -72,7 +74,7 @@ class TinyEncoder(nn.Module):
         return SimpleNamespace(last_hidden_state=self.dropout(self.words(input_ids)))
 
 
-def branches(kind, head="mlp", dropout=0.0, fuse=(1.0, 1.0, 1.0), **options):
+def branches(kind, head="mlp", dropout=0.0, fuse=(1.0, 1.0, 1.0), link=None, **options):
     """Return what stands on the embedding."""
 
     def cascade(direction):
@@ -84,6 +86,7 @@ def branches(kind, head="mlp", dropout=0.0, fuse=(1.0, 1.0, 1.0), **options):
             head=head,
             head_dropout=dropout,
             threshold=0.5,
+            link=link,
             **defaults | {"detach_parent_signal": True} | options,
         )
 
@@ -106,10 +109,11 @@ def make(
     project=True,
     trainable=True,
     dropout=0.0,
+    link=None,
 ):
     torch.manual_seed(1)
     conditioning = {"propagation_method": method, "propagation_space": space, "detach_parent_signal": detach}
-    parts = branches(kind, head, dropout, **conditioning)
+    parts = branches(kind, head, dropout, link=link, **conditioning)
     projection = Projection(DIM, DIM, dropout) if project else nn.Identity()
     return Classifier(TinyEncoder(dropout), POOLINGS[pooling](), projection, parts, trainable=trainable)
 
@@ -131,11 +135,22 @@ def bce(targets, level_reduction="levels"):
     return BceLoss(TAXONOMY, level_reduction, targets.sum(0).long(), len(targets))
 
 
-def train(model, steps, optimizer, n_documents=8, weights=None):
+def conditional(targets, form):
+    """Return the softmax loss, or the one for several paths in one of its forms."""
+    below = torch.zeros_like(targets)
+    for node, parent in enumerate(TAXONOMY.parents):
+        if parent >= 0:
+            below[:, parent] += targets[:, node]
+    stops = ((targets > 0) & (below == 0)).sum(0)
+    counts = TAXONOMY, targets.sum(0).long(), len(targets), stops
+    return ConditionalSoftmaxLoss(*counts, tau=1.0) if form == "softmax" else ConditionalLoss(*counts, form)
+
+
+def train(model, steps, optimizer, n_documents=8, weights=None, loss=None):
     """Take steps on the documents; return the loss of each."""
     ids, mask, targets = batch(n_documents)
     # without weights, every view there is
-    objective = Objective(bce(targets), weights or dict.fromkeys(model(ids, mask).views, 0.5))
+    objective = Objective(loss or bce(targets), weights or dict.fromkeys(model(ids, mask).views, 0.5))
     losses = []
     for _ in range(steps):
         loss = objective(model(ids, mask).views, targets) / n_documents
@@ -167,11 +182,29 @@ def test_every_parameter_learns(objective, method, space, head, pooling):
         model = make(kind, method, space, head, pooling, detach=detach)
         # The gradients are those of the third step. With few documents multi_hot may say the same of all.
         train(model, 3, torch.optim.SGD(model.parameters(), lr=0.01), n_documents=40, weights=weights)
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-            rows = parameter.grad.flatten(1).any(1) if parameter.dim() > 1 else parameter.grad != 0
-            assert rows.any() if name.startswith("encoder.") else rows.all(), name
+        require_gradients(model)
+
+
+def require_gradients(model):
+    """Require a finite gradient of each parameter, in each row but those of the encoder's words not zero."""
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        rows = parameter.grad.flatten(1).any(1) if parameter.dim() > 1 else parameter.grad != 0
+        assert rows.any() if name.startswith("encoder.") else rows.all(), name
+
+
+@every_objective
+@pytest.mark.parametrize(("method", "space"), CONDITIONING)
+@every_conditional
+def test_every_parameter_learns_from_a_conditional_loss(objective, method, space, form):
+    kind, weights = OBJECTIVES[objective]
+    loss = conditional(batch(40)[2], form)
+    for detach in (True, False) if method in ("sigmoid", "logit") else (True,):
+        model = make(kind, method, space, detach=detach, link=loss.link)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        train(model, 3, optimizer, n_documents=40, weights=weights, loss=loss)
+        require_gradients(model)
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "none"])
@@ -197,6 +230,23 @@ def test_eight_documents_are_learnt_by_heart(kind, method):
     train(model, 60, adam(model))
     for view, logits in model.eval()(ids, mask).views.items():
         assert torch.equal(logits > 0, targets > 0.5), view
+
+
+@every_kind
+@every_method
+@every_conditional
+def test_eight_documents_are_learnt_by_heart_with_a_conditional_loss(kind, method, form):
+    """And its scores respect the tree in every view: no child has more than its parent."""
+    ids, mask, targets = batch()
+    loss = conditional(targets, form)
+    model = make(kind, method, trainable=False, link=loss.link)
+    model.branches.initialise_output(loss.prior_logits())
+    train(model, 60, adam(model), loss=loss)
+    parents = torch.tensor(TAXONOMY.parents)
+    for view, logits in model.eval()(ids, mask).views.items():
+        scores = loss.to_scores(logits)
+        assert torch.equal(scores > 0.5, targets > 0.5), view
+        assert (scores[:, parents >= 0] <= scores[:, parents[parents >= 0]]).all(), view
 
 
 @every_kind

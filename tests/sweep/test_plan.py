@@ -77,17 +77,16 @@ def test_a_plan_leaves_nothing_behind(learnable, capsys):
 
 
 def test_faults_of_all_cells_come_together(learnable):
-    write_grid(learnable, {"loss": "bce,conditional_softmax", "trainer.epochs": "1,0"})
+    write_grid(learnable, {"trainer.batch_size": "8,2", "trainer.epochs": "1,0"})
     with pytest.raises(ConfigError) as caught:
         plan("trainer.lr=3", "seed=x")
     assert "trainer.lr=3 is not a key" in str(caught.value)
     assert "seed=x is not a whole number" in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        plan()
+        plan("trainer.gradient_accumulation=4")
     assert "trainer.epochs=0 is out of range" in str(caught.value)
-    assert "loss=conditional_softmax trainer.epochs=1: loss=conditional_softmax needs film=none" in str(
-        caught.value
-    )
+    cell = "trainer.batch_size=2 trainer.epochs=1"
+    assert f"{cell}: trainer.gradient_accumulation=4 is more micro-batches" in str(caught.value)
 
 
 def test_a_cell_that_contradicts_its_method_is_refused_unless_it_is_left_out(learnable, capsys):

@@ -1,0 +1,285 @@
+"""Links: from logits to probabilities, of a level's nodes given the level above, and of all nodes.
+
+    SigmoidLink   P(node) = sigmoid(z): each node on its own, whatever the level above
+    PathLink      P(node) = Π P(v | parent of v) over the node's path, so a child's is at most its parent's
+
+A SiblingLink is P(v | parent of v), from the logits of v and its siblings alone. Its kinds:
+
+    SiblingSigmoid    sigmoid(z_j)
+    SiblingSoftmax    exp(z_j) / Σ_k exp(z_k); one document, one child
+    TruncatedSigmoid  s_j / (1 - Π_k (1 - s_k)), s = sigmoid(z): independent children, given that there is one
+    SiblingDraws      1 - (1 - q_j)^m, q the softmax: a child is in a sample of m draws
+
+Where documents stop at a parent, its children need not share all of its probability: the softmax has one more
+class there, whose logit is 0 (a softmax does not change when all logits shift, so this loses no generality),
+and the truncated sigmoids are plain ones. What the training split decides (where documents stop, and m) is in
+the state of the model, so that a checkpoint is complete without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from hblm.taxonomy import Taxonomy
+
+_SMALL = -15.0  # below it exp(z) is so small that two terms of a series are exact in float32
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """What FiLM reads from a level's logits."""
+
+    def __call__(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+        """Return probabilities."""
+
+    def evidence(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+        """Return the same on an unbounded scale."""
+
+
+@runtime_checkable
+class Link(Protocol):
+    """How the logits of all nodes become probabilities."""
+
+    def __call__(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        """Return the probability of each node."""
+
+    def level(self, level: int) -> Reading:
+        """Return what reads the logits of one level: probabilities given the level above."""
+
+
+class SigmoidLink(nn.Module):
+    """The sigmoid of each logit. It is its own reading of a level, whose evidence is the logit."""
+
+    def forward(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        return logits.sigmoid()
+
+    def evidence(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
+        """Return the logits."""
+        return logits
+
+    def level(self, level: int) -> Reading:
+        """Return itself: a sigmoid needs no other level."""
+        return self
+
+
+class SiblingLink(nn.Module):
+    """P(node | parent) of some nodes in taxonomy order that include all siblings of each.
+
+    Attributes:
+        heads: each group's parent by its position in the taxonomy, -1 for the roots'.
+        group: of each node, a position in `heads`.
+    """
+
+    heads: Tensor
+    group: Tensor
+
+    def __init__(self, taxonomy: Taxonomy, nodes: range) -> None:
+        super().__init__()
+        parents = torch.tensor(taxonomy.parents[nodes.start : nodes.stop])
+        heads, group = torch.unique(parents, return_inverse=True)
+        self.register_buffer("heads", heads, persistent=False)
+        self.register_buffer("group", group, persistent=False)
+
+    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return log P(node | parent)."""
+        raise NotImplementedError
+
+    def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return P(node | parent)."""
+        return self.log_conditional(logits).exp()
+
+    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return log P(node | parent)."""
+        return self.log_conditional(logits)
+
+    def total(self, values: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
+        """Return the sum over each group."""
+        zeros = values.new_zeros(len(values), len(self.heads))
+        return zeros.scatter_add(1, self.group.expand_as(values), values)
+
+    def spread(self, values: Shaped[Tensor, "batch groups"]) -> Shaped[Tensor, "batch some"]:
+        """Return each node's group's value."""
+        return values.gather(1, self.group.expand(len(values), -1))
+
+    def log_sum_exp(
+        self, logits: Float[Tensor, "batch some"], more: Float[Tensor, " groups"]
+    ) -> tuple[Float[Tensor, "batch groups"], Float[Tensor, "batch groups"]]:
+        """Return log Σ exp over each group and its one value of `more` (-inf: none), in two summands.
+
+        The first is the highest of the values, without a gradient, so that less of a difference is rounded.
+        """
+        index, more = self.group.expand_as(logits), more.to(logits.dtype)
+        highest = more.expand(len(logits), -1).scatter_reduce(1, index, logits.detach(), "amax")
+        shifted = (logits - highest.gather(1, index)).exp()
+        return highest, (more - highest).exp().scatter_add(1, index, shifted).log()
+
+
+class SiblingSigmoid(SiblingLink):
+    """A sigmoid of each logit, given the parent. The evidence is the logit."""
+
+    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        return F.logsigmoid(logits)
+
+    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return the logits."""
+        return logits
+
+
+Siblings = TypeVar("Siblings", bound=SiblingLink)
+
+
+class StoppingLink(SiblingLink):
+    """What the kinds share that treat groups apart at whose parent a training document stops.
+
+    Attributes:
+        stopping: of each group, whether one does.
+    """
+
+    stopping: Tensor
+
+    def __init__(self, taxonomy: Taxonomy, nodes: range, stops: Shaped[Tensor, " nodes"]) -> None:
+        """Take of each node the number of training documents that bear it and none of its children."""
+        super().__init__(taxonomy, nodes)
+        self.register_buffer("stopping", (stops[self.heads] > 0) & (self.heads >= 0))
+
+
+class SiblingSoftmax(StoppingLink):
+    """A softmax over each group, with one more class of logit 0 where documents stop."""
+
+    def stop_logits(self) -> Float[Tensor, " groups"]:
+        """Return 0 where documents stop, elsewhere -inf."""
+        zeros = torch.zeros(len(self.stopping), device=self.stopping.device)
+        return zeros.masked_fill(~self.stopping, -torch.inf)
+
+    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        return self.log_softmax(logits, self.stop_logits())[0]
+
+    def log_softmax(
+        self, logits: Float[Tensor, "batch some"], stop_logits: Float[Tensor, " groups"]
+    ) -> tuple[Float[Tensor, "batch some"], Float[Tensor, "batch groups"]]:
+        """Return log P(node | parent), and log P(stop | parent): -inf where none does."""
+        highest, rest = self.log_sum_exp(logits, stop_logits)
+        return logits - self.spread(highest) - self.spread(rest), stop_logits - highest - rest
+
+
+class TruncatedSigmoid(StoppingLink):
+    """Independent sigmoids, given that at least one child is there; plain ones where documents stop.
+
+    As all logits of a group fall together this tends to their softmax: Π (1 - s_k) tends to 1 - Σ exp(z_k).
+    """
+
+    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        conditional = F.logsigmoid(logits) - self.spread(self.log_any(logits))
+        return conditional.clamp(max=0)  # rounding may lift an only child above its parent
+
+    def log_any(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
+        """Return log(1 - Π (1 - s_k)), and 0 where documents stop."""
+        none = torch.full((len(self.stopping),), -torch.inf, device=self.stopping.device)
+        highest, rest = self.log_sum_exp(_log_softplus(logits), none)
+        return _log1m_exp_exp(highest + rest).masked_fill(self.stopping, 0)
+
+
+class SiblingDraws(SiblingSoftmax):
+    """The probability that a child is among m draws of a softmax over its group.
+
+    Attributes:
+        draws: m of each group.
+    """
+
+    draws: Tensor
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        nodes: range,
+        stops: Shaped[Tensor, " nodes"],
+        mean_children: Float[Tensor, " heads"],
+    ) -> None:
+        """Take m of each node, by its position + 1, and of the roots in front."""
+        super().__init__(taxonomy, nodes, stops)
+        self.register_buffer("draws", mean_children[self.heads + 1])
+
+    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        draws, q = self.draws[self.group], super().log_conditional(logits)
+        certain = q.detach() > -1e-6  # log(1 - q) would be -inf there, and its gradient with it
+        absent = draws * torch.log1p(-q.masked_fill(certain, -1.0).exp())  # log (1 - q)^m
+        few = q.clamp(max=_SMALL) + draws.log()  # 1 - (1 - q)^m is about m q
+        found = torch.where(q < _SMALL, few, torch.log(-torch.expm1(absent.clamp(max=-1e-9))))
+        return found.masked_fill(certain, 0).clamp(max=0)
+
+
+class PathLink(nn.Module, Generic[Siblings]):
+    """The product of P(v | parent of v) along each node's path, of all levels or of the first ones.
+
+    Attributes:
+        siblings: P(v | parent of v) of all these levels' nodes.
+    """
+
+    def __init__(
+        self, taxonomy: Taxonomy, siblings: Callable[[range], Siblings], n_levels: int | None = None
+    ) -> None:
+        """Take what makes the link of a range of nodes; None: all levels."""
+        super().__init__()
+        self.taxonomy, self.make = taxonomy, siblings
+        levels = taxonomy.levels[:n_levels]
+        self.siblings = siblings(range(levels[-1].stop))
+        self.sizes = [len(level) for level in levels]
+        for level in range(1, len(levels)):  # a buffer for each, so that they move to a device
+            above = torch.tensor(taxonomy.level_parents(level))
+            self.register_buffer(f"parents_{level}", above, persistent=False)
+
+    def log_levels(self, logits: Float[Tensor, "batch some"]) -> list[Float[Tensor, "batch _"]]:
+        """Return log P(node), by level."""
+        levels = [*torch.split(self.siblings.log_conditional(logits), self.sizes, dim=1)]
+        for level in range(1, len(levels)):
+            levels[level] = levels[level] + levels[level - 1][:, self.get_buffer(f"parents_{level}")]
+        return levels
+
+    def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return P(node)."""
+        return torch.cat(self.log_levels(logits), dim=1).exp()
+
+    def level(self, level: int) -> Reading:
+        """Return P(node | parent) of one level."""
+        return self.make(self.taxonomy.levels[level])
+
+    def path(self, level: int) -> Reading:
+        """Return P(node) of one level, from the logits of all levels down to it."""
+        return PathReading(PathLink(self.taxonomy, self.make, level + 1))
+
+
+class PathReading(nn.Module):
+    """P(node) of the last of some levels; the evidence is its logarithm."""
+
+    def __init__(self, link: PathLink[SiblingLink]) -> None:
+        super().__init__()
+        self.link = link
+
+    def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch source"]:
+        return self.evidence(logits).exp()
+
+    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch source"]:
+        """Return log P(node)."""
+        return self.link.log_levels(logits)[-1]
+
+
+def _log_softplus(logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+    """Return log log(1 + exp(z)), which is z where exp(z) is too small to be told from 0.
+
+    Each branch gets values at which it is finite: torch.where multiplies the other's gradient by 0.
+    """
+    small = logits.clamp(max=_SMALL)
+    return torch.where(logits < _SMALL, small - small.exp() / 2, F.softplus(logits.clamp(min=_SMALL)).log())
+
+
+def _log1m_exp_exp(values: Float[Tensor, "batch groups"]) -> Float[Tensor, "batch groups"]:
+    """Return log(1 - exp(-exp(u))), which is u where exp(u) is too small to be told from 0."""
+    small = values.clamp(max=_SMALL)
+    large = values.clamp(min=_SMALL).exp()
+    return torch.where(values < _SMALL, small - small.exp() / 2, torch.log(-torch.expm1(-large)))

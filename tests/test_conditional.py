@@ -1,0 +1,273 @@
+"""Conditional losses as distributions: over all label sets there are, their probabilities sum to 1."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
+from hblm.taxonomy import Node, Taxonomy
+
+PARENTS = {"a": None, "b": None, "a1": "a", "b1": "b", "a2": "a", "b2": "b", "b2x": "b2", "a1x": "a1"}
+PARENTS |= {"b2y": "b2"}
+TAXONOMY = Taxonomy(Node(node, node, parent) for node, parent in PARENTS.items())
+N, LEVELS, BATCH = len(TAXONOMY), 3, 4
+NOWHERE = torch.zeros(N, dtype=torch.int64)
+SOMEWHERE = torch.tensor([2 * (node.id in ("a", "a1")) for node in TAXONOMY.nodes])
+
+every_stops = pytest.mark.parametrize("stops", [NOWHERE, SOMEWHERE], ids=["nowhere", "somewhere"])
+every_form = pytest.mark.parametrize("form", ["truncated", "sigmoid", "counts"])
+every_tau = pytest.mark.parametrize("tau", [0.0, 0.4, 1.0, 2.0])
+
+
+def draw(offset=0.0, seed=0):
+    return offset + 3 * torch.randn(BATCH, N, generator=torch.Generator().manual_seed(seed))
+
+
+def rows(sets):
+    return torch.tensor([[float(node.id in each) for node in TAXONOMY.nodes] for each in sets])
+
+
+def closed_sets():
+    """Return all sets of nodes that hold the parent of each."""
+    nodes = [node.id for node in TAXONOMY.nodes]
+    sets = ({*chosen} for size in range(len(nodes) + 1) for chosen in itertools.combinations(nodes, size))
+    return [each for each in sets if TAXONOMY.close(each) == each]
+
+
+def stops_at(labels):
+    """Return the labels none of whose children, of those there are, is a label."""
+    inner = {parent for parent in PARENTS.values() if parent}
+    return {label for label in labels & inner if not any(PARENTS[other] == label for other in labels)}
+
+
+def possible(sets, stops):
+    """Return the sets that have a label and stop only where documents stop."""
+    allowed = {node.id for node, count in zip(TAXONOMY.nodes, stops, strict=True) if count}
+    return [each for each in sets if each and stops_at(each) <= allowed]
+
+
+def paths(sets):
+    return [each for each in sets if len(each & {"a", "b"}) <= 1 and len(each) == 1 + max(map(depth, each))]
+
+
+def depth(node):
+    return len(TAXONOMY.ancestors(node))
+
+
+def counts_of(targets):
+    """Return what a training split of these targets has: documents at each node, all, those that stop."""
+    children = torch.zeros_like(targets)
+    for node, parent in enumerate(TAXONOMY.parents):
+        if parent >= 0:
+            children[:, parent] += targets[:, node]
+    stops = targets * (children == 0)
+    return targets.sum(0).long(), len(targets), stops.sum(0).long()
+
+
+def siblings():
+    found = {}
+    for node, parent in enumerate(TAXONOMY.parents):
+        found.setdefault(parent, []).append(node)
+    return found
+
+
+def losses_of_each(loss, logits, targets):
+    """Return the loss of every set for one document's logits."""
+    return torch.stack([loss(logits[None], each[None]) for each in targets]).double()
+
+
+@every_stops
+@pytest.mark.parametrize("kind", ["softmax", "truncated", "sigmoid"])
+def test_probabilities_of_all_label_sets_sum_to_1_and_those_with_a_node_to_its_score(kind, stops):
+    positives = torch.full((N,), 7)
+    sets = closed_sets()
+    if kind == "softmax":
+        loss = ConditionalSoftmaxLoss(TAXONOMY, positives, 20, stops, tau=0.0)
+        sets = paths(possible(sets, stops))
+    else:
+        loss = ConditionalLoss(TAXONOMY, positives, 20, stops, form=kind)
+        sets = possible(sets, stops) if kind == "truncated" else sets
+    assert len(sets) > 4
+    targets, logits = rows(sets), draw()
+    for row in logits:
+        probabilities = (-LEVELS * losses_of_each(loss, row, targets)).exp()
+        assert probabilities.sum().item() == pytest.approx(1, rel=1e-5)
+        expected = (probabilities[:, None] * targets.double()).sum(0)
+        torch.testing.assert_close(loss.to_scores(row[None])[0].double(), expected, rtol=1e-4, atol=1e-7)
+
+
+def before(positives, tau, logits, targets):
+    """Return loss and scores as they were while no group had a stop."""
+    parents = torch.tensor(TAXONOMY.parents)
+    smoothed = positives + 0.5
+    among = torch.zeros(N + 1).index_add(0, parents + 1, smoothed)
+    adjustment = torch.log(smoothed / among[parents + 1])
+
+    def log_conditional(logits):
+        index = (parents + 1).expand_as(logits)
+        highest = logits.new_zeros(len(logits), N + 1)
+        highest = highest.scatter_reduce(1, index, logits.detach(), "amax", include_self=False)
+        shifted = logits - highest.gather(1, index)
+        total = torch.zeros_like(highest).scatter_add(1, index, shifted.exp())
+        return shifted - total.gather(1, index).log()
+
+    levels = [*torch.split(log_conditional(logits), [len(level) for level in TAXONOMY.levels], dim=1)]
+    for level in range(1, LEVELS):
+        levels[level] = levels[level] + levels[level - 1][:, TAXONOMY.level_parents(level)]
+    loss = -(log_conditional(logits + tau * adjustment) * targets).sum() / LEVELS
+    return loss, torch.cat(levels, dim=1).exp(), (1 - tau) * adjustment
+
+
+@every_tau
+@pytest.mark.parametrize("can_stop", [True, False])
+def test_softmax_where_no_document_stops_is_what_it_was_to_the_bit(tau, can_stop):
+    """The same with stops that are not to count."""
+    targets = rows(paths(possible(closed_sets(), NOWHERE)))
+    logits = torch.randn(len(targets), N, generator=torch.Generator().manual_seed(1)).mul(3)
+    positives, n_documents, stops = counts_of(targets)
+    stops = stops if can_stop else SOMEWHERE
+    loss_of = ConditionalSoftmaxLoss(TAXONOMY, positives, n_documents, stops, tau, can_stop)
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss, (expected, scores, prior) = loss_of(ours, targets), before(positives, tau, theirs, targets)
+    loss.backward()
+    expected.backward()
+    assert torch.equal(loss, expected)
+    assert torch.equal(ours.grad, theirs.grad)
+    assert torch.equal(loss_of.to_scores(logits), scores)
+    assert torch.equal(loss_of.prior_logits(), prior)
+
+
+@every_tau
+def test_softmax_with_stops_is_a_softmax_with_one_class_more(tau):
+    """Against a loop over the groups, in float64; the stop has its share of the adjustment."""
+    targets = rows([{"a"}, {"a", "a1"}, {"a", "a1", "a1x"}, {"b", "b2", "b2y"}, {"b"}, set()])
+    positives, stops = torch.tensor([9, 4, 6, 1, 1, 3, 1, 4, 2]), SOMEWHERE
+    logits = 3 * torch.randn(len(targets), N, generator=torch.Generator().manual_seed(2))
+
+    def formula(logits, prior=False):
+        total = 0.0
+        found = torch.zeros(N).double()
+        for parent, group in siblings().items():
+            smoothed, z = positives[group].double() + 0.5, logits[:, group]
+            chosen = targets[:, group]
+            if parent >= 0 and stops[parent]:
+                smoothed = torch.cat([smoothed, torch.tensor([2.5])])
+                z = torch.cat([z, torch.zeros(len(z), 1)], dim=1)
+                stopped = targets[:, [parent]] * (chosen.sum(1, keepdim=True) == 0)
+                chosen = torch.cat([chosen, stopped], dim=1)
+            share = (smoothed / smoothed.sum()).log()
+            z = share.expand_as(z) if prior else z + tau * share
+            total -= (z.log_softmax(dim=1) * chosen).sum() / LEVELS
+            found[group] = (1 - tau) * (share - (share[-1] if len(share) > len(group) else 0))[: len(group)]
+        return total, found
+
+    loss_of = ConditionalSoftmaxLoss(TAXONOMY, positives, 20, stops, tau)
+    ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    loss, (expected, prior) = loss_of(ours, targets), formula(theirs)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss_of.prior_logits().double(), prior, rtol=1e-5, atol=1e-6)
+    at_prior = loss_of(loss_of.prior_logits().expand_as(logits), targets).double()
+    torch.testing.assert_close(at_prior, formula(logits, prior=True)[0], rtol=1e-5, atol=0)
+
+
+@every_stops
+@pytest.mark.parametrize("offset", [-60.0, 0.0, 60.0])
+def test_truncated_is_exact_at_any_logit(stops, offset):
+    """Against the formula in float64; a gradient is P(node | parent) - target of the groups that count."""
+    sets = possible(closed_sets(), stops)
+    targets = rows(sets)
+    logits = (offset + draw().repeat(len(sets), 1)[: len(sets)]).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    expected = 0.0
+    for parent, group in siblings().items():
+        z, y = exact[:, group], targets[:, group].double()
+        counts = targets[:, parent].double() if parent >= 0 else torch.ones(len(sets)).double()
+        cost = F.binary_cross_entropy_with_logits(z, y, reduction="none").sum(1)
+        if parent < 0 or not stops[parent]:
+            cost = cost + (-F.logsigmoid(-z).sum(1).expm1()).log()
+        expected = expected + (cost * counts).sum() / LEVELS
+    loss = ConditionalLoss(TAXONOMY, NOWHERE, 1, stops, form="truncated")(logits, targets)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_counts_by_hand():
+    """Roots with 3 and 1 of 3 draws; where each document has one child it is the softmax."""
+    taxonomy = Taxonomy(Node(node, node, None) for node in "ab")
+    positives, nowhere = torch.tensor([3, 1]), torch.zeros(2, dtype=torch.int64)
+    loss = ConditionalLoss(taxonomy, positives, 3, nowhere, form="counts")
+    logits = torch.tensor([[math.log(3), 0.0]])
+    assert loss(logits, torch.ones(1, 2)).item() == pytest.approx(-math.log(3 / 16) / 2)
+    assert loss(logits, torch.tensor([[0, 1]])).item() == pytest.approx(math.log(4))
+    expected = [1 - (1 / 4) ** (4 / 3), 1 - (3 / 4) ** (4 / 3)]
+    assert loss.to_scores(logits)[0].tolist() == pytest.approx(expected)
+    assert loss.prior_logits().tolist() == pytest.approx([math.log(3.5 / 5), math.log(1.5 / 5)])
+
+
+def test_counts_of_documents_with_one_path_are_the_softmax():
+    targets = rows(paths(possible(closed_sets(), SOMEWHERE)))
+    counts = counts_of(targets)
+    ours, softmax = (
+        ConditionalLoss(TAXONOMY, *counts, form="counts"),
+        ConditionalSoftmaxLoss(TAXONOMY, *counts, tau=0.0),
+    )
+    logits = 3 * torch.randn(len(targets), N, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(ours(logits, targets), softmax(logits, targets))
+    torch.testing.assert_close(ours.to_scores(logits), softmax.to_scores(logits), rtol=1e-5, atol=1e-6)
+    assert torch.equal(ours.prior_logits(), softmax.prior_logits())
+
+
+@pytest.mark.parametrize("form", ["truncated", "sigmoid"])
+def test_the_prior_says_the_frequencies_of_the_training_split(form):
+    """Half a document for and against each node; of documents with one path nearly so."""
+    parents = torch.tensor(TAXONOMY.parents)
+    for sets, tolerance in ((possible(closed_sets(), SOMEWHERE), 1e-5), (["a"], 0.01)):
+        sets = [{"a", "a1"}, {"a", "a2"}, {"b", "b1"}] if sets == ["a"] else sets
+        positives, n_documents, stops = counts_of(rows(sets))
+        loss = ConditionalLoss(TAXONOMY, positives, n_documents, stops, form=form)
+        above = torch.cat([torch.tensor([n_documents]), positives])[parents + 1]
+        expected = (positives + 0.5) / (above + 1)
+        found = loss.link.siblings(loss.prior_logits()[None])[0]
+        used = above > 0  # elsewhere the halves alone speak, and may sum to less than one child
+        only = torch.tensor([len(siblings()[int(parent)]) == 1 for parent in parents])
+        if form == "truncated":  # an only child is certain, unless documents stop
+            stopping = torch.cat([torch.tensor([0]), stops])[parents + 1] > 0
+            expected = torch.where(only & ~stopping, 1.0, expected)
+        if tolerance < 0.01:
+            torch.testing.assert_close(found[used], expected[used], rtol=tolerance, atol=0)
+        else:
+            roots = slice(0, 2)
+            torch.testing.assert_close(found[roots], expected[roots], rtol=0.03, atol=0)
+
+
+@every_form
+@every_stops
+def test_documents_without_labels_are_finite(form, stops):
+    logits = draw().requires_grad_()
+    loss = ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops, form=form)(logits, torch.zeros(BATCH, N))
+    loss.backward()
+    assert loss.isfinite()
+    assert bool(loss == 0) == bool((logits.grad == 0).all()) == (form != "sigmoid")
+
+
+@every_form
+@every_stops
+def test_a_document_that_stops_where_none_did_adds_nothing_there(form, stops):
+    """But with plain sigmoids, which can always say none."""
+    logits = draw()[:1].requires_grad_()
+    ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops, form=form)(logits, rows([{"b"}])).backward()
+    below = [TAXONOMY.index["b1"], TAXONOMY.index["b2"]]
+    assert bool(logits.grad[0, below].any()) == (form == "sigmoid")
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(KeyError, match="sideways"):
+        ConditionalLoss(TAXONOMY, NOWHERE, 1, NOWHERE, form="sideways")
