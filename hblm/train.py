@@ -18,6 +18,7 @@ from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.errors import DataError
+from hblm.notes import Note, Trained, long_training, notes
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, encoder_record, locate
 from hblm.schema import leaves
@@ -149,15 +150,17 @@ def show_done(config: TrainConfig, this: runs.Run) -> None:
     """Say where the result of a finished run lies, and print it."""
     record = json.loads(this.result.read_text(encoding="utf-8"))
     print("done before; force=true runs it again")
-    show(config, this, record["test"])
-    _print_places(config, this)
+    show(config, this, record)
 
 
-def show(config: TrainConfig, this: runs.Run, views: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the test scores of the views that are to be shown."""
+def show(config: TrainConfig, this: runs.Run, record: Mapping[str, Any]) -> None:
+    """Print of a result the test scores of the views that are to be shown, the notes, and where it lies."""
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(views, shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    print_views(record["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    for note in record.get("notes", ()):  # results of earlier versions have none
+        log.info("%s", note["text"])
+    _print_places(config, this)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Outcome:
     fitted: Fitted
     val: dict[str, Scores]
     test: dict[str, Scores]
+    thresholds: list[dict[str, Any]]  # the monitored view's validation scores at each (see thresholds.py)
     eval_seconds: float
 
 
@@ -197,6 +201,7 @@ def train(
         *(this.name, len(job.train), len(job.val), len(job.test)),
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
+    announce(config, job)
     outcome = fit_and_test(config, job, this)
     if not job.accelerator.is_main_process:
         return
@@ -208,10 +213,9 @@ def train(
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
                 keep_checkpoint(config, this, job, checkpoint)
-            write_record(config, this, job, outcome, results / this.result.name, started)
+            record = write_record(config, this, job, outcome, results / this.result.name, started)
             this.replace_by(results, checkpoint)
-    show(config, this, outcome.test)
-    _print_places(config, this)
+    show(config, this, record)
 
 
 def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
@@ -275,11 +279,30 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     )
 
 
+def announce(config: TrainConfig, job: Job) -> None:
+    """Say before a long training how long it will take at most."""
+    from hblm import build
+    from hblm.probe import expected_seconds
+
+    seconds = expected_seconds(
+        job.model,
+        job.train,
+        job.val,
+        schedule=build.schedule(config),
+        scoring=job.scoring,
+        accelerator=job.accelerator,
+    )
+    device = build.device_name(job.accelerator.device)
+    if seconds and (line := long_training(seconds, config, documents=len(job.train), device=device)):
+        log.info(line)
+
+
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
-    from hblm import build
+    from hblm import build, team
     from hblm.fit import Watch, fit, overall_f1
     from hblm.score import pool, score
+    from hblm.thresholds import ThresholdCounter
 
     train_split: Split = job.train
     val_split: Split = job.val
@@ -308,12 +331,23 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
             watch=Watch(step=bar.step, epoch=tell),
         )
     began = time.perf_counter()
+    view, mine = config.joint_variant.monitored, ThresholdCounter(job.prepared.taxonomy)
     with progress() as start:
-        val, _ = score(job.model, job.val, job.scoring, job.accelerator, start("validating", len(job.val)))
+        val, _ = score(
+            job.model,
+            job.val,
+            job.scoring,
+            job.accelerator,
+            start("validating", len(job.val)),
+            lambda _, scores, targets: mine.update(scores[view], targets),
+        )
         test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
     job.accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
     job.accelerator.end_training()
-    return Outcome(fitted, val, test, time.perf_counter() - began)
+    counter = ThresholdCounter(job.prepared.taxonomy)
+    for counted in team.parts(job.accelerator, mine.counted()):
+        counter.add(counted)
+    return Outcome(fitted, val, test, counter.table(), time.perf_counter() - began)
 
 
 def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path) -> None:
@@ -349,8 +383,8 @@ def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path)
 
 def write_record(
     config: TrainConfig, this: runs.Run, job: Job, outcome: Outcome, path: Path, started: float
-) -> None:
-    """Write the result file and its CSVs to `path`."""
+) -> dict[str, Any]:
+    """Write the result file and its CSVs to `path`; return what the result says."""
     from hblm import build
     from hblm.record import dataset_record, without_nodes, write_result
 
@@ -380,8 +414,25 @@ def write_record(
         "encoder": job.encoder,
         "training": job.mark,
         "environment": build.environment_record(job.accelerator, job.scoring),
+        "notes": notes_of(config, this, outcome),
     }
     write_result(path, record, outcome.test)
+    return record
+
+
+def notes_of(config: TrainConfig, this: runs.Run, outcome: Outcome) -> list[Note]:
+    """Return what is to be known of the run besides its scores."""
+    checkpoint = cli.argument("checkpoint", str(this.checkpoint))
+    return notes(
+        Trained(
+            config=config,
+            history=outcome.fitted.history,
+            best_epoch=outcome.fitted.best_epoch,
+            val=outcome.val[config.joint_variant.monitored],
+            thresholds=outcome.thresholds,
+            evaluate=f"python -m hblm.evaluate {checkpoint}" if config.trainer.keep_checkpoint else None,
+        )
+    )
 
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:

@@ -16,7 +16,7 @@ PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts"},
-    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained"}
+    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained", "notes"}
     | {
         "corpus.write",
         "corpus.prepared",
@@ -55,9 +55,9 @@ LAYERS = [
     }
     | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
-    {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
+    {"nn.cascade", "nn.joint", "loss", "metrics", "thresholds", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "fit", "ensemble", "build"},
+    {"team", "score", "fit", "probe", "ensemble", "build"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]
