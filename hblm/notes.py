@@ -181,7 +181,7 @@ def _too_few_predicted(trained: Trained) -> Iterator[Note]:
         return
     grid = trained.thresholds[0]["threshold"], trained.thresholds[-1]["threshold"]
     if trained.evaluate is None:
-        command = "the checkpoint, which trainer.keep_checkpoint=false did not keep, can be evaluated with it"
+        command = "trainer.keep_checkpoint=true keeps what hblm.evaluate needs to score it"
     else:
         command = f"{trained.evaluate} threshold={best['threshold']:g}"
     yield {

@@ -18,7 +18,7 @@ from hblm.notes import LONG
 from hblm.optim import trainable
 from hblm.score import Scoring
 
-# Floating point operations a parameter and token: a multiplication and an addition forward, twice that backward.
+# Floating point operations a parameter and token: a product and a sum forward, twice that backward.
 # Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1.
 FORWARD, BACKWARD = 2, 4
 # Operations a second that a slow device of each kind reaches at least: what is short at them is not timed.
@@ -49,9 +49,8 @@ def expected_seconds(
     bound = float(operations) * parameters / SLOW[accelerator.device.type]
     if accelerator.num_processes > 1 or bound < LONG:
         return None
-    largest = (
-        -(-schedule.batch_size // schedule.gradient_accumulation) if model.trainable else scoring.batch_size
-    )
+    micro_batch = -(-schedule.batch_size // schedule.gradient_accumulation)
+    largest = micro_batch if model.trainable else scoring.batch_size
     with _untouched(model, accelerator.device):
         seconds, seen = _timed(model, train, largest, scoring, accelerator)
     timed = FORWARD + BACKWARD if model.trainable else FORWARD  # operations a token of the documents timed

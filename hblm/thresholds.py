@@ -46,8 +46,8 @@ class ThresholdCounter:
     def table(self) -> list[dict[str, Any]]:
         """Return a row for each threshold, as plain numbers.
 
-        `micro_f1` and `macro_f1` are over all nodes, with the formulas of metrics.py; `predicted` is the number
-        of predicted labels on each level.
+        `micro_f1` and `macro_f1` are over all nodes, with the formulas of metrics.py; `predicted` is how many
+        labels are predicted on each level.
         """
         reaching = self._counts.flip(2).cumsum(2).flip(2)[:, :, 1:]  # gold, node, threshold
         hits, predicted = reaching[1], reaching.sum(0)

@@ -22,10 +22,11 @@ from hblm.notes import Note, Trained, long_training, notes
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, encoder_record, locate
 from hblm.schema import leaves
-from hblm.terminal import TrainingBar, hush, log, print_views, progress
+from hblm.terminal import Advance, TrainingBar, hush, log, print_views, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from hblm.corpus.batches import TokenisedSplit
     from hblm.fit import Fitted
@@ -159,7 +160,7 @@ def show(config: TrainConfig, this: runs.Run, record: Mapping[str, Any]) -> None
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
     print_views(record["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
     for note in record.get("notes", ()):  # results of earlier versions have none
-        log.info("%s", note["text"])
+        log.info(note["text"])
     _print_places(config, this)
 
 
@@ -299,10 +300,9 @@ def announce(config: TrainConfig, job: Job) -> None:
 
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
-    from hblm import build, team
+    from hblm import build
     from hblm.fit import Watch, fit, overall_f1
     from hblm.score import pool, score
-    from hblm.thresholds import ThresholdCounter
 
     train_split: Split = job.train
     val_split: Split = job.val
@@ -331,23 +331,29 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
             watch=Watch(step=bar.step, epoch=tell),
         )
     began = time.perf_counter()
-    view, mine = config.joint_variant.monitored, ThresholdCounter(job.prepared.taxonomy)
     with progress() as start:
-        val, _ = score(
-            job.model,
-            job.val,
-            job.scoring,
-            job.accelerator,
-            start("validating", len(job.val)),
-            lambda _, scores, targets: mine.update(scores[view], targets),
-        )
+        val, thresholds = validate(job, config.joint_variant.monitored, start("validating", len(job.val)))
         test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
     job.accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
     job.accelerator.end_training()
-    counter = ThresholdCounter(job.prepared.taxonomy)
+    return Outcome(fitted, val, test, thresholds, time.perf_counter() - began)
+
+
+def validate(job: Job, view: str, advance: Advance) -> tuple[dict[str, Scores], list[dict[str, Any]]]:
+    """Return every view's scores on the validation split, and one view's at each threshold of a grid."""
+    from hblm import team
+    from hblm.score import score
+    from hblm.thresholds import ThresholdCounter
+
+    mine, counter = (ThresholdCounter(job.prepared.taxonomy) for _ in range(2))
+
+    def count(_: Any, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+        mine.update(scores[view], targets)
+
+    found, _ = score(job.model, job.val, job.scoring, job.accelerator, advance, count)
     for counted in team.parts(job.accelerator, mine.counted()):
         counter.add(counted)
-    return Outcome(fitted, val, test, counter.table(), time.perf_counter() - began)
+    return found, counter.table()
 
 
 def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path) -> None:
