@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from hblm.corpus.batches import Batch, TokenisedSplit
+from hblm.corpus.batches import Array, Batch, TokenisedSplit, evaluation_batches, training_steps
 from hblm.fit import Schedule
 from hblm.nn.classifier import Classifier
 from hblm.notes import LONG
@@ -23,7 +24,7 @@ from hblm.score import Scoring
 FORWARD, BACKWARD = 2, 4
 # Operations a second that a slow device of each kind reaches at least: what is short at them is not timed.
 SLOW = {"cpu": 2e10, "mps": 5e11, "cuda": 5e12}
-_ENOUGH = 1.0  # seconds that a pass takes at least for its time to be taken as it is
+_ENOUGH = 1.0  # seconds: a pass that takes as long is timed once
 
 
 def expected_seconds(
@@ -41,41 +42,66 @@ def expected_seconds(
     encoder alone. Only where `LONG` may be exceeded are documents timed, and no state, gradient or random
     number is another afterwards. Several processes are not timed: None.
     """
-    tokens = train.lengths.sum(), val.lengths.sum()
-    operations = FORWARD * sum(tokens)
-    if model.trainable:
-        operations = schedule.epochs * (operations + BACKWARD * tokens[0])
-    parameters = sum(parameter.numel() for parameter in model.encoder.parameters())
-    bound = float(operations) * parameters / SLOW[accelerator.device.type]
-    if accelerator.num_processes > 1 or bound < LONG:
+    slow = SLOW.get(accelerator.device.type)
+    if slow is None or accelerator.num_processes > 1:
+        return None
+    operations = _operations(model, train, val, schedule, scoring.batch_size)
+    if operations * sum(parameter.numel() for parameter in model.encoder.parameters()) < LONG * slow:
         return None
     micro_batch = -(-schedule.batch_size // schedule.gradient_accumulation)
     largest = micro_batch if model.trainable else scoring.batch_size
     with _untouched(model, accelerator.device):
-        seconds, seen = _timed(model, train, largest, scoring, accelerator)
-    timed = FORWARD + BACKWARD if model.trainable else FORWARD  # operations a token of the documents timed
-    return float(operations) / timed * seconds / seen
+        seconds, tokens = _timed(model, train, largest, scoring, accelerator)
+    return operations * seconds / (tokens * (FORWARD + BACKWARD if model.trainable else FORWARD))
+
+
+def _operations(
+    model: Classifier, train: TokenisedSplit, val: TokenisedSplit, schedule: Schedule, batch_size: int
+) -> int:
+    """Return the operations a parameter of the encoder; `batch_size` is that without gradients."""
+    forward = _tokens(val, evaluation_batches(val.lengths, batch_size=batch_size))
+    if not model.trainable:
+        forward += _tokens(train, evaluation_batches(train.lengths, batch_size=batch_size))
+        return FORWARD * forward
+    steps = training_steps(train.lengths, batch_size=schedule.batch_size, seed=schedule.seed, epoch=1)
+    return schedule.epochs * (FORWARD * forward + (FORWARD + BACKWARD) * _tokens(train, steps))
+
+
+def _tokens(split: TokenisedSplit, batches: Sequence[Array]) -> int:
+    """Return the tokens of some batches, each padded to its longest document."""
+    return sum(len(batch) * int(split.lengths[batch].max()) for batch in batches)
 
 
 def _timed(
     model: Classifier, split: TokenisedSplit, largest: int, scoring: Scoring, accelerator: Accelerator
 ) -> tuple[float, int]:
-    """Return the seconds of one pass over some documents of median length, and their tokens.
+    """Return the seconds of one pass over some documents of median length, and their tokens with padding.
 
     The documents are doubled up to a real micro-batch, or until a pass takes long enough.
     """
     by_length = np.argsort(split.lengths, kind="stable")
-    size, largest = 1, min(largest, len(split))
-    warm = False  # the first pass also pays for loading kernels
-    while True:
+
+    def batch_of(size: int) -> Batch:
         start = (len(split) - size) // 2
-        batch = scoring.collate(split, by_length[start : start + size]).to(accelerator.device)
+        return scoring.collate(split, by_length[start : start + size]).to(accelerator.device)
+
+    def seconds_of(batch: Batch) -> float:
         began = time.perf_counter()
         _work(model, batch, scoring, accelerator)
-        seconds = time.perf_counter() - began
-        if warm and (size == largest or seconds > _ENOUGH):
-            return seconds, batch.inputs["input_ids"].numel()
-        size, warm = min(2 * size, largest) if warm else size, True
+        return time.perf_counter() - began
+
+    size, largest = 1, min(largest, len(split))
+    batch = batch_of(size)
+    seconds_of(batch)  # the first pass also loads kernels
+    while (seconds := seconds_of(batch)) < _ENOUGH and size < largest:
+        size = min(2 * size, largest)
+        batch = batch_of(size)
+    if seconds < _ENOUGH:  # the mean of several short passes, without the first of this size
+        passes: list[float] = []
+        while sum(passes) < _ENOUGH:
+            passes.append(seconds_of(batch))
+        seconds = fmean(passes)
+    return seconds, batch.inputs["input_ids"].numel()
 
 
 def _work(model: Classifier, batch: Batch, scoring: Scoring, accelerator: Accelerator) -> None:
