@@ -329,12 +329,17 @@ def _fast_bf16(gpu: bool) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name, else cpu or mps."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def environment_record(accelerator: Accelerator, scoring: Scoring) -> dict[str, Any]:
     """Return what the numbers were made with and on."""
     device = accelerator.device
     return {
         **environment(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(device),
         "device_kind": device.type,
         "precision": resolved_precision(accelerator),
         "processes": accelerator.num_processes,

@@ -142,7 +142,7 @@ class Loss:
     @property
     def is_conditional(self) -> bool:
         """Whether a logit is that of a node among its siblings, given their parent."""
-        return self.loss in ("conditional_softmax", "conditional")
+        return self.loss in CONDITIONAL
 
 
 @dataclass

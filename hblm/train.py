@@ -20,13 +20,15 @@ from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.initial import Origin, source_of
+from hblm.notes import Note, Trained, long_training, notes
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained, encoder_record
 from hblm.schema import leaves
-from hblm.terminal import TrainingBar, hush, log, print_views, progress
+from hblm.terminal import Advance, TrainingBar, hush, log, print_views, progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from hblm.corpus.batches import Split, TokenisedSplit
     from hblm.fit import Fitted
@@ -164,15 +166,17 @@ def show_done(config: TrainConfig, this: runs.Run) -> None:
     """Say where the result of a finished run lies, and print it."""
     record = json.loads(this.result.read_text(encoding="utf-8"))
     print("done before; force=true runs it again")
-    show(config, this, record["test"])
-    _print_places(config, this)
+    show(config, this, record)
 
 
-def show(config: TrainConfig, this: runs.Run, views: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the test scores of the views that are to be shown."""
+def show(config: TrainConfig, this: runs.Run, record: Mapping[str, Any]) -> None:
+    """Print of a result the test scores of the views that are to be shown, the notes, and where it lies."""
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(views, shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    print_views(record["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    for note in record.get("notes", ()):  # results of earlier versions have none
+        log.info(note["text"])
+    _print_places(config, this)
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ class Outcome:
     fitted: Fitted
     val: dict[str, Scores]
     test: dict[str, Scores]
+    thresholds: list[dict[str, Any]]  # the monitored view's validation scores at each (see thresholds.py)
     eval_seconds: float
 
 
@@ -222,6 +227,7 @@ def train(
         *(this.name, len(job.train), len(job.val), len(job.test)),
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
+    announce(config, job)
     outcome = fit_and_test(config, job, this)
     if not job.accelerator.is_main_process:
         return
@@ -233,10 +239,9 @@ def train(
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
                 keep_checkpoint(config, this, job, checkpoint)
-            write_record(config, this, job, outcome, results / this.result.name, started)
+            record = write_record(config, this, job, outcome, results / this.result.name, started)
             this.replace_by(results, checkpoint)
-    show(config, this, outcome.test)
-    _print_places(config, this)
+    show(config, this, record)
 
 
 def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
@@ -311,6 +316,24 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     )
 
 
+def announce(config: TrainConfig, job: Job) -> None:
+    """Say before a long training how long it will take at most."""
+    from hblm import build
+    from hblm.probe import expected_seconds
+
+    seconds = expected_seconds(
+        job.model,
+        job.train,
+        job.val,
+        schedule=build.schedule(config),
+        scoring=job.scoring,
+        accelerator=job.accelerator,
+    )
+    device = build.device_name(job.accelerator.device)
+    if seconds and (line := long_training(seconds, config, documents=len(job.train), device=device)):
+        log.info(line)
+
+
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
@@ -350,11 +373,28 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
         )
     began = time.perf_counter()
     with progress() as start:
-        val, _ = score(job.model, job.val, job.scoring, job.accelerator, start("validating", len(job.val)))
+        val, thresholds = validate(job, config.joint_variant.monitored, start("validating", len(job.val)))
         test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
     job.accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
     job.accelerator.end_training()
-    return Outcome(fitted, val, test, time.perf_counter() - began)
+    return Outcome(fitted, val, test, thresholds, time.perf_counter() - began)
+
+
+def validate(job: Job, view: str, advance: Advance) -> tuple[dict[str, Scores], list[dict[str, Any]]]:
+    """Return every view's scores on the validation split, and one view's at each threshold of a grid."""
+    from hblm import team
+    from hblm.score import score
+    from hblm.thresholds import ThresholdCounter
+
+    mine, counter = (ThresholdCounter(job.prepared.taxonomy) for _ in range(2))
+
+    def count(_: Any, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+        mine.update(scores[view], targets)
+
+    found, _ = score(job.model, job.val, job.scoring, job.accelerator, advance, count)
+    for counted in team.parts(job.accelerator, mine.counted()):
+        counter.add(counted)
+    return found, counter.table()
 
 
 def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path) -> None:
@@ -390,8 +430,8 @@ def keep_checkpoint(config: TrainConfig, this: runs.Run, job: Job, folder: Path)
 
 def write_record(
     config: TrainConfig, this: runs.Run, job: Job, outcome: Outcome, path: Path, started: float
-) -> None:
-    """Write the result file and its CSVs to `path`."""
+) -> dict[str, Any]:
+    """Write the result file and its CSVs to `path`; return what the result says."""
     from hblm import build
     from hblm.record import dataset_record, without_nodes, write_result
 
@@ -423,8 +463,25 @@ def write_record(
         "training": job.mark,
         "init_from": job.init_from,
         "environment": build.environment_record(job.accelerator, job.scoring),
+        "notes": notes_of(config, this, outcome),
     }
     write_result(path, record, outcome.test)
+    return record
+
+
+def notes_of(config: TrainConfig, this: runs.Run, outcome: Outcome) -> list[Note]:
+    """Return what is to be known of the run besides its scores."""
+    checkpoint = cli.argument("checkpoint", str(this.checkpoint))
+    return notes(
+        Trained(
+            config=config,
+            history=outcome.fitted.history,
+            best_epoch=outcome.fitted.best_epoch,
+            val=outcome.val[config.joint_variant.monitored],
+            thresholds=outcome.thresholds,
+            evaluate=f"python -m hblm.evaluate {checkpoint}" if config.trainer.keep_checkpoint else None,
+        )
+    )
 
 
 def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: runs.Run) -> None:

@@ -17,7 +17,8 @@ from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
 install_import_hook(
-    ["hblm.nn", "hblm.conditional", "hblm.loss", "hblm.metrics", "hblm.corpus.batches"], "beartype.beartype"
+    ["hblm.nn", "hblm.conditional", "hblm.loss", "hblm.metrics", "hblm.thresholds", "hblm.corpus.batches"],
+    "beartype.beartype",
 )
 
 from hblm.corpus.write import Conversion, write_dataset

@@ -78,6 +78,19 @@ def test_the_same_results_make_the_same_bytes(here: Path) -> None:
     assert len(made[0]) > 15
 
 
+def test_what_a_result_says_besides_changes_no_table(here: Path) -> None:
+    """Notes, and keys of a later version."""
+    made: list[dict[str, bytes]] = []
+    said = {"notes": [{"what": "stopped_early", "epoch": 2, "text": "stopped"}], "later": {"of": [None]}}
+    for more in ({}, said):
+        for seed in (1, 2):
+            record = {**made_results.result("flat", seed, micro=0.8 + seed / 100), **more}
+            made_results.write(here / "in", f"flat{seed}", record)
+        run("figures=all", "frame=[parquet,csv]")
+        made.append({path.name: path.read_bytes() for path in sorted((here / "out/tables").iterdir())})
+    assert made[0] == made[1]
+
+
 def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path) -> None:
     made_results.write_grid(here / "in", {"flat": 0}, ("wos", "aapd"), (1, 2))
     run()

@@ -16,7 +16,19 @@ PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
     {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts"},
-    {"schema", "config", "catalogue", "compose", "cli", "terminal", "runs", "record", "pretrained", "auto"}
+    {
+        "schema",
+        "config",
+        "catalogue",
+        "compose",
+        "cli",
+        "terminal",
+        "runs",
+        "record",
+        "pretrained",
+        "auto",
+        "notes",
+    }
     | {
         "corpus.write",
         "corpus.prepared",
@@ -55,9 +67,9 @@ LAYERS = [
     }
     | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
     {"corpus.batches", "nn.encoder", "nn.pooling", "nn.link", "nn.film", "nn.heads", "nn.dropout"},
-    {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "predictions"},
+    {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "thresholds", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "fit", "ensemble", "build", "initial"},
+    {"team", "score", "fit", "probe", "ensemble", "build", "initial"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]

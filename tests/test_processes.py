@@ -56,6 +56,12 @@ def assert_alike(one: Any, other: Any, at: str = "") -> None:
         assert one == other, at
 
 
+def noted(result: Path) -> list[dict[str, Any]]:
+    """Return the notes' values; their texts name the checkpoint."""
+    notes = json.loads(result.read_text())["notes"]
+    return [{name: value for name, value in note.items() if name != "text"} for note in notes]
+
+
 def documents_and_processes(result: Path) -> tuple[Any, int]:
     record = json.loads(result.read_text())
     return record["test"], record["environment"]["processes"]
@@ -73,6 +79,8 @@ def test_two_processes_give_the_numbers_of_one(learnable, shape):
     alone = run(learnable, *LEARNING, *SHAPES[shape], "output_dir=alone")
     shared = run(learnable, *LEARNING, *SHAPES[shape], "output_dir=shared", "trainer.processes=2")
     assert_alike(numbers(alone), numbers(shared))
+    assert_alike(*(noted(result) for result in (alone, shared)))
+    assert any(note.get("predicted_from") for note in noted(alone))  # from the counts of both
     found, n_processes = documents_and_processes(shared)
     assert n_processes == 2
     assert all(view["documents"] == 23 for view in found.values())

@@ -106,6 +106,44 @@ def test_a_finished_run_is_not_run_again(learnable, capsys, monkeypatch):
     assert str(result) in shown
 
 
+def test_notes_are_logged_stored_and_logged_again(learnable, capsys, caplog):
+    low = ("trainer.epochs=1", "trainer.learning_rate=1e-7", "trainer.head_learning_rate=null")
+    with caplog.at_level("INFO", logger="hblm"):
+        result = run(learnable, *low)
+    noted = json.loads(result.read_text())["notes"]
+    assert "precision_above_recall" in [note["what"] for note in noted]
+    texts = [note["text"] for note in noted]
+    assert [message for message in caplog.messages if message in texts] == texts
+    caplog.clear()
+    again = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *low)
+    with caplog.at_level("INFO", logger="hblm"):
+        train.run(again)
+        assert [message for message in caplog.messages if message in texts] == texts
+        record = json.loads(result.read_text())
+        del record["notes"]  # as results of earlier versions are
+        result.write_text(json.dumps(record))
+        caplog.clear()
+        train.run(again)
+    assert not [message for message in caplog.messages if message in texts]
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+def test_the_threshold_advised_gives_what_it_promises(learnable):
+    """The command of the note, on the validation split that the note is about."""
+    result = run(learnable, "threshold=0.9", "trainer.epochs=4", "trainer.batch_size=6")
+    (note,) = [
+        note for note in json.loads(result.read_text())["notes"] if note["what"] == "precision_above_recall"
+    ]
+    command = f"python -m hblm.evaluate checkpoint={checkpoint_of(result)}"
+    assert note["text"].endswith(f"{command} threshold={note['best']['threshold']:g}")
+    found = evaluation(checkpoint_of(result), "split=val", f"threshold={note['best']['threshold']:g}")
+    overall = found["val"]["single"]["overall"]
+    assert {name: overall[name] for name in ("micro_f1", "macro_f1")} == pytest.approx(
+        {name: note["best"][name] for name in ("micro_f1", "macro_f1")}
+    )
+    assert note["best"]["macro_f1"] > note["macro_f1"]
+
+
 def test_a_damaged_result_is_neither_trusted_nor_touched(learnable):
     result = run(learnable)
     result.write_text("")
