@@ -15,7 +15,7 @@ from hblm.corpus.batches import TokenisedSplit, targets_of
 from hblm.metrics import ScoreCounter
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
-from hblm.score import Scores, Scoring, Sink, Tally, nobody, outputs, silent
+from hblm.score import Scores, Scoring, Sink, Split, Tally, nobody, outputs, silent
 
 WEIGHTS = tuple(step / 20 for step in range(21))  # what auto tries
 _AT_ONCE = 1024  # documents averaged at a time
@@ -24,7 +24,7 @@ _AT_ONCE = 1024  # documents averaged at a time
 def keep_logits(
     path: Path,
     model: Classifier,
-    split: TokenisedSplit,
+    split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
     advance: Callable[[int], None] = silent,

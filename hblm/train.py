@@ -26,7 +26,6 @@ from hblm.terminal import TrainingBar, hush, log, print_views, progress
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hblm.corpus.batches import TokenisedSplit
     from hblm.fit import Fitted
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
@@ -170,9 +169,9 @@ class Job:
     accelerator: Accelerator
     model: Classifier
     tokenizer: Tokenizer
-    train: TokenisedSplit
-    val: TokenisedSplit
-    test: TokenisedSplit
+    train: Split
+    val: Split
+    test: Split
     scoring: Scoring
     mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
 
@@ -215,10 +214,15 @@ def train(
 
 
 def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
-    """Load the encoder, the tokenised documents and the device; build the model. `name` is for trackers."""
+    """Load the encoder, the documents as the model takes them and the device; build the model.
+
+    Args:
+        name: the run's, for trackers.
+    """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
     from hblm.corpus.batches import subsample, tokenise
+    from hblm.embeddings import Embedder
     from hblm.nn.encoder import load_encoder, load_tokenizer
 
     accelerator = build.accelerator(
@@ -246,13 +250,13 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
             progress=start,
         )
     build.require_single_paths(config, splits, prepared.taxonomy)
-    train_split = subsample(splits["train"], config.dataset_fraction)
+    splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
     model = build.classifier(config, prepared.taxonomy, encoder)
     scoring = build.scoring(
         config,
         prepared.taxonomy,
         tokenizer,
-        train_split,
+        splits["train"],
         threshold=config.threshold,
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
@@ -261,6 +265,11 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     team.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
+    inputs: Mapping[str, Split] = splits
+    if not model.trainable:
+        embedder = Embedder(model, tokenizer, scoring, accelerator, Path(config.cache_dir))
+        with progress() as start:
+            inputs = embedder.embed(splits, start)
     return Job(
         prepared=prepared,
         source=source,
@@ -268,9 +277,9 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         accelerator=accelerator,
         model=model,
         tokenizer=tokenizer,
-        train=train_split,
-        val=subsample(splits["val"], config.dataset_fraction),
-        test=splits["test"],
+        train=inputs["train"],
+        val=inputs["val"],
+        test=inputs["test"],
         scoring=scoring,
     )
 
@@ -279,16 +288,8 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
     from hblm.fit import Watch, fit, overall_f1
-    from hblm.score import pool, score
+    from hblm.score import score
 
-    train_split: Split = job.train
-    val_split: Split = job.val
-    if not job.model.trainable:
-        with progress() as start:
-            train_split, val_split = (
-                pool(job.model, split, job.scoring, job.accelerator, start("encoding once", len(split)))
-                for split in (job.train, job.val)
-            )
     _start_trackers(job.accelerator, config, this)
     with TrainingBar(len(job.train), config.trainer.epochs) as bar:
 
@@ -299,8 +300,8 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
         fitted = fit(
             job.model,
-            train_split,
-            val_split,
+            job.train,
+            job.val,
             schedule=build.schedule(config),
             scoring=job.scoring,
             monitor=(config.joint_variant.monitored, config.trainer.monitor),

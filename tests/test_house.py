@@ -54,10 +54,10 @@ LAYERS = [
         "tables.panels",
     }
     | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
-    {"corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
+    {"corpus.cache", "corpus.batches", "nn.encoder", "nn.pooling", "nn.film", "nn.heads", "nn.dropout"},
     {"nn.cascade", "nn.joint", "loss", "metrics", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "fit", "ensemble", "build"},
+    {"team", "score", "embeddings", "fit", "ensemble", "build"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]
