@@ -16,7 +16,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
-install_import_hook(["hblm.nn", "hblm.loss", "hblm.metrics", "hblm.corpus.batches", "hblm.embeddings"], "beartype.beartype")
+SHAPED = ["hblm.nn", "hblm.loss", "hblm.metrics", "hblm.corpus.batches", "hblm.embeddings"]
+install_import_hook(SHAPED, "beartype.beartype")
 
 from hblm.corpus.write import Conversion, write_dataset
 from hblm.document import Document
