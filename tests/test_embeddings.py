@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -177,6 +178,23 @@ def test_what_a_vector_depends_on_makes_the_key(learnable, bert, change, shared)
     assert len(entries()) == (1 if shared else 2)
 
 
+def test_batches_do_not_depend_on_how_a_run_trains(learnable, bert, monkeypatch):
+    """Or a vector would depend, in its last bits, on which run came first."""
+    right, shapes = Classifier.pool, []
+
+    def pool(model, input_ids, attention_mask):
+        shapes[-1].append(tuple(input_ids.shape))
+        return right(model, input_ids, attention_mask)
+
+    monkeypatch.setattr(Classifier, "pool", pool)
+    for number, size in enumerate((3, 60)):
+        shapes.append([])
+        maker, splits = embedder(learnable, bert, f"trainer.batch_size={size}")
+        replace(maker, cache_dir=Path(f"cache{number}")).embed(splits, QUIET)
+    assert shapes[0] == shapes[1]
+    assert [documents for documents, _ in shapes[0]] == [32, 28, 20, 23]
+
+
 def test_the_encoders_content_makes_the_key(learnable, bert):
     def embed(maker: Embedder) -> int:
         maker.embed({"val": splits["val"]}, QUIET)
@@ -289,7 +307,7 @@ def test_two_processes_embed_together(learnable, bert, never_run):
     run(learnable, *given)
     together = {path.name: np.fromfile(path / "vectors", np.float32) for path in entries()}
     maker, splits = embedder(learnable, bert, "trainer.precision=fp32", max_length=32)
-    alone = Embedder(maker.model, maker.tokenizer, maker.scoring, maker.accelerator, Path("alone"))
+    alone = replace(maker, cache_dir=Path("alone"))
     for split in alone.embed(splits, QUIET).values():
         assert np.array_equal(rows(split).ravel(), together.pop(split.file.parent.name))
     assert not together
