@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def initialise_output(
     model: Classifier,
     config: TrainConfig,
     scoring: Scoring,
-    label_texts: Callable[[], Float[Tensor, "nodes width"]],
+    label_texts: Float[Tensor, "nodes width"] | None,
 ) -> None:
     """Start the heads where the configuration says.
 
@@ -130,18 +130,17 @@ def initialise_output(
         model: new, on its device.
         config: the run's.
         scoring: its loss knows the prior logits.
-        label_texts: returns the pooled states of the texts of nodes; called only where they are needed.
+        label_texts: the pooled states of the texts of nodes; None where no row comes from a text.
     """
     if config.head.output_init == "default":
         model.branches.initialise_output(None)
         return
     priors = scoring.objective.loss.prior_logits()
     embeddings = None
-    if config.head.output_init == "label_text":
+    if label_texts is not None:
         model.eval()  # without dropout
         with torch.no_grad():
-            device = next(model.parameters()).device
-            embeddings = model.projection(label_texts().to(device))
+            embeddings = model.projection(label_texts)
     model.branches.initialise_output(OutputStart(priors, embeddings, config.head.label_text_gain))
 
 

@@ -280,7 +280,7 @@ class TrainConfig:
     )
     data_dir: str = key("data", "where prepared datasets lie", identity=False)
     output_dir: str = key("outputs", "where checkpoints, results and caches go", identity=False)
-    cache_dir: str = key("${output_dir}/cache", "tokenised documents", identity=False)
+    cache_dir: str = key("${output_dir}/cache", "tokenised and embedded documents", identity=False)
     posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors", identity=False)
     force: bool = key(False, "run again although the result is there", identity=False)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"), identity=False)

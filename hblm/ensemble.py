@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hblm.corpus.batches import TokenisedSplit, targets_of
+from hblm.corpus.batches import Split, TokenisedSplit, targets_of
 from hblm.metrics import ScoreCounter
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
@@ -24,7 +24,7 @@ _AT_ONCE = 1024  # documents averaged at a time
 def keep_logits(
     path: Path,
     model: Classifier,
-    split: TokenisedSplit,
+    split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
     advance: Callable[[int], None] = silent,

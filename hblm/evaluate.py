@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from hblm.terminal import StartTask, log, print_views, progress
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hblm.corpus.batches import TokenisedSplit
+    from hblm.corpus.batches import Split, TokenisedSplit
     from hblm.nn.classifier import Classifier
     from hblm.predictions import PredictionWriter
     from hblm.score import Scores, Scoring
@@ -42,10 +42,16 @@ PROGRAM = cli.Program(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's model on its device, and the splits as the run saw them."""
+    """A checkpoint's model on its device, and the splits as the run saw them.
+
+    Attributes:
+        splits: all of them.
+        inputs: those that are to be scored, as the model takes them.
+    """
 
     model: Classifier
     splits: Mapping[str, TokenisedSplit]
+    inputs: Mapping[str, Split]
     scoring: Scoring
     accelerator: Accelerator
 
@@ -88,11 +94,12 @@ def run(config: EvaluateConfig) -> None:
         print(f"predictions {found.predictions['path']}")
 
 
-def load(request: Request, branch: str, start: StartTask) -> Loaded:
-    """Load a checkpoint's model and tokenise the documents for it."""
+def load(request: Request, branch: str, names: Iterable[str], start: StartTask) -> Loaded:
+    """Load a checkpoint's model, and the documents of the named splits as it takes them."""
     # only now torch: a fault answers in a second
     from hblm import build
     from hblm.corpus.batches import subsample, tokenise
+    from hblm.embeddings import Embedder
 
     checkpoint, trained = request.checkpoints[branch], request.trained[branch]
     accelerator = build.accelerator(request.config.device, checkpoint.meta["precision"], fallback="fp32")
@@ -105,19 +112,23 @@ def load(request: Request, branch: str, start: StartTask) -> Loaded:
         cache_dir=request.cache_dir,
         progress=start,
     )
-    seen = {name: subsample(splits[name], trained.dataset_fraction) for name in ("train", "val")}
+    splits |= {name: subsample(splits[name], trained.dataset_fraction) for name in ("train", "val")}
     scoring = build.scoring(
         trained,
         checkpoint.taxonomy,
         tokenizer,
-        seen["train"],
+        splits["train"],
         threshold=request.threshold,
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=request.config.num_workers,
     )
     model.to(accelerator.device)
     scoring.objective.to(accelerator.device)
-    return Loaded(model, {**splits, **seen}, scoring, accelerator)
+    tokens = {name: splits[name] for name in names}
+    inputs: Mapping[str, Split] = tokens
+    if not model.trainable:
+        inputs = Embedder(model, tokenizer, scoring, accelerator, request.cache_dir).embed(tokens, start)
+    return Loaded(model, splits, inputs, scoring, accelerator)
 
 
 def evaluate_one(request: Request, folder: Path) -> Found:
@@ -127,9 +138,9 @@ def evaluate_one(request: Request, folder: Path) -> Found:
 
     name = request.config.split
     with progress() as start:
-        loaded = load(request, "model", start)
-        split = loaded.splits[name]
-        writer = prediction_writer(request, split, folder)
+        loaded = load(request, "model", [name], start)
+        split = loaded.inputs[name]
+        writer = prediction_writer(request, loaded.splits[name], folder)
         advance = start(f"scoring {name}", len(split))
         views, _ = score(loaded.model, split, loaded.scoring, loaded.accelerator, advance, writer or nobody)
     return Found(
@@ -154,9 +165,8 @@ def evaluate_pair(request: Request, folder: Path) -> Found:
         branch: str, scratch: Path, start: StartTask
     ) -> tuple[Mapping[str, TokenisedSplit], Scoring, Any]:
         """Leave one model's logits of all splits needed; the model goes when this returns."""
-        loaded = load(request, branch, start)
-        for each in sorted(names):
-            split = loaded.splits[each]
+        loaded = load(request, branch, sorted(names), start)
+        for each, split in loaded.inputs.items():
             advance = start(f"{branch}: scoring {each}", len(split))
             keep_logits(
                 scratch / f"{branch}.{each}", loaded.model, split, loaded.scoring, loaded.accelerator, advance

@@ -76,7 +76,7 @@ def fit(
 
     Args:
         model: on the accelerator's device.
-        train, val: tokenised documents, or what a frozen encoder made of them (see score.py).
+        train, val: tokenised documents, or what a frozen encoder made of them (see embeddings.py).
         schedule, scoring: see there.
         monitor: view and score, such as ("single", "macro_f1"), that decide which epoch is best; ties go to
             the lower validation loss, and patience counts only once the score has left 0.

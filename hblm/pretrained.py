@@ -236,6 +236,12 @@ def _read_shape(source: Pretrained, file: Path) -> Shape:
     return Shape(*found)
 
 
+def acting_config(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of an encoder's configuration without those that cannot change a result."""
+    acting: dict[str, Any] = _without_inert(dict(values), _CONFIG)
+    return acting
+
+
 def _cached(source: Pretrained, name: str) -> Path | None:
     """Return a file of a hub model where the local cache has it; the hub is not asked."""
     found = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)

@@ -1,4 +1,4 @@
-"""A pass over a split without gradients: what it scores, and what else may be made of it."""
+"""A pass over a split without gradients, and what it scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hblm import stopping, team
-from hblm.corpus.batches import Batch, PooledSplit, Split, TokenisedSplit, evaluation_batches
+from hblm.corpus.batches import Batch, Split, evaluation_batches
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
 from hblm.nn.classifier import Classifier
@@ -147,42 +147,17 @@ def outputs(
 ) -> Iterator[tuple[np.ndarray, Batch, BranchesOutput]]:
     """Yield each batch's positions, documents and output; the longest documents come first."""
     model.eval()
-    for positions, batch in _batches(split, scoring, accelerator):
+    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+    for positions, batch in on_device(split, batches, scoring, accelerator):
         with accelerator.autocast():
             output = model(**batch.inputs)
         yield positions, batch, output
 
 
-@torch.inference_mode()
-def pool(
-    model: Classifier,
-    split: TokenisedSplit,
-    scoring: Scoring,
-    accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
-) -> PooledSplit:
-    """Run a frozen encoder over a split once, instead of once an epoch; a float32 vector a document is kept.
-
-    Batches are those of `score`, so that scores from here are the scores from the tokens, to the bit. Of
-    several processes each runs a part of them, and all keep all vectors.
-    """
-    model.eval()
-    found: Tensor | None = None
-    for positions, batch in _batches(split, scoring, accelerator):
-        with accelerator.autocast():
-            pooled = model.pool(**batch.inputs).cpu()
-        if found is None:
-            found = torch.zeros(len(split), pooled.shape[1])
-        found[torch.from_numpy(positions)] = pooled
-        advance(len(batch) * accelerator.num_processes)
-    width = max(team.parts(accelerator, 0 if found is None else found.shape[1]))
-    rows = torch.zeros(len(split), width) if found is None else found
-    return PooledSplit(split, team.filled(accelerator, rows))
-
-
-def _batches(split: Split, scoring: Scoring, accelerator: Accelerator) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield the positions of each batch of this process, and its documents on the device."""
-    batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
+def on_device(
+    split: Split, batches: Sequence[np.ndarray], scoring: Scoring, accelerator: Accelerator
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield the positions of each batch that is this process's part, and its documents on the device."""
     mine = team.batches_of(accelerator, batches)
     in_all = len(batches) // accelerator.num_processes  # so many every process has
     for number, (positions, batch) in enumerate(zip(mine, loader(split, mine, scoring), strict=True)):

@@ -64,15 +64,6 @@ def check_stop(accelerator: Accelerator, *, meet: bool) -> None:
             raise stopping.Stopped(stopping.asked() or "a signal to another process")
 
 
-def filled(accelerator: Accelerator, rows: Tensor) -> Tensor:
-    """Return rows of which each process has filled a part, and left the rest 0, all filled."""
-    if accelerator.num_processes > 1:
-        for start in range(0, len(rows), 1 << 16):  # on a GPU no more than this at a time
-            block = rows[start : start + (1 << 16)]
-            block.copy_(total(accelerator, block.to(accelerator.device)))
-    return rows
-
-
 def vary_dropout(accelerator: Accelerator, seed: int) -> None:
     """Let every process but the first draw dropout masks of its own."""
     if accelerator.process_index:

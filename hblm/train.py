@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
-    from hblm.corpus.batches import Split, TokenisedSplit
+    from hblm.corpus.batches import Split
     from hblm.fit import Fitted
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
@@ -189,10 +189,10 @@ class Job:
     accelerator: Accelerator
     model: Classifier
     tokenizer: Tokenizer
-    train: TokenisedSplit
-    val: TokenisedSplit
-    test: TokenisedSplit
-    nodes: TokenisedSplit  # the texts of nodes
+    train: Split
+    trained_on: Split  # with trainer.label_documents also the texts of nodes
+    val: Split
+    test: Split
     scoring: Scoring
     chosen: auto.Chosen = field(default_factory=dict)  # the settings that nobody gave
     init_from: Mapping[str, Any] | None = None  # what was taken of another run's weights
@@ -227,7 +227,6 @@ def train(
         *(this.name, len(job.train), len(job.val), len(job.test)),
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
-    announce(config, job)
     outcome = fit_and_test(config, job, this)
     if not job.accelerator.is_main_process:
         return
@@ -245,12 +244,16 @@ def train(
 
 
 def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
-    """Load the encoder, the tokenised documents and the device; build the model. `name` is for trackers."""
+    """Load the encoder, the documents as the model takes them and the device; build the model.
+
+    Args:
+        name: the run's, for trackers.
+    """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
-    from hblm.corpus.batches import NODES, subsample, tokenise
+    from hblm.corpus.batches import NODES, JoinedSplit, subsample, tokenise
+    from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
-    from hblm.score import pool
 
     accelerator = build.accelerator(
         config.device,
@@ -277,12 +280,15 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
             progress=start,
         )
     build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
-    train_split = subsample(splits["train"], config.dataset_fraction)
+    splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+    label_text = config.head.output_init == "label_text"
+    if not label_text and not config.trainer.label_documents:
+        del splits[NODES]
     scoring = build.scoring(
         config,
         prepared.taxonomy,
         tokenizer,
-        train_split,
+        splits["train"],
         threshold=config.threshold,
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
@@ -294,9 +300,15 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     origin = Origin(config, prepared.taxonomy) if config.init_from else None
     if origin:
         origin.give_layers(model)
-    build.initialise_output(
-        model, config, scoring, lambda: pool(model, splits[NODES], scoring, accelerator).pooled
-    )
+    embedder = Embedder(model, tokenizer, scoring, accelerator, Path(config.cache_dir))
+    if model.trainable or not embedder.has(splits["train"]):
+        announce(config, model, splits, scoring, accelerator)
+    inputs: Mapping[str, TokenisedSplit | PooledSplit] = splits
+    if not model.trainable:
+        with progress() as start:
+            inputs = embedder.embed(splits, start)
+    texts = vectors_of(model, inputs[NODES], scoring, accelerator) if label_text else None
+    build.initialise_output(model, config, scoring, texts)
     if origin:
         origin.give_nodes(model)
         log.info("%s", origin)
@@ -307,54 +319,50 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         accelerator=accelerator,
         model=model,
         tokenizer=tokenizer,
-        train=train_split,
-        val=subsample(splits["val"], config.dataset_fraction),
-        test=splits["test"],
-        nodes=splits[NODES],
+        train=inputs["train"],
+        trained_on=JoinedSplit(inputs["train"], inputs[NODES])
+        if config.trainer.label_documents
+        else inputs["train"],
+        val=inputs["val"],
+        test=inputs["test"],
         scoring=scoring,
         init_from=origin.record() if origin else None,
     )
 
 
-def announce(config: TrainConfig, job: Job) -> None:
-    """Say before a long training how long it will take at most."""
+def announce(
+    config: TrainConfig,
+    model: Classifier,
+    splits: Mapping[str, TokenisedSplit],
+    scoring: Scoring,
+    accelerator: Accelerator,
+) -> None:
+    """Log before a long training how long it will take at most."""
     from hblm import build
     from hblm.probe import expected_seconds
 
     seconds = expected_seconds(
-        job.model,
-        job.train,
-        job.val,
+        model,
+        splits["train"],
+        splits["val"],
         schedule=build.schedule(config),
-        scoring=job.scoring,
-        accelerator=job.accelerator,
+        scoring=scoring,
+        accelerator=accelerator,
     )
-    device = build.device_name(job.accelerator.device)
-    if seconds and (line := long_training(seconds, config, documents=len(job.train), device=device)):
+    device, documents = build.device_name(accelerator.device), len(splits["train"])
+    if seconds and (line := long_training(seconds, config, documents=documents, device=device)):
         log.info(line)
 
 
 def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
     """Train the job's model, then score the best epoch on the validation and test splits."""
     from hblm import build
-    from hblm.corpus.batches import JoinedSplit
     from hblm.fit import Watch, fit, overall_f1
-    from hblm.score import pool, score
+    from hblm.score import score
 
-    train_split: Split = job.train
-    val_split: Split = job.val
-    nodes: Split = job.nodes
-    if not job.model.trainable:
-        with progress() as start:
-            train_split, val_split, nodes = (
-                pool(job.model, split, job.scoring, job.accelerator, start("encoding once", len(split)))
-                for split in (job.train, job.val, job.nodes)
-            )
-    if config.trainer.label_documents:
-        train_split = JoinedSplit(train_split, nodes)
     _start_trackers(job.accelerator, config, this)
     schedule = build.schedule(config)
-    with TrainingBar(len(train_split), schedule.epochs) as bar:
+    with TrainingBar(len(job.trained_on), schedule.epochs) as bar:
 
         def tell(entry: dict[str, Any]) -> None:
             bar.epoch(entry)
@@ -363,9 +371,9 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
         fitted = fit(
             job.model,
-            train_split,
-            val_split,
-            schedule=schedule,
+            job.train,
+            job.val,
+            schedule=build.schedule(config),
             scoring=job.scoring,
             monitor=(config.joint_variant.monitored, config.trainer.monitor),
             accelerator=job.accelerator,

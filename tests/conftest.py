@@ -16,10 +16,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
-install_import_hook(
-    ["hblm.nn", "hblm.conditional", "hblm.loss", "hblm.metrics", "hblm.thresholds", "hblm.corpus.batches"],
-    "beartype.beartype",
-)
+SHAPED = ["hblm.nn", "hblm.conditional", "hblm.loss", "hblm.metrics", "hblm.thresholds"]
+SHAPED += ["hblm.corpus.batches", "hblm.embeddings"]
+install_import_hook(SHAPED, "beartype.beartype")
 
 from hblm.corpus.write import Conversion, write_dataset
 from hblm.document import Document

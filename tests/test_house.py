@@ -66,10 +66,19 @@ LAYERS = [
         "tables.panels",
     }
     | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
-    {"corpus.batches", "nn.encoder", "nn.pooling", "nn.link", "nn.film", "nn.heads", "nn.dropout"},
+    {
+        "corpus.cache",
+        "corpus.batches",
+        "nn.encoder",
+        "nn.pooling",
+        "nn.link",
+        "nn.film",
+        "nn.heads",
+        "nn.dropout",
+    },
     {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "thresholds", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "fit", "probe", "ensemble", "build", "initial"},
+    {"team", "score", "embeddings", "fit", "probe", "ensemble", "build", "initial"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]

@@ -1,14 +1,15 @@
 """Documents as token ids: tokenised once, kept in a cache, put together into batches of similar length.
 
-The cache is `cache_dir/tokens/<key>/`: flat arrays per split, mapped into memory, beside a `meta.json` that
-says what they were made from and how large each file is. Shuffles and subsamples are sorted draws of PCG64,
-whose stream numpy promises to keep, so that they are the same in years to come.
+The cache is `cache_dir/tokens/<key>/` (see cache.py): flat arrays per split, mapped into memory. Shuffles
+and subsamples are sorted draws of PCG64, whose stream numpy promises to keep, so that they are the same in
+years to come.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import itertools
 import json
 import os
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,15 +26,16 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from hblm import stopping
-from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_text, write_json
+from hblm.artifacts import sha256_text, write_json
+from hblm.corpus.cache import Entry, checksums
 from hblm.corpus.prepared import Prepared, n_subsampled
 from hblm.document import SPLITS, Document
 from hblm.errors import ConfigError
 from hblm.taxonomy import Taxonomy
 
-FORMAT = 2  # 2: with the texts of nodes
-META = "meta.json"
+FORMAT = 2  # 2: with the texts of nodes, and with checksums
 NODES = "nodes"  # the split that holds a document for each node: its text, with the node and its ancestors
+_DTYPES = "dtypes.json"
 _ARRAYS = ("tokens", "offsets", "labels", "label_offsets")
 _AT_ONCE, _CHARACTERS_AT_ONCE = 1_000, 2_000_000
 _SUBSAMPLE_SEED = 20_240_229  # of its own: every run sees the same documents, whatever its seed
@@ -57,7 +58,7 @@ class TokenisedSplit:
 
     def __init__(self, folder: Path, name: str, order: npt.NDArray[np.int64] | None = None) -> None:
         self.folder, self.name, self.order = folder, name, order
-        dtypes = json.loads((folder / META).read_text(encoding="utf-8"))["dtypes"]
+        dtypes = json.loads((folder / _DTYPES).read_text(encoding="utf-8"))
         arrays = {part: _mapped(folder / f"{name}.{part}", dtypes[part]) for part in _ARRAYS}
         self._tokens, self._labels = arrays["tokens"], arrays["labels"]
         self._offsets, self._label_offsets = np.array(arrays["offsets"]), np.array(arrays["label_offsets"])
@@ -101,15 +102,11 @@ class TokenisedSplit:
             ids = [json.loads(line) for line in lines]
         return ids if self.order is None else [ids[position] for position in self.order]
 
-    def is_consistent(self) -> bool:
-        """Return whether the offsets end where the arrays do."""
-        return all(
-            len(offsets) > 1
-            and offsets[0] == 0
-            and offsets[-1] == len(values)
-            and (np.diff(offsets) >= 0).all()
-            for offsets, values in ((self._offsets, self._tokens), (self._label_offsets, self._labels))
-        ) and len(self._offsets) == len(self._label_offsets)
+    def identity(self) -> dict[str, str | None]:
+        """Return what tells these tokens from others: hashes of the files, and of the order in view."""
+        files = checksums(self.folder)
+        order = None if self.order is None else hashlib.sha256(self.order.astype("<i8").tobytes()).hexdigest()
+        return {**{part: files[f"{self.name}.{part}"] for part in ("tokens", "offsets")}, "order": order}
 
     def _in_file(self, indices: Array) -> Array:
         return indices if self.order is None else self.order[indices]
@@ -134,15 +131,25 @@ class Batch:
         return Batch(inputs, self.targets.to(device, non_blocking=True))
 
 
-@dataclass(frozen=True)
 class PooledSplit:
-    """A split that has been through a frozen encoder: one vector a document, in the split's order."""
+    """A split that has been through a frozen encoder: a float32 vector a document, mapped into memory.
 
-    split: TokenisedSplit
-    pooled: Float32[Tensor, "documents width"]
+    It is pickled as the place of its files, so that it may go to the worker processes of a loader.
+
+    Attributes:
+        split: the documents.
+        file: their vectors, a row each, in the order of the split.
+    """
+
+    def __init__(self, split: TokenisedSplit, file: Path) -> None:
+        self.split, self.file = split, file
+        self._vectors = _mapped(file, "float32").reshape(len(split), -1)
 
     def __len__(self) -> int:
         return len(self.split)
+
+    def __reduce__(self) -> tuple[type[PooledSplit], tuple[TokenisedSplit, Path]]:
+        return PooledSplit, (self.split, self.file)
 
     @property
     def lengths(self) -> Array:
@@ -152,6 +159,10 @@ class PooledSplit:
     def labels(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the row and the node of every label of some documents."""
         return self.split.labels(indices)
+
+    def vectors(self, indices: Array) -> Float32[Tensor, "batch width"]:
+        """Return the vectors of some documents."""
+        return torch.from_numpy(self._vectors[indices])
 
 
 class JoinedSplit:
@@ -215,23 +226,13 @@ def tokenise(
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
     }
-    folder = cache_dir / "tokens" / sha256_text(canonical_json(made_from))
-    found = _open(folder, made_from)
-    if found is not None:
-        return found
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock"), progress):
-        found = _open(folder, made_from)  # another process may have been faster
-        if found is None:
-            remove_stale(folder.parent)
-            with new_folder(folder) as temporary:
-                _write(temporary, prepared, _cutting(tokenizer, max_length), made_from, progress)
-            found = _open(folder, made_from)
-    if found is None:
-        raise OSError(
-            f"{folder}: written, but not there as written; does something else clean up this folder?"
-        )
-    return found
+    entry = Entry(cache_dir / "tokens", made_from)
+    if not entry.is_whole():
+        with entry.locked():
+            if not entry.is_whole():  # another process may have been faster
+                with entry.renewed() as folder:
+                    _write(folder, prepared, _cutting(tokenizer, max_length), progress)
+    return {name: TokenisedSplit(entry.folder, name) for name in (*SPLITS, NODES)}
 
 
 def node_documents(taxonomy: Taxonomy) -> Iterator[Document]:
@@ -310,9 +311,10 @@ def collate(
     for part, rows, within in parts:
         targets[rows] = targets_of(part, within, n_nodes)
     if isinstance(parts[0][0], PooledSplit):
-        pooled = torch.empty(len(indices), parts[0][0].pooled.shape[1])
-        for part, rows, within in parts:
-            pooled[rows] = part.pooled[within]
+        blocks = [part.vectors(within) for part, _, within in parts]
+        pooled = torch.empty(len(indices), blocks[0].shape[1])
+        for (_, rows, _), block in zip(parts, blocks, strict=True):
+            pooled[rows] = block
         return Batch({"pooled": pooled}, targets)
     lengths = split.lengths[indices]
     longest = int(lengths.max(initial=1))
@@ -338,9 +340,7 @@ def targets_of(
     return torch.from_numpy(targets)
 
 
-def _write(
-    folder: Path, prepared: Prepared, backend: Any, made_from: dict[str, Any], progress: StartTask
-) -> None:
+def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) -> None:
     """Tokenise all splits into `folder`, a thousand documents at a time."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said aloud, or a later fork warns about it
     index = prepared.taxonomy.index
@@ -378,23 +378,7 @@ def _write(
                     ends[offsets] = passed[-1]
                 files["ids"].writelines(f"{json.dumps(document.id)}\n".encode() for document in documents)
                 advance(len(documents))
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    names = {part: dtype.name for part, dtype in dtypes.items()}
-    write_json(folder / META, {"made_from": made_from, "dtypes": names, "sizes": sizes})
-
-
-def _open(folder: Path, made_from: dict[str, Any]) -> dict[str, TokenisedSplit] | None:
-    """Return the splits of a cache folder; None where it is not there, not whole, or of something else."""
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if meta["made_from"] != made_from:
-            return None
-        if any((folder / name).stat().st_size != size for name, size in meta["sizes"].items()):
-            return None
-        splits = {name: TokenisedSplit(folder, name) for name in (*SPLITS, NODES)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return splits if all(split.is_consistent() for split in splits.values()) else None
+    write_json(folder / _DTYPES, {part: dtype.name for part, dtype in dtypes.items()})
 
 
 def _mapped(path: Path, dtype: str) -> Array:
@@ -422,20 +406,6 @@ def _portions(documents: Iterator[Document]) -> Iterator[list[Document]]:
             portion, characters = [], 0
     if portion:
         yield portion
-
-
-@contextlib.contextmanager
-def _locked(path: Path, progress: StartTask) -> Iterator[None]:
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        progress("waiting for another process that tokenises", None)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_room(tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> None:

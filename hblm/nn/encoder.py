@@ -7,6 +7,8 @@ it, so its parameters would never get a gradient), dropout is drawn by `hblm.nn.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import numbers
 from collections.abc import Iterator
 from logging import ERROR
@@ -27,7 +29,7 @@ from transformers.utils import logging
 
 from hblm.errors import ConfigError
 from hblm.nn.dropout import attend, replace_dropout
-from hblm.pretrained import Pretrained, explain
+from hblm.pretrained import Pretrained, acting_config, explain
 
 Tokenizer = transformers.PreTrainedTokenizerBase
 
@@ -126,6 +128,23 @@ def encoder_width(encoder: nn.Module) -> int:
     return width
 
 
+def frozen_encoder_hash(encoder: nn.Module) -> str:
+    """Return the sha256 of what a loaded encoder computes in eval mode, wherever it came from.
+
+    These are the names, types, shapes and bytes of its tensors, and its configuration without the keys that
+    act in training only or not at all.
+    """
+    config: Any = encoder.config
+    values = acting_config(json.loads(config.to_json_string(use_diff=False)))
+    for name in (*_dropout_names(config), "gradient_checkpointing"):
+        values.pop(name, None)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name, tensor in encoder.state_dict().items():
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def max_positions(encoder: nn.Module) -> int | None:
     """Return how many tokens the encoder can hold; None where nothing limits them.
 
@@ -201,13 +220,7 @@ def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None
     """Set every dropout probability that the configuration has, whatever each model calls them."""
     if dropout is None:
         return
-    names = [
-        name
-        for name, value in config.to_dict().items()
-        if ("dropout" in name or name.endswith("_pdrop"))
-        and isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-    ]
+    names = _dropout_names(config)
     if not names and dropout > 0:
         raise ConfigError(
             f"encoder.dropout={dropout}: {source.model_name} ({config.model_type}) has no dropout to set; "
@@ -215,6 +228,16 @@ def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None
         )
     for name in names:
         setattr(config, name, dropout)
+
+
+def _dropout_names(config: Any) -> list[str]:
+    return [
+        name
+        for name, value in config.to_dict().items()
+        if ("dropout" in name or name.endswith("_pdrop"))
+        and isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+    ]
 
 
 def _finish(encoder: Any) -> None:

@@ -188,6 +188,34 @@ def test_the_tokenizer_is_left_as_it_was(prepared, tmp_path):
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("train.tokens", "train.offsets", "train.labels", "train.label_offsets", "train.ids"),
+        *("val.labels", "test.tokens", "dtypes.json"),
+    ],
+)
+def test_one_flipped_bit_makes_it_again(name, prepared, tokenizer, tmp_path, splits):
+    file = folder_of(tmp_path) / name
+    written = file.read_bytes()
+    damaged = bytearray(written)
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    tokenise(prepared, tokenizer, max_length=40, cache_dir=tmp_path / "cache")
+    assert file.read_bytes() == written
+
+
+def test_tokens_are_told_apart(prepared, tokenizer, tmp_path, splits):
+    split = splits["train"]
+    known = [split, splits["val"], subsample(split, 0.4), subsample(split, 0.8)]
+    cut = tokenise(prepared, tokenizer, max_length=30, cache_dir=tmp_path / "cache")["train"]
+    made = [each.identity() for each in (*known, cut)]
+    assert all(one not in made[:at] for at, one in enumerate(made))
+    elsewhere = tokenise(prepared, tokenizer, max_length=40, cache_dir=tmp_path / "other")["train"]
+    assert elsewhere.identity() == split.identity()
+    assert subsample(elsewhere, 0.4).identity() == subsample(split, 0.4).identity()
+
+
 @pytest.mark.parametrize("damage", ["cut", "longer", "missing", "meta", "foreign", "offsets"])
 def test_a_damaged_cache_is_made_again(damage, prepared, tokenizer, tmp_path, splits):
     expected = rows(splits["test"])
