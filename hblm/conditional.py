@@ -270,7 +270,7 @@ FORMS: dict[str, Callable[..., SigmoidForm | TruncatedForm | CountsForm]] = {
 
 def borne(siblings: SiblingLink, targets: Float[Tensor, "batch nodes"]) -> Bool[Tensor, "batch groups"]:
     """Return whether each group's parent is a label; the roots' counts as one."""
-    return F.pad(targets, (1, 0), value=1)[:, siblings.heads + 1] > 0
+    return F.pad(targets, (1, 0), value=1).index_select(1, siblings.heads + 1) > 0
 
 
 def log_chosen(

@@ -238,7 +238,8 @@ class PathLink(nn.Module, Generic[Siblings]):
         """Return log P(node), by level."""
         levels = [*torch.split(self.siblings.log_conditional(logits), self.sizes, dim=1)]
         for level in range(1, len(levels)):
-            levels[level] = levels[level] + levels[level - 1][:, self.get_buffer(f"parents_{level}")]
+            above = levels[level - 1].index_select(1, self.get_buffer(f"parents_{level}"))
+            levels[level] = levels[level] + above
         return levels
 
     def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:

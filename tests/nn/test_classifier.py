@@ -53,7 +53,10 @@ every_kind = pytest.mark.parametrize("kind", ["top_down", "bottom_up", "dual", "
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 every_method = pytest.mark.parametrize("method", PROPAGATIONS)
 every_head = pytest.mark.parametrize("head", HEADS)
-every_conditional = pytest.mark.parametrize("form", ["softmax", *FORMS])
+every_conditional = pytest.mark.parametrize(
+    "form",
+    ["softmax", *(f if f == "truncated" else pytest.param(f, marks=pytest.mark.slow) for f in FORMS)],
+)
 every_pooling = pytest.mark.parametrize("pooling", POOLINGS)
 
 
