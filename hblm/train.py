@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
-    from hblm.corpus.batches import Split
+    from hblm.corpus.batches import PooledSplit, Split, TokenisedSplit
     from hblm.fit import Fitted
     from hblm.nn.classifier import Classifier
     from hblm.nn.encoder import Tokenizer
