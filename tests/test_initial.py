@@ -21,6 +21,7 @@ from hblm.errors import CheckpointError, ConfigError
 from hblm.initial import Origin, source_of
 from hblm.nn.classifier import Classifier
 from hblm.nn.encoder import load_encoder, load_tokenizer, save_encoder
+from hblm.nn.heads import OutputStart
 from hblm.pretrained import locate
 from hblm.taxonomy import Node, Taxonomy
 
@@ -45,7 +46,7 @@ def stored(*overrides: str, taxonomy: Taxonomy = TREE) -> Checkpoint:
     mine, source = config(*overrides), locate("tiny")
     encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
     model = build.classifier(mine, taxonomy, encoder)
-    model.branches.initialise_output(torch.linspace(-4, -2, len(taxonomy)))
+    model.branches.initialise_output(OutputStart(torch.linspace(-4, -2, len(taxonomy))))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -82,11 +83,11 @@ def started(
     priors = torch.linspace(-6, -5, len(taxonomy))
     alone = build.classifier(mine, taxonomy, encoder)
     alone.load_state_dict(model.state_dict())
-    alone.branches.initialise_output(priors)
+    alone.branches.initialise_output(OutputStart(priors))
     before = {name: tensor.clone() for name, tensor in alone.state_dict().items()}
     origin = Origin(mine, taxonomy)
     origin.give_layers(model)
-    model.branches.initialise_output(priors)
+    model.branches.initialise_output(OutputStart(priors))
     origin.give_nodes(model)
     return model.eval(), origin, before
 

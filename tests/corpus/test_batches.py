@@ -14,6 +14,7 @@ import torch
 
 from hblm.corpus import batches
 from hblm.corpus.batches import (
+    JoinedSplit,
     TokenisedSplit,
     collate,
     evaluation_batches,
@@ -89,7 +90,8 @@ def folder_of(tmp_path: Path) -> Path:
 
 
 def test_the_tokens_are_the_tokenizers(splits, tokenizer):
-    assert {name: len(split) for name, split in splits.items()} == {"train": 15, "val": 16, "test": 16}
+    sizes = {"train": 15, "val": 16, "test": 16, "nodes": len(TAXONOMY)}
+    assert {name: len(split) for name, split in splits.items()} == sizes
     expected = tokenizer(TEXTS * 3, truncation=True, max_length=40)["input_ids"]
     assert rows(splits["train"]) == expected
     assert splits["train"].lengths.tolist() == [len(ids) for ids in expected]
@@ -128,6 +130,7 @@ def test_texts_are_streamed_in_portions(prepared, tokenizer, tmp_path, splits, m
         ("tokenising train", 15),
         ("tokenising val", 16),
         ("tokenising test", 16),
+        ("tokenising nodes", len(TAXONOMY)),
     ]
     assert max(max(steps) for _, _, steps in told) <= 4
 
@@ -410,3 +413,36 @@ def test_a_width_can_be_rounded_up(splits):
 def test_a_document_without_labels(splits):
     batch = collate(splits["val"], np.array([15]), n_nodes=4, pad_id=0)
     assert batch.targets.sum() == 0
+
+
+def test_nodes_are_documents_of_their_own(tokenizer, tmp_path):
+    """Each says what its node says, and bears the node and its ancestors."""
+    taxonomy = Taxonomy([Node("r", "Top_level", None, "A description."), Node("r/c", "Child_of_it", "r")])
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "taxonomy.json").write_text(taxonomy.to_json())
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.jsonl").write_text(Document("1", "text", ("r",)).to_json() + "\n")
+    nodes = tokenise(open_prepared(folder), tokenizer, max_length=40, cache_dir=tmp_path / "cache")["nodes"]
+    assert rows(nodes) == tokenizer(["A description.", "Child of it"])["input_ids"]
+    assert nodes.document_ids() == ["r", "r/c"]
+    assert batches.targets_of(nodes, np.arange(2), 2).tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_joined_split_is_both(splits):
+    """Whatever the order, a batch holds each document as its own split has it."""
+    joined = JoinedSplit(splits["train"], splits["nodes"])
+    assert len(joined) == 15 + len(TAXONOMY)
+    options = {"n_nodes": len(TAXONOMY), "pad_id": 0}
+    for indices in (np.array([16, 3, 15, 0, 18]), np.array([2, 1]), np.array([17, 16])):
+        batch = collate(joined, indices, **options)
+        for row, index in enumerate(indices):
+            name, position = ("train", index) if index < 15 else ("nodes", index - 15)
+            alone = collate(splits[name], np.array([position]), **options)
+            length = joined.lengths[index]
+            assert length == alone.inputs["attention_mask"].sum() == batch.inputs["attention_mask"][row].sum()
+            assert torch.equal(batch.inputs["input_ids"][row, :length], alone.inputs["input_ids"][0])
+            assert not batch.inputs["input_ids"][row, length:].any()
+            assert torch.equal(batch.targets[row], alone.targets[0])
+    again = collate(pickle.loads(pickle.dumps(joined)), indices, **options)
+    assert torch.equal(again.inputs["input_ids"], batch.inputs["input_ids"])

@@ -141,7 +141,7 @@ def test_films_read_a_level_through_the_link(forest, direction, method, kind, wh
     make = functools.partial(kind, taxonomy, **({} if kind is SiblingSigmoid else {"stops": stops}))
     link = PathLink(taxonomy, make)
     cascade = grow(taxonomy, direction, method, "parent_space", link=link, whole_paths=whole_paths)
-    cascade.initialise_output(priors(taxonomy))
+    cascade.initialise_output(OutputStart(priors(taxonomy)))
     stir(cascade)
     read = {}
     for level, film in cascade.films.items():

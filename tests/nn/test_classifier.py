@@ -243,7 +243,7 @@ def test_eight_documents_are_learnt_by_heart_with_a_conditional_loss(kind, metho
     ids, mask, targets = batch()
     loss = conditional(targets, form)
     model = make(kind, method, trainable=False, link=loss.link)
-    model.branches.initialise_output(loss.prior_logits())
+    model.branches.initialise_output(OutputStart(loss.prior_logits()))
     train(model, 60, adam(model), loss=loss)
     parents = torch.tensor(TAXONOMY.parents)
     for view, logits in model.eval()(ids, mask).views.items():
