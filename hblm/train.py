@@ -371,9 +371,9 @@ def fit_and_test(config: TrainConfig, job: Job, this: runs.Run) -> Outcome:
 
         fitted = fit(
             job.model,
-            job.train,
+            job.trained_on,
             job.val,
-            schedule=build.schedule(config),
+            schedule=schedule,
             scoring=job.scoring,
             monitor=(config.joint_variant.monitored, config.trainer.monitor),
             accelerator=job.accelerator,
