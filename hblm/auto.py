@@ -1,8 +1,8 @@
 """Settings that choose themselves: what is left open is filled in before a run has an id. No torch.
 
-`trainer=auto` leaves learning rates, epochs, batch size and patience open (null). `loss=auto` and
-`head.output_init=auto` leave an option open. The documents and the encoder decide. The device does not, nor
-does the method: all rows of a table are trained alike.
+`trainer=auto` leaves learning rates, epochs, batch size and patience open (null). `loss=auto`,
+`head.output_init=auto` and `trainer.label_documents=null` leave an option open. The documents, the names of
+nodes and the encoder decide. The device does not, nor does the method: all rows of a table are trained alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hblm.config import TrainConfig
+from hblm.config import OF_TRAINER, TrainConfig
 from hblm.corpus.prepared import Prepared, n_subsampled
 from hblm.document import SPLITS
 from hblm.errors import ConfigError
@@ -72,14 +72,15 @@ def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
         DataError: a split cannot be read.
     """
     left_open = config.left_open
-    of_trainer = any(name.startswith("trainer.") for name in left_open)
+    of_trainer = bool({f"trainer.{name}" for name in OF_TRAINER} & set(left_open))
+    of_words = {"head.output_init", "trainer.label_documents"} & set(left_open)
     return Facts(
         documents=n_subsampled(_n_training(prepared), config.dataset_fraction),
         nodes=len(prepared.taxonomy),
         trainable=config.encoder.trainable,
         shape=shape(source) if of_trainer else None,
         one_path=_has_one_path(prepared) if "loss.loss" in left_open and not config.is_flat else None,
-        words=names_are_words(prepared.taxonomy) if "head.output_init" in left_open else None,
+        words=names_are_words(prepared.taxonomy) if of_words else None,
     )
 
 
@@ -90,15 +91,17 @@ def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
         ConfigError: a value that was chosen does not go together with another key.
     """
     chosen: dict[str, dict[str, Any]] = {}
+    value: Any
     for name in config.left_open:
-        node, _, key = name.partition(".")
-        if node == "trainer":
-            value, reason = training(known)[key], known.summary
-        elif name == "loss.loss":
+        in_words = f"nodes are named {'in words' if known.words else 'by codes'}"
+        if name == "loss.loss":
             value, reason = _loss(config, known)
+        elif name == "head.output_init":
+            value, reason = "label_text" if known.words else "prior", in_words
+        elif name == "trainer.label_documents":
+            value, reason = known.words, in_words
         else:
-            value = "label_text" if known.words else "prior"
-            reason = f"nodes are named {'in words' if known.words else 'by codes'}"
+            value, reason = training(known)[name.rpartition(".")[2]], known.summary
         chosen[name] = {"value": value, "reason": reason}
     config = config.having({name: choice["value"] for name, choice in chosen.items()})
     problems = config.conflicts() if chosen else []

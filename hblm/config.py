@@ -251,8 +251,10 @@ class Trainer:
     weight_decay: float = key(0.01, "on all but biases and norms", low=0)
     warmup_ratio: float = key(0.06, "share of the steps in which the learning rate rises", low=0, high=1)
     max_grad_norm: float = key(1.0, "gradient clipping", low=0, open_low=True)
-    label_documents: bool = key(
-        False, "train on the text of each node as well, with the node and its ancestors as labels"
+    label_documents: bool | None = key(
+        False,
+        "train on the text of each node as well, labelled with the node and its ancestors; null: where names "
+        "are words",
     )
     patience: int | None = key(10, "epochs without a better score before training stops; null: chosen", low=1)
     monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
@@ -337,6 +339,7 @@ class TrainConfig:
         found = [f"trainer.{name}" for name in trainer]
         found += ["loss.loss"] if self.loss.loss == AUTO else []
         found += ["head.output_init"] if self.head.output_init == AUTO else []
+        found += ["trainer.label_documents"] if self.trainer.label_documents is None else []
         return tuple(found)
 
     def having(self, values: Mapping[str, Any]) -> TrainConfig:
