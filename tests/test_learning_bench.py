@@ -137,7 +137,12 @@ def test_a_set_that_is_missing_is_named_and_the_others_go_on(tiny, monkeypatch, 
     monkeypatch.setattr(learning, "SHARED", Path("nowhere"))
     for cell in tiny.plan(TINY):
         finish(cell)
-    assert learning.main(["run", "--place", str(tiny.place), "--lines", str(tiny.file)]) == 1
+    told = ["--place", str(tiny.place), "--lines", str(tiny.file)]
+    assert learning.main(["harvest", *told, "--seeds", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "frozen.amazon531 is left out: " in said
+    assert "amazon531 is not there yet; run prepares it" in said
+    assert learning.main(["run", *told]) == 1
     assert "frozen.amazon531 is left out: nowhere/amazon531 is not there" in capsys.readouterr().out
     assert len(learning_lines.read_lines(tiny.file)) == 16
 
@@ -161,6 +166,22 @@ def test_an_earlier_ledger_goes_unless_it_is_at_work(tmp_path):
         assert ledger.exists()
     learning._forget(ledger)
     assert not ledger.exists()
+
+
+def test_a_set_is_prepared_where_its_raw_data_are(tmp_path, monkeypatch):
+    """Made documents, by a real preparation."""
+    raw = tmp_path / "raw" / "amazon531"
+    raw.mkdir(parents=True)
+    (raw / "amazon.taxonomy").write_text("Root\tfruit\nfruit\tapple\tpear\n")
+    for split in ("train", "val", "test"):
+        rows = [{"token": ["red", "round", str(at)], "label": ["fruit", "apple"]} for at in range(4)]
+        rows.append({"token": ["long", split], "label": ["fruit", "pear"]})
+        (raw / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(learning, "SHARED", raw.parent)
+    bench = learning.Bench(tmp_path / "place", tmp_path / "lines.csv", None)
+    setting = dataclasses.replace(TINY, dataset="amazon531")
+    assert bench.prepare(setting, make=True)
+    assert len(bench.plan(setting)) == 16
 
 
 def test_the_line_of_a_result():
@@ -288,7 +309,7 @@ def test_the_table_says_means_differences_and_what_is_significant(tmp_path, caps
     assert "+0.0 [" in rows["bottom_up"]
     assert rows["dual"].endswith("| 1 | 90.0 / 90.0 | - / 25.0 / 75.0 |  |  |  |  |")
     (verdict,) = (row for row in said.splitlines() if row.startswith("tuned.aapd: "))
-    over_independent, over_flat = verdict.split(" significantly better than `flat` ")
+    over_independent, over_flat = verdict.split(" Significantly better than `flat` ")
     assert over_independent.endswith(
         "than `independent` in micro-F1 `top_down`; in macro-F1 `top_down`; in neither `flat`, `bottom_up`."
     )
@@ -304,7 +325,7 @@ def test_tables_keep_data_apart_and_say_what_runs_differ_in():
     assert f"**tuned.aapd, data {'d' * 16}**" in said
     assert f"**tuned.aapd, data {'e' * 16}**" in said
     assert "Runs differ in device: NVIDIA H100, cpu." in said
-    assert "no run of `independent`" in said
+    assert "No variant shares two seeds with `independent`." in said
 
 
 def test_a_variant_is_named_by_what_differs():

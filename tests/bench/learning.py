@@ -45,26 +45,28 @@ HARVEST_EVERY = 60.0  # seconds
 
 
 class Data(NamedTuple):
-    """A prepared set: its folder's name, the raw folder under SHARED if it needs one, what prepares it."""
+    """A prepared set: its folder, the raw folder under SHARED if it needs one, the option that prepares it.
+
+    Without an option aapd.py prepares it.
+    """
 
     folder: str
     raw: str | None
-    command: tuple[str, ...]
+    option: str | None
+
+    def command(self, target: Path) -> list[str]:
+        """Return what prepares it, as arguments of Python."""
+        if self.option is None:
+            return [str(BENCH / "aapd.py"), str(target)]
+        raw = [] if self.raw is None else [cli.override("raw", str(SHARED / self.raw))]
+        place = cli.override("dataset.path", str(target))
+        return ["-m", "hblm.prepare", f"dataset={self.option}", *raw, place, "encoder=minilm"]
 
 
-# {raw} and {target} stand for folders
 DATA = {
-    "aapd": Data("aapd1000", "aapd_hjcl", (str(BENCH / "aapd.py"), "{target}")),
-    "amazon531": Data(
-        "amazon531",
-        "amazon531",
-        ("-m", "hblm.prepare", "dataset=custom", "raw={raw}", "dataset.path={target}"),
-    ),
-    "docstrings_small": Data(
-        "docstrings_small",
-        None,
-        ("-m", "hblm.prepare", "dataset=docstrings_small", "dataset.path={target}"),
-    ),
+    "aapd": Data("aapd1000", "aapd_hjcl", None),
+    "amazon531": Data("amazon531", "amazon531", "custom"),
+    "docstrings_small": Data("docstrings_small", None, "docstrings_small"),
 }
 
 
@@ -209,25 +211,20 @@ class Bench:
         """Return the prepared dataset of a setting."""
         return self.place / "data" / DATA[setting.dataset].folder
 
-    def has(self, setting: Setting) -> bool:
-        """Return whether the dataset of a setting is prepared."""
-        return self.folder(setting).exists()
-
-    def prepare(self, setting: Setting) -> bool:
-        """Prepare the dataset of a setting; return whether it is there."""
-        _, raw, command = DATA[setting.dataset]
-        if self.has(setting):
+    def prepare(self, setting: Setting, *, make: bool) -> bool:
+        """Return whether the dataset of a setting is there; `make` prepares it where it can be."""
+        data, target = DATA[setting.dataset], self.folder(setting)
+        if target.exists():
             return True
-        if raw is not None and not (SHARED / raw).is_dir():
-            print(
-                f"{setting.name} is left out: {SHARED / raw} is not there; HBLM_SHARED_DATA names its parent"
-            )
-            return False
-        given = {"raw": SHARED / (raw or ""), "target": self.folder(setting)}
-        done = subprocess.run([sys.executable, *(word.format(**given) for word in command)], check=False)
-        if done.returncode:
-            print(f"{setting.name} is left out: its data cannot be prepared")
-        return not done.returncode
+        why = f"{target} is not there yet; run prepares it"
+        if make and data.raw is not None and not (SHARED / data.raw).is_dir():
+            why = f"{SHARED / data.raw} is not there; HBLM_SHARED_DATA names the folder of {data.raw}"
+        elif make:
+            if subprocess.run([sys.executable, *data.command(target)], check=False).returncode == 0:
+                return True
+            why = f"{target} cannot be prepared"
+        print(f"{setting.name} is left out: {why}", flush=True)
+        return False
 
     def plan(self, setting: Setting) -> list[Cell]:
         """Return the runs of a setting, seed by seed, finished or not.
@@ -356,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         bench = Bench(given.place, given.lines, given.seeds)
         chosen = [setting for setting in SETTINGS if setting.name in given.only]
-        there = [each for each in chosen if (bench.prepare(each) if given.verb == "run" else bench.has(each))]
+        there = [each for each in chosen if bench.prepare(each, make=given.verb == "run")]
         plans = {setting: bench.plan(setting) for setting in there}
         show_progress(plans, bench.harvest(plans))
         right = bench.run(plans, given.jobs) if given.verb == "run" else True

@@ -127,10 +127,10 @@ def _verdict(
     compared: Mapping[tuple[Variant, str], Mapping[Variant, Comparison]],
 ) -> str:
     """Return which variants are significantly better than a reference, and which are not."""
-    if reference not in runs:
-        return f"no run of `{reference.name}`."
-    better: dict[str, list[str]] = {}
     tested = set().union(*(compared[reference, score] for score in SCORES))
+    if not tested:
+        return f"No variant shares two seeds with `{reference.name}`."
+    better: dict[str, list[str]] = {}
     left = [variant for variant in order if variant in tested]
     for score, name in SCORES.items():
         ahead = [each for each in order if each in tested and compared[reference, score][each].is_better]
@@ -138,7 +138,7 @@ def _verdict(
         left = [variant for variant in left if variant not in ahead]
     better["in neither"] = [f"`{variant.name}`" for variant in left]
     told = "; ".join(f"{where} {', '.join(names) or 'none'}" for where, names in better.items())
-    return f"significantly better than `{reference.name}` {told}."
+    return f"Significantly better than `{reference.name}` {told}."
 
 
 def _notes(runs: Runs, comparisons: int) -> str:
