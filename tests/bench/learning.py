@@ -255,8 +255,10 @@ class Bench:
             new = []
             for setting, cells in plans.items():
                 for variant, seed, planned in cells:
+                    if planned.id[:DIGITS] in known:
+                        continue
                     run = runs.find(planned.output_dir, planned.id, planned.names)
-                    if run.id[:DIGITS] not in known and run.is_done:
+                    if run.is_done:
                         record = json.loads(run.result.read_text(encoding="utf-8"))
                         new.append(line_of(setting.name, variant, seed, record))
             if new:
