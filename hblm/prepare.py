@@ -324,8 +324,10 @@ def run(config: PrepareConfig) -> None:
     description.show()
     if made:
         print(f"report  {folder / REPORT}")
-        print(f"next    python -m hblm.train experiment=quickstart {_dataset_arguments(dataset)}")
-        print("        (a frozen MiniLM, minutes on a CPU; on a GPU without experiment=quickstart)")
+        print(
+            f"next    python -m hblm.train experiment=recommended encoder=minilm {_dataset_arguments(dataset)}"
+        )
+        print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
 
 
 def _dataset_arguments(dataset: Dataset) -> str:
