@@ -324,9 +324,8 @@ def run(config: PrepareConfig) -> None:
     description.show()
     if made:
         print(f"report  {folder / REPORT}")
-        print(
-            f"next    python -m hblm.train experiment=recommended encoder=minilm {_dataset_arguments(dataset)}"
-        )
+        arguments = _dataset_arguments(dataset)
+        print(f"next    python -m hblm.train experiment=recommended encoder=minilm {arguments}")
         print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
 
 

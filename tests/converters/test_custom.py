@@ -709,7 +709,8 @@ def test_what_was_made_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "8 documents, 8 nodes on 3 levels (3 / 4 / 1)" in out
     assert "data/x/report.md" in out
-    assert "python -m hblm.train experiment=quickstart dataset=custom dataset.path=data/x" in out
+    command = "python -m hblm.train experiment=recommended encoder=minilm dataset=custom dataset.path=data/x"
+    assert command in out
 
 
 def test_the_dataset_options_name_every_key_with_its_default() -> None:
