@@ -150,9 +150,7 @@ def start_output(
         head.output.weight.add_(part)
 
 
-def label_rows(
-    features: Sequence[Float[Tensor, "level hidden"]], gain: float
-) -> Float[Tensor, "nodes hidden"]:
+def label_rows(features: Sequence[Float[Tensor, "_ hidden"]], gain: float) -> Float[Tensor, "nodes hidden"]:
     """Return (g / m) (u_j - mean u) / |u_j - mean u| for each node j.
 
     u_j is what the output layer of node j's head reads of the node's text, g the gain, and m the mean |u_j|:
