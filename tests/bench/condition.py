@@ -31,16 +31,17 @@ import numpy as np
 from condition_variants import INDEPENDENT, ORACLE, TOP_DOWN, VARIANTS, Built, Variant
 from torch import nn
 
-from hblm import build
+from hblm import auto, build
 from hblm.compose import Composer, Unreadable
 from hblm.config import SINGLE_VIEW, TrainConfig
-from hblm.corpus.batches import JoinedSplit, PooledSplit
+from hblm.corpus.batches import JoinedSplit
+from hblm.embeddings import vectors_of
 from hblm.errors import ConfigError, HblmError, nearest
 from hblm.fit import Watch, fit
 from hblm.loss import LOSSES, Objective
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import locate
-from hblm.score import pool, score
+from hblm.score import score
 from hblm.tables.significance import mean_interval, paired_permutation, shaffer
 from hblm.train import Job, identify, set_up
 
@@ -149,11 +150,11 @@ class Frame:
     """What all runs on a set share: device, scoring, encoder and taxonomy, and every document's embedding."""
 
     job: Job
-    splits: Mapping[str, PooledSplit]
+    splits: Mapping[str, Any]
 
 
-def open_frame(config: TrainConfig, splits: Sequence[str]) -> Frame:
-    """Load a set and embed the documents of some of its splits.
+def open_frame(config: TrainConfig) -> Frame:
+    """Load a set, with the embeddings of all its documents and of the texts of nodes.
 
     Raises:
         ConfigError: the set has one level.
@@ -161,29 +162,30 @@ def open_frame(config: TrainConfig, splits: Sequence[str]) -> Frame:
     prepared = open_or_prepare(config.dataset, config.encoder)
     if len(prepared.taxonomy.levels) < 2:
         raise ConfigError(f"{prepared.folder} has one level, so that no level conditions another")
-    job = set_up(config, prepared, locate(config.encoder.model_name, config.encoder.revision), "condition")
-    return Frame(job, embed_once(job, splits))
+    source = locate(config.encoder.model_name, config.encoder.revision)
+    config = config.having({"trainer.label_documents": True})  # which embeds the texts of nodes
+    job = set_up(config, prepared, source, "condition")
+    assert isinstance(job.trained_on, JoinedSplit)
+    nodes = job.trained_on.parts[1]
+    return Frame(job, {"train": job.train, "val": job.val, "test": job.test, "nodes": nodes})
 
 
-def embed_once(job: Job, splits: Sequence[str]) -> dict[str, PooledSplit]:
-    """Return the frozen encoder's vector of each document of some splits."""
-    return {name: pool(job.model, getattr(job, name), job.scoring, job.accelerator) for name in splits}
-
-
-def train_one(frame: Frame, config: TrainConfig, variant: Variant) -> dict[str, Any]:
-    """Train a variant and return its scores, those of the test where the frame has its documents."""
+def train_one(frame: Frame, config: TrainConfig, variant: Variant, *, with_test: bool) -> dict[str, Any]:
+    """Train a variant and return its scores; the test split is scored only where it is to be."""
     started = time.perf_counter()
     job, splits, taxonomy = frame.job, frame.splits, frame.job.prepared.taxonomy
     nodes = splits["nodes"]
+    texts = vectors_of(job.model, nodes, job.scoring, job.accelerator)
     build.seed_everything(config.seed, job.accelerator.device)
-    model = build.classifier(config, taxonomy, job.model.encoder)
+    model = build.classifier(config, taxonomy, job.model.encoder, job.scoring.objective.loss.link)
     model.encoder = nn.Identity()  # what it makes of the documents is there: no need to copy its state
-    change = variant.change(Built(model, config, taxonomy, nodes.pooled))
+    change = variant.change(Built(model, config, taxonomy, texts))
     scoring = replace(job.scoring, objective=Objective(job.scoring.objective.loss, change.weights))
     if change.gold is not None:
         scoring = change.gold.attach(model, scoring)
     model.to(job.accelerator.device)
-    build.initialise_output(model, config, scoring, lambda: nodes.pooled)
+    label_text = config.head.output_init == "label_text"
+    build.initialise_output(model, config, scoring, texts if label_text else None)
     # anew, so that a variant's own layers do not shift the stream of dropout
     build.seed_everything(config.seed, job.accelerator.device)
 
@@ -204,7 +206,7 @@ def train_one(frame: Frame, config: TrainConfig, variant: Variant) -> dict[str, 
     best = fitted.history[fitted.best_epoch - 1]
     found = {"val_micro": best["val_micro_f1"], "val_macro": best["val_macro_f1"]}
     found |= {"test_micro": None, "test_macro": None}
-    if "test" in splits:
+    if with_test:
         overall = score(model, splits["test"], scoring, job.accelerator)[0][SINGLE_VIEW]["overall"]
         found |= {f"test_{name}": overall[f"{name}_f1"] for name in SCORES}
     job.accelerator.free_memory()
@@ -215,7 +217,6 @@ def run_stage(
     stage: str, data: Mapping[str, str], settings: Settings, names: Sequence[str], seeds: int, path: Path
 ) -> None:
     """Train what has no line yet: of each set, all variants with one seed, then with the next."""
-    splits = ("train", "val", "nodes", *(["test"] if stage == "test" else []))
     done = {line.key for line in read_lines(path)}
     cells = [(seed, name) for seed in range(1, seeds + 1) for name in names]
     configs = {
@@ -229,12 +230,12 @@ def run_stage(
         prepared = open_or_prepare(plain.dataset, plain.encoder)
         source = locate(plain.encoder.model_name, plain.encoder.revision)
         for seed, name in cells:
-            config = configs[which, seed, name]
+            config = auto.settle(configs[which, seed, name], prepared, source)[0]
             run = identify(config, prepared, source).id[:16]
             if (name, stage, run) in done:
                 continue
-            frame = frame or open_frame(plain, splits)
-            found = train_one(frame, config, VARIANTS[name])
+            frame = frame or open_frame(auto.settle(plain, prepared, source)[0])
+            found = train_one(frame, config, VARIANTS[name], with_test=stage == "test")
             append_line(path, Line(name, which, seed, stage, run, str(settings), **found))
             scores = " / ".join(f"{100 * found[f'val_{each}']:.1f}" for each in SCORES)
             print(f"{which} seed {seed} {name}: validation {scores}, {found['seconds']:.0f} s", flush=True)
