@@ -8,7 +8,6 @@ Batches are the same whatever a run trains with, so that no vector depends on wh
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -66,16 +65,19 @@ class Embedder:
         Raises:
             OSError: an entry cannot be written, or a process of the run does not see what the first wrote.
         """
-        return {name: self._embedded(name, split, progress) for name, split in splits.items()}
+        made_by = self._made_by()
+        return {
+            name: self._embedded(name, split, self._entry(split, made_by), progress)
+            for name, split in splits.items()
+        }
 
     def has(self, split: TokenisedSplit) -> bool:
         """Return whether there is an entry of a split, whole or not."""
-        return self._entry(split).folder.exists()
+        return self._entry(split, self._made_by()).folder.exists()
 
-    def _entry(self, split: TokenisedSplit) -> Entry:
-        return Entry(self.cache_dir / "embeddings", {**self._made_by, "documents": split.identity()})
+    def _entry(self, split: TokenisedSplit, made_by: Mapping[str, Any]) -> Entry:
+        return Entry(self.cache_dir / "embeddings", {**made_by, "documents": split.identity()})
 
-    @functools.cached_property
     def _made_by(self) -> dict[str, Any]:
         """Return what a vector depends on besides the tokens."""
         return {
@@ -89,8 +91,7 @@ class Embedder:
             "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
         }
 
-    def _embedded(self, name: str, split: TokenisedSplit, progress: StartTask) -> PooledSplit:
-        entry = self._entry(split)
+    def _embedded(self, name: str, split: TokenisedSplit, entry: Entry, progress: StartTask) -> PooledSplit:
         first = self.accelerator.is_main_process
         alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         # all processes do what the first decides, or they would wait for each other for ever

@@ -176,7 +176,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
     if leaf.rules["one"]:
         kind = f"a text, or {kind}"
     try:
-        if kind.startswith("true or false") and not isinstance(value, (bool, str)):
+        if kind.startswith("true or false") and not isinstance(value, (bool, str, type(None))):
             raise ValueError("numbers are not truth values here")
         node[name] = value
         checked = node[name]

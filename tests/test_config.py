@@ -34,7 +34,7 @@ def compose(program: str, *overrides: str) -> dict:
 
 
 def needed(option: str) -> list[str]:
-    given = [] if option.startswith(("dataset=", "experiment=")) else ["dataset=wos"]
+    given = [] if option.startswith("dataset=") or option == "experiment=quickstart" else ["dataset=wos"]
     also = {"dataset=custom": ["dataset.path=somewhere"]}
     return [*given, option, *also.get(option, [])]
 

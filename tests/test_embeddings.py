@@ -61,6 +61,7 @@ def embedder(learnable: Path, bert: Path, *overrides: str, max_length: int = 24)
         num_workers=config.trainer.num_workers,
     )
     model = build.classifier(config, prepared.taxonomy, encoder)
+    del splits["nodes"]
     return Embedder(model, tokenizer, scoring, accelerator, Path("cache")), splits
 
 

@@ -18,6 +18,8 @@ from hblm.nn.heads import HEADS, label_rows
 from hblm.pretrained import locate
 from hblm.taxonomy import read_taxonomy
 
+pytestmark = pytest.mark.trains
+
 LABEL_TEXT = "head.output_init=label_text"
 LABEL_DOCUMENTS = "trainer.label_documents=true"
 METHODS = {

@@ -23,11 +23,16 @@ def job(learnable, request):
     return config, train.set_up(config, open_prepared(learnable), locate("tiny"), "probed")
 
 
+def tokens(split):
+    """Return the tokens of documents that a frozen encoder has been through."""
+    return getattr(split, "split", split)
+
+
 def expected(config, job):
     return probe.expected_seconds(
         job.model,
-        job.train,
-        job.val,
+        tokens(job.train),
+        tokens(job.val),
         schedule=build.schedule(config),
         scoring=job.scoring,
         accelerator=job.accelerator,
