@@ -1,7 +1,6 @@
 """Conditional losses as distributions: over all label sets there are, their probabilities sum to 1."""
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ NOWHERE = torch.zeros(N, dtype=torch.int64)
 SOMEWHERE = torch.tensor([2 * (node.id in ("a", "a1")) for node in TAXONOMY.nodes])
 
 every_stops = pytest.mark.parametrize("stops", [NOWHERE, SOMEWHERE], ids=["nowhere", "somewhere"])
-every_form = pytest.mark.parametrize("form", ["truncated", "sigmoid", "counts"])
 every_tau = pytest.mark.parametrize("tau", [0.0, 0.4, 1.0, 2.0])
 
 
@@ -80,16 +78,15 @@ def losses_of_each(loss, logits, targets):
 
 
 @every_stops
-@pytest.mark.parametrize("kind", ["softmax", "truncated", "sigmoid"])
+@pytest.mark.parametrize("kind", ["softmax", "truncated"])
 def test_probabilities_of_all_label_sets_sum_to_1_and_those_with_a_node_to_its_score(kind, stops):
     positives = torch.full((N,), 7)
-    sets = closed_sets()
+    sets = possible(closed_sets(), stops)
     if kind == "softmax":
         loss = ConditionalSoftmaxLoss(TAXONOMY, positives, 20, stops, tau=0.0)
-        sets = paths(possible(sets, stops))
+        sets = paths(sets)
     else:
-        loss = ConditionalLoss(TAXONOMY, positives, 20, stops, form=kind)
-        sets = possible(sets, stops) if kind == "truncated" else sets
+        loss = ConditionalLoss(TAXONOMY, positives, 20, stops)
     assert len(sets) > 4
     targets, logits = rows(sets), draw()
     for row in logits:
@@ -122,14 +119,11 @@ def before(positives, tau, logits, targets):
 
 
 @every_tau
-@pytest.mark.parametrize("can_stop", [True, False])
-def test_softmax_where_no_document_stops_is_what_it_was_to_the_bit(tau, can_stop):
-    """The same with stops that are not to count."""
+def test_softmax_where_no_document_stops_is_what_it_was_to_the_bit(tau):
     targets = rows(paths(possible(closed_sets(), NOWHERE)))
     logits = torch.randn(len(targets), N, generator=torch.Generator().manual_seed(1)).mul(3)
     positives, n_documents, stops = counts_of(targets)
-    stops = stops if can_stop else SOMEWHERE
-    loss_of = ConditionalSoftmaxLoss(TAXONOMY, positives, n_documents, stops, tau, can_stop)
+    loss_of = ConditionalSoftmaxLoss(TAXONOMY, positives, n_documents, stops, tau)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss, (expected, scores, prior) = loss_of(ours, targets), before(positives, tau, theirs, targets)
     loss.backward()
@@ -192,82 +186,52 @@ def test_truncated_is_exact_at_any_logit(stops, offset):
         if parent < 0 or not stops[parent]:
             cost = cost + (-F.logsigmoid(-z).sum(1).expm1()).log()
         expected = expected + (cost * counts).sum() / LEVELS
-    loss = ConditionalLoss(TAXONOMY, NOWHERE, 1, stops, form="truncated")(logits, targets)
+    loss = ConditionalLoss(TAXONOMY, NOWHERE, 1, stops)(logits, targets)
     loss.backward()
     expected.backward()
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_counts_by_hand():
-    """Roots with 3 and 1 of 3 draws; where each document has one child it is the softmax."""
-    taxonomy = Taxonomy(Node(node, node, None) for node in "ab")
-    positives, nowhere = torch.tensor([3, 1]), torch.zeros(2, dtype=torch.int64)
-    loss = ConditionalLoss(taxonomy, positives, 3, nowhere, form="counts")
-    logits = torch.tensor([[math.log(3), 0.0]])
-    assert loss(logits, torch.ones(1, 2)).item() == pytest.approx(-math.log(3 / 16) / 2)
-    assert loss(logits, torch.tensor([[0, 1]])).item() == pytest.approx(math.log(4))
-    expected = [1 - (1 / 4) ** (4 / 3), 1 - (3 / 4) ** (4 / 3)]
-    assert loss.to_scores(logits)[0].tolist() == pytest.approx(expected)
-    assert loss.prior_logits().tolist() == pytest.approx([math.log(3.5 / 5), math.log(1.5 / 5)])
-
-
-def test_counts_of_documents_with_one_path_are_the_softmax():
-    targets = rows(paths(possible(closed_sets(), SOMEWHERE)))
-    counts = counts_of(targets)
-    ours, softmax = (
-        ConditionalLoss(TAXONOMY, *counts, form="counts"),
-        ConditionalSoftmaxLoss(TAXONOMY, *counts, tau=0.0),
-    )
-    logits = 3 * torch.randn(len(targets), N, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(ours(logits, targets), softmax(logits, targets))
-    torch.testing.assert_close(ours.to_scores(logits), softmax.to_scores(logits), rtol=1e-5, atol=1e-6)
-    assert torch.equal(ours.prior_logits(), softmax.prior_logits())
-
-
-@pytest.mark.parametrize("form", ["truncated", "sigmoid"])
-def test_the_prior_says_the_frequencies_of_the_training_split(form):
+def test_the_prior_says_the_frequencies_of_the_training_split():
     """Half a document for and against each node; of documents with one path nearly so."""
     parents = torch.tensor(TAXONOMY.parents)
-    for sets, tolerance in ((possible(closed_sets(), SOMEWHERE), 1e-5), (["a"], 0.01)):
-        sets = [{"a", "a1"}, {"a", "a2"}, {"b", "b1"}] if sets == ["a"] else sets
-        positives, n_documents, stops = counts_of(rows(sets))
-        loss = ConditionalLoss(TAXONOMY, positives, n_documents, stops, form=form)
-        above = torch.cat([torch.tensor([n_documents]), positives])[parents + 1]
-        expected = (positives + 0.5) / (above + 1)
-        found = loss.link.siblings(loss.prior_logits()[None])[0]
-        used = above > 0  # elsewhere the halves alone speak, and may sum to less than one child
-        only = torch.tensor([len(siblings()[int(parent)]) == 1 for parent in parents])
-        if form == "truncated":  # an only child is certain, unless documents stop
-            stopping = torch.cat([torch.tensor([0]), stops])[parents + 1] > 0
-            expected = torch.where(only & ~stopping, 1.0, expected)
-        if tolerance < 0.01:
-            torch.testing.assert_close(found[used], expected[used], rtol=tolerance, atol=0)
-        else:
-            roots = slice(0, 2)
-            torch.testing.assert_close(found[roots], expected[roots], rtol=0.03, atol=0)
+    positives, n_documents, stops = counts_of(rows(possible(closed_sets(), SOMEWHERE)))
+    found, expected = frequencies(positives, n_documents, stops)
+    # an only child is certain, unless documents stop
+    only = torch.tensor([len(siblings()[int(parent)]) == 1 for parent in parents])
+    stopping = torch.cat([torch.tensor([0]), stops])[parents + 1] > 0
+    expected = torch.where(only & ~stopping, 1.0, expected)
+    used = torch.cat([torch.tensor([n_documents]), positives])[parents + 1] > 0
+    # elsewhere the halves alone speak, and may sum to less than one child
+    torch.testing.assert_close(found[used], expected[used], rtol=1e-5, atol=0)
 
 
-@every_form
+def test_the_prior_of_documents_with_one_path_says_nearly_their_frequencies():
+    counts = counts_of(rows([{"a", "a1"}, {"a", "a2"}, {"b", "b1"}]))
+    found, expected = frequencies(*counts)
+    torch.testing.assert_close(found[:2], expected[:2], rtol=0.03, atol=0)
+
+
+def frequencies(positives, n_documents, stops):
+    """Return P(node | parent) at the prior, and (n + 1/2) / (m + 1) of each node."""
+    loss = ConditionalLoss(TAXONOMY, positives, n_documents, stops)
+    above = torch.cat([torch.tensor([n_documents]), positives])[torch.tensor(TAXONOMY.parents) + 1]
+    return loss.link.siblings(loss.prior_logits()[None])[0], (positives + 0.5) / (above + 1)
+
+
 @every_stops
-def test_documents_without_labels_are_finite(form, stops):
+def test_documents_without_labels_are_0(stops):
     logits = draw().requires_grad_()
-    loss = ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops, form=form)(logits, torch.zeros(BATCH, N))
+    loss = ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops)(logits, torch.zeros(BATCH, N))
     loss.backward()
-    assert loss.isfinite()
-    assert bool(loss == 0) == bool((logits.grad == 0).all()) == (form != "sigmoid")
+    assert loss == 0
+    assert not logits.grad.any()
 
 
-@every_form
 @every_stops
-def test_a_document_that_stops_where_none_did_adds_nothing_there(form, stops):
-    """But with plain sigmoids, which can always say none."""
+def test_a_document_that_stops_where_none_did_adds_nothing_there(stops):
     logits = draw()[:1].requires_grad_()
-    ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops, form=form)(logits, rows([{"b"}])).backward()
-    below = [TAXONOMY.index["b1"], TAXONOMY.index["b2"]]
-    assert bool(logits.grad[0, below].any()) == (form == "sigmoid")
-
-
-def test_an_unknown_form_is_refused():
-    with pytest.raises(KeyError, match="sideways"):
-        ConditionalLoss(TAXONOMY, NOWHERE, 1, NOWHERE, form="sideways")
+    ConditionalLoss(TAXONOMY, torch.full((N,), 3), 9, stops)(logits, rows([{"b"}])).backward()
+    assert logits.grad[0, [TAXONOMY.index["a"], TAXONOMY.index["b"]]].all()
+    assert not logits.grad[0, [TAXONOMY.index["b1"], TAXONOMY.index["b2"]]].any()

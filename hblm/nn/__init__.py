@@ -10,8 +10,7 @@ Axes in the shapes of signatures:
     levels   L    levels of the taxonomy, coarsest first
     source   n_p  nodes of the level visited just before
     target   n_l  nodes of the level being visited
-    read          nodes whose logits a conditioning signal is made from: the source level's, or all so far
-    some          nodes of one level or of several, with all siblings of each
+    some          nodes of one level or of all levels
     groups        groups of siblings among them
     signal        nodes that a conditioning signal lives on: source or target
     inputs   I    features that a head reads: P, or 3P for the mix head

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hblm.nn.film import PROPAGATIONS, Film, GatherSpace, ScatterMaxSpace, SourceSpace, Space
 from hblm.nn.heads import HEADS, Head, OutputStart, start_output
-from hblm.nn.link import Link, PathLink, SigmoidLink
+from hblm.nn.link import Link, SigmoidLink
 from hblm.taxonomy import Taxonomy
 
 DIRECTIONS: dict[str, Callable[[int], range]] = {
@@ -64,7 +64,6 @@ class Cascade(nn.Module):
     Attributes:
         heads: by level.
         films: by level as a string; empty with `propagation_method="none"`, where the heads are independent.
-        read: by level, the levels whose logits its FiLM reads: the one visited before, or all so far.
     """
 
     def __init__(
@@ -81,14 +80,8 @@ class Cascade(nn.Module):
         detach_parent_signal: bool,
         threshold: float,
         link: Link | None = None,
-        whole_paths: bool = False,
     ) -> None:
-        """Take the loss's link (None: sigmoids).
-
-        Args:
-            whole_paths: with a `PathLink`, FiLM reads top-down P(source node), the product along its path,
-                in place of P(source node | parent); bottom-up the levels above are not there yet.
-        """
+        """Take the loss's link (None: sigmoids)."""
         super().__init__()
         link = SigmoidLink() if link is None else link
         self.order = DIRECTIONS[direction](len(taxonomy.levels))
@@ -97,17 +90,12 @@ class Cascade(nn.Module):
             HEADS[head](width, width, len(level), head_dropout) for level in taxonomy.levels
         )
         self.films = nn.ModuleDict()
-        self.read: dict[int, range] = {}
         propagation = PROPAGATIONS[propagation_method]
         if propagation is not None:
             for source, target in itertools.pairwise(self.order):
-                if whole_paths and source < target and isinstance(link, PathLink):
-                    self.read[target], reading = range(source + 1), link.path(source)
-                else:
-                    self.read[target], reading = range(source, source + 1), link.level(source)
                 self.films[str(target)] = Film(
                     width=width,
-                    propagation=propagation(threshold, reading),
+                    propagation=propagation(threshold, link.level(source)),
                     space=SPACES[propagation_space](taxonomy, source, target),
                     scale=film_scale,
                     detach_parent_signal=detach_parent_signal,
@@ -122,19 +110,19 @@ class Cascade(nn.Module):
         heads = cast("list[Head]", [*self.heads])
         if start is not None:
             start_output(heads, start, start.label_embeddings)
-        for target, levels in self.read.items():
-            biases = torch.cat([heads[level].output.bias for level in levels])
-            cast("Film", self.films[str(target)]).centre(biases)
+        for source, target in itertools.pairwise(self.order):
+            if str(target) in self.films:
+                cast("Film", self.films[str(target)]).centre(heads[source].output.bias)
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> CascadeOutput:
         """Visit the levels; every FiLM starts from the same embedding, not from the one before."""
         logits: dict[int, Tensor] = {}
         embeddings: dict[int, Tensor] = {}
         modulation: dict[int, Tensor] = {}
-        for level in self.order:
-            if level in self.read:
-                source = torch.cat([logits[read] for read in self.read[level]], dim=1)
-                embeddings[level], modulation[level] = self.films[str(level)](embedding, source)
+        for step, level in enumerate(self.order):
+            if str(level) in self.films:
+                film, source = self.films[str(level)], self.order[step - 1]
+                embeddings[level], modulation[level] = film(embedding, logits[source])
             else:
                 embeddings[level] = embedding
                 modulation[level] = embedding.new_zeros((), dtype=torch.float32)

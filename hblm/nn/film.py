@@ -32,21 +32,21 @@ class Propagation(nn.Module):
 class SigmoidPropagation(Propagation):
     """Pass scores on, each given the level above; the threshold does not act."""
 
-    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return self.reading(logits)
 
 
 class MultiHotPropagation(Propagation):
     """Pass decisions on: 1 where the score reaches the threshold, else 0; no gradient flows through."""
 
-    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return (self.reading(logits) >= self.threshold).to(logits.dtype)
 
 
 class LogitPropagation(Propagation):
     """Pass logits on as they are, or what stands for them (see `Reading`); the threshold does not act."""
 
-    def forward(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+    def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return self.reading.evidence(logits)
 
 
@@ -108,7 +108,7 @@ class ScatterMaxSpace(Space):
 
 
 class Film(nn.Module):
-    """Condition an embedding on the source level's logits, or on those that its reading takes beside them.
+    """Condition an embedding on the source level's logits.
 
     Attributes:
         c0: what `space` makes of the source head's initial output bias; see `centre`.
@@ -130,15 +130,15 @@ class Film(nn.Module):
         self.register_buffer("c0", torch.zeros(space.n_nodes))
 
     @torch.no_grad()
-    def centre(self, bias: Float[Tensor, " read"]) -> None:
-        """Let the output biases of what is read, as they are at the start, mean "no news" (c = 0).
+    def centre(self, bias: Float[Tensor, " source"]) -> None:
+        """Let the source head's output bias, as it is at the start, mean "no news" (c = 0).
 
         This shifts the generator's bias and changes no function class; but a common offset of all logits
         (about -6 at prior initialisation) no longer drives the generator.
         """
         self.c0.copy_(self.space(self.propagation(bias[None]))[0])
 
-    def condition(self, source_logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch signal"]:
+    def condition(self, source_logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch signal"]:
         """Return c, in the precision of the parameters also where autocast has lowered that of the logits."""
         if self.detach_parent_signal:
             source_logits = source_logits.detach()
@@ -146,7 +146,7 @@ class Film(nn.Module):
         return signal - self.c0
 
     def forward(
-        self, embedding: Float[Tensor, "batch dim"], source_logits: Float[Tensor, "batch read"]
+        self, embedding: Float[Tensor, "batch dim"], source_logits: Float[Tensor, "batch source"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, ""]]:
         """Return the modulated embedding and the mean of |a γ|, detached."""
         c = self.condition(source_logits)

@@ -5,20 +5,17 @@
 
 A SiblingLink is P(v | parent of v), from the logits of v and its siblings alone. Its kinds:
 
-    SiblingSigmoid    sigmoid(z_j)
     SiblingSoftmax    exp(z_j) / Σ_k exp(z_k); one document, one child
     TruncatedSigmoid  s_j / (1 - Π_k (1 - s_k)), s = sigmoid(z): independent children, given that there is one
-    SiblingDraws      1 - (1 - q_j)^m, q the softmax: a child is in a sample of m draws
 
 Where documents stop at a parent, its children need not share all of its probability: the softmax has one more
 class there, whose logit is 0 (a softmax does not change when all logits shift, so this loses no generality),
-and the truncated sigmoids are plain ones. What the training split decides (where documents stop, and m) is in
-the state of the model, so that a checkpoint is complete without it.
+and the truncated sigmoids are plain ones. Where documents stop is in the state of the model, so that a
+checkpoint is complete without the training split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -35,10 +32,10 @@ _SMALL = -15.0  # below it exp(z) is so small that two terms of a series are exa
 class Reading(Protocol):
     """What FiLM reads from a level's logits."""
 
-    def __call__(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+    def __call__(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         """Return probabilities."""
 
-    def evidence(self, logits: Float[Tensor, "batch read"]) -> Float[Tensor, "batch source"]:
+    def evidence(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         """Return the same on an unbounded scale."""
 
 
@@ -74,29 +71,29 @@ class SiblingLink(nn.Module):
     Attributes:
         heads: each group's parent by its position in the taxonomy, -1 for the roots'.
         group: of each node, a position in `heads`.
+        stopping: of each group, whether a training document stops at its parent.
     """
 
     heads: Tensor
     group: Tensor
+    stopping: Tensor
 
-    def __init__(self, taxonomy: Taxonomy, nodes: range) -> None:
+    def __init__(self, taxonomy: Taxonomy, nodes: range, stops: Shaped[Tensor, " nodes"]) -> None:
+        """Take of all nodes the number of training documents that bear each and none of its children."""
         super().__init__()
         parents = torch.tensor(taxonomy.parents[nodes.start : nodes.stop])
         heads, group = torch.unique(parents, return_inverse=True)
         self.register_buffer("heads", heads, persistent=False)
         self.register_buffer("group", group, persistent=False)
-
-    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        """Return log P(node | parent)."""
-        raise NotImplementedError
+        self.register_buffer("stopping", (stops[heads] > 0) & (heads >= 0))
 
     def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         """Return P(node | parent)."""
-        return self.log_conditional(logits).exp()
+        return self.evidence(logits).exp()
 
     def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         """Return log P(node | parent)."""
-        return self.log_conditional(logits)
+        raise NotImplementedError
 
     def total(self, values: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
         """Return the sum over each group."""
@@ -120,36 +117,7 @@ class SiblingLink(nn.Module):
         return highest, (more - highest).exp().scatter_add(1, index, shifted).log()
 
 
-class SiblingSigmoid(SiblingLink):
-    """A sigmoid of each logit, given the parent. The evidence is the logit."""
-
-    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        return F.logsigmoid(logits)
-
-    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        """Return the logits."""
-        return logits
-
-
-Siblings = TypeVar("Siblings", bound=SiblingLink)
-
-
-class StoppingLink(SiblingLink):
-    """What the kinds share that treat groups apart at whose parent a training document stops.
-
-    Attributes:
-        stopping: of each group, whether one does.
-    """
-
-    stopping: Tensor
-
-    def __init__(self, taxonomy: Taxonomy, nodes: range, stops: Shaped[Tensor, " nodes"]) -> None:
-        """Take of each node the number of training documents that bear it and none of its children."""
-        super().__init__(taxonomy, nodes)
-        self.register_buffer("stopping", (stops[self.heads] > 0) & (self.heads >= 0))
-
-
-class SiblingSoftmax(StoppingLink):
+class SiblingSoftmax(SiblingLink):
     """A softmax over each group, with one more class of logit 0 where documents stop."""
 
     def stop_logits(self) -> Float[Tensor, " groups"]:
@@ -157,7 +125,7 @@ class SiblingSoftmax(StoppingLink):
         zeros = torch.zeros(len(self.stopping), device=self.stopping.device)
         return zeros.masked_fill(~self.stopping, -torch.inf)
 
-    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         return self.log_softmax(logits, self.stop_logits())[0]
 
     def log_softmax(
@@ -168,13 +136,13 @@ class SiblingSoftmax(StoppingLink):
         return logits - self.spread(highest) - self.spread(rest), stop_logits - highest - rest
 
 
-class TruncatedSigmoid(StoppingLink):
+class TruncatedSigmoid(SiblingLink):
     """Independent sigmoids, given that at least one child is there; plain ones where documents stop.
 
     As all logits of a group fall together this tends to their softmax: Π (1 - s_k) tends to 1 - Σ exp(z_k).
     """
 
-    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         conditional = F.logsigmoid(logits) - self.spread(self.log_any(logits))
         return conditional.clamp(max=0)  # rounding may lift an only child above its parent
 
@@ -185,89 +153,40 @@ class TruncatedSigmoid(StoppingLink):
         return _log1m_exp_exp(highest + rest).masked_fill(self.stopping, 0)
 
 
-class SiblingDraws(SiblingSoftmax):
-    """The probability that a child is among m draws of a softmax over its group.
-
-    Attributes:
-        draws: m of each group.
-    """
-
-    draws: Tensor
-
-    def __init__(
-        self,
-        taxonomy: Taxonomy,
-        nodes: range,
-        stops: Shaped[Tensor, " nodes"],
-        mean_children: Float[Tensor, " heads"],
-    ) -> None:
-        """Take m of each node, by its position + 1, and of the roots in front."""
-        super().__init__(taxonomy, nodes, stops)
-        self.register_buffer("draws", mean_children[self.heads + 1])
-
-    def log_conditional(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        draws, q = self.draws[self.group], super().log_conditional(logits)
-        certain = q.detach() > -1e-6  # log(1 - q) would be -inf there, and its gradient with it
-        absent = draws * torch.log1p(-q.masked_fill(certain, -1.0).exp())  # log (1 - q)^m
-        few = q.clamp(max=_SMALL) + draws.log()  # 1 - (1 - q)^m is about m q
-        found = torch.where(q < _SMALL, few, torch.log(-torch.expm1(absent.clamp(max=-1e-9))))
-        return found.masked_fill(certain, 0).clamp(max=0)
+Siblings = TypeVar("Siblings", bound=SiblingLink)
 
 
 class PathLink(nn.Module, Generic[Siblings]):
-    """The product of P(v | parent of v) along each node's path, of all levels or of the first ones.
+    """The product of P(v | parent of v) along each node's path.
+
+    A level's reading is P(node | parent), not the product. On 531 nodes and 1,442 documents, test micro /
+    macro-F1 is 69.8 / 22.1 where FiLM reads the former, and 69.4 / 21.6 where it reads the product.
 
     Attributes:
-        siblings: P(v | parent of v) of all these levels' nodes.
+        siblings: P(v | parent of v) of all nodes.
     """
 
-    def __init__(
-        self, taxonomy: Taxonomy, siblings: Callable[[range], Siblings], n_levels: int | None = None
-    ) -> None:
-        """Take what makes the link of a range of nodes; None: all levels."""
+    def __init__(self, taxonomy: Taxonomy, kind: type[Siblings], stops: Shaped[Tensor, " nodes"]) -> None:
+        """Take the kind of sibling link, and its `stops`."""
         super().__init__()
-        self.taxonomy, self.make = taxonomy, siblings
-        levels = taxonomy.levels[:n_levels]
-        self.siblings = siblings(range(levels[-1].stop))
-        self.sizes = [len(level) for level in levels]
-        for level in range(1, len(levels)):  # a buffer for each, so that they move to a device
+        self.taxonomy, self.kind, self.stops = taxonomy, kind, stops
+        self.siblings = kind(taxonomy, range(len(taxonomy)), stops)
+        self.sizes = [len(level) for level in taxonomy.levels]
+        for level in range(1, len(self.sizes)):  # a buffer for each, so that they move to a device
             above = torch.tensor(taxonomy.level_parents(level))
             self.register_buffer(f"parents_{level}", above, persistent=False)
 
-    def log_levels(self, logits: Float[Tensor, "batch some"]) -> list[Float[Tensor, "batch _"]]:
-        """Return log P(node), by level."""
-        levels = [*torch.split(self.siblings.log_conditional(logits), self.sizes, dim=1)]
+    def forward(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
+        """Return P(node)."""
+        levels = [*torch.split(self.siblings.evidence(logits), self.sizes, dim=1)]
         for level in range(1, len(levels)):
             above = levels[level - 1].index_select(1, self.get_buffer(f"parents_{level}"))
             levels[level] = levels[level] + above
-        return levels
-
-    def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        """Return P(node)."""
-        return torch.cat(self.log_levels(logits), dim=1).exp()
+        return torch.cat(levels, dim=1).exp()
 
     def level(self, level: int) -> Reading:
         """Return P(node | parent) of one level."""
-        return self.make(self.taxonomy.levels[level])
-
-    def path(self, level: int) -> Reading:
-        """Return P(node) of one level, from the logits of all levels down to it."""
-        return PathReading(PathLink(self.taxonomy, self.make, level + 1))
-
-
-class PathReading(nn.Module):
-    """P(node) of the last of some levels; the evidence is its logarithm."""
-
-    def __init__(self, link: PathLink[SiblingLink]) -> None:
-        super().__init__()
-        self.link = link
-
-    def forward(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch source"]:
-        return self.evidence(logits).exp()
-
-    def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch source"]:
-        """Return log P(node)."""
-        return self.link.log_levels(logits)[-1]
+        return self.kind(self.taxonomy, self.taxonomy.levels[level], self.stops)
 
 
 def _log_softplus(logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:

@@ -262,7 +262,7 @@ class Attention(Conditioned):
         self.propagations = nn.ModuleDict({name: film.propagation for name, film in cascade.films.items()})
         first = cascade.films["1"]
         self.detach, self.scale = first.detach_parent_signal, first.scale
-        cascade.films, cascade.read = nn.ModuleDict(), {}
+        cascade.films = nn.ModuleDict()
         width = texts[0].shape[1]
         self.read = nn.ModuleDict()
         for name in self.propagations:
@@ -381,7 +381,7 @@ def encoder(built: Built) -> Change:
         scale=first.scale,
         detach_parent_signal=first.detach_parent_signal,
     )
-    cascade.films, cascade.read = nn.ModuleDict(), {}
+    cascade.films = nn.ModuleDict()
     built.model.branches.single = BeforeProjection(cascade, built.model.projection, film)
     built.model.projection = nn.Identity()
     return Change()

@@ -1,6 +1,5 @@
 """A branch against a plain loop over the tree, and the properties that every option of it has."""
 
-import functools
 import itertools
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from hblm.nn.cascade import DIRECTIONS, SPACES, Cascade
 from hblm.nn.film import PROPAGATIONS
 from hblm.nn.heads import HEADS, OutputStart
-from hblm.nn.link import PathLink, SiblingSigmoid, SiblingSoftmax, TruncatedSigmoid
+from hblm.nn.link import PathLink, SiblingSoftmax, TruncatedSigmoid
 from hblm.taxonomy import Node, Taxonomy
 
 DIM, BATCH, SCALE, THRESHOLD = 16, 3, 0.7, 0.45
@@ -132,15 +131,13 @@ def test_equals_a_loop_over_the_tree(forest, direction, method, space, prior):
 @every_forest
 @every_direction
 @pytest.mark.parametrize("method", [name for name in PROPAGATIONS if name != "none"])
-@pytest.mark.parametrize("kind", [SiblingSigmoid, SiblingSoftmax, TruncatedSigmoid])
-@pytest.mark.parametrize("whole_paths", [False, True])
-def test_films_read_a_level_through_the_link(forest, direction, method, kind, whole_paths):
-    """P(source | its parent) of the source level alone, or top-down, if asked, the product along the path."""
+@pytest.mark.parametrize("kind", [SiblingSoftmax, TruncatedSigmoid])
+def test_films_read_a_level_through_the_link(forest, direction, method, kind):
+    """P(source | its parent), of the source level alone."""
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)
     stops = torch.tensor([position % 2 for position in range(len(taxonomy))])
-    make = functools.partial(kind, taxonomy, **({} if kind is SiblingSigmoid else {"stops": stops}))
-    link = PathLink(taxonomy, make)
-    cascade = grow(taxonomy, direction, method, "parent_space", link=link, whole_paths=whole_paths)
+    link = PathLink(taxonomy, kind, stops)
+    cascade = grow(taxonomy, direction, method, "parent_space", link=link)
     cascade.initialise_output(OutputStart(priors(taxonomy)))
     stir(cascade)
     read = {}
@@ -153,25 +150,13 @@ def test_films_read_a_level_through_the_link(forest, direction, method, kind, wh
     assert len(read) == len(taxonomy.levels) - 1
 
     def signal(logits, nodes):
-        conditional, product = link.siblings(logits)[:, nodes], link(logits)[:, nodes]
-        score = product if whole_paths and step == 1 else conditional
-        plain = kind is SiblingSigmoid and not (whole_paths and step == 1)
-        evidence = logits[:, nodes] if plain else score.log()
-        return {"sigmoid": score, "logit": evidence, "multi_hot": (score >= THRESHOLD).float()}[method]
+        score = link.siblings(logits)[:, nodes]
+        return {"sigmoid": score, "logit": score.log(), "multi_hot": (score >= THRESHOLD).float()}[method]
 
     for target, found in read.items():
         nodes = list(taxonomy.levels[target - step])
         expected = signal(logits, nodes) - signal(priors(taxonomy)[None], nodes)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@every_direction
-@every_method
-def test_whole_paths_of_sigmoids_are_the_sigmoids(direction, method):
-    plain, asked = (
-        stir(grow(plant("uneven"), direction, method, whole_paths=whole)) for whole in (False, True)
-    )
-    assert torch.equal(plain(draw(BATCH, DIM)).logits, asked(draw(BATCH, DIM)).logits)
 
 
 @every_direction
