@@ -17,13 +17,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from hblm.corpus.docstrings import Extract, Source, read_sources
+from hblm.corpus.docstrings import Extract, Source, Wanted, read_sources
 from hblm.corpus.options import read_options
 from hblm.corpus.pool import in_order
 from hblm.corpus.split import assign_splits
@@ -46,6 +46,8 @@ class Options(NamedTuple):
         max_documents: size of a random sample of the documents, drawn before support is counted.
         seed: of the sample and of the split.
         near_duplicates: Jaccard similarity of word shingles from which the later document is dropped.
+        names: remove, or keep the words that are segments of the module's own path in a text; keep is for
+            measuring what the names of labels are worth. Dotted names always go.
     """
 
     packages: list[str]
@@ -54,6 +56,7 @@ class Options(NamedTuple):
     max_documents: int | None = None
     seed: int = 13
     near_duplicates: float = 0.8
+    names: Literal["remove", "keep"] = "remove"
 
 
 def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
@@ -69,7 +72,7 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
         raise DataError(f"packages={chosen.packages}: none of them is installed with Python files")
     counts: Counter[str] = Counter()
     spool = Spool(scratch)
-    batches = _read(sources, chosen.min_words, progress("reading docstrings", len(sources)))
+    batches = _read(sources, chosen, progress("reading docstrings", len(sources)))
     _gather(batches, spool, chosen.near_duplicates, counts)
     sampled = _sample(spool.ids, chosen, counts)
     nodes, labels = _supported(spool.labels, sampled, chosen.min_support, counts)
@@ -180,11 +183,12 @@ def _licence(distribution: importlib.metadata.Distribution) -> str:
 
 
 def _read(
-    sources: Sequence[Source], min_words: int, advance: Advance
+    sources: Sequence[Source], chosen: Options, advance: Advance
 ) -> Iterator[tuple[list[Extract], Counter[str]]]:
     """Yield what `read_sources` gives for batch after batch of files, in their order."""
     batches = [sources[start : start + 16] for start in range(0, len(sources), 16)]
-    for batch, found in zip(batches, in_order(read_sources, min_words, batches), strict=True):
+    wanted = Wanted(chosen.min_words, keep_names=chosen.names == "keep")
+    for batch, found in zip(batches, in_order(read_sources, wanted, batches), strict=True):
         yield found
         advance(len(batch))
 

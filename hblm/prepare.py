@@ -76,10 +76,11 @@ def _other_options(prepared: Prepared, dataset: Dataset) -> list[str]:
     folder, made_with = prepared.folder, (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
         defaults = converter(dataset.converter).Options._field_defaults
-        for name in sorted(dataset.prepare.keys() & made_with.keys()):
-            if dataset.prepare[name] not in (None, defaults.get(name), made_with[name]):
+        for name in sorted(dataset.prepare.keys() & (made_with.keys() | defaults.keys())):
+            made = made_with.get(name, defaults.get(name))  # a set that is older than an option
+            if dataset.prepare[name] not in (None, defaults.get(name), made):
                 found.append(
-                    f"{folder} was made with {name}={plain(made_with[name])}; "
+                    f"{folder} was made with {name}={plain(made)}; "
                     f"dataset.prepare.{name}={plain(dataset.prepare[name])} takes effect with "
                     f"python -m hblm.prepare ... force=true, or under another dataset.name"
                 )

@@ -43,7 +43,14 @@ class Extract(NamedTuple):
     shingles: NDArray[np.uint32]
 
 
-def read_sources(min_words: int, sources: Iterable[Source]) -> tuple[list[Extract], Counter[str]]:
+class Wanted(NamedTuple):
+    """What texts are to be: their least words after cleaning; whether words of the module's path may stay."""
+
+    min_words: int
+    keep_names: bool
+
+
+def read_sources(wanted: Wanted, sources: Iterable[Source]) -> tuple[list[Extract], Counter[str]]:
     """Extract and clean the docstrings of some files, in order; the worker processes' one task.
 
     Returns:
@@ -55,11 +62,14 @@ def read_sources(min_words: int, sources: Iterable[Source]) -> tuple[list[Extrac
     gc.disable()  # a syntax tree has no garbage yet; collecting while it grows triples the time
     try:
         for source in sources:
-            forbidden = forbidden_names(source.module, source.distribution)
+            names = forbidden_names(source.module, source.distribution)
+            forbidden = frozenset[str]() if wanted.keep_names else names
             for identity, docstring in _docstrings(source, dropped):
                 # Cleaning adds no words: what is too short before it is not worth its time.
-                text = clean(docstring, forbidden) if len(_WORD.findall(docstring)) >= min_words else ""
-                if _count_words(text) < min_words:
+                text = (
+                    clean(docstring, forbidden) if len(_WORD.findall(docstring)) >= wanted.min_words else ""
+                )
+                if _count_words(text) < wanted.min_words:
                     dropped["docstrings_too_short"] += 1
                 else:
                     extracts.append(Extract(identity, source.module, text, shingles(text)))

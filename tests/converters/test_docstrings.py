@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hblm.corpus.docstrings import Source, clean, forbidden_names, leaks, read_sources, shingles
+from hblm.corpus.docstrings import Source, Wanted, clean, forbidden_names, leaks, read_sources, shingles
 from hblm.corpus.write import write_dataset
 from hblm.errors import ConfigError, DataError
 
@@ -42,6 +43,7 @@ def script() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the types of its options are looked up
     spec.loader.exec_module(module)
     return module
 
@@ -157,7 +159,10 @@ def test_files_that_are_not_prose_of_the_package_are_left_out(install: Install, 
 
 
 def test_a_file_that_went_away_is_counted(tmp_path: Path) -> None:
-    assert read_sources(5, [Source(tmp_path / "gone.py", "gone", "gone")]) == ([], {"files_unreadable": 1})
+    assert read_sources(Wanted(5, False), [Source(tmp_path / "gone.py", "gone", "gone")]) == (
+        [],
+        {"files_unreadable": 1},
+    )
 
 
 def test_a_package_installed_in_place_is_found_by_import(install: Install, convert: Convert) -> None:
@@ -407,3 +412,15 @@ def test_an_installed_package(script: ModuleType, tmp_path: Path) -> None:
         assert len(document["text"].split()) >= 15
         assert not re.search(r"\w\.\w", document["text"])
         assert not set(re.findall(r"\w+", document["text"].lower())) & set(module.split("."))
+
+
+def test_names_may_stay(install: Install, convert: Convert) -> None:
+    """The words of the module's path stay; dotted names go all the same."""
+    text = f"{prose(3)} with a saw of wood, see wood.saw.cut"
+    install("wood", {"wood/saw.py": f'"""{text}"""'})
+    removed, _ = convert(packages=["wood"])
+    kept, conversion = convert(packages=["wood"], names="keep")
+    assert "saw" not in removed["wood.saw"]["text"].split()
+    assert "with a saw of wood, see" in kept["wood.saw"]["text"]
+    assert "wood.saw" not in kept["wood.saw"]["text"]
+    assert conversion.options["names"] == "keep"
