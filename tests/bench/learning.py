@@ -47,12 +47,13 @@ HARVEST_EVERY = 60.0  # seconds
 class Data(NamedTuple):
     """A prepared set: its folder, the raw folder under SHARED if it needs one, the option that prepares it.
 
-    Without an option aapd.py prepares it.
+    Without an option aapd.py prepares it. `more` are further arguments of the preparation.
     """
 
     folder: str
     raw: str | None
     option: str | None
+    more: tuple[str, ...] = ()
 
     def command(self, target: Path) -> list[str]:
         """Return what prepares it, as arguments of Python."""
@@ -60,13 +61,14 @@ class Data(NamedTuple):
             return [str(BENCH / "aapd.py"), str(target)]
         raw = [] if self.raw is None else [cli.override("raw", str(SHARED / self.raw))]
         place = cli.override("dataset.path", str(target))
-        return ["-m", "hblm.prepare", f"dataset={self.option}", *raw, place, "encoder=minilm"]
+        return ["-m", "hblm.prepare", f"dataset={self.option}", *raw, *self.more, place, "encoder=minilm"]
 
 
 DATA = {
     "aapd": Data("aapd1000", "aapd_hjcl", None),
     "amazon531": Data("amazon531", "amazon531", "custom"),
     "docstrings_small": Data("docstrings_small", None, "docstrings_small"),
+    "docstrings_names": Data("docstrings_names", None, "docstrings_small", ("dataset.prepare.names=keep",)),
 }
 
 
@@ -115,15 +117,16 @@ class Setting:
         return list(dict.fromkeys([*plain, *(Variant(*values) for values in crossed)]))
 
 
-# A frozen encoder learns as experiment=quickstart, but for the head.
-FROZEN: dict[str, Any] = {"max_length": 128, "epochs": 20, "head_learning_rate": 5e-3, "dropout": 0.3}
+# A frozen encoder learns as experiment=quickstart.
+FROZEN: dict[str, Any] = {"max_length": 128, "epochs": 30, "head_learning_rate": 3e-3, "dropout": 0.3}
 SETTINGS = (
     Setting("aapd", "tuned", seeds=5, conditional="conditional", max_length=48, epochs=5),
     Setting("amazon531", "tuned", seeds=3, conditional="conditional", max_length=48, epochs=3),
-    # Its nodes are called after modules; no text holds a word of them.
+    # Its nodes are called after modules; no text holds a word of them, but where names are kept.
     Setting(
         "docstrings_small", "frozen", seeds=8, conditional="conditional_softmax", label_texts=False, **FROZEN
     ),
+    Setting("docstrings_names", "frozen", seeds=8, conditional="conditional_softmax", **FROZEN),
     Setting("aapd", "frozen", seeds=8, conditional="conditional", **FROZEN),
 )
 
