@@ -17,12 +17,13 @@ from hblm.config import OF_TRAINER, TrainConfig
 from hblm.corpus.prepared import Prepared, n_subsampled
 from hblm.document import SPLITS
 from hblm.errors import ConfigError
-from hblm.pretrained import Pretrained, Shape, shape
+from hblm.pretrained import Pretrained, width_of
 from hblm.schema import plain
 from hblm.taxonomy import names_are_words
 
 Chosen = Mapping[str, Mapping[str, Any]]  # key -> {"value", "reason"}; plain values, for JSON
 _MANY = 20_000  # documents; each of the five benchmark sets has more
+_LARGE, _BASE = 1024, 768  # widths of RoBERTa-large and -base
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,24 @@ class Facts:
 
     Attributes:
         documents: of the training split, those that `dataset_fraction` leaves.
-        nodes: of the taxonomy.
         trainable: whether the encoder is tuned.
-        shape: the encoder's.
+        width: the encoder's.
         one_path: whether every document of all splits has at most one node on each level.
         words: whether the nodes are named in words.
     """
 
     documents: int
-    nodes: int
     trainable: bool
-    shape: Shape | None = None
+    width: int | None = None
     one_path: bool | None = None
     words: bool | None = None
 
     @property
     def summary(self) -> str:
         """What the trainer's values are chosen by, in words."""
-        assert self.shape is not None
-        encoder = f"tuned encoder of width {self.shape.width}" if self.trainable else "frozen encoder"
-        return f"{self.documents:,} documents, {self.nodes:,} nodes, {encoder}"
+        assert self.width is not None
+        encoder = f"tuned encoder of width {self.width}" if self.trainable else "frozen encoder"
+        return f"{self.documents:,} documents, {encoder}"
 
 
 def settle(config: TrainConfig, prepared: Prepared, source: Pretrained) -> tuple[TrainConfig, Chosen]:
@@ -76,11 +75,10 @@ def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
     of_words = {"head.output_init", "trainer.label_documents"} & set(left_open)
     return Facts(
         documents=n_subsampled(_n_training(prepared), config.dataset_fraction),
-        nodes=len(prepared.taxonomy),
         trainable=config.encoder.trainable,
-        shape=shape(source) if of_trainer else None,
+        width=width_of(source) if of_trainer else None,
         one_path=_has_one_path(prepared) if "loss.loss" in left_open and not config.is_flat else None,
-        words=names_are_words(prepared.taxonomy) if of_words else None,
+        words=_has_words(prepared) if of_words else None,
     )
 
 
@@ -113,23 +111,23 @@ def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
 def training(known: Facts) -> dict[str, Any]:
     """Return the trainer's values: learning rates, epochs, batch size and patience.
 
-    A large training split gets the original's epochs, and a large encoder its learning rate. The others are
-    those of docs/experiments.md.
+    A large encoder on a large training split gets the original's. A smaller encoder stands higher rates, and
+    heads, which are new, higher ones than the encoder. With a frozen encoder there is one rate, the heads'.
+    How they were found is in docs/experiments.md.
     """
-    assert known.shape is not None
-    many = known.documents >= _MANY
+    assert known.width is not None
     always = {"batch_size": 32, "patience": 10}
     if not known.trainable:
-        return {"learning_rate": 1e-4, "head_learning_rate": 3e-3, "epochs": 30, **always}
-    if known.shape.width >= 1024:
-        rate, head_rate = 3e-5, 6e-4
-    elif known.shape.width >= 768:
-        rate, head_rate = 5e-5, 1e-3
+        return {"learning_rate": 3e-3, "head_learning_rate": None, "epochs": 30, **always}
+    if known.width >= _LARGE and known.documents >= _MANY:
+        return {"learning_rate": 3e-5, "head_learning_rate": None, "epochs": 65, **always}
+    if known.width >= _LARGE:
+        rates = {"learning_rate": 3e-5, "head_learning_rate": 6e-4}
+    elif known.width >= _BASE:
+        rates = {"learning_rate": 5e-5, "head_learning_rate": 1e-3}
     else:
-        rate, head_rate = 1e-4, 2e-3
-    if many:
-        return {"learning_rate": rate, "head_learning_rate": None, "epochs": 65, **always}
-    return {"learning_rate": rate, "head_learning_rate": head_rate, "epochs": 15, **always}
+        rates = {"learning_rate": 1e-4, "head_learning_rate": 2e-3}
+    return {**rates, "epochs": 15, **always}
 
 
 def lines(chosen: Chosen) -> list[str]:
@@ -163,6 +161,11 @@ def _loss(config: TrainConfig, known: Facts) -> tuple[str, str]:
 @functools.lru_cache(maxsize=16)
 def _n_training(prepared: Prepared) -> int:
     return prepared.count("train")
+
+
+@functools.lru_cache(maxsize=16)
+def _has_words(prepared: Prepared) -> bool:
+    return names_are_words(prepared.taxonomy)
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ Batches are the same whatever a run trains with, so that no vector depends on wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -71,9 +71,10 @@ class Embedder:
             for name, split in splits.items()
         }
 
-    def has(self, split: TokenisedSplit) -> bool:
-        """Return whether there is an entry of a split, whole or not."""
-        return self._entry(split, self._made_by()).folder.exists()
+    def missing(self, splits: Iterable[TokenisedSplit]) -> list[TokenisedSplit]:
+        """Return the splits of which there is no entry, whole or not."""
+        made_by = self._made_by()
+        return [split for split in splits if not self._entry(split, made_by).folder.exists()]
 
     def _entry(self, split: TokenisedSplit, made_by: Mapping[str, Any]) -> Entry:
         return Entry(self.cache_dir / "embeddings", {**made_by, "documents": split.identity()})

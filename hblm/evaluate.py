@@ -176,6 +176,7 @@ def evaluate_pair(request: Request, folder: Path) -> Found:
     with progress() as start, scratch_folder(request.cache_dir / "ensemble") as scratch:
         splits, scoring, environment = infer("td", scratch, start)
         infer("bu", scratch, start)
+        scoring.objective.to("cpu")  # as the logits on disk
         logits = {each: (scratch / f"td.{each}", scratch / f"bu.{each}") for each in names}
         search = None
         if weight is None:

@@ -154,12 +154,16 @@ def fit(
         watch.epoch(history[-1])
         if result > best:
             best, best_epoch, waited = result, epoch, 0
-            state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+            state = {
+                key: value.detach().to("cpu", copy=True)
+                for key, value in model.state_dict().items()
+                if model.trainable or not key.startswith("encoder.")  # a frozen one stays as it is
+            }
         elif best[0] > 0:
             waited += 1
             if waited >= schedule.patience:
                 break
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=model.trainable)
     return Fitted(best_epoch, history, documents, sum(seconds))
 
 

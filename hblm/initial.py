@@ -22,6 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hblm.artifacts import canonical_json, sha256_text
 from hblm.checkpoint import META, WEIGHTS, open_checkpoint, put_tensors, read_tensors
 from hblm.config import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
@@ -69,7 +70,10 @@ def source_of(config: TrainConfig) -> Pretrained:
             f"run starts from one with the same encoder: write {_written(there)}, or another {KEY}="
         )
     weights = checkpoint.folder / WEIGHTS
-    return Pretrained(wanted.model_name, wanted.revision, checkpoint.encoder, weights)
+    # what is taken of the weights depends on the names of their nodes and on how the run was configured
+    nodes = [[node.id, node.parent] for node in checkpoint.taxonomy.nodes]
+    origin = sha256_text(canonical_json({"run_id": checkpoint.meta["run_id"], "nodes": nodes}))
+    return Pretrained(wanted.model_name, wanted.revision, checkpoint.encoder, weights, origin)
 
 
 def _written(encoder: Any) -> str:
@@ -97,9 +101,11 @@ class Origin:
         self._there, self._here = there, here
         self._tensors = read_tensors(self.checkpoint)
         self._embedding = _differences(there, here, _EMBEDDING)
-        softmax = [each.loss.loss == "conditional_softmax" for each in (there, here)]
-        self._head = _differences(there, here, _HEAD if softmax[0] == softmax[1] else _HEAD | _LOSS)
-        self._film = _differences(there, here, _FILM)
+        meanings = {each.loss.loss if each.loss.is_conditional else "" for each in (there, here)}
+        loss = _LOSS if len(meanings) > 1 else {}  # their logits mean something else
+        self._head = _differences(there, here, _HEAD | loss)
+        self._film = _differences(there, here, _FILM | loss)
+        self._new_films: dict[str, int] = {}  # FiLM layers of each branch that start on their own
 
     def give_layers(self, model: Classifier) -> None:
         """Put the encoder into a new model, and the projection and the heads' inner layers where they fit."""
@@ -124,6 +130,7 @@ class Origin:
         """Put the rows of output layers and the FiLM generators into a model; centre its FiLM again."""
         import torch
 
+        self._device = next(model.parameters()).device
         with torch.no_grad():
             for view, heads, name in self._heads(model):
                 self.nodes[view] = sum(
@@ -165,9 +172,10 @@ class Origin:
         there = _branches(self._there)
         for direction, view in _branches(self._here).items():
             branch = cast("Cascade", getattr(model.branches, view))
-            self.films[view] = 0
+            self.films[view] = self._new_films[view] = 0
             for source, target in itertools.pairwise(branch.order):
                 if direction not in there or not (self._agree_on(source) and self._agree_on(target)):
+                    self._new_films[view] += 1
                     continue
                 film = cast("Film", branch.films[str(target)])
                 name = f"branches.{there[direction]}.films.{target}"
@@ -195,7 +203,7 @@ class Origin:
                 f"{self.checkpoint.folder / WEIGHTS}: does not fit the model in {META}: {name} is {found}, "
                 f"expected {shape}"
             )
-        return tensor
+        return tensor.to(self._device)
 
     def not_taken(self) -> list[str]:
         """Return the parts of the new model that start on their own, each with the reason."""
@@ -206,6 +214,9 @@ class Origin:
             found.append(f"mix heads (joint_variant={self._there.joint_variant.joint_variant} there)")
         if self._film and self._here.film.propagation_method != "none":
             found.append(f"FiLM ({self._film})")
+        for view, n_layers in self._new_films.items():
+            if n_layers:
+                found.append(f"{n_layers} FiLM layers of {view} (another direction or other nodes there)")
         return found
 
     def record(self) -> dict[str, Any]:

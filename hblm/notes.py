@@ -220,7 +220,7 @@ def long_training(seconds: float, config: TrainConfig, *, documents: int, device
     Args:
         seconds: that it takes if no epoch is saved; with a frozen encoder, those of encoding once.
         config: the run's.
-        documents: of the training split.
+        documents: of the training split; with a frozen encoder, all that are to be encoded.
         device: its name; `cpu` for a CPU.
     """
     if seconds <= LONG:
@@ -236,7 +236,7 @@ def long_training(seconds: float, config: TrainConfig, *, documents: int, device
         work, passes = "training takes at most", f"{documents:,} documents x {epochs} epochs"
         shorter.insert(0, "encoder.trainable=false, which runs the encoder once")
     else:
-        work, passes = "encoding once takes", f"{documents:,} documents to train, and those to validate"
+        work, passes = "encoding once takes", f"{documents:,} documents"
     return f"{work} about {_duration(seconds)} on {device}: {passes}; shorter: {', '.join(shorter)}"
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import huggingface_hub
 import huggingface_hub.errors as hub
@@ -67,23 +67,15 @@ _PACKAGES = {
 }
 
 
-class Shape(NamedTuple):
-    """The size of an encoder: D, the width of its hidden states, and the number of its layers."""
-
-    width: int
-    layers: int
-
-
-_SHAPES = {  # of the shipped options, so that nothing is downloaded to plan their runs
-    TINY: Shape(64, 2),
-    MINILM: Shape(384, 6),
-    "FacebookAI/roberta-base": Shape(768, 12),
-    "FacebookAI/roberta-large": Shape(1024, 24),
-    "google-bert/bert-base-uncased": Shape(768, 12),
+_KNOWN_WIDTHS = {  # of the shipped options, so that nothing is downloaded to plan their runs
+    TINY: 64,
+    MINILM: 384,
+    "FacebookAI/roberta-base": 768,
+    "FacebookAI/roberta-large": 1024,
+    "google-bert/bert-base-uncased": 768,
 }
-# what the keys of config.json are called, by family of models
+# what the width is called in config.json, by family of models
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
 
 
 @dataclass(frozen=True)
@@ -96,12 +88,14 @@ class Pretrained:
         folder: the local folder with config.json and weights; None for the hub and for tiny.
         weights: where `folder` is a checkpoint's and holds only config.json and the tokenizer, the file with
             all the checkpoint's weights, those of the heads as well; None otherwise.
+        origin: hash of what decides, beside the weights, what is taken of a checkpoint; None otherwise.
     """
 
     model_name: str
     revision: str | None
     folder: Path | None
     weights: Path | None = None
+    origin: str | None = None
 
     @property
     def tag(self) -> str:
@@ -120,11 +114,12 @@ class Pretrained:
         """Return what run ids hold of the encoder.
 
         A local folder is known by the sha256 of its weights, config.json and tokenizer files, and so is a
-        checkpoint's encoder, with the file of all its weights. A hub model is
-        known by its name and the revision as configured: the hub is not asked before a run has an id.
+        checkpoint's encoder, with the file of all its weights and `origin`. A hub model is known by its name
+        and the revision as configured: the hub is not asked before a run has an id.
         """
         if self.folder is not None:
             return {
+                **({} if self.origin is None else {"origin": self.origin}),
                 "weights": _content_sha256(self.weights) if self.weights else _weights_sha256(self.folder),
                 "config": _content_sha256(self.folder / _CONFIG),
                 "tokenizer": _tokenizer_sha256(self.folder),
@@ -195,18 +190,18 @@ def encoder_record(source: Pretrained) -> dict[str, Any]:
     return record | source.identity()
 
 
-def shape(source: Pretrained) -> Shape:
-    """Return the size of an encoder, by its config.json; that of a hub model is downloaded where it must be.
+def width_of(source: Pretrained) -> int:
+    """Return D, the width of an encoder, by its config.json; a hub model's is downloaded where it must be.
 
     Raises:
-        ConfigError: config.json cannot be had, is damaged, or does not tell.
+        ConfigError: config.json cannot be had, is damaged, or does not have it.
     """
     if source.is_tiny:
-        return _SHAPES[TINY]
+        return _KNOWN_WIDTHS[TINY]
     file = _cached(source, _CONFIG) if source.folder is None else source.folder / _CONFIG
-    if file is None and source.model_name in _SHAPES:
-        return _SHAPES[source.model_name]
-    return _read_shape(source, _downloaded(source) if file is None else file)
+    if file is None and source.model_name in _KNOWN_WIDTHS:
+        return _KNOWN_WIDTHS[source.model_name]
+    return _read_width(source, _downloaded(source) if file is None else file)
 
 
 def _downloaded(source: Pretrained) -> Path:
@@ -217,23 +212,20 @@ def _downloaded(source: Pretrained) -> Path:
         raise ConfigError(explain(source, _CONFIG, error)) from error
 
 
-def _read_shape(source: Pretrained, file: Path) -> Shape:
+def _read_width(source: Pretrained, file: Path) -> int:
     given = f"encoder.model_name={source.model_name}"
     try:
         told = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{given}: {file} cannot be read: {error}; copy the model again") from None
-    found = []
-    for names in (_WIDTHS, _LAYERS):
-        values = [told.get(name) for name in names] if isinstance(told, dict) else []
-        sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
-        if not sizes:
-            raise ConfigError(
-                f"{given}: its config.json has none of {', '.join(names)}, by which trainer=auto chooses; "
-                "write trainer=original, or small"
-            )
-        found.append(sizes[0])
-    return Shape(*found)
+    values = [told.get(name) for name in _WIDTHS] if isinstance(told, dict) else []
+    widths = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    if not widths:
+        raise ConfigError(
+            f"{given}: its config.json has none of {', '.join(_WIDTHS)}, by which trainer=auto chooses; "
+            "write trainer=original, or small"
+        )
+    return widths[0]
 
 
 def acting_config(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from hblm.corpus.batches import Array, Batch, TokenisedSplit, evaluation_batches, training_steps
+from hblm.corpus.batches import Array, Batch, Split, evaluation_batches, training_steps
 from hblm.fit import Schedule
 from hblm.nn.classifier import Classifier
 from hblm.notes import LONG
@@ -29,8 +29,7 @@ _ENOUGH = 1.0  # seconds: a pass that takes as long is timed once
 
 def expected_seconds(
     model: Classifier,
-    train: TokenisedSplit,
-    val: TokenisedSplit,
+    splits: Sequence[Split],
     *,
     schedule: Schedule,
     scoring: Scoring,
@@ -38,42 +37,48 @@ def expected_seconds(
 ) -> float | None:
     """Return how many seconds training takes about, if no epoch is saved; None where it cannot be long.
 
-    That is an epoch's passes over both splits, times the epochs, and for a frozen encoder one pass of the
-    encoder alone. Only where `LONG` may be exceeded are documents timed, and no state, gradient or random
-    number is another afterwards. Several processes are not timed: None.
+    Only where `LONG` may be exceeded are documents timed, and no state, gradient or random number is another
+    afterwards. Several processes are not timed: None.
+
+    Args:
+        model: on its device.
+        splits: what is trained on and then what is scored after each epoch; of a frozen encoder all that it
+            has to run over once.
+        schedule, scoring, accelerator: as for `fit`.
     """
     slow = SLOW.get(accelerator.device.type)
-    if slow is None or accelerator.num_processes > 1:
+    if slow is None or accelerator.num_processes > 1 or not splits:
         return None
-    operations = _operations(model, train, val, schedule, scoring.batch_size)
+    operations = _operations(model, splits, schedule, scoring.batch_size)
     if operations * sum(parameter.numel() for parameter in model.encoder.parameters()) < LONG * slow:
         return None
     micro_batch = -(-schedule.batch_size // schedule.gradient_accumulation)
     largest = micro_batch if model.trainable else scoring.batch_size
     with _untouched(model, accelerator.device):
-        seconds, tokens = _timed(model, train, largest, scoring, accelerator)
+        seconds, tokens = _timed(model, splits[0], largest, scoring, accelerator)
     return operations * seconds / (tokens * (FORWARD + BACKWARD if model.trainable else FORWARD))
 
 
-def _operations(
-    model: Classifier, train: TokenisedSplit, val: TokenisedSplit, schedule: Schedule, batch_size: int
-) -> int:
+def _operations(model: Classifier, splits: Sequence[Split], schedule: Schedule, batch_size: int) -> int:
     """Return the operations a parameter of the encoder; `batch_size` is that without gradients."""
-    forward = _tokens(val, evaluation_batches(val.lengths, batch_size=batch_size))
+    train, *scored = splits
+    forward = sum(
+        _tokens(split, evaluation_batches(split.lengths, batch_size=batch_size))
+        for split in (scored if model.trainable else splits)
+    )
     if not model.trainable:
-        forward += _tokens(train, evaluation_batches(train.lengths, batch_size=batch_size))
         return FORWARD * forward
     steps = training_steps(train.lengths, batch_size=schedule.batch_size, seed=schedule.seed, epoch=1)
     return schedule.epochs * (FORWARD * forward + (FORWARD + BACKWARD) * _tokens(train, steps))
 
 
-def _tokens(split: TokenisedSplit, batches: Sequence[Array]) -> int:
+def _tokens(split: Split, batches: Sequence[Array]) -> int:
     """Return the tokens of some batches, each padded to its longest document."""
     return sum(len(batch) * int(split.lengths[batch].max()) for batch in batches)
 
 
 def _timed(
-    model: Classifier, split: TokenisedSplit, largest: int, scoring: Scoring, accelerator: Accelerator
+    model: Classifier, split: Split, largest: int, scoring: Scoring, accelerator: Accelerator
 ) -> tuple[float, int]:
     """Return the seconds of one pass over some documents of median length, and their tokens with padding.
 

@@ -239,6 +239,8 @@ def identity_values(config: TrainConfig) -> dict[str, Any]:
         value = value_of(config, leaf)
         if leaf.name == "joint_variant.joint_eval_view":  # what it monitors is what changes the numbers
             value = config.joint_variant.monitored
+        if leaf.name == "trainer.learning_rate" and not config.encoder.trainable:
+            value = config.trainer.head_learning_rate or value  # the only rate there is
         if leaf.rules["identity"] and leaf.name not in inert and value != leaf.default:
             values[leaf.name] = value
     return values
@@ -288,7 +290,9 @@ def inert_keys(config: TrainConfig) -> set[str]:
     if not config.encoder.project_embedding:
         inert.add("encoder.projection_dropout")
     if not config.encoder.trainable:
-        inert |= {"encoder.gradient_checkpointing", "encoder.dropout"}
+        inert |= {"encoder.gradient_checkpointing", "encoder.dropout", "trainer.head_learning_rate"}
+    if config.trainer.head_learning_rate == config.trainer.learning_rate:  # what null says as well
+        inert.add("trainer.head_learning_rate")
     return inert
 
 

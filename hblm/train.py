@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,7 +251,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
-    from hblm.corpus.batches import NODES, JoinedSplit, subsample, tokenise
+    from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
 
@@ -301,10 +301,11 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     if origin:
         origin.give_layers(model)
     embedder = Embedder(model, tokenizer, scoring, accelerator, Path(config.cache_dir))
-    if model.trainable or not embedder.has(splits["train"]):
-        announce(config, model, splits, scoring, accelerator)
     inputs: Mapping[str, TokenisedSplit | PooledSplit] = splits
-    if not model.trainable:
+    if model.trainable:
+        announce(config, model, [trained_on(config, splits), splits["val"]], scoring, accelerator)
+    else:
+        announce(config, model, embedder.missing(splits.values()), scoring, accelerator)
         with progress() as start:
             inputs = embedder.embed(splits, start)
     texts = vectors_of(model, inputs[NODES], scoring, accelerator) if label_text else None
@@ -320,9 +321,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         model=model,
         tokenizer=tokenizer,
         train=inputs["train"],
-        trained_on=JoinedSplit(inputs["train"], inputs[NODES])
-        if config.trainer.label_documents
-        else inputs["train"],
+        trained_on=trained_on(config, inputs),
         val=inputs["val"],
         test=inputs["test"],
         scoring=scoring,
@@ -330,26 +329,34 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     )
 
 
+def trained_on(config: TrainConfig, splits: Mapping[str, TokenisedSplit | PooledSplit]) -> Split:
+    """Return the documents of an epoch: with trainer.label_documents also the texts of nodes."""
+    from hblm.corpus.batches import NODES, JoinedSplit
+
+    documents = splits["train"]
+    return JoinedSplit(documents, splits[NODES]) if config.trainer.label_documents else documents
+
+
 def announce(
     config: TrainConfig,
     model: Classifier,
-    splits: Mapping[str, TokenisedSplit],
+    splits: Sequence[Split],
     scoring: Scoring,
     accelerator: Accelerator,
 ) -> None:
-    """Log before a long training how long it will take at most."""
+    """Log before a long training how long it will take at most; `splits` are as for `expected_seconds`."""
     from hblm import build
     from hblm.probe import expected_seconds
 
     seconds = expected_seconds(
         model,
-        splits["train"],
-        splits["val"],
+        splits,
         schedule=build.schedule(config),
         scoring=scoring,
         accelerator=accelerator,
     )
-    device, documents = build.device_name(accelerator.device), len(splits["train"])
+    device = build.device_name(accelerator.device)
+    documents = sum(len(split) for split in (splits[:1] if model.trainable else splits))
     if seconds and (line := long_training(seconds, config, documents=documents, device=device)):
         log.info(line)
 

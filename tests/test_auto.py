@@ -21,10 +21,10 @@ from hblm.compose import Composer
 from hblm.config import OF_TRAINER, TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import ConfigError
-from hblm.pretrained import Shape, locate
+from hblm.pretrained import locate
 from hblm.stored import without_stored
 
-LARGE = Shape(1024, 24)
+LARGE = 1024
 EXPECTED = {
     name: yaml.safe_load(file.read_text()).get("expect") or {}
     for name, file in Catalogue().groups["dataset"].items()
@@ -38,7 +38,7 @@ def config(*overrides: str) -> TrainConfig:
 
 
 def resolved(*overrides: str, known: Facts | None = None, **changed: Any) -> TrainConfig:
-    known = dataclasses.replace(known or Facts(800, 61, True, Shape(384, 6), True, True), **changed)
+    known = dataclasses.replace(known or Facts(800, True, 384, True, True), **changed)
     return auto.resolve(config(*overrides), known)[0]
 
 
@@ -49,7 +49,7 @@ def identify(made: TrainConfig) -> runs.Run:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_on_the_benchmark_sets_the_originals_encoder_gets_the_originals_values(name):
     told = BENCHMARKS[name]
-    known = Facts(told["documents"]["train"], sum(told["levels"]), True, LARGE)
+    known = Facts(told["documents"]["train"], True, LARGE)
     chosen = identify(resolved(known=known))
     assert chosen == identify(config("trainer=original"))
     assert chosen.name == "wos_single_top_down_roberta-large_seed1"
@@ -74,7 +74,7 @@ def test_other_values_are_another_run_of_another_name():
 @pytest.mark.parametrize("width", [16, 384, 768, 1024, 4096])
 @pytest.mark.parametrize("documents", [1, 800, 19_999, 20_000, 800_000])
 def test_whatever_the_facts_nothing_stays_open_and_values_are_in_range(documents, width, trainable):
-    known = Facts(documents, 61, trainable, Shape(width, 12), False, False)
+    known = Facts(documents, trainable, width, False, False)
     made, chosen = auto.resolve(config("loss=auto", "head.output_init=auto"), known)
     assert made.left_open == ()
     assert list(chosen) == [*(f"trainer.{name}" for name in OF_TRAINER), "loss.loss", "head.output_init"]
@@ -95,7 +95,7 @@ GIVEN = {"learning_rate": 7e-5, "head_learning_rate": 7e-4, "epochs": 7, "batch_
 
 @pytest.mark.parametrize("name", OF_TRAINER)
 def test_a_value_that_is_given_stays(name):
-    made, chosen = auto.resolve(config(f"trainer.{name}={GIVEN[name]}"), Facts(800, 61, True, Shape(384, 6)))
+    made, chosen = auto.resolve(config(f"trainer.{name}={GIVEN[name]}"), Facts(800, True, 384))
     assert getattr(made.trainer, name) == GIVEN[name]
     assert f"trainer.{name}" not in chosen
     assert made.left_open == ()
@@ -108,7 +108,7 @@ def test_a_value_of_an_experiment_or_an_option_stays(tmp_path):
     (tmp_path / "trainer/patient.yaml").write_text("defaults: [auto, _self_]\npatience: 7\n")
     composer = Composer("train", TrainConfig, Catalogue(str(tmp_path)).search_path)
     made = composer.compose(["dataset=wos", "experiment=mine", "trainer=patient"]).config
-    made, chosen = auto.resolve(made, Facts(800, 61, True, Shape(384, 6)))
+    made, chosen = auto.resolve(made, Facts(800, True, 384))
     assert (made.trainer.epochs, made.trainer.patience) == (7, 7)
     assert set(chosen) == {
         f"trainer.{name}" for name in ("learning_rate", "head_learning_rate", "batch_size")
@@ -190,7 +190,7 @@ def test_the_start_of_the_output_follows_the_names():
 def test_the_facts_are_those_of_the_documents_used(learnable):
     prepared, source = open_prepared(learnable), locate("tiny")
     known = auto.facts(prepared, config("dataset_fraction=0.1", "encoder.trainable=false"), source)
-    assert known == Facts(documents=6, nodes=7, trainable=False, shape=Shape(64, 2))
+    assert known == Facts(documents=6, trainable=False, width=64)
     assert auto.facts(prepared, config("dataset_fraction=0.001"), source).documents == 1
 
 
@@ -221,12 +221,11 @@ def test_an_encoder_of_unknown_size_is_no_matter_where_nothing_is_open(learnable
 def test_lines_are_a_line_for_each_reason(monkeypatch):
     values = {"epochs": 20, "batch_size": 32, "patience": 10}
     monkeypatch.setattr(auto, "training", lambda known: values)
-    known = Facts(180, 61, False, Shape(384, 6), True, False)
+    known = Facts(180, False, 384, True, False)
     made = config("loss=auto", "film=none", "head.output_init=auto", "trainer.learning_rate=1e-4")
     _, chosen = auto.resolve(made, known)
     assert auto.lines(chosen) == [
-        "trainer.epochs=20 trainer.batch_size=32 trainer.patience=10: "
-        "180 documents, 61 nodes, frozen encoder",
+        "trainer.epochs=20 trainer.batch_size=32 trainer.patience=10: 180 documents, frozen encoder",
         "loss=conditional_softmax: each document has one path",
         "head.output_init=prior: nodes are named by codes",
     ]
@@ -284,8 +283,8 @@ def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
     caplog.set_level(logging.INFO, logger="hblm")
     result = run(learnable, "trainer=auto", "trainer.epochs=2")
     record = json.loads(result.read_text())
-    reason = "60 documents, 7 nodes, tuned encoder of width 64"
-    values = auto.training(Facts(60, 7, trainable=True, shape=Shape(64, 2)))
+    reason = "60 documents, tuned encoder of width 64"
+    values = auto.training(Facts(60, trainable=True, width=64))
     del values["epochs"]  # which is given
     assert record["auto"] == {f"trainer.{k}": {"value": v, "reason": reason} for k, v in values.items()}
     assert record["config"]["trainer"].items() >= {**values, "epochs": 2}.items()

@@ -203,7 +203,10 @@ def test_a_single_model_gives_its_heads_to_both_branches() -> None:
     record = origin.record()
     assert record["taken"]["nodes"] == {"td": 8, "bu": 8}
     assert record["taken"]["films"] == {"td": 0, "bu": 2}
-    assert record["not_taken"] == ["mix heads (joint_variant=none there)"]
+    assert record["not_taken"] == [
+        "mix heads (joint_variant=none there)",
+        "2 FiLM layers of td (another direction or other nodes there)",
+    ]
 
 
 @pytest.mark.parametrize(("direction", "view"), [("top_down", "td"), ("bottom_up", "bu")])

@@ -16,7 +16,7 @@ from programs import edit
 
 from hblm import pretrained
 from hblm.errors import ConfigError
-from hblm.pretrained import Pretrained, Shape, encoder_record, locate, resolved_commit, shape
+from hblm.pretrained import Pretrained, encoder_record, locate, resolved_commit, width_of
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 COMMITS = ("a" * 40, "b" * 40)
@@ -392,46 +392,43 @@ def test_no_heavy_import():
     [
         {"hidden_size": 32, "num_hidden_layers": 3},
         {"n_embd": 32, "n_layer": 3},
-        {"d_model": 32, "num_layers": 3},
-        {"d_model": 32, "encoder_layers": 3, "decoder_layers": 5},
+        {"d_model": 32, "block_sizes": [4, 4, 4]},
         {"dim": 32, "n_layers": 3, "hidden_dim": 128},
         {"emb_dim": 32, "n_layers": 3},
-        {"hidden_size": 32, "num_layers": 3, "vocab_size": 100},
     ],
 )
-def test_the_size_is_read_whatever_its_names(folder, config):
+def test_the_width_is_read_whatever_its_name(folder, config):
     (folder / "config.json").write_text(json.dumps(config))
-    assert shape(locate(str(folder))) == Shape(width=32, layers=3)
+    assert width_of(locate(str(folder))) == 32
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ('{"num_hidden_layers": 3}', "none of hidden_size, n_embd, .*write trainer=original"),
-        ('{"hidden_size": 32}', "none of num_hidden_layers, n_layer, .*write trainer=original"),
-        ('{"hidden_size": "32", "num_hidden_layers": 3}', "none of hidden_size"),
+        ('{"hidden_size": "32"}', "none of hidden_size"),
         ("[1]", "none of hidden_size"),
         ("{", "config.json cannot be read"),
     ],
 )
-def test_a_size_that_is_not_told_is_refused(folder, text, said):
+def test_a_width_that_is_not_there_is_refused(folder, text, said):
     (folder / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=f"encoder.model_name={folder}: .*{said}"):
-        shape(locate(str(folder)))
+        width_of(locate(str(folder)))
 
 
-SHIPPED = sorted(pretrained._SHAPES)
+SHIPPED = sorted(pretrained._KNOWN_WIDTHS)
 
 
 @pytest.mark.parametrize("model_name", SHIPPED)
-def test_the_sizes_of_shipped_encoders_are_those_of_their_configs(model_name):
+def test_the_widths_of_shipped_encoders_are_those_of_their_configs(model_name):
     """Only of those whose config.json is on this machine."""
     from hblm.nn.encoder import _tiny_config
 
     source = locate(model_name)
     if source.is_tiny:
         config = _tiny_config()
-        found = Shape(config.hidden_size, config.num_hidden_layers)
+        found = config.hidden_size
     else:
         file = (
             pretrained._cached(source, "config.json")
@@ -440,15 +437,15 @@ def test_the_sizes_of_shipped_encoders_are_those_of_their_configs(model_name):
         )
         if file is None:
             pytest.skip("not on this machine")
-        found = pretrained._read_shape(source, file)
-    assert pretrained._SHAPES[model_name] == found
+        found = pretrained._read_width(source, file)
+    assert pretrained._KNOWN_WIDTHS[model_name] == found
 
 
-def test_the_size_of_every_shipped_encoder_is_known_offline(monkeypatch):
+def test_the_width_of_every_shipped_encoder_is_known_offline(monkeypatch):
     conf = resources.files("hblm.conf") / "encoder"
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("it was downloaded"))
     for file in conf.iterdir():
-        shape(locate(yaml.safe_load(file.read_text())["model_name"]))
+        width_of(locate(yaml.safe_load(file.read_text())["model_name"]))
 
 
 def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
@@ -460,7 +457,7 @@ def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert shape(locate("some/model", "v1")) == Shape(48, 2)
+    assert width_of(locate("some/model", "v1")) == 48
     assert asked == [("some/model", "config.json", "v1")]
 
 
@@ -468,4 +465,4 @@ def test_a_hub_that_cannot_be_reached_is_said_with_a_way_out():
     with pytest.raises(
         ConfigError, match=r"encoder.model_name=some/model: the hub cannot be reached.*encoder=minilm"
     ):
-        shape(locate("some/model"))
+        width_of(locate("some/model"))

@@ -31,8 +31,7 @@ def tokens(split):
 def expected(config, job):
     return probe.expected_seconds(
         job.model,
-        tokens(job.train),
-        tokens(job.val),
+        [tokens(job.train), tokens(job.val)],
         schedule=build.schedule(config),
         scoring=job.scoring,
         accelerator=job.accelerator,

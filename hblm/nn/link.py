@@ -10,8 +10,8 @@ A SiblingLink is P(v | parent of v), from the logits of v and its siblings alone
 
 Where documents stop at a parent, its children need not share all of its probability: the softmax has one more
 class there, whose logit is 0 (a softmax does not change when all logits shift, so this loses no generality),
-and the truncated sigmoids are plain ones. Where documents stop is in the state of the model, so that a
-checkpoint is complete without the training split.
+and the truncated sigmoids are plain ones. Where documents stop is in the state of each FiLM layer; the loss's
+own link is built from the training split.
 """
 
 from __future__ import annotations

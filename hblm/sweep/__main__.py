@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from hydra.errors import HydraException
 
-from hblm import cli
+from hblm import auto, cli
 from hblm.artifacts import HOST, canonical_json, code
 from hblm.catalogue import Catalogue
 from hblm.compose import parse
@@ -179,6 +179,8 @@ def _print_plan(made: Plan, states: Mapping[str, Standing]) -> None:
     if states:
         print(show.counts([*states.values()]))
         show.print_table([*states.values()])
+    for line in dict.fromkeys(line for cell in made.cells for line in auto.lines(cell.chosen)):
+        print(f"chosen: {line}")
 
 
 def _print_hours(made: Plan, states: Mapping[str, Standing], output_dir: Path, at_once: int) -> None:

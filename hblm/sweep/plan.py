@@ -21,7 +21,7 @@ from hblm.catalogue import Catalogue
 from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
-from hblm.errors import ConfigError, DataError
+from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.initial import source_of
 from hblm.prepare import open_or_prepare
 from hblm.pretrained import Pretrained
@@ -166,10 +166,10 @@ def _with_runs(
         prepared, run = data[place], None
         chosen: auto.Chosen = {}
         if prepared is not None:
-            source = source_of(config)
             try:
+                source = source_of(config)
                 config, chosen = _settled(config, prepared, source, unprepared)
-            except ConfigError as error:
+            except (CheckpointError, ConfigError) as error:
                 faults += [f"{label}: {line}" for line in str(error).splitlines()]
                 continue
             if not config.left_open:

@@ -179,6 +179,7 @@ def train_one(frame: Frame, config: TrainConfig, variant: Variant, *, with_test:
     build.seed_everything(config.seed, job.accelerator.device)
     model = build.classifier(config, taxonomy, job.model.encoder, job.scoring.objective.loss.link)
     model.encoder = nn.Identity()  # what it makes of the documents is there: no need to copy its state
+    model.to(job.accelerator.device)
     change = variant.change(Built(model, config, taxonomy, texts))
     scoring = replace(job.scoring, objective=Objective(job.scoring.objective.loss, change.weights))
     if change.gold is not None:

@@ -19,7 +19,7 @@ from hblm import auto, runs, train
 from hblm.artifacts import HOST
 from hblm.config import Cluster, TrainConfig
 from hblm.corpus.prepared import open_prepared
-from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.errors import ConfigError, DataError
 from hblm.pretrained import locate
 from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
@@ -60,7 +60,7 @@ def test_a_checkpoint_to_start_from_is_there_when_cells_are_named(trained, learn
     write_grid(learnable, {"seed": "1"})
     alone, started = (plan(*more).cells[0].run for more in ((), (f"init_from={checkpoint_of(trained)}",)))
     assert started.id != alone.id
-    with pytest.raises(CheckpointError, match=r"^init_from=none is not a folder"):
+    with pytest.raises(ConfigError, match=r": init_from=none is not a folder"):
         plan("init_from=none")
 
 
@@ -251,7 +251,7 @@ def test_cells_are_frozen_with_what_was_chosen_for_them(learnable):
     for cell in (tuned, still):
         for name in names:
             assert cell.config["trainer"][name] == cell.chosen[f"trainer.{name}"]["value"]
-    assert tuned.chosen["trainer.patience"]["reason"] == "60 documents, 7 nodes, tuned encoder of width 64"
+    assert tuned.chosen["trainer.patience"]["reason"] == "60 documents, tuned encoder of width 64"
     words = ("trainer=auto", "trainer.epochs=1", f"dataset.path={learnable}")
     config, chosen = auto.settle(
         compose("train", TrainConfig, *TINY, *words), open_prepared(learnable), locate("tiny")
