@@ -252,6 +252,16 @@ APART: list[tuple[tuple[str, ...], str, list[str]]] = [
         "encoder. projection.",
         ["heads (loss=bce there, conditional_softmax here)"],
     ),
+    (
+        ("loss=conditional",),  # FiLM reads what the loss makes of logits
+        "encoder. projection.",
+        ["heads (loss=bce there, conditional here)", "FiLM (loss=bce there, conditional here)"],
+    ),
+    (
+        ("direction=bottom_up",),
+        "encoder. projection. branches.single.heads.",
+        ["2 FiLM layers of single (another direction or other nodes there)"],
+    ),
     (("loss=focal",), "encoder. projection. branches.single.heads. branches.single.films.", []),
 ]
 PARTS = ("encoder.", "projection.", "branches.single.heads.", "branches.single.films.")
@@ -337,6 +347,19 @@ def test_a_run_is_identified_by_the_content_it_starts_from() -> None:
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     assert identified(f"init_from={moved}").id != found.id
+
+
+def test_the_names_of_nodes_and_the_run_are_part_of_what_it_starts_from() -> None:
+    """They decide what is taken of the same weights."""
+    folder = stored().folder
+    found = identified(f"init_from={folder}")
+    for file, old, new in (("taxonomy.json", '"id": "', '"id": "x'), ("hblm.json", "abab", "cdcd")):
+        path = folder / file
+        content = path.read_text()
+        path.write_text(content.replace('"parent": "', '"parent": "x').replace(old, new))
+        assert identified(f"init_from={folder}").id != found.id
+        path.write_text(content)
+    assert identified(f"init_from={folder}").id == found.id
 
 
 def test_no_checkpoint_leaves_the_id_as_it_was() -> None:

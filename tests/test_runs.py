@@ -76,6 +76,20 @@ def test_exactly_the_keys_that_can_change_numbers_change_the_id(leaf):
     assert changed == expected
 
 
+def test_a_frozen_encoder_leaves_one_rate():
+    """That of the heads, however it was given."""
+    frozen = {"encoder__trainable": False}
+    by_head = identify(**frozen, trainer__learning_rate=1e-4, trainer__head_learning_rate=5e-3)
+    assert by_head.id == identify(**frozen, trainer__learning_rate=5e-3).id
+    assert by_head.id == identify(**frozen, trainer__head_learning_rate=5e-3).id
+    assert by_head.id != identify(**frozen, trainer__learning_rate=1e-4).id
+
+
+def test_the_same_rate_for_the_heads_is_no_rate_of_their_own():
+    assert identify(trainer__head_learning_rate=3e-5).id == identify().id
+    assert identify(trainer__head_learning_rate=1e-4).id != identify().id
+
+
 # ids that 0.1 gave: formulas 1, schema 1
 OF_0_1 = [
     (("method=flat",), "c1b00d0c37e241a740fc47b2eece5b4117dac0b276d02914a9dfeadcff8d26e7"),
