@@ -23,17 +23,20 @@ _LEAST_ANY = 0.01  # the truncated prior's least P(any child): 0 would be logits
 class ConditionalSoftmaxLoss(nn.Module):
     """A softmax over the children of each node, and over the roots; for documents with one path.
 
-    Where training documents stop at a node, its children have one more sibling, the stop. Plaud et al. 2024,
-    "Revisiting Hierarchical Text Classification: Inference and Metrics": logit adjustment (Menon et al. 2021)
-    adds tau log π(node | parent) to the logits in the loss and not in the scores, π being the node's share of
-    its siblings' training documents, half a document added to each. What is scored has thus a flat prior
-    among siblings, which serves the rare.
+    Plaud et al. 2024, "Revisiting Hierarchical Text Classification: Inference and Metrics": logit adjustment
+    (Menon et al. 2021) adds tau log π_j to the logits in the loss and not in the scores, π_j being the node's
+    share of its siblings' training documents, half a document added to each. What is scored has thus a flat
+    prior among siblings, which serves the rare.
+
+    Where training documents stop at a node, its children have a stop beside them, of logit 0. Whether to go
+    on is not adjusted, so that P(go) = Σ exp(z_j) / (1 + Σ exp(z_j)) stays a frequency: the loss of child j
+    is -log P(go) - log softmax(z + tau log π)_j, that of a stop -log(1 - P(go)). The stop is ours.
 
     On 531 nodes and 1,442 documents, test micro / macro-F1 is 69.3 / 21.9 with stops and 69.1 / 21.5 without.
     """
 
     adjustment: Tensor
-    stop_adjustment: Tensor
+    prior: Tensor
 
     def __init__(
         self,
@@ -47,21 +50,27 @@ class ConditionalSoftmaxLoss(nn.Module):
         super().__init__()
         self.n_levels, self.tau = len(taxonomy.levels), tau
         self.link = PathLink(taxonomy, SiblingSoftmax, stops)
-        adjustment, stop_adjustment = log_shares(self.link.siblings, positives, stops)
+        siblings, smoothed = self.link.siblings, positives + 0.5
+        among = torch.zeros(len(siblings.heads)).index_add(0, siblings.group, smoothed)
+        adjustment = torch.log(smoothed / among[siblings.group])
         self.register_buffer("adjustment", adjustment, persistent=False)
-        self.register_buffer("stop_adjustment", stop_adjustment, persistent=False)
+        odds = torch.log(among / (stops[siblings.heads] + 0.5))
+        raise_to = odds - siblings.log_total(((1 - tau) * adjustment)[None])[0]
+        prior = (1 - tau) * adjustment + raise_to.masked_fill(~siblings.stopping, 0)[siblings.group]
+        self.register_buffer("prior", prior, persistent=False)
 
     def forward(
         self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
     ) -> Float[Tensor, ""]:
         """Return the loss; targets are 0/1 of any dtype, closed, at most one node a level."""
-        siblings, targets = self.link.siblings, targets.float()
-        nodes, stop = siblings.log_softmax(
-            logits.float() + self.tau * self.adjustment,
-            siblings.stop_logits() + self.tau * self.stop_adjustment,
-        )
-        stopped = siblings.stopping & borne(siblings, targets) & (siblings.total(targets) == 0)
-        return -((nodes * targets).sum() + stop.masked_fill(~stopped, 0).sum()) / self.n_levels
+        siblings, logits, targets = self.link.siblings, logits.float(), targets.float()
+        nodes = siblings.log_among(logits + self.tau * self.adjustment)
+        chosen = siblings.total(targets)
+        # log P(go) where a child is chosen, log P(stop) where the parent is and no child
+        total = siblings.log_total(logits)
+        stopped = borne(siblings, targets) & (chosen == 0)
+        decided = chosen * F.logsigmoid(total) + stopped * F.logsigmoid(-total)
+        return -((nodes * targets).sum() + (decided * siblings.stopping).sum()) / self.n_levels
 
     def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
         """Return P(node), without adjustment: a child's is at most its parent's."""
@@ -69,13 +78,8 @@ class ConditionalSoftmaxLoss(nn.Module):
         return scores
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:
-        """Return (1 - tau) log π(node | parent), which the adjustment makes log π(node | parent).
-
-        Beside a stop, whose logit is 0, it is (1 - tau) log(π(node | parent) / π(stop | parent)).
-        """
-        siblings = self.link.siblings
-        stop = self.stop_adjustment.masked_fill(~siblings.stopping, 0)[siblings.group]
-        return (1 - self.tau) * (self.adjustment - stop)
+        """Return (1 - tau) log π, which the adjustment makes log π; beside a stop, all raised to P(go)."""
+        return self.prior
 
 
 class ConditionalLoss(nn.Module):
@@ -129,20 +133,6 @@ class ConditionalLoss(nn.Module):
 def borne(siblings: SiblingLink, targets: Float[Tensor, "batch nodes"]) -> Bool[Tensor, "batch groups"]:
     """Return whether each group's parent is a label; the roots' counts as one."""
     return F.pad(targets, (1, 0), value=1).index_select(1, siblings.heads + 1) > 0
-
-
-def log_shares(
-    siblings: SiblingSoftmax, positives: Int[Tensor, " nodes"], stops: Int[Tensor, " nodes"]
-) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " groups"]]:
-    """Return log π of each node and of each group's stop, half a document added to each there is.
-
-    A group without a stop has that of 0 documents, which is not in the sum and acts on nothing.
-    """
-    smoothed = positives + 0.5
-    among = torch.zeros(len(siblings.heads)).index_add(0, siblings.group, smoothed)
-    stopped = stops[siblings.heads] + 0.5
-    among = torch.where(siblings.stopping, among + stopped, among)
-    return torch.log(smoothed / among[siblings.group]), torch.log(stopped / among)
 
 
 def truncated_prior(

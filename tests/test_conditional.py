@@ -135,8 +135,8 @@ def test_softmax_where_no_document_stops_is_what_it_was_to_the_bit(tau):
 
 
 @every_tau
-def test_softmax_with_stops_is_a_softmax_with_one_class_more(tau):
-    """Against a loop over the groups, in float64; the stop has its share of the adjustment."""
+def test_beside_a_stop_the_adjustment_is_among_the_children(tau):
+    """Against a loop over the groups, in float64; whether to go on is not adjusted."""
     targets = rows([{"a"}, {"a", "a1"}, {"a", "a1", "a1x"}, {"b", "b2", "b2y"}, {"b"}, set()])
     positives, stops = torch.tensor([9, 4, 6, 1, 1, 3, 1, 4, 2]), SOMEWHERE
     logits = 3 * torch.randn(len(targets), N, generator=torch.Generator().manual_seed(2))
@@ -145,17 +145,19 @@ def test_softmax_with_stops_is_a_softmax_with_one_class_more(tau):
         total = 0.0
         found = torch.zeros(N).double()
         for parent, group in siblings().items():
-            smoothed, z = positives[group].double() + 0.5, logits[:, group]
-            chosen = targets[:, group]
-            if parent >= 0 and stops[parent]:
-                smoothed = torch.cat([smoothed, torch.tensor([2.5])])
-                z = torch.cat([z, torch.zeros(len(z), 1)], dim=1)
-                stopped = targets[:, [parent]] * (chosen.sum(1, keepdim=True) == 0)
-                chosen = torch.cat([chosen, stopped], dim=1)
+            smoothed, z, chosen = positives[group].double() + 0.5, logits[:, group], targets[:, group]
             share = (smoothed / smoothed.sum()).log()
-            z = share.expand_as(z) if prior else z + tau * share
-            total -= (z.log_softmax(dim=1) * chosen).sum() / LEVELS
-            found[group] = (1 - tau) * (share - (share[-1] if len(share) > len(group) else 0))[: len(group)]
+            among = share.expand_as(z) if prior else (z + tau * share).log_softmax(dim=1)
+            total -= (among * chosen).sum() / LEVELS
+            found[group] = (1 - tau) * share
+            if parent >= 0 and stops[parent]:
+                odds = smoothed.sum() / (stops[parent].double() + 0.5)
+                go = z.exp().sum(1) if not prior else odds.expand(len(z))
+                is_chosen = chosen.sum(1)
+                stopped = targets[:, parent] * (is_chosen == 0)
+                decided = is_chosen * (go / (1 + go)).log() + stopped * (1 / (1 + go)).log()
+                total -= decided.sum() / LEVELS
+                found[group] += odds.log() - found[group].logsumexp(0)
         return total, found
 
     loss_of = ConditionalSoftmaxLoss(TAXONOMY, positives, 20, stops, tau)

@@ -120,20 +120,23 @@ class SiblingLink(nn.Module):
 class SiblingSoftmax(SiblingLink):
     """A softmax over each group, with one more class of logit 0 where documents stop."""
 
-    def stop_logits(self) -> Float[Tensor, " groups"]:
-        """Return 0 where documents stop, elsewhere -inf."""
-        zeros = torch.zeros(len(self.stopping), device=self.stopping.device)
-        return zeros.masked_fill(~self.stopping, -torch.inf)
-
     def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-        return self.log_softmax(logits, self.stop_logits())[0]
+        zeros = torch.zeros(len(self.stopping), device=self.stopping.device)
+        highest, rest = self.log_sum_exp(logits, zeros.masked_fill(~self.stopping, -torch.inf))
+        return logits - self.spread(highest) - self.spread(rest)
 
-    def log_softmax(
-        self, logits: Float[Tensor, "batch some"], stop_logits: Float[Tensor, " groups"]
-    ) -> tuple[Float[Tensor, "batch some"], Float[Tensor, "batch groups"]]:
-        """Return log P(node | parent), and log P(stop | parent): -inf where none does."""
-        highest, rest = self.log_sum_exp(logits, stop_logits)
-        return logits - self.spread(highest) - self.spread(rest), stop_logits - highest - rest
+    def log_among(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
+        """Return log of the softmax over each group alone, without a stop."""
+        highest, rest = self.log_sum_exp(logits, self._none())
+        return logits - self.spread(highest) - self.spread(rest)
+
+    def log_total(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
+        """Return log Σ exp over each group: beside a stop the logit of going on."""
+        highest, rest = self.log_sum_exp(logits, self._none())
+        return highest + rest
+
+    def _none(self) -> Float[Tensor, " groups"]:
+        return torch.full((len(self.stopping),), -torch.inf, device=self.stopping.device)
 
 
 class TruncatedSigmoid(SiblingLink):

@@ -104,11 +104,14 @@ def test_gradients_of_truncated_sigmoids_are_those_of_the_formula(offset):
 
 
 def test_siblings_share_their_parent_with_the_stop():
-    siblings = SiblingSoftmax(TAXONOMY, range(N), STOPS)
-    nodes, stop = siblings.log_softmax(draw(), siblings.stop_logits())
-    torch.testing.assert_close(siblings.total(nodes.exp()) + stop.exp(), torch.ones(BATCH, len(groups())))
-    assert ((stop.exp() > 0) == siblings.stopping).all()
+    siblings, logits = SiblingSoftmax(TAXONOMY, range(N), STOPS), draw()
+    shares = siblings.total(siblings(logits))
+    go = siblings.log_total(logits).sigmoid()
+    torch.testing.assert_close(shares, torch.where(siblings.stopping, go, torch.ones(())))
     assert siblings.stopping.sum() == 3
+    torch.testing.assert_close(
+        siblings.total(siblings.log_among(logits).exp()), torch.ones(BATCH, len(groups()))
+    )
 
 
 def test_truncated_sigmoids_tend_to_the_softmax_where_nothing_stops():
