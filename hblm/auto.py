@@ -23,6 +23,7 @@ from hblm.taxonomy import names_are_words
 
 Chosen = Mapping[str, Mapping[str, Any]]  # key -> {"value", "reason"}; plain values, for JSON
 _MANY = 20_000  # documents; each of the five benchmark sets has more
+_RARE = 10  # documents a node; where there are fewer, the softmax's flat prior among siblings pays
 _LARGE, _BASE = 1024, 768  # widths of RoBERTa-large and -base
 
 
@@ -36,6 +37,7 @@ class Facts:
         width: the encoder's.
         one_path: whether every document of all splits has at most one node on each level.
         words: whether the nodes are named in words.
+        nodes: of the taxonomy.
     """
 
     documents: int
@@ -43,6 +45,7 @@ class Facts:
     width: int | None = None
     one_path: bool | None = None
     words: bool | None = None
+    nodes: int | None = None
 
     @property
     def summary(self) -> str:
@@ -77,6 +80,7 @@ def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
         documents=n_subsampled(_n_training(prepared), config.dataset_fraction),
         trainable=config.encoder.trainable,
         width=width_of(source) if of_trainer else None,
+        nodes=len(prepared.taxonomy) if "loss.loss" in left_open else None,
         one_path=_has_one_path(prepared) if "loss.loss" in left_open and not config.is_flat else None,
         words=_has_words(prepared) if of_words else None,
     )
@@ -153,9 +157,11 @@ def _with_reasons(problem: str, chosen: Chosen) -> str:
 def _loss(config: TrainConfig, known: Facts) -> tuple[str, str]:
     if config.is_flat:  # one layer without levels has no node given its parent
         return "bce", "method=flat has one layer for all levels"
-    if known.one_path:
-        return "conditional_softmax", "each document has one path"
-    return "conditional", "documents have several paths"
+    if not known.one_path:
+        return "conditional", "documents have several paths"
+    assert known.nodes is not None
+    rate = f"one path a document and {known.documents / known.nodes:.1f} documents a node"
+    return "conditional_softmax" if known.documents < _RARE * known.nodes else "conditional", rate
 
 
 @functools.lru_cache(maxsize=16)

@@ -38,7 +38,7 @@ def config(*overrides: str) -> TrainConfig:
 
 
 def resolved(*overrides: str, known: Facts | None = None, **changed: Any) -> TrainConfig:
-    known = dataclasses.replace(known or Facts(800, True, 384, True, True), **changed)
+    known = dataclasses.replace(known or Facts(800, True, 384, True, True, 61), **changed)
     return auto.resolve(config(*overrides), known)[0]
 
 
@@ -221,12 +221,12 @@ def test_an_encoder_of_unknown_size_is_no_matter_where_nothing_is_open(learnable
 def test_lines_are_a_line_for_each_reason(monkeypatch):
     values = {"epochs": 20, "batch_size": 32, "patience": 10}
     monkeypatch.setattr(auto, "training", lambda known: values)
-    known = Facts(180, False, 384, True, False)
+    known = Facts(180, False, 384, True, False, 61)
     made = config("loss=auto", "film=none", "head.output_init=auto", "trainer.learning_rate=1e-4")
     _, chosen = auto.resolve(made, known)
     assert auto.lines(chosen) == [
         "trainer.epochs=20 trainer.batch_size=32 trainer.patience=10: 180 documents, frozen encoder",
-        "loss=conditional_softmax: each document has one path",
+        "loss=conditional_softmax: one path a document and 3.0 documents a node",
         "head.output_init=prior: nodes are named by codes",
     ]
 
@@ -311,3 +311,8 @@ def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
 @pytest.mark.trains
 def test_a_result_of_given_values_says_that_nothing_was_chosen(trained):
     assert json.loads(trained.read_text())["auto"] == {}
+
+
+def test_many_documents_a_node_take_the_loss_without_a_flat_prior():
+    chosen = {documents: resolved("loss=auto", documents=documents) for documents in (609, 610)}
+    assert [made.loss.loss for made in chosen.values()] == ["conditional_softmax", "conditional"]
