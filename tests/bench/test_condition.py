@@ -274,7 +274,8 @@ def test_the_csv_goes_on(learnable, tmp_path, monkeypatch, capsys):
 
 def test_runs_of_a_seed_start_alike(learnable, monkeypatch):
     """The first batch gives all variants the same logits, dropout included."""
-    settings = Settings("bce", KEYS)
+    plain = ("trainer=small", "trainer.label_documents=false", "head.output_init=prior")
+    settings = Settings("bce", [*KEYS, *plain])
     frame = condition.open_frame(settings.compose("fruit", str(learnable), "film=none"))
     found = {}
 
