@@ -8,6 +8,7 @@ each but `linear` has one LayerNorm over the whole concatenation.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -31,14 +32,14 @@ class OutputLayer(nn.Linear):
             return F.linear(input.to(self.weight.dtype), self.weight, self.bias)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What the heads share: `features`, and `output`, the linear layer that makes logits of them."""
 
     output: OutputLayer
 
+    @abstractmethod
     def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
         """Return what `output` reads."""
-        raise NotImplementedError
 
     def forward(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         """Return the logits."""

@@ -16,6 +16,7 @@ own link is built from the training split.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -65,7 +66,7 @@ class SigmoidLink(nn.Module):
         return self
 
 
-class SiblingLink(nn.Module):
+class SiblingLink(nn.Module, ABC):
     """P(node | parent) of some nodes in taxonomy order that include all siblings of each.
 
     Attributes:
@@ -91,9 +92,9 @@ class SiblingLink(nn.Module):
         """Return P(node | parent)."""
         return self.evidence(logits).exp()
 
+    @abstractmethod
     def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         """Return log P(node | parent)."""
-        raise NotImplementedError
 
     def total(self, values: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
         """Return the sum over each group."""
