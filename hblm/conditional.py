@@ -32,7 +32,8 @@ class ConditionalSoftmaxLoss(nn.Module):
     on is not adjusted, so that P(go) = Σ exp(z_j) / (1 + Σ exp(z_j)) stays a frequency: the loss of child j
     is -log P(go) - log softmax(z + tau log π)_j, that of a stop -log(1 - P(go)). The stop is ours.
 
-    On 531 nodes and 1,442 documents, test micro / macro-F1 is 69.3 / 21.9 with stops and 69.1 / 21.5 without.
+    On 531 nodes and 1,442 documents, of which 9 % stop, test micro / macro-F1 is 68.9 / 21.5 with stops and
+    69.1 / 21.5 without: no gain, but without stops every document of a node with children gets a child.
     """
 
     adjustment: Tensor
