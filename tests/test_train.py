@@ -61,6 +61,25 @@ def test_nodes_csv_has_a_row_for_each_node(trained):
     assert nodes["support"].sum() == record["support"]
 
 
+@pytest.mark.parametrize("part", ["documents", "encoder"])
+def test_what_is_replaced_while_a_run_starts_ends_it(part, learnable, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(learnable, tmp_path / "data"))
+    set_up = train.set_up
+
+    def replace_and_set_up(*arguments):
+        if part == "encoder":
+            monkeypatch.setattr(Pretrained, "identity", lambda source: {"weights": "of the new files"})
+        else:
+            (data / "val.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+        return set_up(*arguments)
+
+    monkeypatch.setattr(train, "set_up", replace_and_set_up)
+    with pytest.raises(DataError, match=r"start (it )?again"):
+        run(data)
+    assert not list(Path("outputs/results").glob("*"))
+    assert not list(Path("outputs/cache/tokens").glob("*/meta.json")) or part == "encoder"
+
+
 def test_nothing_but_the_named_files_is_written(trained):
     root = trained.parent.parent
     assert {path.name for path in root.iterdir()} == {"results", "checkpoints", "cache", ".locks"}
