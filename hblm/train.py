@@ -18,7 +18,7 @@ from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
-from hblm.errors import DataError
+from hblm.errors import ConfigError, DataError
 from hblm.initial import Origin, source_of
 from hblm.notes import Note, Trained, long_training, notes
 from hblm.prepare import open_or_prepare
@@ -153,8 +153,8 @@ def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: 
     if expected not in (None, this.id):
         raise DataError(
             f"this was run {expected[:8]} when it was frozen or started and would now be {this.id[:8]}: "
-            f"{prepared.folder} or {config.init_from or config.encoder.model_name} has changed since; start it "
-            f"again, or submit the sweep again"
+            f"{prepared.folder} or {config.init_from or config.encoder.model_name} has changed since; "
+            "start it again, or submit the sweep again"
         )
     return this
 
@@ -251,9 +251,15 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
 
     Args:
         name: the run's, for trackers.
+
+    Raises:
+        ConfigError: the encoder is not to be had or not sound, or a key does not go with it or the documents.
+        CheckpointError: the checkpoint to start from is damaged.
+        DataError: the documents have a fault, or changed since they were opened.
     """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
+    from hblm.checkpoint import not_finite
     from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
@@ -272,6 +278,11 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         gradient_checkpointing=config.encoder.gradient_checkpointing,
         max_length=config.encoder.max_length,
     )
+    if odd := not_finite(encoder.state_dict()):
+        raise ConfigError(
+            f"encoder.model_name={config.encoder.model_name}: its tensor {odd[0]} holds numbers that are not "
+            f"finite ({len(odd)} such tensors); give sound weights"
+        )
     tokenizer = load_tokenizer(source)
     record = encoder_record(source)
     with progress() as start:
