@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -12,16 +13,21 @@ import shutil
 import socket
 import subprocess
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 import hblm
 
 HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
+LONGEST_NAME = 255  # bytes of a file's name, on the usual file systems
+SEAL = "sha256"
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
 
 
@@ -42,6 +48,54 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """Return the hex sha256 of a file, computed once a process for each state of it: for gigabytes."""
+    stat = path.stat()
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+    return _sha256_in_state(path.absolute(), state)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256_in_state(path: Path, state: tuple[int, ...]) -> str:
+    return sha256_file(path)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file with its seal, the sha256 of its values whatever their order."""
+    read_back = orjson.loads(json.dumps(content, allow_nan=False))  # keys become text
+    return {**content, SEAL: _seal_of(read_back)}
+
+
+def is_as_sealed(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a JSON file is what `sealed` returned; what has no seal is not."""
+    bare = {name: value for name, value in content.items() if name != SEAL}
+    try:
+        return bool(content.get(SEAL) == _seal_of(bare))
+    except orjson.JSONEncodeError:  # far too deep, or a lone surrogate: nothing that was sealed
+        return False
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    """Hash values of JSON: by orjson, as tables read thousands of results."""
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def unfit_as_name(text: str) -> str:
+    """Return why a text cannot be the name of a file or folder, nor part of one; "" where it can."""
+    if not text.strip() or text in (".", ".."):
+        return "names no file"
+    for sign in text:
+        if sign in "/\\":
+            return f"holds the separator {sign}"
+        category = unicodedata.category(sign)
+        if category == "Cs":
+            return "holds a lone surrogate"
+        if category in ("Cc", "Zl", "Zp"):
+            return f"holds the control character {sign!a}"
+    size = len(text.encode())
+    return f"is too long: {size} bytes, a file's name has at most {LONGEST_NAME}" * (size > LONGEST_NAME)
 
 
 def temporary_beside(target: Path) -> Path:

@@ -182,8 +182,11 @@ def _has_one_path(prepared: Prepared) -> bool:
         for number, positions in enumerate(prepared.taxonomy.levels)
         for position in positions
     }
-    return all(
+    found = all(
         max(Counter(level[label] for label in document.labels).values(), default=0) <= 1
         for split in SPLITS
         for document in prepared.documents(split)
     )
+    if not found:  # what was not read to its end was not compared
+        prepared.require_unchanged()
+    return found

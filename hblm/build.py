@@ -23,12 +23,12 @@ from hblm.artifacts import environment
 from hblm.checkpoint import Checkpoint, load_weights
 from hblm.config import TrainConfig
 from hblm.corpus.batches import TokenisedSplit, collate
-from hblm.errors import ConfigError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.fit import Schedule
 from hblm.loss import LOSSES, Loss, Objective
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
-from hblm.nn.encoder import Tokenizer, encoder_from_folder, encoder_width
+from hblm.nn.encoder import Tokenizer, check_max_length, encoder_from_folder, encoder_width
 from hblm.nn.heads import OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.link import Link
@@ -169,8 +169,16 @@ def require_single_paths(
 
 
 def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifier, Tokenizer]:
-    """Return a checkpoint's model and tokenizer; `config` is its own, but for the weights that fuse views."""
-    encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
+    """Return a checkpoint's model and tokenizer; `config` is its own, but for the weights that fuse views.
+
+    Raises:
+        CheckpointError: a part of it is damaged, or two do not belong together.
+    """
+    try:
+        encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
+        check_max_length(encoder, config.encoder.max_length)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint.folder} is damaged: {error}") from None
     model = classifier(config, checkpoint.taxonomy, encoder)
     load_weights(checkpoint, model)
     return model, tokenizer

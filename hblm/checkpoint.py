@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hblm.artifacts import new_folder, remove_stale
+import orjson
+
+from hblm import runs
+from hblm.artifacts import (
+    SEAL,
+    is_as_sealed,
+    new_folder,
+    remove_stale,
+    sealed,
+    sha256_file,
+    sha256_once,
+    unfit_as_name,
+)
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.pretrained import recorded_identity
 from hblm.schema import typed
 from hblm.taxonomy import Taxonomy, read_taxonomy
+from hblm.terminal import log
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 if TYPE_CHECKING:
@@ -21,14 +36,19 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2  # 1 named the tensors of a single model otherwise
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
+SUMS = "files"  # in META: the sha256 of every other file; META itself has a seal (see artifacts.py)
+_AGAIN = "copy the checkpoint again, or train it again with force=true"
+_FAULTS_SHOWN = 3
 _SOUND: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
     "run_id": lambda value: isinstance(value, str),
-    "name": lambda value: isinstance(value, str),
-    "tag": lambda value: isinstance(value, str),
+    "name": lambda value: isinstance(value, str) and not unfit_as_name(value),  # names become file names
+    "tag": lambda value: isinstance(value, str) and not unfit_as_name(value),
     "dataset": lambda value: (
         isinstance(value, dict)
         and all(isinstance(value.get(key), str) for key in ("name", "path", "fingerprint"))
+        and not unfit_as_name(value["name"])
+        and "\0" not in value["path"]
     ),
     "encoder": lambda value: isinstance(value, dict),
     "training": lambda value: isinstance(value, str),
@@ -46,7 +66,8 @@ class Checkpoint:
         config: the configuration it was trained under.
         taxonomy: the label forest.
         meta: all of hblm.json: run_id, name, tag, dataset {name, path, fingerprint}, encoder (what identified
-            it), training (a mark that its result has, too), node_priors, precision, eval_batch_size.
+            it), training (a mark that its result has, too), node_priors, precision, eval_batch_size, files
+            (the sha256 of every other file; not in checkpoints that were made before there were any).
     """
 
     folder: Path
@@ -81,28 +102,35 @@ def save_checkpoint(
             raise CheckpointError(f"{folder}: cannot be written: {error}") from None
         (temporary / TAXONOMY).write_text(taxonomy.to_json(), encoding="utf-8")
         save_encoder(temporary / ENCODER)
+        sums = {name: sha256_file(path) for name, path in sorted(_files_of(temporary).items())}
         content = {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, **meta, "config": asdict(config)}
         (temporary / META).write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+            json.dumps(sealed({**content, SUMS: sums}), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
         )
 
 
 def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     """Open a checkpoint without its weights; `key` is what messages say that the folder was given as.
 
+    Every file is compared with its sha256 in hblm.json, the weights when they are read: that takes a second a
+    gigabyte. A checkpoint made before there were any opens with a warning.
+
     Raises:
-        CheckpointError: the folder or a file of it is missing, damaged, or of another version.
+        CheckpointError: the folder or a file of it is missing, too much, changed, damaged, or of another
+            version.
     """
     remove_stale(folder.parent)  # a folder caught between two renames is put back
     if not folder.is_dir():
         raise CheckpointError(f"{key}={folder} is not a folder{_beside(folder)}")
-    missing = [name for name in (META, WEIGHTS, TAXONOMY, ENCODER) if not (folder / name).exists()]
+    missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).is_file()]
+    missing += [] if (folder / ENCODER).is_dir() else [ENCODER]
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / META}: cannot be read: {error}") from None
+        meta = orjson.loads((folder / META).read_bytes())  # which takes neither NaN nor lone surrogates
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder / META}: cannot be read: {error}; {_AGAIN}") from None
     if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
         found = meta.get("schema_version") if isinstance(meta, dict) else None
         raise CheckpointError(
@@ -111,11 +139,13 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
         )
     formulas = meta.get("formulas", 1)
     if formulas != FORMULAS:
-        maker = COMPUTED_BY.get(formulas, f"of formulas {formulas!r}")
+        known = COMPUTED_BY if isinstance(formulas, int) else {}
+        maker = known.get(formulas, f"of formulas {formulas!r:.60}")
         raise CheckpointError(
             f"{key}={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
             f"evaluate it with hblm {maker}, or train it again"
         )
+    has_sums = _compare_sums(folder, meta, key)
     odd = [key for key, sound in _SOUND.items() if not sound(meta.get(key))]
     if odd:
         raise CheckpointError(f"{folder / META} is damaged: no sound value of {', '.join(odd)}")
@@ -124,14 +154,83 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
         taxonomy = read_taxonomy(folder / TAXONOMY)
     except (ConfigError, DataError) as error:
         raise CheckpointError(f"{key}={folder} is damaged: {error}") from None
+    if config.left_open:
+        raise CheckpointError(f"{folder / META} is damaged: its config has no {', '.join(config.left_open)}")
+    if not has_sums:
+        _require_own_id(folder, config, meta)
+        _warn_of_no_sums(folder.resolve())
     return Checkpoint(folder, config, taxonomy, meta)
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    """Return all files of a checkpoint but hblm.json, by their names within; hidden ones are nobody's."""
+    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: path
+        for name, path in names.items()
+        if name != META and not any(part.startswith(".") for part in name.split("/"))
+    }
+
+
+def _compare_sums(folder: Path, meta: Mapping[str, Any], key: str) -> bool:
+    """Compare all but the weights with their sums; return whether there are any.
+
+    Raises:
+        CheckpointError: hblm.json or another file is not as it was written, or one is missing or too much.
+    """
+    if SEAL not in meta and SUMS not in meta:
+        return False
+    sums = meta.get(SUMS)
+    if not is_as_sealed(meta) or not isinstance(sums, dict):
+        raise CheckpointError(f"{folder / META}: not as it was written, damaged or edited; {_AGAIN}")
+    files = _files_of(folder)
+    faults = [f"it has no {name}" for name in sorted(sums.keys() - files.keys())]
+    faults += [f"{name} is none of its files: move it away" for name in sorted(files.keys() - sums.keys())]
+    for name in sorted(sums.keys() & files.keys() - {WEIGHTS}):
+        try:
+            if sha256_file(files[name]) != sums[name]:
+                faults.append(f"{name} is not the file that was written")
+        except OSError as error:
+            faults.append(f"{name} cannot be read: {error.strerror}")
+    if faults:
+        raise CheckpointError(f"{key}={folder} is damaged: {_some(faults)}; {_AGAIN}")
+    return True
+
+
+def _require_own_id(folder: Path, config: TrainConfig, meta: Mapping[str, Any]) -> None:
+    """Refuse an hblm.json without a seal whose run id is not that of its own values."""
+    encoder = recorded_identity(meta["encoder"])
+    try:
+        run_id = runs.id_of(config, data=meta["dataset"]["fingerprint"], encoder=encoder)
+    except (ValueError, RecursionError):  # NaN and the like, which no run id was made of
+        run_id = ""
+    if run_id != meta["run_id"]:
+        raise CheckpointError(
+            f"{folder / META}: config, dataset and encoder are those of the run {run_id[:8]}, run_id says "
+            f"{meta['run_id'][:8]!r}; was it edited? {_AGAIN}"
+        )
+
+
+@functools.cache
+def _warn_of_no_sums(folder: Path) -> None:
+    """Say once that nothing tells whether files changed."""
+    log.warning(
+        "%s has no sha256 of its files (it was made before hblm wrote them): whether they are as they were "
+        "written cannot be checked",
+        folder,
+    )
+
+
+def _some(faults: Sequence[str]) -> str:
+    more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return ", ".join(faults[:_FAULTS_SHOWN]) + more
 
 
 def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
     """Open the documents a checkpoint was trained on, where they lay or where they are said to lie now.
 
     Raises:
-        CheckpointError: they are not there, or are not the same.
+        CheckpointError: they are not there, or are not the same, or have another taxonomy.
     """
     stored = checkpoint.meta["dataset"]
     folder = Path(given or stored["path"])
@@ -145,6 +244,10 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         raise CheckpointError(
             f"{folder} has the hash {prepared.fingerprint[:12]}, {checkpoint.folder} was trained on "
             f"{stored['fingerprint'][:12]}; {way_out}"
+        )
+    if prepared.taxonomy != checkpoint.taxonomy:
+        raise CheckpointError(
+            f"{checkpoint.folder / TAXONOMY}: not the taxonomy of {folder}, on which it was trained; {_AGAIN}"
         )
     return prepared
 
@@ -209,31 +312,62 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return all stored tensors by their names in the model, on the CPU.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged or not the one that was written, or a number in it is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = checkpoint.folder / WEIGHTS
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+        if SUMS in checkpoint.meta and sha256_once(path) != checkpoint.meta[SUMS][WEIGHTS]:
+            raise CheckpointError(f"{path}: not the file that was written, damaged or replaced; {_AGAIN}")
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a type torch has not
+        raise CheckpointError(f"{path}: cannot be read: {error}; {_AGAIN}") from None
+    if odd := not_finite(tensors):
+        raise CheckpointError(f"{path}: {_some(odd)} holds numbers that are not finite; {_AGAIN}")
+    return tensors
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or an infinity."""
+    return [
+        name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+
+
+def require_fit(
+    checkpoint: Checkpoint, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Check names, shapes and types of a checkpoint's tensors against those of a module.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    faults = [f"{name} is not there" for name in expected if name not in tensors]
+    faults += [f"{name} is none of the model's" for name in tensors if name not in expected]
+    for name, wanted in expected.items():
+        found = tensors.get(name, wanted)
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            faults.append(f"{name} is {_written(found)}, expected {_written(wanted)}")
+    if faults:
+        raise CheckpointError(
+            f"{checkpoint.folder / WEIGHTS}: does not fit the model in {META}: {_some(faults)}; {_AGAIN}"
+        )
+
+
+def _written(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def put_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], module: nn.Module) -> None:
     """Put tensors of a checkpoint into the module that they describe whole.
 
     Raises:
-        CheckpointError: names or shapes are not the module's.
+        CheckpointError: names, shapes or types are not the module's.
     """
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise CheckpointError(
-            f"{checkpoint.folder / WEIGHTS}: does not fit the model in {META}: {' '.join(lines[1:3])}"
-        ) from None
+    require_fit(checkpoint, tensors, module.state_dict())
+    module.load_state_dict(tensors)
 
 
 def _beside(folder: Path) -> str:

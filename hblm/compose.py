@@ -146,5 +146,16 @@ def plain_tree(cfg: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in tree.items()}
 
 
+def resolved(value: Any) -> Any:
+    """Return a value of a command line or a file of options; a text has its ${oc.env:NAME} and such resolved.
+
+    Raises:
+        OmegaConfBaseException: one cannot be resolved.
+    """
+    if not isinstance(value, str):
+        return value
+    return OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=True)["value"]  # type: ignore[call-overload, index]
+
+
 def _of_the_job(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hblm.artifacts import unfit_as_name
 from hblm.schema import group, key
 
 SINGLE_VIEW = "single"  # of a model with one branch
@@ -45,8 +46,8 @@ class Dataset:
 
     def conflicts(self) -> list[str]:
         """Return what is wrong with name and folder."""
-        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
-            return [f"dataset.name={self.name!r} cannot name a file; write a plain name"]
+        if self.name is not None and (why := unfit_as_name(self.name)):
+            return [f"dataset.name={self.name!r} cannot name a file: it {why}; write a plain name"]
         if self.path is None:
             return ["dataset=custom needs dataset.path=DIR, or dataset.name=NAME for a folder in data_dir"]
         return []

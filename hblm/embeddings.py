@@ -77,7 +77,7 @@ class Embedder:
         return [split for split in splits if not self._entry(split, made_by).folder.exists()]
 
     def _entry(self, split: TokenisedSplit, made_by: Mapping[str, Any]) -> Entry:
-        return Entry(self.cache_dir / "embeddings", {**made_by, "documents": split.identity()})
+        return Entry(self.cache_dir / "embeddings", {**made_by, "documents": split.identity()}, [_FILE])
 
     def _made_by(self) -> dict[str, Any]:
         """Return what a vector depends on besides the tokens."""

@@ -71,6 +71,7 @@ def run(config: EvaluateConfig) -> None:
     """Score one split and write the evaluation's result."""
     started = time.perf_counter()
     request = understand(config)
+    path_of(request)  # a name that is none is refused before hours are spent
     results = request.output_dir / "results"
     for folder in (results, request.cache_dir):
         remove_stale(folder)

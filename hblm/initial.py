@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hblm.artifacts import canonical_json, sha256_text
-from hblm.checkpoint import META, WEIGHTS, open_checkpoint, put_tensors, read_tensors
+from hblm.checkpoint import WEIGHTS, open_checkpoint, put_tensors, read_tensors, require_fit
 from hblm.config import TrainConfig
-from hblm.errors import CheckpointError, ConfigError
+from hblm.errors import ConfigError
 from hblm.pretrained import Pretrained, locate
 from hblm.schema import plain
 from hblm.taxonomy import Taxonomy
@@ -109,6 +109,7 @@ class Origin:
 
     def give_layers(self, model: Classifier) -> None:
         """Put the encoder into a new model, and the projection and the heads' inner layers where they fit."""
+        self._require_whole(model)
         put_tensors(self.checkpoint, self._below("encoder."), model.encoder)
         if self._embedding:
             return
@@ -142,6 +143,17 @@ class Origin:
             for film, c0 in given:
                 film.generator.bias.add_(film.generator.weight @ (film.c0 - c0))
 
+    def _require_whole(self, model: Classifier) -> None:
+        """Check that the tensors make up the checkpoint's own model, whatever the new one takes."""
+        import torch
+
+        from hblm import build
+
+        there = self._there.having({"encoder.trainable": model.trainable})  # the encoder is the new model's
+        with torch.random.fork_rng(devices=[]):
+            own = build.classifier(there, self.checkpoint.taxonomy, model.encoder)
+        require_fit(self.checkpoint, self._tensors, own.state_dict())
+
     def _heads(self, model: Classifier) -> Iterator[tuple[str, nn.ModuleList, str]]:
         """Yield a view, its heads by level, and the name in the checkpoint of those that they take from."""
         if self._embedding or self._head:
@@ -161,8 +173,8 @@ class Origin:
         if not rows:
             return 0
         to, source = (list(each) for each in zip(*rows, strict=True))
-        head.output.weight[to] = self._tensor(f"{name}.weight", len(there), head.output.in_features)[source]
-        head.output.bias[to] = self._tensor(f"{name}.bias", len(there))[source]
+        head.output.weight[to] = self._tensor(f"{name}.weight")[source]
+        head.output.bias[to] = self._tensor(f"{name}.bias")[source]
         return len(rows)
 
     def _give_films(self, model: Classifier) -> Iterator[tuple[Film, Tensor]]:
@@ -180,9 +192,9 @@ class Origin:
                 film = cast("Film", branch.films[str(target)])
                 name = f"branches.{there[direction]}.films.{target}"
                 for part, own in film.generator.named_parameters():
-                    own.copy_(self._tensor(f"{name}.generator.{part}", *own.shape))
+                    own.copy_(self._tensor(f"{name}.generator.{part}"))
                 self.films[view] += 1
-                yield film, self._tensor(f"{name}.c0", *film.c0.shape)
+                yield film, self._tensor(f"{name}.c0")
 
     def _agree_on(self, level: int) -> bool:
         nodes = _level(self.taxonomy, level)
@@ -195,15 +207,8 @@ class Origin:
             if name.startswith(prefix)
         }
 
-    def _tensor(self, name: str, *shape: int) -> Tensor:
-        tensor = self._tensors.get(name)
-        if tensor is None or tensor.shape != shape:
-            found = "not there" if tensor is None else f"of shape {tuple(tensor.shape)}"
-            raise CheckpointError(
-                f"{self.checkpoint.folder / WEIGHTS}: does not fit the model in {META}: {name} is {found}, "
-                f"expected {shape}"
-            )
-        return tensor.to(self._device)
+    def _tensor(self, name: str) -> Tensor:
+        return self._tensors[name].to(self._device)
 
     def not_taken(self) -> list[str]:
         """Return the parts of the new model that start on their own, each with the reason."""

@@ -91,6 +91,6 @@ class PredictionWriter:
         number = self.shards.get(view, 0)
         path = self.folder / f"view={view}" / f"part-{number:05d}.parquet"
         path.parent.mkdir(exist_ok=True)
-        pq.write_table(pa.concat_tables(self.waiting[view]), path)
+        pq.write_table(pa.concat_tables(self.waiting[view]), path, write_page_checksum=True)
         self.waiting[view] = []
         self.shards[view] = number + 1

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 import hblm
 from hblm import cli
-from hblm.artifacts import remove_stale, sha256_file, temporary_beside, write_text
+from hblm.artifacts import remove_stale, sha256_file, temporary_beside, unfit_as_name, write_text
 from hblm.catalogue import Catalogue
 from hblm.config import Dataset, Encoder, PrepareConfig
 from hblm.corpus.expect import compare, mismatch_table, require_expectable
@@ -283,6 +283,8 @@ def converter(name: str) -> Any:
     Raises:
         ConfigError: there is no such script.
     """
+    if why := unfit_as_name(name):  # it may come from a frozen cell
+        raise ConfigError(f"dataset.converter={name!r} {why}; write the name of a script in datasets/")
     package = Path(hblm.__file__).resolve().parent
     candidates = (package / "datasets" / f"{name}.py", package.parent / "datasets" / f"{name}.py")
     script = next((path for path in candidates if path.is_file()), None)

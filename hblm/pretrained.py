@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import huggingface_hub
 import huggingface_hub.errors as hub
 
-from hblm.artifacts import canonical_json, sha256_file, sha256_text
+from hblm.artifacts import canonical_json, sha256_once, sha256_text
 from hblm.errors import ConfigError
 
 TINY = "tiny"
@@ -188,6 +189,14 @@ def encoder_record(source: Pretrained) -> dict[str, Any]:
     """Return what a result file says of an encoder that is loaded: name, revision, commit and identity."""
     record = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
     return record | source.identity()
+
+
+def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what run ids hold of an encoder, from what `encoder_record` noted of it."""
+    hashes = {name: record[name] for name in ("origin", "weights", "config", "tokenizer") if name in record}
+    if hashes or record.get("model_name") != TINY:
+        return hashes or {name: record.get(name) for name in ("model_name", "revision")}
+    return {"model_name": TINY}
 
 
 def width_of(source: Pretrained) -> int:
@@ -374,7 +383,7 @@ def _hash_once(path: Path, size: int, changed: int) -> str:
             return sha256_text(canonical_json(_without_inert(json.loads(path.read_bytes()), path.name)))
         except (ValueError, RecursionError):
             pass  # loading says what is wrong with it
-    return sha256_file(path)
+    return sha256_once(path)
 
 
 def _without_inert(tree: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hblm.artifacts import new_file, write_json
+from hblm.artifacts import new_file, sealed, write_json
 from hblm.corpus.prepared import Prepared
 from hblm.version import FORMULAS
 
@@ -24,7 +24,7 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
 
     Args:
         path: the .json file.
-        record: what it holds besides the versions of schema and formulas, and the time.
+        record: what it holds besides the versions of schema and formulas, the time, and its seal.
         views: the scores that the CSVs tell, with their `nodes`.
     """
     rows = [{"view": view, **row} for view, found in views.items() for row in found["nodes"]]
@@ -37,7 +37,8 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
             [{"view": view, **{key: scores[key] for key in keys}} for view, scores in overall.items()],
         )
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(path, {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, "finished": finished, **record})
+    versions = {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, "finished": finished}
+    write_json(path, sealed({**versions, **record}))
 
 
 def place_record(prepared: Prepared) -> dict[str, str]:

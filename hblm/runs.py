@@ -13,13 +13,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hblm.artifacts import canonical_json, flush, sha256_text, temporary_beside
+from hblm.artifacts import (
+    LONGEST_NAME,
+    SEAL,
+    canonical_json,
+    flush,
+    is_as_sealed,
+    sha256_text,
+    temporary_beside,
+    unfit_as_name,
+)
 from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import ConfigError
 from hblm.schema import Leaf, leaves
 
 SCHEMA_VERSION = 2  # 2: formulas 2, so that no result of formulas 1 counts as done
-_LONGEST_NAME = 255  # bytes, on the usual file systems
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
 _NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
@@ -56,8 +64,8 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether the result is there and is this run's."""
-        return _run_id_in(self.result) == self.id
+        """Whether the result is there, is this run's, and is as it was written."""
+        return _run_id_in(self.result, whole=True) == self.id
 
     def replace_by(self, results: Path, checkpoint: Path | None) -> None:
         """Give what was written apart the run's names; what bears them now moves to superseded/.
@@ -168,19 +176,36 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
         tag: last part of the encoder's name, for file names.
 
     Raises:
-        ConfigError: the name is longer than a file system takes.
+        ConfigError: the name is longer than a file system takes, or the dataset's cannot be part of one.
     """
-    assert not config.left_open, config.left_open  # a run is known by the values that were chosen
-    values = identity_values(config)
-    run_id = sha256_text(
-        canonical_json({"schema": SCHEMA_VERSION, "data": data, "encoder": dict(encoder), "config": values})
-    )
+    values, run_id = identity_values(config), id_of(config, data=data, encoder=encoder)
     output_dir = Path(config.output_dir)
     names = names_of(config, values, run_id, tag)
     name = _name_among(output_dir, names, run_id)
-    if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > _LONGEST_NAME:
-        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
+    _require_short(name)
     return Run(run_id, name, output_dir, tuple(names))
+
+
+def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
+    """Return the id of a run; the arguments are those of `identify`."""
+    assert not config.left_open, config.left_open  # a run is known by the values that were chosen
+    return sha256_text(
+        canonical_json(
+            {
+                "schema": SCHEMA_VERSION,
+                "data": data,
+                "encoder": dict(encoder),
+                "config": identity_values(config),
+            }
+        )
+    )
+
+
+def _require_short(name: str) -> None:
+    if why := unfit_as_name(name):
+        raise ConfigError(f"the file name {name!r} {why}; write another dataset.name")
+    if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > LONGEST_NAME:
+        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
 
 
 def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
@@ -297,7 +322,11 @@ def inert_keys(config: TrainConfig) -> set[str]:
 
 
 def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
-    """Return an untaken path for the result of an evaluation of a single or joint model."""
+    """Return an untaken path for the result of an evaluation of a single or joint model.
+
+    Raises:
+        ConfigError: the name that it would have is none.
+    """
     if config.joint_variant.is_joint:
         kind, name = "joint", f"{config.joint_variant.joint_variant}_{tag}"
     else:
@@ -307,12 +336,18 @@ def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
 
 
 def ensemble_path(output_dir: Path, dataset: str) -> Path:
-    """Return an untaken path for an ensemble's result."""
+    """Return an untaken path for an ensemble's result.
+
+    Raises:
+        ConfigError: the name that it would have is none.
+    """
     return _stamped(output_dir, f"eval_ensemble_{dataset}")
 
 
 def _stamped(output_dir: Path, stem: str) -> Path:
-    return untaken(output_dir / "results" / f"{stem}_{time.strftime('%Y%m%dT%H%M%S')}.json")
+    name = f"{stem}_{time.strftime('%Y%m%dT%H%M%S')}"
+    _require_short(name)
+    return untaken(output_dir / "results" / f"{name}.json")
 
 
 def untaken(path: Path) -> Path:
@@ -332,11 +367,17 @@ def _owner(output_dir: Path, name: str) -> str | None:
     return owners[0] if owners else None
 
 
-def _run_id_in(file: Path) -> str | None:
+def _run_id_in(file: Path, *, whole: bool = False) -> str | None:
+    """Return the run id that a file says, None where there is none, "" where it is damaged.
+
+    `whole` looks at the rest of a result as well.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return ""
-    return str(found.get("run_id", "")) if isinstance(found, dict) else ""
+    if not isinstance(found, dict) or (whole and SEAL in found and not is_as_sealed(found)):
+        return ""
+    return str(found.get("run_id", ""))

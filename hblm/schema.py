@@ -20,6 +20,7 @@ from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
 _OR_NULL = " or null"
+_TEXT = "a text"
 
 
 def key(
@@ -179,10 +180,15 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         if kind.startswith("true or false") and not isinstance(value, (bool, str, type(None))):
             raise ValueError("numbers are not truth values here")
         node[name] = value
-        checked = node[name]
-    except (OmegaConfBaseException, ValueError):
+        # a composed tree has its interpolations behind it: what still looks like one is text, and so is
+        # whatever a stored configuration says, so that no file can read the environment
+        literal = OmegaConf.is_interpolation(node, name)
+        if literal and not kind.startswith(_TEXT):
+            raise ValueError("an interpolation is not resolved here")
+        checked = value if literal else node[name]
+    except (OmegaConfBaseException, ValueError, RecursionError):
         return None, f"is not {_wanted(kind, leaf.rules)}"
-    checked = OmegaConf.to_container(checked) if OmegaConf.is_config(checked) else checked
+    checked = OmegaConf.to_container(checked, resolve=False) if OmegaConf.is_config(checked) else checked
     return checked, _out_of_range(leaf.rules, checked, kind)
 
 
@@ -237,7 +243,7 @@ def _kind(hint: Any) -> str:
         int: "a whole number",
         float: "a number",
         bool: "true or false",
-        str: "a text",
+        str: _TEXT,
         list[str]: "a list such as [a,b]",
         list[Any]: "a list",
         dict[str, Any]: "a group of keys",

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from hblm import stopping, team
 from hblm.corpus.batches import Batch, Split, evaluation_batches
+from hblm.errors import TrainingError
 from hblm.loss import Objective
 from hblm.metrics import ScoreCounter
 from hblm.nn.classifier import Classifier
@@ -145,12 +146,24 @@ def _merged(scoring: Scoring, documents: int, parts: Sequence[Part]) -> tuple[di
 def outputs(
     model: Classifier, split: Split, scoring: Scoring, accelerator: Accelerator
 ) -> Iterator[tuple[np.ndarray, Batch, BranchesOutput]]:
-    """Yield each batch's positions, documents and output; the longest documents come first."""
+    """Yield each batch's positions, documents and output; the longest documents come first.
+
+    Raises:
+        TrainingError: a logit is not finite; counted, it would be a prediction or none, and give a score.
+    """
     model.eval()
     batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
     for positions, batch in on_device(split, batches, scoring, accelerator):
         with accelerator.autocast():
             output = model(**batch.inputs)
+        for view, logits in output.views.items():
+            if not logits.isfinite().all():
+                raise TrainingError(
+                    f"the model gives logits that are not finite (view {view}); if it is being trained, "
+                    "lower trainer.learning_rate or trainer.head_learning_rate, or set "
+                    "trainer.precision=fp32; if it was trained, its weights are damaged, or too large "
+                    "for its precision"
+                )
         yield positions, batch, output
 
 

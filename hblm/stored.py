@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from hblm import runs
 from hblm.catalogue import Catalogue
 from hblm.checkpoint import open_checkpoint
-from hblm.compose import SWEEP, plain_tree
+from hblm.compose import SWEEP, plain_tree, resolved
 from hblm.config import EvaluateConfig, TrainConfig
 from hblm.errors import CheckpointError
 from hblm.schema import Leaf, leaves, plain, read_leaf, read_tree
@@ -70,7 +70,7 @@ def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, t
     """Return how an argument contradicts a checkpoint, with both values; "" where it does not."""
     if leaf is None:
         return _option_difference(config, name, text)
-    given, why = read_leaf(leaf, value)
+    given, why = read_leaf(leaf, resolved(value))
     has = runs.value_of(config, leaf)
     if not why and leaf.name in config.having({leaf.name: given}).left_open:
         return ""  # what is left to choose contradicts nothing

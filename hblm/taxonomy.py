@@ -137,13 +137,24 @@ def read_taxonomy(path: Path) -> Taxonomy:
         DataError: the file is missing or not in the format, with line and node.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode_taxonomy(content, str(path))
+
+
+def decode_taxonomy(content: bytes, path: str) -> Taxonomy:
+    """Read the bytes of a taxonomy.json; `path` is what messages call it.
+
+    Raises:
+        DataError: not UTF-8, or not in the format, with line and node.
+    """
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8 at byte {error.start} of the file") from None
-    return parse_taxonomy(text, str(path))
+    return parse_taxonomy(text, path)
 
 
 def parse_taxonomy(text: str, path: str) -> Taxonomy:

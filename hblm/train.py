@@ -18,7 +18,7 @@ from hblm.artifacts import remove_stale, scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
-from hblm.errors import DataError
+from hblm.errors import ConfigError, DataError
 from hblm.initial import Origin, source_of
 from hblm.notes import Note, Trained, long_training, notes
 from hblm.prepare import open_or_prepare
@@ -77,8 +77,8 @@ def run(
     processes.require_fitting(config.trainer.processes)
     here = processes.place()
     if here.rank:  # a launcher's: the first process decides
-        if _agreed(config, go=False):
-            join(config, None, started)
+        if expected := _agreed(config, None):
+            join(config, expected, started)
         return
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = source_of(config)
@@ -99,7 +99,7 @@ def run(
         lock.acquire()
     try:
         this = identify(config, prepared, source)
-        if not _agreed(config, go=config.force or not this.is_done):
+        if not _agreed(config, this.id if config.force or not this.is_done else None):
             show_done(config, this)
             return
         this.require_superseding()
@@ -133,14 +133,15 @@ def join(
     train(config, prepared, source, this, started, {**(chosen or {}), **just_chosen})
 
 
-def _agreed(config: TrainConfig, *, go: bool) -> bool:
-    """Return whether the run is to be done, as the first of a launcher's processes says."""
+def _agreed(config: TrainConfig, run_id: str | None) -> str | None:
+    """Return the id of the run to be done, as the first of a launcher's processes says; None: it is done."""
     if processes.place().size == 1:
-        return go
+        return run_id
     from hblm import build, team
 
     build.accelerator(config.device, config.trainer.precision)  # which lets the processes find each other
-    return team.of_the_first(go)
+    agreed: str | None = team.of_the_first(run_id)
+    return agreed
 
 
 def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: Prepared) -> runs.Run:
@@ -151,8 +152,9 @@ def expect(this: runs.Run, expected: str | None, config: TrainConfig, prepared: 
     """
     if expected not in (None, this.id):
         raise DataError(
-            f"this cell was frozen as run {expected[:8]} and would now be {this.id[:8]}: {prepared.folder} "
-            f"or {config.init_from or config.encoder.model_name} has changed since; submit the sweep again"
+            f"this was run {expected[:8]} when it was frozen or started and would now be {this.id[:8]}: "
+            f"{prepared.folder} or {config.init_from or config.encoder.model_name} has changed since; "
+            "start it again, or submit the sweep again"
         )
     return this
 
@@ -222,6 +224,7 @@ def train(
     for line in auto.lines(chosen):
         log.info("%s", line)
     job = replace(set_up(config, prepared, source, this.name), chosen=chosen)
+    expect(identify(config, prepared, source), this.id, config, prepared)  # the encoder that was loaded
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
         *(this.name, len(job.train), len(job.val), len(job.test)),
@@ -248,9 +251,15 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
 
     Args:
         name: the run's, for trackers.
+
+    Raises:
+        ConfigError: the encoder is not to be had or not sound, or a key does not go with it or the documents.
+        CheckpointError: the checkpoint to start from is damaged.
+        DataError: the documents have a fault, or changed since they were opened.
     """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
+    from hblm.checkpoint import not_finite
     from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
@@ -269,6 +278,11 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         gradient_checkpointing=config.encoder.gradient_checkpointing,
         max_length=config.encoder.max_length,
     )
+    if odd := not_finite(encoder.state_dict()):
+        raise ConfigError(
+            f"encoder.model_name={config.encoder.model_name}: its tensor {odd[0]} holds numbers that are not "
+            f"finite ({len(odd)} such tensors); give sound weights"
+        )
     tokenizer = load_tokenizer(source)
     record = encoder_record(source)
     with progress() as start:

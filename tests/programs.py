@@ -10,6 +10,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from hblm import evaluate, train
+from hblm.artifacts import sealed, sha256_file
 from hblm.config import EvaluateConfig, TrainConfig
 from hblm.schema import typed
 
@@ -43,8 +44,32 @@ def evaluation(checkpoint: Path | tuple[Path, Path], *overrides: str) -> dict[st
 
 
 def edit(path: Path, **values: Any) -> None:
-    """Change some keys of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    """Change some keys of a JSON file, and its seal with them."""
+    content = {**json.loads(path.read_text()), **values}
+    seal = content.pop("sha256", None)
+    path.write_text(json.dumps(sealed(content) if seal else content))
+
+
+def unseal(checkpoint: Path, **config: Any) -> None:
+    """Make a checkpoint as it was before hblm.json had sums; change keys of its config, such as seed=2."""
+    meta = json.loads((checkpoint / "hblm.json").read_text())
+    del meta["sha256"], meta["files"]
+    for name, value in config.items():
+        group, _, last = name.rpartition("__")
+        (meta["config"][group] if group else meta["config"])[last] = value
+    (checkpoint / "hblm.json").write_text(json.dumps(meta))
+
+
+def reseal(checkpoint: Path, **values: Any) -> None:
+    """Make a checkpoint sound again after its files were changed; change keys of hblm.json."""
+    meta = json.loads((checkpoint / "hblm.json").read_text()) | values
+    del meta["sha256"]
+    meta["files"] = {
+        path.relative_to(checkpoint).as_posix(): sha256_file(path)
+        for path in checkpoint.rglob("*")
+        if path.is_file() and path.name != "hblm.json"
+    }
+    (checkpoint / "hblm.json").write_text(json.dumps(sealed(meta)))
 
 
 def checkpoint_of(result: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hblm import artifacts
+from hblm.artifacts import is_as_sealed, sealed, unfit_as_name
 
 WRITER = """
 import sys, time
@@ -141,3 +143,46 @@ def test_the_environment_names_code_and_versions() -> None:
     assert {"hblm", "git_commit", "git_dirty", "python", "platform", "host", "versions"} <= set(found)
     assert found["versions"]["torch"]
     artifacts.canonical_json(found)
+
+
+@pytest.mark.parametrize("name", ["wos", "Café-v1.1_seed1", "a b", "文書", ".hidden", "a..b", "x" * 255])
+def test_what_can_name_a_file(name, tmp_path):
+    assert unfit_as_name(name) == ""
+    (tmp_path / name).write_text("")
+
+
+UNFIT = {
+    "names no file": ["", " ", ".", ".."],
+    "separator": ["a/b", "/", "../x", "a\\b"],
+    "control character": ["a\0", "\x1b[31m", "a\nb", "\x7f", "\x9b", "a\u2028b"],
+    "lone surrogate": ["\ud800", "a\udcff"],
+    "too long": ["x" * 256, "é" * 128],
+}
+
+
+@pytest.mark.parametrize(("reason", "name"), [(why, name) for why, names in UNFIT.items() for name in names])
+def test_what_cannot_name_a_file(reason, name):
+    assert reason in unfit_as_name(name)
+
+
+def test_a_seal_is_that_of_the_values():
+    content = sealed({"b": [1.5, None, "é"], "a": {"x": True}, 3: "three"})
+    read = json.loads(json.dumps(content))
+    assert is_as_sealed(read)
+    assert is_as_sealed(dict(reversed(read.items())))
+    for name in read:
+        assert not is_as_sealed({key: value for key, value in read.items() if key != name})
+        assert not is_as_sealed({**read, name: "other"})
+    assert not is_as_sealed({**read, "more": None})
+    assert not is_as_sealed({**read, "b": math.nan})
+
+
+def test_a_hash_is_computed_once_for_each_state_of_a_file(tmp_path, monkeypatch):
+    file, asked = tmp_path / "weights", []
+    monkeypatch.setattr(artifacts, "sha256_file", lambda path: asked.append(path) or str(len(asked)))
+    file.write_bytes(b"abc")
+    assert artifacts.sha256_once(file) == artifacts.sha256_once(file) == "1"
+    (tmp_path / "other").write_bytes(b"abd")
+    os.utime(tmp_path / "other", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    (tmp_path / "other").replace(file)  # of the same size and time
+    assert artifacts.sha256_once(file) == "2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from hblm.catalogue import Catalogue
 from hblm.compose import Composer
 from hblm.config import OF_TRAINER, TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.errors import ConfigError
+from hblm.errors import ConfigError, DataError
 from hblm.pretrained import locate
 from hblm.stored import without_stored
 
@@ -155,6 +156,15 @@ def test_the_loss_is_that_of_the_documents(learnable, one_path):
     for data in (one_path, learnable):
         assert loss(data, "method=flat") == "bce"  # and the method stays what it is
     assert resolved("loss=auto", "method=flat").method == "flat"
+
+
+def test_nothing_is_chosen_by_documents_that_were_replaced(learnable, one_path, tmp_path):
+    """Where the first document of two paths ends the reading, too."""
+    folder = Path(shutil.copytree(one_path, tmp_path / "data"))
+    prepared = open_prepared(folder)
+    shutil.copy(learnable / "train.jsonl", folder)
+    with pytest.raises(DataError, match=r"train\.jsonl: changed while it was read"):
+        auto._has_one_path(prepared)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -16,7 +16,7 @@ from hblm.nn.cascade import DIRECTIONS, SPACES
 from hblm.nn.film import PROPAGATIONS
 from hblm.nn.heads import HEADS
 from hblm.nn.pooling import POOLINGS
-from hblm.schema import leaves, typed
+from hblm.schema import leaves, read_leaf, typed
 
 CONF = Path(str(resources.files("hblm.conf")))
 PRESETS = ("method", "experiment", "sweep")
@@ -336,3 +336,13 @@ def test_grids_leave_the_folder_multirun_alone(program, given):
     with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
         composed = hydra.compose(program, [given], return_hydra_config=True)
     assert composed.hydra.sweep.dir.startswith("outputs/hydra/")
+
+
+@pytest.mark.parametrize("leaf", [*leaves(TrainConfig)], ids=lambda leaf: leaf.name)
+def test_no_value_is_resolved_while_it_is_typed(leaf, monkeypatch):
+    """What a stored configuration says stays as it is or is refused: it cannot read the environment."""
+    monkeypatch.setenv("SECRET", "1")
+    text = "${oc.env:SECRET}"
+    for value in (text, f"a{text}", [text], {"key": text}, {"key": [text]}, "${seed}", "${"):
+        checked, why = read_leaf(leaf, value)
+        assert why or checked == ([value] if leaf.rules["one"] and isinstance(value, str) else value)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from programs import LEARNING, TINY, checkpoint_of, compose, edit, evaluation, run
+from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, reseal, run
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
@@ -192,10 +192,9 @@ def test_a_threshold_of_ones_own_is_recorded(trained):
         (lambda folder: (folder / "hblm.json").unlink(), "has no hblm.json"),
         (lambda folder: (folder / "hblm.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "hblm.json").write_text('{"schema_version": 99}'), "version 99"),
-        (lambda folder: edit(folder / "hblm.json", config=[]), "no sound value of config"),
-        (lambda folder: edit(folder / "hblm.json", dataset={"name": "d"}), "no sound value of dataset"),
-        (lambda folder: edit(folder / "hblm.json", eval_batch_size="x"), "no sound value of eval_batch_size"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 50), "cannot be read"),
+        (lambda folder: reseal(folder, config=[]), "no sound value of config"),
+        (lambda folder: reseal(folder, dataset={"name": "d"}), "no sound value of dataset"),
+        (lambda folder: reseal(folder, eval_batch_size="x"), "no sound value of eval_batch_size"),
         (lambda folder: (folder / "taxonomy.json").write_text("[]"), "is damaged"),
         (lambda folder: shutil.rmtree(folder / "encoder"), "has no encoder"),
     ],
@@ -445,7 +444,7 @@ def changed(folder, target, config):
         for group in groups:
             node = node[group]
         node[last] = value
-    edit(target / "hblm.json", **meta)
+    reseal(target, **meta)
     return target
 
 
@@ -472,6 +471,7 @@ def test_an_ensemble_needs_one_dataset_and_one_taxonomy(pair, one_path):
     taxonomy = json.loads((other / "taxonomy.json").read_text())
     taxonomy["nodes"].pop()
     (other / "taxonomy.json").write_text(json.dumps(taxonomy))
+    reseal(other)
     with pytest.raises(CheckpointError, match=r"taxonomies differ \(7 and 6 nodes\)"):
         evaluation((pair[0], other))
 

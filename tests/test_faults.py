@@ -1,4 +1,4 @@
-"""Short fault runs: programs killed at random moments, and started twice at once. Marked slow."""
+"""Short fault runs: programs killed at random moments or started twice at once, bits flipped. Marked slow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from programs import LEARNING, checkpoint_of, evaluation, run
 from safetensors.torch import load_file
+
+from hblm.errors import DataError, HblmError
+from hblm.tables import documents
+from hblm.tables.collect import results
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +132,58 @@ def test_errors_inside_a_run_exit_with_2_and_no_traceback(learnable):
         assert done.returncode == 2, fault
         assert "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+BITS = 3  # of each file
+
+
+def read_all(checkpoint: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Return every number that is read of outputs/, None for what is refused or passed over by name."""
+    found: dict[str, Any] = {}
+    try:
+        evaluated = evaluation(checkpoint)
+        found["evaluation"] = evaluated["test"]
+        for path in Path("outputs/results").glob(f"{evaluated['made'].stem}*"):
+            path.unlink()
+    except HblmError:
+        found["evaluation"] = None
+    table = results("outputs")
+    told = {row["file"]: row for row in table.to_dict("records")}
+    passed = {str(each.file) for each in table.attrs["passed_over"]}
+    for path in Path("outputs/results").glob("*.json"):
+        assert (str(path) in told) != (str(path) in passed)
+        found[path.name] = told.get(str(path))
+    documents._read.cache_clear()
+    try:
+        found["predictions"] = documents._read(Path(made["predictions"]["path"])).to_dict("list")
+    except DataError:
+        found["predictions"] = None
+    return found
+
+
+@pytest.mark.trains
+def test_one_flipped_bit_in_any_file_changes_no_number(learnable):
+    result = run(learnable, *LEARNING, "encoder.trainable=false")
+    checkpoint = checkpoint_of(result)
+    made = evaluation(checkpoint, "predictions=true")
+    expected = read_all(checkpoint, made)
+    assert None not in expected.values()
+    draw, refused = random.Random(0), set()
+    files = [path for path in sorted(Path("outputs").rglob("*")) if path.is_file() and path.stat().st_size]
+    kinds = {"checkpoints", "results", "tokens", "embeddings"}
+    assert kinds <= {part for path in files for part in path.parts}
+    for path in files:
+        content = path.read_bytes()
+        for _ in range(BITS):
+            damaged = bytearray(content)
+            damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+            path.write_bytes(damaged)
+            found = read_all(checkpoint, made)
+            for name, value in found.items():
+                if value is None:
+                    refused.add(path)
+                else:
+                    assert repr(value) == repr(expected[name]), (path, name)  # NaN is equal to itself so
+            path.write_bytes(content)
+    assert {path.parts[1] for path in refused} == {"checkpoints", "results"}
+    assert repr(read_all(checkpoint, made)) == repr(expected)

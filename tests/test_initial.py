@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, numbers, run
+from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, numbers, reseal, run
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hblm import build, runs, train
@@ -313,7 +316,7 @@ def test_a_damaged_checkpoint_is_refused() -> None:
     checkpoint = stored()
     mine = config(f"init_from={checkpoint.folder}")
     (checkpoint.folder / "model.safetensors").write_bytes(b"\0" * 50)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="not the file that was written"):
         Origin(mine, TREE)
     (checkpoint.folder / "hblm.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -323,8 +326,62 @@ def test_a_damaged_checkpoint_is_refused() -> None:
 def test_weights_that_are_not_those_of_the_taxonomy_are_refused() -> None:
     checkpoint = stored()
     (checkpoint.folder / "taxonomy.json").write_text(Taxonomy(TREE.nodes[:-1]).to_json())
-    with pytest.raises(CheckpointError, match=r"does not fit .* branches.single.heads.2.output.weight is of"):
+    reseal(checkpoint.folder)
+    with pytest.raises(
+        CheckpointError, match=r"does not fit .* branches.single.heads.2.output.weight is float32 of"
+    ):
         started(checkpoint)
+
+
+def _changed(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
+
+    return damage
+
+
+PROJECTION = "projection.linear.weight"
+WRONG_WEIGHTS = {
+    "a tensor is missing": (_changed(lambda tensors: tensors.pop(PROJECTION)), f"{PROJECTION} is not there"),
+    "a tensor is too much": (
+        _changed(lambda tensors: tensors.update(more=torch.zeros(1))),
+        "more is none of the model's",
+    ),
+    "another shape": (
+        _changed(lambda tensors: tensors.update({PROJECTION: tensors[PROJECTION][:, :3].clone()})),
+        rf"{PROJECTION} is float32 of shape \(64, 3\), expected float32 of shape \(64, 64\)",
+    ),
+    "another type": (
+        _changed(lambda tensors: tensors.update({PROJECTION: tensors[PROJECTION].long()})),
+        f"{PROJECTION} is int64 of",
+    ),
+    "NaN": (_changed(lambda tensors: tensors[PROJECTION][0, 0].fill_(math.nan)), f"{PROJECTION} holds"),
+    "an infinity": (_changed(lambda tensors: tensors[PROJECTION][0, 0].fill_(-math.inf)), "not finite"),
+    "a header of 2^62 bytes": (lambda file: file.write_bytes(b"\0" * 7 + b"\x40{}"), "cannot be read"),
+    "no header": (lambda file: file.write_bytes(b""), "cannot be read"),
+    "an unknown type": (
+        lambda file: file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F99"', 1)),
+        "cannot be read",
+    ),
+    "cut": (lambda file: file.write_bytes(file.read_bytes()[:-4]), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", WRONG_WEIGHTS)
+def test_weights_that_are_not_those_of_the_model_are_refused(damage: str) -> None:
+    """Where the new run would take nothing of them but the encoder, too."""
+    checkpoint = stored()
+    change, message = WRONG_WEIGHTS[damage]
+    change(checkpoint.folder / "model.safetensors")
+    reseal(checkpoint.folder)
+    for overrides in ((), ("pooling=mean",)):
+        with pytest.raises(CheckpointError, match=message):
+            started(checkpoint, *overrides)
+    again = open_checkpoint(checkpoint.folder)
+    with pytest.raises(CheckpointError, match=message):
+        build.stored_model(again, again.config)
 
 
 # --- identified
@@ -354,11 +411,11 @@ def test_the_names_of_nodes_and_the_run_are_part_of_what_it_starts_from() -> Non
     folder = stored().folder
     found = identified(f"init_from={folder}")
     for file, old, new in (("taxonomy.json", '"id": "', '"id": "x'), ("hblm.json", "abab", "cdcd")):
-        path = folder / file
-        content = path.read_text()
-        path.write_text(content.replace('"parent": "', '"parent": "x').replace(old, new))
-        assert identified(f"init_from={folder}").id != found.id
-        path.write_text(content)
+        other = shutil.copytree(folder, folder.with_name(file))
+        content = (other / file).read_text()
+        (other / file).write_text(content.replace('"parent": "', '"parent": "x').replace(old, new))
+        reseal(other)
+        assert identified(f"init_from={other}").id != found.id
     assert identified(f"init_from={folder}").id == found.id
 
 

@@ -295,3 +295,9 @@ def test_what_cannot_be_prepared_is_told(overrides: tuple[str, ...], message: st
     with pytest.raises((ConfigError, DataError), match=message):
         run(*overrides)
     assert not Path("data").exists() or not list(Path("data").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "..", "", "a\0b"])
+def test_no_converter_is_loaded_from_anywhere_else(name):
+    with pytest.raises(ConfigError, match=r"dataset\.converter="):
+        prepare.load_converter(name)

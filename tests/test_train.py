@@ -19,7 +19,7 @@ from hblm import build, cli, train
 from hblm.config import TrainConfig
 from hblm.errors import ConfigError, DataError, TrainingError
 from hblm.nn.encoder import load_tokenizer
-from hblm.pretrained import locate
+from hblm.pretrained import Pretrained, locate
 from hblm.version import FORMULAS
 
 pytestmark = pytest.mark.trains
@@ -59,6 +59,25 @@ def test_nodes_csv_has_a_row_for_each_node(trained):
     record = json.loads(trained.read_text())["test"]["single"]["overall"]
     assert nodes["f1"].mean() == pytest.approx(record["macro_f1"])
     assert nodes["support"].sum() == record["support"]
+
+
+@pytest.mark.parametrize("part", ["documents", "encoder"])
+def test_what_is_replaced_while_a_run_starts_ends_it(part, learnable, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(learnable, tmp_path / "data"))
+    set_up = train.set_up
+
+    def replace_and_set_up(*arguments):
+        if part == "encoder":
+            monkeypatch.setattr(Pretrained, "identity", lambda source: {"weights": "of the new files"})
+        else:
+            (data / "val.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+        return set_up(*arguments)
+
+    monkeypatch.setattr(train, "set_up", replace_and_set_up)
+    with pytest.raises(DataError, match=r"start (it )?again"):
+        run(data)
+    assert not list(Path("outputs/results").glob("*"))
+    assert not list(Path("outputs/cache/tokens").glob("*/meta.json")) or part == "encoder"
 
 
 def test_nothing_but_the_named_files_is_written(trained):
@@ -110,7 +129,7 @@ def test_notes_are_logged_stored_and_logged_again(learnable, capsys, caplog):
         train.run(again)
         assert [message for message in caplog.messages if message in texts] == texts
         record = json.loads(result.read_text())
-        del record["notes"]  # as results of earlier versions are
+        del record["notes"], record["sha256"]  # as results of earlier versions are
         result.write_text(json.dumps(record))
         caplog.clear()
         train.run(again)
@@ -150,7 +169,7 @@ def test_a_name_that_no_file_can_bear_is_refused_before_training(learnable):
 
 def test_a_validation_loss_that_is_no_number_ends_the_run(learnable):
     once = ("trainer.epochs=1", "trainer.batch_size=64", "trainer.warmup_ratio=0", "trainer.precision=fp32")
-    with pytest.raises(TrainingError, match="the validation loss is nan"):
+    with pytest.raises(TrainingError, match="logits that are not finite"):
         run(learnable, *once, "trainer.learning_rate=1e30", "trainer.head_learning_rate=1e30")
     assert not list(Path("outputs").glob("checkpoints/*"))
 

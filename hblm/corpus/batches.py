@@ -217,7 +217,8 @@ def tokenise(
 
     Raises:
         ConfigError: `max_length` leaves no room for a token of the text.
-        DataError: the first fault in the documents.
+        DataError: the first fault in the documents, or they changed since they were opened; then the cache
+            gets no entry.
     """
     _require_room(tokenizer, max_length)
     made_from = {
@@ -226,7 +227,8 @@ def tokenise(
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
     }
-    entry = Entry(cache_dir / "tokens", made_from)
+    parts = [f"{split}.{part}" for split in (*SPLITS, NODES) for part in (*_ARRAYS, "ids")]
+    entry = Entry(cache_dir / "tokens", made_from, [*parts, _DTYPES])
     if not entry.is_whole():
         with entry.locked():
             if not entry.is_whole():  # another process may have been faster

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +33,26 @@ class Entry:
     Attributes:
         folder: where it lies.
         made_from: what it is made from, as values of JSON.
+        files: the names of all its files.
     """
 
-    def __init__(self, kind: Path, made_from: dict[str, Any]) -> None:
+    def __init__(self, kind: Path, made_from: dict[str, Any], files: Iterable[str]) -> None:
         self.folder = kind / sha256_text(canonical_json(made_from))
         self.made_from = made_from
+        self.files = frozenset(files)
 
     def is_whole(self) -> bool:
         """Return whether every file is there as it was written; all of them are read."""
         try:
             meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
-            return meta["made_from"] == self.made_from and all(
-                (self.folder / name).stat().st_size == file["size"]
+            # only names that are expected are followed
+            return (meta["made_from"], meta["files"].keys()) == (self.made_from, self.files) and all(
+                (self.folder / name).is_file()
+                and (self.folder / name).stat().st_size == file["size"]
                 and sha256_file(self.folder / name) == file["sha256"]
                 for name, file in meta["files"].items()
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def require_whole(self) -> None:

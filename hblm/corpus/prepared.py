@@ -1,24 +1,29 @@
 """A prepared dataset: a folder opened by its hashes, its documents verified as they stream by.
 
+What is read is what was hashed when the folder was opened: a file that was replaced since is refused.
 A text of nothing but white space is allowed (a document without tokens pools to zeros) and counted.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hblm.artifacts import canonical_json, sha256_file, sha256_text
 from hblm.corpus.write import FILES, MANIFEST
 from hblm.document import SPLITS, Document, parse_document
 from hblm.errors import DataError, nearest
-from hblm.taxonomy import Taxonomy, read_taxonomy
+from hblm.taxonomy import Taxonomy, decode_taxonomy
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,21 +57,22 @@ class Prepared:
         """Return the number of documents of a split, by its lines, none of them parsed.
 
         Raises:
-            DataError: the file cannot be read, is not UTF-8, or has a blank line.
+            DataError: the file cannot be read, is not UTF-8, has a blank line, or is not the one opened.
         """
-        return sum(1 for _ in _lines(self.folder / f"{split}.jsonl"))
+        return sum(1 for _ in self._as_opened(f"{split}.jsonl", self._lines(f"{split}.jsonl")))
 
     def documents(self, split: str) -> Iterator[Document]:
         """Stream the documents of `split`, verified one by one; only ids stay in memory.
 
         Raises:
             DataError: `split` is none of train, val, test (at once); while streaming, the first fault
-                with file, line, document and label.
+                with file, line, document and label; at the end, a file that is not the one opened.
         """
         if split not in SPLITS:
             known = ", ".join(SPLITS)
             raise DataError(f"{self.folder}: split {split!r} is not one of {known}{nearest(split, SPLITS)}")
-        return self._verified(self.folder / f"{split}.jsonl", labels_needed=split == "train")
+        path = self.folder / f"{split}.jsonl"
+        return self._as_opened(path.name, self._verified(path, labels_needed=split == "train"))
 
     def _verified(self, path: Path, *, labels_needed: bool) -> Iterator[Document]:
         # A root stands above itself, an unknown label maps to None: so one test, all of it in C, covers
@@ -74,7 +80,7 @@ class Prepared:
         above = {node.id: node.parent or node.id for node in self.taxonomy.nodes}
         seen: set[str] = set()
         file = str(path)
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in enumerate(self._lines(path.name), 1):
             document = _parse(line, f"{file}:{number}")
             labels = set(document.labels)
             seen.add(document.id)
@@ -88,6 +94,37 @@ class Prepared:
             yield document
         if not seen:
             raise DataError(f"{path}: the split is empty; it needs at least one document")
+
+    def require_unchanged(self, *files: str) -> None:
+        """Check that files are still those that were opened; all four if none is named.
+
+        Raises:
+            DataError: one is not.
+        """
+        for file in files or FILES:
+            with contextlib.suppress(OSError):  # the caller's own reading says what is wrong
+                self._compare(file, sha256_file(self.folder / file))
+
+    def _as_opened(self, file: str, reading: Iterator[T]) -> Iterator[T]:
+        """Yield what is read of a file; where that fails and the file is another one now, say so instead."""
+        try:
+            yield from reading
+        except DataError:
+            self.require_unchanged(file)
+            raise
+
+    def _lines(self, file: str) -> Iterator[str]:
+        """Yield a file's lines; at the end, compare what was read with what was opened."""
+        digest = hashlib.sha256()
+        yield from _lines(self.folder / file, digest.update)
+        self._compare(file, digest.hexdigest())
+
+    def _compare(self, file: str, digest: str) -> None:
+        if digest != self.files[file]:
+            raise DataError(
+                f"{self.folder / file}: changed while it was read: its sha256 was {self.files[file][:12]}... "
+                f"when the folder was opened and is {digest[:12]}... now; start again"
+            )
 
 
 def n_subsampled(documents: int, fraction: float) -> int:
@@ -108,16 +145,20 @@ def open_prepared(folder: Path, name: str | None = None, prepare_with: str | Non
     """
     name = name or Path(os.path.abspath(folder)).name  # not resolved: a link has a name of its own
     _require_files(folder, prepare_with)
-    files = {}
+    files, taxonomy = {}, b""
     for file in FILES:
         try:
-            files[file] = sha256_file(folder / file)
+            if file == FILES[0]:
+                taxonomy = (folder / file).read_bytes()
+                files[file] = hashlib.sha256(taxonomy).hexdigest()
+            else:
+                files[file] = sha256_file(folder / file)
         except OSError as error:
             raise DataError(f"{folder / file}: cannot be read: {error.strerror}") from None
     manifest = _read_manifest(folder / MANIFEST)
     if manifest is not None:
         _compare_hashes(folder, prepare_with, files, manifest["files"])
-    return Prepared(folder, name, read_taxonomy(folder / FILES[0]), files, manifest)
+    return Prepared(folder, name, decode_taxonomy(taxonomy, str(folder / FILES[0])), files, manifest)
 
 
 def _require_files(folder: Path, prepare_with: str | None) -> None:
@@ -175,12 +216,13 @@ def _compare_hashes(
             )
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines without their ends; bytes split at \\n only, so U+2028 in a text is harmless."""
+def _lines(path: Path, read: Callable[[bytes], None] = lambda line: None) -> Iterator[str]:
+    """Yield the lines; bytes split at \\n only, so U+2028 in a text is harmless. `read` gets all bytes."""
     blank = 0
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
+                read(raw)
                 if number == 1 and raw.startswith(codecs.BOM_UTF8):
                     raw = raw[len(codecs.BOM_UTF8) :]
                 if blank:

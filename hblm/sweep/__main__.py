@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hblm import auto, cli
 from hblm.artifacts import HOST, canonical_json, code
 from hblm.catalogue import Catalogue
-from hblm.compose import parse
+from hblm.compose import parse, resolved
 from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
 from hblm.schema import Fault, leaves, read_leaf, read_tree
@@ -106,7 +106,7 @@ class Asked:
             if key not in known:
                 values.setdefault("cluster.additional", {})[key.rpartition(".")[2]] = value
                 continue
-            checked, reason = read_leaf(known[key], value)
+            checked, reason = read_leaf(known[key], resolved(value))
             if reason:
                 faults.append(str(Fault(key, value, reason)))
             else:
@@ -143,7 +143,8 @@ def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faul
         return Cluster()
     tree = yaml.safe_load(options[option].read_text(encoding="utf-8")) or {}
     more = {**(tree.get("additional") or {}), **given.get("additional", {})}
-    cluster, found = read_tree({**tree, **given, "additional": more}, Cluster, "cluster.")
+    tree = {**{name: resolved(value) for name, value in tree.items()}, **given}
+    cluster, found = read_tree({**tree, "additional": more}, Cluster, "cluster.")
     faults += [f"{options[option]}: {fault}" for fault in found]
     return cluster
 

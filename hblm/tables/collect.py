@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from hblm.artifacts import canonical_json, sha256_text
+from hblm.artifacts import SEAL, canonical_json, is_as_sealed, sha256_text
 from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import DataError
 from hblm.runs import inert_keys
@@ -207,6 +207,8 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
         raise ValueError("not valid JSON: damaged or cut short") from None
     if not isinstance(record, dict) or "schema_version" not in record or "kind" not in record:
         raise ValueError("not a result")
+    if SEAL in record and not is_as_sealed(record):
+        raise ValueError("not as it was written: damaged or edited")
     if record["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema_version {record['schema_version']}, not {SCHEMA_VERSION}")
     if record["kind"] not in (*RUNS, *EVALUATIONS):

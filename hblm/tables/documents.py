@@ -75,7 +75,7 @@ def compare_documents(
 def _read(folder: Path) -> pd.DataFrame:
     """Return the pairs of document and node that are predicted or gold."""
     try:
-        table = pq.read_table(folder, columns=_COLUMNS, partitioning=None)
+        table = pq.read_table(folder, columns=_COLUMNS, partitioning=None, page_checksum_verification=True)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder}: predictions that cannot be read: {error}") from None
     frame: pd.DataFrame = table.to_pandas()

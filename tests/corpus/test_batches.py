@@ -247,8 +247,22 @@ def test_a_broken_test_split_is_found_and_leaves_nothing(prepared, tokenizer, tm
     with (prepared.folder / "test.jsonl").open("a") as file:
         file.write('{"id": "x", "text": "y", "labels": ["a/x"]}\n')
     with pytest.raises(DataError, match=r"test\.jsonl:17"):
+        tokenise(open_prepared(prepared.folder), tokenizer, max_length=40, cache_dir=tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] in ([], [".lock"])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_documents_that_were_replaced_after_they_were_hashed_leave_nothing(
+    split, prepared, tokenizer, tmp_path
+):
+    file = prepared.folder / f"{split}.jsonl"
+    old = file.read_text()
+    file.write_text(old.replace('"id": "', '"id": "_'))
+    with pytest.raises(DataError, match=rf"{split}\.jsonl: changed while it was read"):
         tokenise(prepared, tokenizer, max_length=40, cache_dir=tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache" / "tokens").iterdir()] in ([], [".lock"])
+    file.write_text(old)
+    tokenise(prepared, tokenizer, max_length=40, cache_dir=tmp_path / "cache")
 
 
 def test_no_room_for_text(prepared, tokenizer, tmp_path):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hblm.corpus.cache import META, Entry, checksums
 
 MADE_FROM = {"format": 1, "dataset": "abc", "length": 0.5}
+FILES = ["numbers", "empty"]
 CONTENT = bytes(range(256)) * 8
 
 
@@ -21,18 +26,26 @@ def fill(entry: Entry) -> Entry:
     return entry
 
 
+def describe(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the files that meta.json names; what "../numbers" would be is there."""
+    shutil.copy(folder / "numbers", folder.parent)
+    meta = json.loads((folder / META).read_text())
+    change(meta["files"])
+    (folder / META).write_text(json.dumps(meta))
+
+
 @pytest.fixture
 def entry(tmp_path: Path) -> Entry:
-    return fill(Entry(tmp_path / "kind", MADE_FROM))
+    return fill(Entry(tmp_path / "kind", MADE_FROM, FILES))
 
 
 def test_an_entry_is_there_once_it_is_filled(tmp_path):
-    entry = Entry(tmp_path / "kind", MADE_FROM)
+    entry = Entry(tmp_path / "kind", MADE_FROM, FILES)
     assert not entry.is_whole()
     fill(entry)
     assert entry.is_whole()
-    assert Entry(tmp_path / "kind", dict(reversed(MADE_FROM.items()))).is_whole()
-    assert not Entry(tmp_path / "kind", {**MADE_FROM, "length": 0.25}).is_whole()
+    assert Entry(tmp_path / "kind", dict(reversed(MADE_FROM.items())), FILES).is_whole()
+    assert not Entry(tmp_path / "kind", {**MADE_FROM, "length": 0.25}, FILES).is_whole()
     assert checksums(entry.folder).keys() == {"numbers", "empty"}
 
 
@@ -68,6 +81,16 @@ def test_any_flipped_bit_of_what_describes_it_is_seen_or_changes_nothing(entry):
         lambda folder: (folder / META).unlink(),
         lambda folder: (folder / META).write_text("[]"),
         lambda folder: (folder / META).write_text('{"made_from": {}, "files": {}}'),
+        lambda folder: (folder / META).write_text("[" * 100_000),
+        lambda folder: (folder / META).write_bytes(b"\xff"),
+        lambda folder: describe(folder, lambda files: files.clear()),
+        lambda folder: describe(folder, lambda files: files.pop("empty")),
+        lambda folder: describe(folder, lambda files: files.update({"../numbers": files["numbers"]})),
+        lambda folder: describe(folder, lambda files: files.update({"../numbers": files.pop("numbers")})),
+        lambda folder: describe(folder, lambda files: files.update(empty=None)),
+        lambda folder: [(folder / "empty").unlink(), (folder / "empty").mkdir()],
+        lambda folder: [(folder / "empty").unlink(), os.mkfifo(folder / "empty")],
+        lambda folder: [shutil.rmtree(folder), folder.write_text("a file")],
     ],
 )
 def test_what_is_not_whole_is_not_used(entry, damage):
@@ -75,10 +98,11 @@ def test_what_is_not_whole_is_not_used(entry, damage):
     assert not entry.is_whole()
     with pytest.raises(OSError, match="not there as written"):
         entry.require_whole()
+    assert fill(entry).is_whole()
 
 
 def test_a_failure_leaves_nothing_and_no_lock_held(tmp_path):
-    entry = Entry(tmp_path / "kind", MADE_FROM)
+    entry = Entry(tmp_path / "kind", MADE_FROM, FILES)
 
     def fail() -> None:
         with entry.locked(), entry.renewed() as folder:
@@ -95,10 +119,10 @@ def test_a_failure_leaves_nothing_and_no_lock_held(tmp_path):
 
 def test_the_second_waits_says_so_and_makes_nothing(tmp_path, caplog):
     caplog.set_level("INFO", logger="hblm")
-    entry, found = Entry(tmp_path / "kind", MADE_FROM), []
+    entry, found = Entry(tmp_path / "kind", MADE_FROM, FILES), []
 
     def second() -> None:
-        with Entry(tmp_path / "kind", MADE_FROM).locked():
+        with Entry(tmp_path / "kind", MADE_FROM, FILES).locked():
             found.append(entry.is_whole())
 
     waiting = threading.Thread(target=second)

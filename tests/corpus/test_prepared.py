@@ -197,7 +197,7 @@ def test_an_unreadable_file_is_refused(folder_by_hand: Folder, monkeypatch: pyte
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(prepared_module, "sha256_file", refuse)
-    with pytest.raises(DataError, match=r"taxonomy.json: cannot be read: Permission denied"):
+    with pytest.raises(DataError, match=r"train.jsonl: cannot be read: Permission denied"):
         open_prepared(folder_by_hand())
 
 
@@ -333,3 +333,43 @@ def test_a_very_long_line_takes_a_few_times_its_size(whole: bool, folder_by_hand
     ).stdout.splitlines()
     assert found[0] == "40000000" if whole else "was it written or copied in part?" in found[0]
     assert int(found[1]) < 5 * 40
+
+
+CHANGES = {
+    "a document more": lambda path: path.write_bytes(path.read_bytes() + line("new", ["sci"])),
+    "another text": lambda path: path.write_bytes(path.read_bytes().replace(b"text", b"txet", 2)),
+    "a fault": lambda path: path.write_bytes(path.read_bytes() + line("new", ["of the new taxonomy"])),
+    "not JSON": lambda path: path.write_bytes(b"{"),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff"),
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("file", ["train.jsonl", "test.jsonl"])
+def test_a_file_that_changed_since_it_was_opened_is_refused(
+    file: str, change: str, folder_by_hand: Folder
+) -> None:
+    prepared = open_prepared(folder_by_hand())
+    CHANGES[change](prepared.folder / file)
+    with pytest.raises(DataError, match=rf"{file}: changed while it was read: .* start again"):
+        survey(prepared)
+    with pytest.raises(DataError, match=f"{file}: changed while it was read"):
+        prepared.count(file.partition(".")[0])
+
+
+def test_the_taxonomy_is_the_one_that_was_hashed(
+    folder_by_hand: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever replaces the file, and when, tree and hash belong together."""
+    folder = folder_by_hand()
+    before = open_prepared(folder)
+
+    def replace_and_hash(path: Path) -> str:
+        (folder / "taxonomy.json").write_text('{"nodes": [{"id": "other", "name": "other", "parent": null}]}')
+        return sha256_file(path)
+
+    monkeypatch.setattr(prepared_module, "sha256_file", replace_and_hash)
+    opened = open_prepared(folder)
+    assert opened.fingerprint == before.fingerprint
+    assert opened.taxonomy == before.taxonomy

@@ -336,7 +336,7 @@ def test_a_clusters_options_come_from_its_file_and_the_command_line():
 
 def test_a_frozen_cell_whose_data_changed_is_refused(learnable):
     config = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}")
-    with pytest.raises(DataError, match="frozen as run 00000000 and would now be"):
+    with pytest.raises(DataError, match="was run 00000000 when it was frozen or started and would now be"):
         train.run(config, expected="0" * 64)
     assert not list(Path("outputs/results").glob("*.json"))
 
