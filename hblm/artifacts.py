@@ -24,10 +24,21 @@ import orjson
 import hblm
 
 HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
+LONGEST_NAME = 255  # bytes, on the usual file systems
+_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
 LARGEST_JSON = 64 << 20  # bytes of a result, a manifest or the like; it takes twenty times that in memory
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether a name from data may be part of a path: it stays in its folder and can be shown."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half a pair of surrogates
+        return False
+    return text not in (".", "..") and 0 < size <= LONGEST_NAME and not _NO_NAME.search(text)
 
 
 def canonical_json(value: object) -> str:
