@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hblm.artifacts import new_folder, remove_stale
+from hblm.artifacts import new_folder, read_object, remove_stale
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
@@ -100,18 +100,17 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = read_object(folder / META)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / META}: cannot be read: {error}") from None
-    if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
-        found = meta.get("schema_version") if isinstance(meta, dict) else None
+    if meta.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}: "
+            f"{folder / META}: version {meta.get('schema_version')!r:.40}; this program reads {SCHEMA_VERSION}: "
             "train it again with force=true"
         )
     formulas = meta.get("formulas", 1)
     if formulas != FORMULAS:
-        maker = COMPUTED_BY.get(formulas, f"of formulas {formulas!r}")
+        maker = COMPUTED_BY.get(formulas if isinstance(formulas, int) else 0, f"of formulas {formulas!r:.40}")
         raise CheckpointError(
             f"{key}={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
             f"evaluate it with hblm {maker}, or train it again"

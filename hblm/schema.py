@@ -180,7 +180,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
             raise ValueError("numbers are not truth values here")
         node[name] = value
         checked = node[name]
-    except (OmegaConfBaseException, ValueError):
+    except (OmegaConfBaseException, ValueError, OverflowError):  # a whole number of 400 digits is no float
         return None, f"is not {_wanted(kind, leaf.rules)}"
     checked = OmegaConf.to_container(checked) if OmegaConf.is_config(checked) else checked
     return checked, _out_of_range(leaf.rules, checked, kind)
