@@ -248,12 +248,10 @@ def _write_frame(frame: pd.DataFrame, config: AggregateConfig, folder: Path, nam
     plain = frame.copy(deep=False)
     plain.attrs = {}
     for column in plain.columns:
-        kinds = (
-            {type(value) for value in plain[column].dropna().unique()}
-            if plain[column].dtype == object
-            else set()
-        )
-        if len(kinds) > 1:
+        kind = pd.api.types.infer_dtype(plain[column], skipna=True)
+        if (
+            kind.startswith("mixed") and kind != "mixed-integer-float"
+        ):  # true and 1 are equal, but of two types
             plain[column] = plain[column].map(str, na_action="ignore")
     arrow = pa.Table.from_pandas(plain, preserve_index=False)
     for form in config.frame:

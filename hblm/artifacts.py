@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import hashlib
@@ -11,6 +12,7 @@ import platform
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import time
 import unicodedata
@@ -24,10 +26,11 @@ import orjson
 import hblm
 
 HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
+LONGEST_NAME = 255  # bytes, on the usual file systems
+SEAL = "sha256"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
-LONGEST_NAME = 255  # bytes of a file's name, on the usual file systems
-SEAL = "sha256"
+LARGEST_JSON = 64 << 20  # bytes of a result, a manifest or the like; it takes twenty times that in memory
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
 
 
@@ -161,6 +164,68 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: object) -> None:
     """Write indented JSON whole or not at all; a number that JSON cannot hold is an error."""
     write_text(target, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_bytes(file: Path, largest: int = LARGEST_JSON) -> bytes:
+    """Return what a file holds, without a byte order mark.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no file (a folder, a pipe, a device), has more than `largest` bytes or cannot be
+            read; which of these, without the file's name.
+    """
+    try:
+        with open(file, "rb", buffering=0, opener=_without_waiting) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("not a file")
+            if status.st_size > largest:
+                raise ValueError(f"{status.st_size:,} bytes; at most {largest:,} are read")
+            content = stream.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _without_waiting(file: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to as well, which otherwise is waited for."""
+    return os.open(file, flags | os.O_NONBLOCK)
+
+
+def read_object(file: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """Return the object that a JSON file holds, whoever wrote it.
+
+    No number in it is NaN or infinite, no text has a lone surrogate, and it is nested so little deep that
+    whatever walks through it comes to its end. Of a key that is there twice the last value counts.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it cannot be read, or holds something else; why, without the file's name.
+    """
+    content = read_bytes(file, largest)
+    try:
+        value = orjson.loads(content)
+        orjson.dumps(value)  # which goes 254 levels deep, where reading goes 1024
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {_fault_in(content, error)}") from None
+    except orjson.JSONEncodeError:
+        raise ValueError("not valid JSON: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {value!r:.60}")
+    return value
+
+
+def _fault_in(content: bytes, error: orjson.JSONDecodeError) -> str:
+    if not content.strip():
+        return "empty"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as odd:
+        return f"not UTF-8 at byte {odd.start + 1}"
+    what = "nested too deeply" if "depth limit" in error.msg else error.msg
+    return f"{what} (line {error.lineno}, column {error.colno})"
 
 
 def remove_stale(folder: Path) -> None:

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from hblm import runs
 from hblm.artifacts import (
     SEAL,
     is_as_sealed,
     new_folder,
+    read_object,
     remove_stale,
     sealed,
     sha256_file,
@@ -128,19 +127,17 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
     try:
-        meta = orjson.loads((folder / META).read_bytes())  # which takes neither NaN nor lone surrogates
-    except (OSError, orjson.JSONDecodeError) as error:
+        meta = read_object(folder / META)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / META}: cannot be read: {error}; {_AGAIN}") from None
-    if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
-        found = meta.get("schema_version") if isinstance(meta, dict) else None
+    if meta.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder / META}: version {found!r}; this program reads {SCHEMA_VERSION}: "
-            "train it again with force=true"
+            f"{folder / META}: version {meta.get('schema_version')!r:.40}; this program reads "
+            f"{SCHEMA_VERSION}: train it again with force=true"
         )
     formulas = meta.get("formulas", 1)
     if formulas != FORMULAS:
-        known = COMPUTED_BY if isinstance(formulas, int) else {}
-        maker = known.get(formulas, f"of formulas {formulas!r:.60}")
+        maker = COMPUTED_BY.get(formulas if isinstance(formulas, int) else 0, f"of formulas {formulas!r:.40}")
         raise CheckpointError(
             f"{key}={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
             f"evaluate it with hblm {maker}, or train it again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -19,12 +18,13 @@ from hblm.artifacts import (
     canonical_json,
     flush,
     is_as_sealed,
+    read_object,
     sha256_text,
     temporary_beside,
     unfit_as_name,
 )
 from hblm.config import FUSE_KEYS, TrainConfig
-from hblm.errors import ConfigError
+from hblm.errors import ConfigError, DataError
 from hblm.schema import Leaf, leaves
 
 SCHEMA_VERSION = 2  # 2: formulas 2, so that no result of formulas 1 counts as done
@@ -123,7 +123,7 @@ def _evaluations_of(results: Path, run_id: str) -> list[Path]:
     found = []
     for file in sorted(results.glob("eval_*.json")):
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))
+            told = read_object(file)
             members = [member["run_id"] for member in (told.get("members") or {}).values()]
             if run_id in (told["run_id"], *members):
                 found.append(file)
@@ -181,9 +181,39 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     values, run_id = identity_values(config), id_of(config, data=data, encoder=encoder)
     output_dir = Path(config.output_dir)
     names = names_of(config, values, run_id, tag)
-    name = _name_among(output_dir, names, run_id)
-    _require_short(name)
-    return Run(run_id, name, output_dir, tuple(names))
+    _require_fitting(max(names, key=lambda name: len(name.encode(errors="replace"))))
+    return Run(run_id, _name_among(output_dir, names, run_id), output_dir, tuple(names))
+
+
+def read_result(this: Run, views: Sequence[str]) -> dict[str, Any]:
+    """Return the result of a finished run, sound as far as it is printed.
+
+    Raises:
+        DataError: it is damaged, or is not there any more.
+    """
+    try:
+        record = read_object(this.result)
+        test = record["test"]
+        scored = all(_is_scored(test[view]) and _is_scored(test[view]["repath"]) for view in views)
+        noted = all(isinstance(note["text"], str) for note in record.get("notes", ()))
+        why = "" if scored and noted else "no scores"
+    except (KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__} {error!s:.100}"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    if why:
+        raise DataError(f"{this.result}: damaged ({why}); force=true runs it again and keeps this file apart")
+    return record
+
+
+def _is_scored(scores: Mapping[str, Any]) -> bool:
+    """Return whether scores hold the numbers that a table on the terminal shows."""
+    overall, levels = scores["overall"], scores["per_level"]
+    wanted = [overall["samples_f1"], overall["violation_rate"]]
+    for row in (overall, *levels):
+        wanted += [row["micro_f1"], row["macro_f1"], row["support"]]
+    counted = all(type(row["level"]) is type(row["nodes"]) is int for row in levels)
+    return counted and all(type(number) in (int, float) for number in wanted)
 
 
 def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
@@ -201,7 +231,7 @@ def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
     )
 
 
-def _require_short(name: str) -> None:
+def _require_fitting(name: str) -> None:
     if why := unfit_as_name(name):
         raise ConfigError(f"the file name {name!r} {why}; write another dataset.name")
     if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > LONGEST_NAME:
@@ -225,11 +255,17 @@ def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: s
 
 
 def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
-    """Return the name that the run's files bear, a twin's too; else the first that is free."""
+    """Return the name that the run's files bear, a twin's too; else the first that is free.
+
+    Raises:
+        DataError: other files bear all of them.
+    """
     owners = {name: _owner(output_dir, name) for name in names}
-    return next((name for name in names if owners[name] == run_id), None) or next(
-        name for name in names if owners[name] is None
-    )
+    for owner in (run_id, None):
+        for name in names:
+            if owners[name] == owner:
+                return name
+    raise DataError(f"{output_dir}: damaged or foreign files bear all names of this run: {', '.join(names)}")
 
 
 def plain_name(config: TrainConfig, tag: str) -> str:
@@ -346,7 +382,7 @@ def ensemble_path(output_dir: Path, dataset: str) -> Path:
 
 def _stamped(output_dir: Path, stem: str) -> Path:
     name = f"{stem}_{time.strftime('%Y%m%dT%H%M%S')}"
-    _require_short(name)
+    _require_fitting(name)
     return untaken(output_dir / "results" / f"{name}.json")
 
 
@@ -373,11 +409,11 @@ def _run_id_in(file: Path, *, whole: bool = False) -> str | None:
     `whole` looks at the rest of a result as well.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_object(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except ValueError:
         return ""
-    if not isinstance(found, dict) or (whole and SEAL in found and not is_as_sealed(found)):
+    if whole and SEAL in found and not is_as_sealed(found):
         return ""
     return str(found.get("run_id", ""))

@@ -186,7 +186,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         if literal and not kind.startswith(_TEXT):
             raise ValueError("an interpolation is not resolved here")
         checked = value if literal else node[name]
-    except (OmegaConfBaseException, ValueError, RecursionError):
+    except (OmegaConfBaseException, ValueError, OverflowError, RecursionError):
         return None, f"is not {_wanted(kind, leaf.rules)}"
     checked = OmegaConf.to_container(checked, resolve=False) if OmegaConf.is_config(checked) else checked
     return checked, _out_of_range(leaf.rules, checked, kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -165,8 +164,12 @@ def identify(config: TrainConfig, prepared: Prepared, source: Pretrained) -> run
 
 
 def show_done(config: TrainConfig, this: runs.Run) -> None:
-    """Say where the result of a finished run lies, and print it."""
-    record = json.loads(this.result.read_text(encoding="utf-8"))
+    """Say where the result of a finished run lies, and print it.
+
+    Raises:
+        DataError: the result is damaged.
+    """
+    record = runs.read_result(this, config.joint_variant.views)
     print("done before; force=true runs it again")
     show(config, this, record)
 

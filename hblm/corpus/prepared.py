@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hblm.artifacts import canonical_json, sha256_file, sha256_text
+from hblm.artifacts import canonical_json, read_object, sha256_file, sha256_text
 from hblm.corpus.write import FILES, MANIFEST
 from hblm.document import SPLITS, Document, parse_document
 from hblm.errors import DataError, nearest
@@ -184,23 +183,58 @@ def _require_files(folder: Path, prepare_with: str | None) -> None:
 def _read_manifest(path: Path) -> Mapping[str, Any] | None:
     """Return the manifest with its four hashes, or None where there is none."""
     mend = "prepare the dataset again, or delete this file if the folder was made by hand"
-    if not path.exists():
-        return None
     try:
-        manifest = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or far too deep
-        raise DataError(f"{path}: not valid JSON: {error}; {mend}") from None
-    if not isinstance(manifest, dict):
-        raise DataError(f"{path}: expected an object, found {manifest!r:.60}; {mend}")
+        manifest = read_object(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; {mend}") from None
     hashes = manifest.get("files")
     if not isinstance(hashes, dict):
         raise DataError(f'{path}: has no "files" object with the sha256 of the four files; {mend}')
     for file in FILES:
         if not isinstance(hashes.get(file), str):
             raise DataError(f'{path}: "files" has no sha256 of {file}; {mend}')
-    return manifest
+    odd = next((key for key, wanted in _NOTED.items() if not _is(manifest.get(key), wanted)), None)
+    if odd:
+        raise DataError(f'{path}: "{odd}" is {manifest[odd]!r:.60}, not {_NOTED[odd][0]}; {mend}')
+    return {key: value for key, value in manifest.items() if value is not None}
+
+
+def _is(value: object, wanted: tuple[str, Callable[[Any], bool]]) -> bool:
+    return value is None or wanted[1](value)
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, dict) and all(type(number) is int for number in value.values())
+
+
+def _source(value: object) -> bool:
+    """Return whether an entry says what it must of a file that was read, or of a package."""
+    if not isinstance(value, dict) or "name" not in value:
+        return False
+    texts, numbers = ("name", "sha256", "version", "matching", "option"), ("bytes", "files")
+    return (
+        all(isinstance(value[key], str) for key in texts if key in value)
+        and all(type(value[key]) is int for key in numbers if key in value)
+        and ("matching" not in value or "files" in value)
+        and ("bytes" not in value or "sha256" in value)
+    )
+
+
+# what a manifest notes besides the hashes, as it is described and as it is checked; any of it may be missing
+_NOTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "converter": ("a text", lambda value: isinstance(value, str)),
+    "version": ("a text or number", lambda value: isinstance(value, (str, int, float))),
+    "options": ("an object", lambda value: isinstance(value, dict)),
+    "expected": ("an object", lambda value: isinstance(value, dict)),
+    "repaired": ("an object of counts", _counts),
+    "dropped": ("an object of counts", _counts),
+    "counts": ("an object", lambda value: isinstance(value, dict)),
+    "sources": ("a list of objects", lambda value: isinstance(value, list) and all(map(_source, value))),
+    "warnings": ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
+    "licence": ("a text", lambda value: isinstance(value, str)),
+}
 
 
 def _compare_hashes(

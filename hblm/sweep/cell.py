@@ -13,13 +13,14 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from hblm import processes, runs, stopping
-from hblm.artifacts import HOST, code
+from hblm.artifacts import HOST, code, unfit_as_name
 from hblm.errors import CheckpointError, ConfigError
 from hblm.sweep import slurm
 from hblm.sweep.devices import Device, lease, n_wanted
@@ -154,6 +155,8 @@ def run(ledger: Ledger, cell: Frozen, nodes: processes.Nodes | None) -> None:
     print(f"{ledger.name} {cell.number}: {cell.label}", flush=True)
     if cell.kind == "train":
         config = typed(cell.config, TrainConfig)
+        if unfit_as_name(config.dataset.converter or "none"):  # a path to code, not data
+            config = replace(config, dataset=replace(config.dataset, converter=None))
         train.run(config, expected=cell.id, wait=False, nodes=nodes, chosen=cell.chosen)
         return
     lock = cell.lock()

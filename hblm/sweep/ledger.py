@@ -16,22 +16,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import orjson
 import psutil
 from filelock import FileLock, Timeout
 
 from hblm import runs
-from hblm.artifacts import HOST, canonical_json, sha256_text, write_json
+from hblm.artifacts import HOST, canonical_json, read_object, sha256_text, write_json
 from hblm.config import FAILURES
 from hblm.errors import ConfigError
+from hblm.sweep.sound import OF_ATTEMPT, OF_CELL, OF_SWEEP, is_config_of, is_number, is_texts, odd_keys
+from hblm.terminal import log
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 SCHEMA_VERSION = 1
@@ -193,6 +194,12 @@ class Jobs(Protocol):
         ...
 
 
+def _is_within(config: Mapping[str, Any], name: str) -> bool:
+    """Return whether a key that was chosen is one of a configuration."""
+    node, _, key = name.partition(".")
+    return isinstance(config.get(node), dict) and key in config[node]
+
+
 class Ledger:
     """The files of one sweep.
 
@@ -205,25 +212,30 @@ class Ledger:
         self.folder = folder
         self.jobs: Jobs | None = None
         self._done: dict[str, Standing] = {}
+        self._odd: set[Path] = set()  # files of attempts that were passed over
 
     @property
     def name(self) -> str:
         """The sweep's name."""
         return self.folder.name
 
+    @property
+    def _again(self) -> str:
+        return f"delete {self.folder} and submit the sweep again (results stay)"
+
     def exists(self) -> bool:
         """Return whether anything was submitted."""
         return (self.folder / "sweep.json").exists()
 
-    def sweep(self) -> dict[str, Any]:
-        """Return what sweep.json tells.
+    def sweep(self, needed: Iterable[str] = OF_SWEEP) -> dict[str, Any]:
+        """Return what sweep.json tells; `needed` keys are there.
 
         Raises:
             ConfigError: nothing was submitted, or the file is damaged.
         """
         file = self.folder / "sweep.json"
         try:
-            told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            told = read_object(file)
         except FileNotFoundError:
             known = sorted(path.parent.name for path in self.folder.parent.glob("*/sweep.json"))
             others = f"; there are {', '.join(known)}" if known else ""
@@ -231,8 +243,11 @@ class Ledger:
                 f"sweep={self.name}: nothing was submitted under {self.folder.parent}{others}; "
                 f"write python -m hblm.sweep submit sweep={self.name}"
             ) from None
-        except ValueError:
-            raise ConfigError(f"{file} is damaged; submit the sweep again") from None
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged ({error}); {self._again}") from None
+        odd = odd_keys(told, OF_SWEEP, needed=needed)
+        if odd:
+            raise ConfigError(f"{file} is damaged: no sound {', no '.join(odd)}; {self._again}")
         return told
 
     def write_sweep(self, told: Mapping[str, Any]) -> None:
@@ -244,7 +259,13 @@ class Ledger:
         return (self.folder / "sweep.json").stat().st_mtime
 
     def freeze(self, cell: Frozen) -> None:
-        """Write a cell as it is to be run."""
+        """Write a cell as it is to be run.
+
+        Raises:
+            ConfigError: its result would lie elsewhere than this ledger.
+        """
+        cell.output_dir.mkdir(parents=True, exist_ok=True)
+        self._require_own(cell)
         told = vars(cell) | {"output_dir": str(cell.output_dir), "folder": str(cell.folder)}
         write_json(self.folder / "cells" / f"{cell.key}.json", {"schema_version": SCHEMA_VERSION, **told})
 
@@ -252,38 +273,83 @@ class Ledger:
         """Return a frozen cell.
 
         Raises:
-            ConfigError: its file is damaged or not there.
+            ConfigError: its file is damaged or not there, or its result would lie elsewhere.
         """
         file = self.folder / "cells" / f"{key}.json"
         try:
-            told = orjson.loads(file.read_bytes())
-            del told["schema_version"]
-            for name in ("names", "needs"):
-                told[name] = tuple(told[name])
-            for name in ("output_dir", "folder"):
-                told[name] = Path(told[name])
-            return Frozen(**told)
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ConfigError(f"{file} is damaged or not there; submit the sweep again") from None
+            told = read_object(file)
+        except FileNotFoundError:
+            raise ConfigError(f"{file} is not there; {self._again}") from None
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged ({error}); {self._again}") from None
+        told.pop("schema_version", None)
+        needed = [each.name for each in fields(Frozen) if each.default is each.default_factory is MISSING]
+        odd = [*(told.keys() - OF_CELL.keys()), *odd_keys(told, OF_CELL, needed=needed)]
+        if not odd and not (is_config_of(told["kind"], told["config"]) and told["id"].startswith(key)):
+            odd = ["config"]
+        if not odd and not all(_is_within(told["config"], name) for name in told.get("chosen", ())):
+            odd = ["chosen"]
+        if not odd and told["kind"] == "train" and not told["names"]:
+            odd = ["names"]
+        if odd:
+            raise ConfigError(f"{file} is damaged: no sound {', no '.join(odd)}; {self._again}")
+        for name in ("names", "needs"):
+            told[name] = tuple(told[name])
+        for name in ("output_dir", "folder"):
+            told[name] = Path(told[name])
+        cell = Frozen(**told)
+        self._require_own(cell)
+        return cell
+
+    def _require_own(self, cell: Frozen) -> None:
+        """Refuse a cell whose result would lie elsewhere than this ledger: in a place that a stranger chose.
+
+        Raises:
+            ConfigError: both places.
+        """
+        own = self.folder.parent.parent
+        with contextlib.suppress(OSError):
+            if cell.output_dir == own or cell.output_dir.samefile(own):  # by another path of the same folder
+                return
+        raise ConfigError(
+            f"sweep={self.name}: the ledger lies in {own}, and a cell's output_dir is {cell.output_dir}; "
+            f"write output_dir={cell.output_dir}, or where the folder was moved: {self._again}"
+        )
 
     def cells(self) -> list[Frozen]:
         """Return the cells, in their order."""
-        return [self.cell(key) for key in self.sweep()["cells"]]
+        return [self.cell(key) for key in self.sweep(("cells",))["cells"]]
 
     def attempts(self, cell: Frozen) -> list[Attempt]:
         """Return the attempts at a cell, the first one first."""
         found = []
         for file in (self.folder / "attempts").glob(f"{cell.key}.*.json"):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                found.append(Attempt(int(file.name.split(".")[1]), orjson.loads(file.read_bytes())))
+            number = file.name.split(".")[1]
+            with contextlib.suppress(FileNotFoundError):
+                if number.isascii() and number.isdecimal() and len(number) < 10:
+                    told = self._attempt_in(file)
+                    found += [] if told is None else [Attempt(int(number), told)]
         return sorted(found, key=lambda attempt: attempt.number)
+
+    def _attempt_in(self, file: Path) -> dict[str, Any] | None:
+        """Return what an attempt's file tells; None of a damaged one, which is named once."""
+        try:
+            told = read_object(file)
+            odd = odd_keys(told, OF_ATTEMPT, needed=())
+            why = f"no sound {', no '.join(odd)}" if odd else ""
+        except ValueError as error:
+            told, why = {}, str(error)
+        if why and file not in self._odd:
+            log.warning("passed over %s: damaged (%s)", file, why)
+            self._odd.add(file)
+        return None if why else told
 
     def write_attempt(self, cell: Frozen, number: int, **told: Any) -> None:
         """Write an attempt, new values over those that are there."""
         file = self.folder / "attempts" / f"{cell.key}.{number}.json"
         before: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            before = orjson.loads(file.read_bytes())
+        with contextlib.suppress(FileNotFoundError):
+            before = self._attempt_in(file) or {}
         write_json(file, {"id": cell.id, "label": cell.label, **before, **told})
 
     def drop_attempt(self, cell: Frozen, number: int) -> None:
@@ -360,8 +426,7 @@ class Ledger:
             cells = f"{len(pending)} pending cell{'s' * (len(pending) > 1)}"
             raise ConfigError(
                 f"sweep={self.name}: {cells} made by {pending[0].other_maker}, whose "
-                f"formulas {__version__} does not compute; delete {self.folder} and submit again "
-                "(results stay)"
+                f"formulas {__version__} does not compute; {self._again}"
             )
 
     def standings(self) -> list[Standing]:
@@ -398,8 +463,8 @@ class Ledger:
     def pool_told(self) -> dict[str, Any] | None:
         """Return what the last process that started cells told of itself."""
         with contextlib.suppress(OSError, ValueError):
-            told: dict[str, Any] = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
-            return told
+            told = read_object(self.folder / "pool.json")
+            return told if is_number(told.get("started")) else None
         return None
 
     def ask_to_stop(self, ids: Sequence[str] | None, cause: str = "cancelled") -> None:
@@ -410,8 +475,8 @@ class Ledger:
     def stop_asked(self) -> dict[str, Any] | None:
         """Return what was asked to stop."""
         with contextlib.suppress(FileNotFoundError, ValueError):
-            told: dict[str, Any] = json.loads((self.folder / "cancel.json").read_text(encoding="utf-8"))
-            return told
+            told = read_object(self.folder / "cancel.json")
+            return told if told.get("cause") in STOPPED and is_texts(told.get("ids") or []) else None
         return None
 
     def clear_stop(self) -> None:
@@ -451,7 +516,7 @@ def _find_ensemble(cell: Frozen) -> Path | None:
     wanted = sha256_text(canonical_json({"ensemble": [*cell.needs]}))
     weight = str(cell.config["ensemble_weight"])
     found = []
-    for file in (cell.output_dir / "results").glob(f"eval_ensemble_{cell.config['dataset']}_*.json"):
+    for file in (cell.output_dir / "results").glob(f"eval_ensemble_{escape(cell.config['dataset'])}_*.json"):
         with contextlib.suppress(FileNotFoundError):
             stat = file.stat()
             run_id, settings = _evaluation(file, stat.st_mtime_ns)
@@ -467,7 +532,8 @@ def _find_ensemble(cell: Frozen) -> Path | None:
 @functools.lru_cache(maxsize=10_000)
 def _evaluation(file: Path, changed: int) -> tuple[str, Mapping[str, Any]]:
     try:
-        told = orjson.loads(file.read_bytes())
-        return str(told["run_id"]), told["settings"]
-    except (ValueError, KeyError, TypeError):
+        told = read_object(file)
+        settings = told["settings"]
+        return str(told["run_id"]), settings if isinstance(settings, dict) else {}
+    except (ValueError, KeyError):
         return "", {}

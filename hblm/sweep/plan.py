@@ -12,11 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import orjson
 from hydra.errors import HydraException
 
 from hblm import auto, cli, runs
-from hblm.artifacts import code
+from hblm.artifacts import code, read_object
 from hblm.catalogue import Catalogue
 from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
@@ -310,12 +309,12 @@ def seconds_of(results: Path) -> dict[tuple[str, ...], float]:
         if file.name.startswith("eval_"):
             continue
         try:
-            told = orjson.loads(file.read_bytes())
+            told = read_object(file)
             seconds = float(told["seconds"]["total"])
             config = told["config"]
             for likeness in _likeness(config, told["choices"]):
                 by_likeness[likeness].append(seconds)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # not a result; aggregate says what is wrong with it
     return {likeness: fmean(found) for likeness, found in by_likeness.items()}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hblm.artifacts import write_json
+from hblm.artifacts import read_object, write_json
 from hblm.config import Cluster
 from hblm.errors import ConfigError
 from hblm.processes import Nodes
@@ -185,8 +184,8 @@ class Queue:
         for file in sorted(self.folder.glob("*.json")):
             if file.name in self._read:
                 continue
-            with contextlib.suppress(OSError, ValueError):
-                told = json.loads(file.read_text(encoding="utf-8"))
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                told = read_object(file)
                 for task, (cell, attempt) in enumerate(told["cells"]):
                     job = told["array"] if told["alone"] else f"{told['array']}_{task}"
                     self._jobs[cell, attempt] = job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -13,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import pandas as pd
 
-from hblm.artifacts import SEAL, canonical_json, is_as_sealed, sha256_text
+from hblm.artifacts import SEAL, canonical_json, is_as_sealed, read_object, sha256_text
 from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import DataError
 from hblm.runs import inert_keys
@@ -33,6 +33,11 @@ _FIRST_FORMULAS = 1  # of results that do not name theirs: version 0.1 wrote the
 _ENVIRONMENT = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
 ENCODER = ("encoder_commit", "encoder_id")  # columns; results of version 0.1 have neither
 _ID_DIGITS = 8
+_OWN = frozenset(("file", "kind", "run_id", "data", "taxonomy", "levels", "split", "view", "closed"))
+_TEXTS = ("file", "run_id", "dataset", "data", "taxonomy", "levels", "finished")
+_RUN_ID = re.compile(r"[\w.-]{1,200}")  # + joins an ensemble's
+_LONGEST = 4096  # characters of a text in a column
+_LARGEST = 2**53  # of a number: a float holds every whole one up to here
 ENSEMBLE = "ensemble"  # the method of two models
 
 
@@ -139,11 +144,14 @@ def _frame(found: Sequence[_Found]) -> pd.DataFrame:
     alike: dict[tuple[str, ...], list[int]] = {}
     for at, row in enumerate(rows):
         alike.setdefault(row.names, []).append(at)
-    scores = {name: np.full(len(rows), np.nan) for names in alike for name in names}
+    # a score cannot take the place of a column that all rows share
+    taken = told.keys() | places.keys()
+    scores = {name: np.full(len(rows), np.nan) for names in alike for name in names if name not in taken}
     for names, at_rows in alike.items():
         values = np.array([rows[at].scores for at in at_rows])
         for place, name in enumerate(names):
-            scores[name][at_rows] = values[:, place]
+            if name in scores:
+                scores[name][at_rows] = values[:, place]
     shared = pd.DataFrame(told).iloc[of_row].reset_index(drop=True)
     frame: pd.DataFrame = pd.concat([shared, pd.DataFrame(places), pd.DataFrame(scores)], axis=1)
     return frame
@@ -197,20 +205,14 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
     Raises:
         ValueError: it is none, with the reason.
     """
-    try:
-        with open(file, "rb", buffering=0) as stream:
-            record = orjson.loads(stream.read())
-            changed = os.fstat(stream.fileno()).st_mtime
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except orjson.JSONDecodeError:
-        raise ValueError("not valid JSON: damaged or cut short") from None
-    if not isinstance(record, dict) or "schema_version" not in record or "kind" not in record:
+    changed = os.stat(file).st_mtime
+    record = read_object(file)
+    if "schema_version" not in record or "kind" not in record:
         raise ValueError("not a result")
     if SEAL in record and not is_as_sealed(record):
         raise ValueError("not as it was written: damaged or edited")
     if record["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {record['schema_version']}, not {SCHEMA_VERSION}")
+        raise ValueError(f"schema_version {record['schema_version']!r:.40}, not {SCHEMA_VERSION}")
     if record["kind"] not in (*RUNS, *EVALUATIONS):
         raise ValueError(f"a result of the unknown kind {record['kind']!r:.40}")
     if record.get("status") != "done":
@@ -222,6 +224,7 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
         options = _options(record)
         finished = record.get("finished")
         told = _told(file, record, options) | {"finished": finished or _utc(changed)}
+        _require_sound(told, options, record)
         rows = list(_rows(record, wanted or _everything))
         return _Found(
             file=file,
@@ -232,8 +235,46 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
             keys=tuple(options),
             rows=rows,
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not in the format of a result: {type(error).__name__} {error}") from None
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"not in the format of a result: {type(error).__name__} {error!s:.200}") from None
+
+
+def _require_sound(told: Mapping[str, Any], options: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Refuse columns that would spoil those of other results.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    for name, value in told.items():
+        if name in _TEXTS:
+            sound = isinstance(value, str) and 0 < len(value) <= _LONGEST
+        elif name.startswith(("parameters.", "seconds.")):
+            sound = value is None or (type(value) in (int, float) and abs(value) <= _LARGEST)
+        elif isinstance(value, str):
+            sound = len(value) <= _LONGEST
+        else:
+            sound = value is None or (isinstance(value, (int, float)) and abs(value) <= _LARGEST)
+        if not sound:
+            raise ValueError(f"not in the format of a result: {name:.60} is {value!r:.60}")
+        if len(name) > _LONGEST:
+            raise ValueError(f"not in the format of a result: a key of {len(name):,} characters")
+    for name in options.keys() & _OWN:
+        raise ValueError(f"not in the format of a result: a setting has the name of the column {name}")
+    for member in _members(record):
+        if not _RUN_ID.fullmatch(member["run_id"]):
+            raise ValueError(f"not in the format of a result: run_id is {member['run_id']!r:.60}")
+    if record["kind"] == ENSEMBLE and len(record["members"]) != 2:
+        raise ValueError("not in the format of a result: an ensemble has two members")
+    for entry in record.get("history") or []:
+        if type(entry["epoch"]) is not int or not all(map(_is_score, entry.values())):
+            raise ValueError(f"not in the format of a result: an epoch of its history is {entry!r:.60}")
+
+
+def _is_score(value: Any) -> bool:
+    """Return whether an entry of a history is a number, or something that no figure shows."""
+    return (
+        value is None or isinstance(value, dict) or (type(value) in (int, float) and abs(value) <= _LARGEST)
+    )
 
 
 def _utc(seconds: float) -> str:
@@ -246,7 +287,10 @@ def _seconds(finished: str) -> float:
     Raises:
         ValueError: it is no time in ISO 8601.
     """
-    return datetime.fromisoformat(finished.replace("Z", "+00:00")).timestamp()  # Python 3.10 takes no Z
+    try:
+        return datetime.fromisoformat(finished.replace("Z", "+00:00")).timestamp()  # Python 3.10 takes no Z
+    except (OSError, OverflowError):  # a year that is local time nowhere
+        raise ValueError(f"no time: {finished!r:.40}") from None
 
 
 def _select(
@@ -313,8 +357,8 @@ def _repeats(result: _Found, runs: Mapping[str, _Found]) -> bool:
     weights = [key for key in FUSE_KEYS if f"settings.{key}" in told]
     return (
         all(told[name] == own[name] for name in ("data", "formulas"))
-        and told["settings.threshold"] == own.get("training_threshold")
-        and all(told[f"settings.{key}"] == own[f"joint_variant.{key}"] for key in weights)
+        and told.get("settings.threshold") == own.get("training_threshold")
+        and all(told[f"settings.{key}"] == own.get(f"joint_variant.{key}") for key in weights)
     )
 
 
@@ -342,7 +386,7 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
         "dataset": dataset["name"],
         "data": dataset["fingerprint"],
         "taxonomy": dataset["files"]["taxonomy.json"],
-        "levels": "/".join(map(str, dataset["levels"])),
+        "levels": "/".join(map(_count, dataset["levels"])),
         "best_epoch": record.get("best_epoch"),
         "predictions": bool(record.get("predictions")),
         "formulas": record.get("formulas", _FIRST_FORMULAS),
@@ -358,6 +402,17 @@ def _told(file: Path, record: Mapping[str, Any], options: Mapping[str, Any]) -> 
     told |= {f"seconds.{name}": value for name, value in (record.get("seconds") or {}).items()}
     told |= {name: environment.get(name) for name in _ENVIRONMENT}
     return told | {"device_kind": environment.get("device_kind") or _kind_of(environment.get("device"))}
+
+
+def _count(nodes: int) -> str:
+    """Return a level's number of nodes as the column `levels` has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(nodes) is not int or not 0 < nodes <= _LARGEST:
+        raise ValueError(f"not in the format of a result: a level of {nodes!r:.40} nodes")
+    return str(nodes)
 
 
 def _kind_of(device: str | None) -> str | None:
@@ -483,6 +538,8 @@ def _scores(found: Mapping[str, Any], place: Mapping[str, Any]) -> tuple[tuple[s
         values.extend(
             nan if value is None else value for name, value in part.items() if name not in _NO_SCORE
         )
+    if (np.abs(np.frombuffer(values)) > _LARGEST).any():
+        raise ValueError(f"not in the format of a result: a score above {_LARGEST:,}")
     return _names(tuple((prefix, tuple(part)) for prefix, part in parts)), values
 
 

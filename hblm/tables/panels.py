@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import orjson
 import pandas as pd
 
+from hblm.artifacts import read_object
 from hblm.tables.figures import Drawing, Group, Panel, Series, critical_difference, lines, points
 from hblm.tables.metric import Metric
 from hblm.tables.standing import Ranking
@@ -163,7 +163,7 @@ def _curves(table: Table, frame: pd.DataFrame, metrics: Sequence[Metric]) -> Dra
 
 def _history(file: str, known: dict[str, list[dict[str, float]]]) -> list[dict[str, float]]:
     if file not in known:
-        known[file] = orjson.loads(Path(file).read_bytes()).get("history") or []
+        known[file] = read_object(Path(file)).get("history") or []
     return known[file]
 
 

@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from hblm.artifacts import sha256_file
+from hblm.config import Dataset, Encoder
 from hblm.corpus import prepared as prepared_module
 from hblm.corpus.prepared import open_prepared
+from hblm.corpus.report import Description, Tokens
 from hblm.corpus.survey import survey
 from hblm.corpus.write import FILES, Conversion, write_dataset
 from hblm.document import Document
 from hblm.errors import DataError
+from hblm.prepare import open_or_prepare
 from hblm.taxonomy import Taxonomy
 
 Folder = Callable[..., Path]
@@ -204,13 +207,16 @@ def test_an_unreadable_file_is_refused(folder_by_hand: Folder, monkeypatch: pyte
 BROKEN_MANIFESTS = {
     "not JSON": (b"{files", "not valid JSON"),
     "empty": (b"", "not valid JSON"),
-    "not UTF-8": (b'"\xe9"', "not valid JSON: 'utf-8'"),
+    "not UTF-8": (b'"\xe9"', "not valid JSON: not UTF-8 at byte 2"),
     "too deep": (b"[" * 100_000, "not valid JSON"),
     "a list": (b"[]", "expected an object"),
     "no hashes": (b"{}", 'has no "files"'),
     "hashes a list": (b'{"files": []}', 'has no "files"'),
     "a hash missing": (b'{"files": {"taxonomy.json": "00"}}', "no sha256 of train.jsonl"),
     "a hash null": (b'{"files": {"taxonomy.json": null}}', "no sha256 of taxonomy.json"),
+    "not a number": (b'{"files": NaN}', "not valid JSON"),
+    "a number of 400 digits": (b'{"files": ' + b"1" * 400 + b"}", "not valid JSON"),
+    "half a pair of surrogates": (b'{"files": "\\ud800"}', "not valid JSON"),
 }
 
 
@@ -222,6 +228,53 @@ def test_a_broken_manifest_is_refused_with_the_way_out(fault: str, folder_by_han
         open_prepared(folder)
     for part in (f"{folder / 'manifest.json'}: ", expected, "prepare the dataset again, or delete this file"):
         assert part in str(caught.value)
+
+
+ODD_VALUES = [7, "text", [], {"a": []}, [7], [{}], [{"name": 7}], [{"name": "a", "bytes": 1}], True, 1e300]
+NOTED = [
+    "converter",
+    "options",
+    "expected",
+    "repaired",
+    "dropped",
+    "counts",
+    "sources",
+    "warnings",
+    "licence",
+]
+
+
+@pytest.mark.parametrize("key", NOTED)
+@pytest.mark.parametrize("value", ODD_VALUES, ids=str)
+def test_what_a_manifest_notes_in_another_type_is_refused_or_does_no_harm(
+    key: str, value: object, tmp_path: Path, conversion: Callable[..., Conversion]
+) -> None:
+    folder = tmp_path / "wos"
+    manifest = write_dataset(folder, conversion(), converter="wos")
+    (folder / "manifest.json").write_text(json.dumps({**manifest, key: value}))
+    dataset = Dataset(name="wos", path=str(folder), converter="wos", source="a folder")
+    why = ""
+    try:
+        found = open_or_prepare(dataset, Encoder(model_name="tiny"))
+        Description(survey(found), Tokens("tiny", 9, None)).markdown()
+    except DataError as error:
+        why = str(error)
+    assert not why or f'{folder / "manifest.json"}: "{key}" is ' in why
+
+
+@pytest.mark.parametrize("key", NOTED)
+def test_what_a_manifest_leaves_out_or_null_is_nothing(
+    key: str, tmp_path: Path, conversion: Callable[..., Conversion]
+) -> None:
+    folder = tmp_path / "wos"
+    manifest = write_dataset(folder, conversion(), converter="wos")
+    texts = []
+    for left in ({**manifest, key: None}, {name: manifest[name] for name in manifest if name != key}):
+        (folder / "manifest.json").write_text(json.dumps(left))
+        dataset = Dataset(name="wos", path=str(folder), converter="wos", source="a folder")
+        found = open_or_prepare(dataset, Encoder(model_name="tiny"))
+        texts.append(Description(survey(found), Tokens("tiny", 9, None)).markdown())
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -304,10 +357,13 @@ def test_an_opened_dataset_can_be_sent_to_a_worker(folder_by_hand: Folder) -> No
 LONG_LINE = """
 import resource, sys
 from pathlib import Path
+from hblm.config import Dataset, Encoder
 from hblm.corpus import prepared as prepared_module
 from hblm.corpus.prepared import open_prepared
+from hblm.corpus.report import Description, Tokens
 from hblm.corpus.survey import survey
 from hblm.errors import DataError
+from hblm.prepare import open_or_prepare
 prepared = open_prepared(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

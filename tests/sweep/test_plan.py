@@ -38,7 +38,16 @@ def frozen(*overrides: str) -> tuple[Ledger, list[Frozen]]:
     cells = freeze(plan(*overrides))
     for cell in cells:
         ledger.freeze(cell)
-    ledger.write_sweep({"cells": [cell.key for cell in cells]})
+    where = {
+        "on": "local",
+        "time": None,
+        "memory": None,
+        "devices": [["cpu", 1]],
+        "cluster": None,
+        "nodes": 1,
+    }
+    more = {"table": {}, "expect": [], "file": "tiny.yaml", "where": where}
+    ledger.write_sweep({"cells": [cell.key for cell in cells], **more})
     return ledger, cells
 
 
@@ -176,10 +185,61 @@ def test_a_damaged_ledger_is_named(learnable, capsys):
     ledger, (cell,) = frozen()
     (ledger.folder / "cells" / f"{cell.key}.json").write_text("{")
     assert sweep("status") == 2
-    assert f"{cell.key}.json is damaged or not there" in capsys.readouterr().err
+    assert f"{cell.key}.json is damaged (not valid JSON" in capsys.readouterr().err
     (ledger.folder / "sweep.json").write_text("{")
     assert sweep("watch") == 2
     assert "sweep.json is damaged" in capsys.readouterr().err
+
+
+ODD = [None, True, 7, -1, "text", "../../x", [], [7], {}, {"a": {"b": []}}, 10**300]
+
+
+@pytest.mark.parametrize("kind", ["sweep", "cells", "attempts"])
+def test_odd_values_in_a_ledger_are_named_and_never_end_in_a_traceback(learnable, capsys, caplog, kind):
+    write_grid(learnable, {"method": "top_down,bottom_up"}, "  ensemble_weight: [0.5]")
+    ledger, cells = frozen()
+    for cell in cells:
+        ledger.write_attempt(cell, 1, state="ended", cause="raised", why="x", pid=7, born=1.0, started=2.0)
+    for file in [ledger.folder / "sweep.json"] if kind == "sweep" else (ledger.folder / kind).glob("*.json"):
+        sound = json.loads(file.read_text())
+        for key in sound:
+            for value in ODD:
+                file.write_text(json.dumps({**sound, key: value}))
+                caplog.clear()
+                code = sweep("status")
+                told = capsys.readouterr().err
+                # what is not used is not looked at; of several attempts a damaged one is passed over
+                assert code in (0, 1) or (code == 2 and f"{file.name} is damaged: no sound" in told), (
+                    key,
+                    value,
+                )
+                assert not caplog.messages or f"passed over {file}" in caplog.messages[0]
+        file.write_text(json.dumps(sound))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"names": ["../out"]}, {"names": ["a/b"]}, {"output_dir": "/"}, {"id": "../../x"}, {"needs": ["../x"]}],
+    ids=str,
+)
+def test_a_cell_cannot_name_what_lies_outside_its_folder(learnable, values):
+    write_grid(learnable, {"seed": "1"})
+    ledger, (cell,) = frozen()
+    file = ledger.folder / "cells" / f"{cell.key}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    with pytest.raises(ConfigError, match=r"is damaged|output_dir is /;"):
+        ledger.cells()
+
+
+def test_a_ledger_of_another_folder_is_told_where_its_results_go(learnable):
+    write_grid(learnable, {"seed": "1"})
+    ledger, _ = frozen()
+    Path("outputs").rename("moved")
+    Path("outputs").symlink_to("moved")  # the same folder under another path
+    assert len(ledger.cells()) == 1
+    Path("outputs").unlink()
+    with pytest.raises(ConfigError, match=r"the ledger lies in .*moved, .* output_dir is .*outputs"):
+        ledger_of("moved", "tiny").cells()
 
 
 def test_ensembles_are_pairs_of_directions(learnable):
