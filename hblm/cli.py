@@ -45,6 +45,8 @@ _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 # Hydra keeps what it was told, and the log, for the first of several processes alone
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
+# nor where it may not write: a run that is done is shown all the same
+_READ_ONLY = (*_NO_FILES[:2], "hydra/job_logging=stdout", "hydra.sweep.dir=.", "hydra.sweep.subdir=.")
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
@@ -108,8 +110,19 @@ def main(
             _require_one_run(program, argv)
         argv, faults = before(argv)
         check(program, argv, faults)
-        sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else [])]
+        sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else _read_only(program, argv))]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+
+
+def _read_only(program: Program, argv: Sequence[str]) -> Sequence[str]:
+    """Return what keeps Hydra from writing where a run's output folder may not be written."""
+    if program.name not in SWEPT or any(text.startswith("hydra.") for text in argv):
+        return ()
+    given = [text.partition("=")[2] for text in argv if text.startswith("output_dir=")]
+    folder = Path(given[-1] if given else program.schema.output_dir).absolute()  # type: ignore[attr-defined]
+    while not folder.exists():
+        folder = folder.parent
+    return () if os.access(folder, os.W_OK | os.X_OK) else _READ_ONLY
 
 
 def _free() -> None:

@@ -74,6 +74,7 @@ def run(config: EvaluateConfig) -> None:
     results = request.output_dir / "results"
     for folder in (results, request.cache_dir):
         remove_stale(folder)
+    runs.require_writable(request.output_dir, results)
     with scratch_folder(results / "predictions") as folder:
         found = (evaluate_pair if request.is_ensemble else evaluate_one)(request, folder)
         with runs.naming(request.output_dir):

@@ -89,6 +89,9 @@ def run(
     if runs.twins(config):
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     this = expect(identify(config, prepared, source), expected, config, prepared)
+    if here.size == 1 and not config.force and this.is_done:
+        show_done(config, this)  # without the lock, for which the folder must be writable
+        return
     lock = this.alone()
     try:
         lock.acquire(timeout=0 if wait else 1)  # a look whether it is held holds it for a moment
@@ -102,7 +105,7 @@ def run(
         if not _agreed(config, go=config.force or not this.is_done):
             show_done(config, this)
             return
-        this.require_superseding()
+        this.require_writable()
         if here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
             told = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
             processes.launch(told, config.trainer.processes, nodes)

@@ -26,12 +26,13 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from hblm import runs
 from hblm.artifacts import HOST, canonical_json, sha256_text, write_json
 from hblm.config import FAILURES
 from hblm.errors import ConfigError
+from hblm.locks import is_held, lock_of
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 SCHEMA_VERSION = 1
@@ -377,23 +378,15 @@ class Ledger:
 
     def editing(self) -> FileLock:
         """Return the lock to hold from reading what was submitted to having written it anew."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "submit.lock")
+        return lock_of(self.folder / "submit.lock")
 
     def pool_lock(self) -> FileLock:
         """Return the lock of the process that starts this sweep's cells."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "pool.lock")
+        return lock_of(self.folder / "pool.lock")
 
     def pool(self) -> dict[str, Any] | None:
         """Return what the process that starts cells told of itself; None where there is none."""
-        lock = self.pool_lock()
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return self.pool_told() or {}
-        lock.release()
-        return None
+        return (self.pool_told() or {}) if is_held(self.folder / "pool.lock") else None
 
     def pool_told(self) -> dict[str, Any] | None:
         """Return what the last process that started cells told of itself."""
