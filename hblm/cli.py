@@ -39,6 +39,7 @@ from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
+from hblm.terminal import outlive_readers
 
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
@@ -73,6 +74,7 @@ def main(
     `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
     and a message for what is the user's to mend, 130 for Ctrl-C.
     """
+    outlive_readers()
     argv = at_home(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         print(help_text(program, argv))

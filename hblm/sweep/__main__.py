@@ -27,7 +27,7 @@ from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import Device, choose_devices, require_enough
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
-from hblm.terminal import log
+from hblm.terminal import log, outlive_readers
 
 PROGRAM = cli.Program(
     name="sweep",
@@ -585,6 +585,7 @@ TASKS: Mapping[str, Callable[[Asked], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
+    outlive_readers()
     words = cli.at_home(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(words):
         print(cli.help_text(PROGRAM, words))
