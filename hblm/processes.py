@@ -229,8 +229,9 @@ def _raise(reports: Reports) -> None:
 
 def _reports(folder: Path) -> Reports:
     """Return what processes said of their ends: a kill explains what others then raised, else the first."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.report.json")]
-    return sorted(found, key=lambda told: (told["cause"] not in ("killed", "exit"), told["time"]))
+    files = sorted(folder.glob("*.report.json"), key=lambda file: file.stat().st_mtime_ns)
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]  # in the order of one clock
+    return sorted(found, key=lambda told: told["cause"] not in ("killed", "exit"))
 
 
 def report(folder: Path, error: BaseException) -> int:
@@ -261,7 +262,7 @@ def _write_report(folder: Path, rank: int, **told: Any) -> None:
     size = json.loads((folder / TASK).read_text(encoding="utf-8"))
     size = int(size["processes"]) * int(size["nodes"])
     with contextlib.suppress(FileNotFoundError):  # the folder is gone: nobody waits any more
-        write_json(folder / f"{rank}.report.json", {"rank": rank, "size": size, "time": time.time(), **told})
+        write_json(folder / f"{rank}.report.json", {"rank": rank, "size": size, **told})
 
 
 def died(code: int) -> tuple[str, str]:
