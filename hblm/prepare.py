@@ -131,6 +131,8 @@ def prepare(
         raise ConfigError(
             f"dataset.path={dataset.path} is no folder of the dataset's own; write dataset.path=data/NAME"
         )
+    for place in (folder.parent, folder):
+        remove_stale(place)
     if folder.exists() and not force:
         if raw is not None:
             _require_same_sources(folder, raw, dataset.prepare)
@@ -147,7 +149,6 @@ def prepare(
     with lock_of(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not force:
             return None  # another process made it while this one waited
-        remove_stale(folder.parent)
         scratch = temporary_beside(folder.with_name(f"{folder.name}.scratch"))
         scratch.mkdir()
         try:

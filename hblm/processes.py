@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hblm import errors, stopping
-from hblm.artifacts import write_json
+from hblm.artifacts import scratch_folder, write_json
 from hblm.errors import ConfigError, HblmError, ProcessError
 
 _EVERY = 0.2  # seconds between looks at the processes
@@ -109,7 +108,9 @@ def launch(run: Mapping[str, Any], processes: int, nodes: Nodes | None = None) -
     """
     with contextlib.ExitStack() as stack:
         if nodes is None:
-            nodes = Nodes(1, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hblm-"))))
+            # not in the system's temporary folder, where nothing would look for what a kill leaves
+            beside = Path(run["config"]["output_dir"]) / "results" / "processes"
+            nodes = Nodes(1, stack.enter_context(scratch_folder(beside)))
         nodes.folder.mkdir(parents=True, exist_ok=True)
         task = {
             **run,

@@ -14,7 +14,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from hblm.artifacts import canonical_json, flush, scratch_folder, sha256_text, temporary_beside
+from hblm.artifacts import (
+    canonical_json,
+    flush,
+    remove_stale,
+    scratch_folder,
+    sha256_text,
+    temporary_beside,
+)
 from hblm.config import FUSE_KEYS, TrainConfig
 from hblm.errors import ConfigError, SharingError
 from hblm.locks import is_held, lock_of
@@ -149,6 +156,13 @@ def locked(output_dir: Path, name: str) -> FileLock:
 def is_locked(output_dir: Path, name: str) -> bool:
     """Return whether a process holds this lock now; a lock that was never taken is not made."""
     return is_held(_lock_file(output_dir, name))
+
+
+def remove_leftovers(output_dir: Path, cache_dir: Path) -> None:
+    """Clear the folders that runs write of what killed processes left under temporary names."""
+    caches = [folder for folder in cache_dir.glob("[!.]*") if folder.is_dir()]
+    for folder in (output_dir / "results", output_dir / "checkpoints", cache_dir, *caches):
+        remove_stale(folder)
 
 
 def require_writable(output_dir: Path, *folders: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from hblm import auto, cli, processes, runs
-from hblm.artifacts import remove_stale, scratch_folder
+from hblm.artifacts import scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
@@ -84,8 +84,7 @@ def run(
     source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
     chosen = {**(chosen or {}), **just_chosen}
-    for folder in ("results", "checkpoints"):
-        remove_stale(Path(config.output_dir) / folder)
+    runs.remove_leftovers(Path(config.output_dir), Path(config.cache_dir))
     if runs.twins(config):
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     this = expect(identify(config, prepared, source), expected, config, prepared)

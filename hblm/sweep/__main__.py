@@ -221,6 +221,7 @@ def submit(asked: Asked) -> int:
 def _editing(ledger: Ledger) -> Iterator[None]:
     """Hold the ledger's lock, and ask the cluster anew: another process may have submitted meanwhile."""
     with ledger.editing():
+        ledger.remove_leftovers()
         ledger.jobs = slurm.Queue(ledger)
         yield
 

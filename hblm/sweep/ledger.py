@@ -30,7 +30,7 @@ import psutil
 from filelock import FileLock
 
 from hblm import runs
-from hblm.artifacts import HOST, canonical_json, sha256_file, sha256_text, write_json
+from hblm.artifacts import HOST, canonical_json, remove_stale, sha256_file, sha256_text, write_json
 from hblm.config import FAILURES
 from hblm.errors import ConfigError
 from hblm.locks import is_held, lock_of
@@ -390,6 +390,12 @@ class Ledger:
         if not attempts or attempts[-1].state != "waiting":
             number = attempts[-1].number + 1 if attempts else 1
             self.write_attempt(cell, number, state="waiting", asked=time.time())
+
+    def remove_leftovers(self) -> None:
+        """Clear the ledger of what killed processes left under temporary names."""
+        named = (self.folder / name for name in ("cells", "attempts", "slurm"))
+        for folder in (self.folder, *named, *(self.folder / "teams").glob("*")):
+            remove_stale(folder)
 
     def editing(self) -> FileLock:
         """Return the lock to hold from reading what was submitted to having written it anew."""

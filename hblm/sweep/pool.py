@@ -328,6 +328,7 @@ def main(folder: str, apart: str = "") -> int:
     except Timeout:
         print("another process starts this sweep's cells already", flush=True)
         return 0
+    ledger.remove_leftovers()
     pool = Pool(ledger)
 
     def stop(number: int, frame: object) -> None:

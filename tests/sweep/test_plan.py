@@ -143,16 +143,19 @@ def test_a_forced_cell_is_done_by_another_result_whatever_the_clocks_say(learnab
     def finish_again(finished: str) -> None:
         if kind == "train":
             record = {**made_results.result(seed=1), "run_id": cells[at].id, "finished": finished}
-            files = [made_results.write(Path("outputs"), cells[at].names[0], record)]
+            file = made_results.write(Path("outputs"), cells[at].names[0], record)
         else:
             for cell in cells[:at]:
                 finish(cell)
             settings = {"split": "test", "ensemble_weight": 0.5, "threshold": 0.5}
-            record = {"run_id": sha256_text(canonical_json({"ensemble": [*cells[at].needs]}))}
+            record = {
+                "run_id": sha256_text(canonical_json({"ensemble": [*cells[at].needs]})),
+                "finished": finished,
+            }
             name = f"eval_ensemble_{cells[at].config['dataset']}_{finished}"
-            files = [made_results.write(Path("outputs"), name, {**record, "settings": settings})]
-        for file in files:
-            os.utime(file, (time.time() + skew,) * 2)
+            file = made_results.write(Path("outputs"), name, {**record, "settings": settings})
+
+        os.utime(file, (time.time() + skew,) * 2)
 
     node = "  ensemble_weight: [0.5]" if kind == "ensemble" else ""
     write_grid(learnable, {"direction": "top_down,bottom_up", "seed": "1"}, node=node)
