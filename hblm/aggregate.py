@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from hblm import cli
-from hblm.artifacts import new_file, write_text
+from hblm.artifacts import new_file, remove_stale, write_text
 from hblm.catalogue import Catalogue
 from hblm.config import FIGURES, AggregateConfig
 from hblm.errors import DataError
@@ -109,6 +109,7 @@ def _aggregate(config: AggregateConfig, sweep: Sweep, missing: Sequence[str]) ->
         table.explanation = explain(table, shown, metrics, a, b, config.alpha)
     _show(table)
     folder = Path(config.output_dir) / "tables"
+    remove_stale(folder)
     name = config.name or sweep.name or "table"
     pictures: dict[str, bytes] = {}
     wanted = FIGURES if "all" in config.figures else config.figures

@@ -143,7 +143,10 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 def adopt_folder(temporary: Path, target: Path) -> None:
     """Flush a temporary folder and make it `target` on the same disk, replacing an older one."""
+    mode = temporary.stat().st_mode
     for path in [*temporary.rglob("*"), temporary]:
+        if path.is_file():  # libraries write some with mode 0600; the folder's own is what the umask gives
+            path.chmod(mode & 0o666)
         flush(path)
     if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
         aside = temporary_beside(target.with_name(target.name + _ASIDE))
@@ -232,8 +235,8 @@ def remove_stale(folder: Path) -> None:
     """Clear `folder` of the temporary names whose process is gone; put back a folder set aside."""
     for path in list(folder.glob(".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
-        # another process may clean up at the same time, or another user own what lies there
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        # another process may clean up at the same time, another user own what lies there, or nobody may write
+        with contextlib.suppress(OSError):
             if not match or not _stale(path, match["host"], int(match["pid"])):
                 continue
             original = path.with_name(match["name"].removesuffix(_ASIDE))

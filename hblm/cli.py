@@ -39,12 +39,15 @@ from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
+from hblm.terminal import outlive_readers
 
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 # Hydra keeps what it was told, and the log, for the first of several processes alone
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
+# nor where it may not write: a run that is done is shown all the same
+_READ_ONLY = (*_NO_FILES[:2], "hydra/job_logging=stdout", "hydra.sweep.dir=.", "hydra.sweep.subdir=.")
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
@@ -71,6 +74,7 @@ def main(
     `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
     and a message for what is the user's to mend, 130 for Ctrl-C.
     """
+    outlive_readers()
     argv = at_home(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         print(help_text(program, argv))
@@ -108,8 +112,19 @@ def main(
             _require_one_run(program, argv)
         argv, faults = before(argv)
         check(program, argv, faults)
-        sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else [])]
+        sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else _read_only(program, argv))]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
+
+
+def _read_only(program: Program, argv: Sequence[str]) -> Sequence[str]:
+    """Return what keeps Hydra from writing where a run's output folder may not be written."""
+    if program.name not in SWEPT or any(text.startswith("hydra.") for text in argv):
+        return ()
+    given = [text.partition("=")[2] for text in argv if text.startswith("output_dir=")]
+    folder = Path(given[-1] if given else program.schema.output_dir).absolute()  # type: ignore[attr-defined]
+    while not folder.exists():
+        folder = folder.parent
+    return () if os.access(folder, os.W_OK | os.X_OK) else _READ_ONLY
 
 
 def _free() -> None:

@@ -6,7 +6,9 @@ The programs print their message without a traceback and exit with code 2.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class HblmError(Exception):
@@ -27,6 +29,18 @@ class CheckpointError(HblmError):
 
 class TrainingError(HblmError):
     """Training that cannot go on, such as a loss that is no longer a number."""
+
+
+class SharingError(HblmError):
+    """A file or folder that another user made, and that this one may not write."""
+
+    def __init__(self, path: Path) -> None:
+        """Say whose the path is, which must be there, and what its owner can do."""
+        owner = f" (made by user {path.stat().st_uid})" if hasattr(os, "getuid") and path.exists() else ""
+        super().__init__(
+            f"{path}{owner} may not be written by this user; a folder that several users share belongs to "
+            f"their group, chmod -R g+w, and each of them has umask 002; or write to another folder"
+        )
 
 
 class ProcessError(HblmError):

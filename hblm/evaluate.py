@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hblm import cli, runs
-from hblm.artifacts import adopt_folder, canonical_json, remove_stale, scratch_folder, sha256_text
+from hblm.artifacts import adopt_folder, canonical_json, scratch_folder, sha256_text
 from hblm.config import EvaluateConfig
 from hblm.request import Request, understand
 from hblm.stored import without_stored
@@ -73,8 +73,8 @@ def run(config: EvaluateConfig) -> None:
     request = understand(config)
     path_of(request)  # a name that is none is refused before hours are spent
     results = request.output_dir / "results"
-    for folder in (results, request.cache_dir):
-        remove_stale(folder)
+    runs.remove_leftovers(request.output_dir, request.cache_dir)
+    runs.require_writable(request.output_dir, results)
     with scratch_folder(results / "predictions") as folder:
         found = (evaluate_pair if request.is_ensemble else evaluate_one)(request, folder)
         with runs.naming(request.output_dir):

@@ -24,6 +24,7 @@ def main(folder: str) -> int:
         signal.signal(signal.SIGTERM, _leave)  # so that a bar leaves the terminal as it found it
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster's, for the process that was submitted
     processes.hear()
+    terminal.outlive_readers()
     terminal.print_log()
     try:
         started = time.perf_counter() - (time.time() - task["asked"])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tokenizers import Tokenizer
 
 import hblm
@@ -27,6 +26,7 @@ from hblm.corpus.survey import Measure, Survey, survey
 from hblm.corpus.write import REPORT, Conversion, write_dataset
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
+from hblm.locks import lock_of
 from hblm.pretrained import MINILM, Pretrained, locate, tokenizer_file
 from hblm.schema import plain
 from hblm.terminal import StartTask, log, progress
@@ -131,6 +131,8 @@ def prepare(
         raise ConfigError(
             f"dataset.path={dataset.path} is no folder of the dataset's own; write dataset.path=data/NAME"
         )
+    for place in (folder.parent, folder):
+        remove_stale(place)
     if folder.exists() and not force:
         if raw is not None:
             _require_same_sources(folder, raw, dataset.prepare)
@@ -144,10 +146,9 @@ def prepare(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder.parent}: cannot be made: {error.strerror}") from None
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with lock_of(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not force:
             return None  # another process made it while this one waited
-        remove_stale(folder.parent)
         scratch = temporary_beside(folder.with_name(f"{folder.name}.scratch"))
         scratch.mkdir()
         try:
@@ -321,7 +322,8 @@ def run(config: PrepareConfig) -> None:
             raise DataError("\n".join(different))
         description = describe(prepared, config.encoder)
     _require_expected(description.survey, dataset.expect)
-    if description.survey.prepared.manifest and not config.check and not (folder / REPORT).exists():
+    absent = not config.check and not (folder / REPORT).exists()
+    if absent and description.survey.prepared.manifest and os.access(folder, os.W_OK):
         # the preparation was stopped before it was written, or was an older version's
         write_text(folder / REPORT, description.markdown())
     description.show()

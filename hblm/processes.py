@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hblm import errors, stopping
-from hblm.artifacts import write_json
+from hblm.artifacts import scratch_folder, write_json
 from hblm.errors import ConfigError, HblmError, ProcessError
 
 _EVERY = 0.2  # seconds between looks at the processes
@@ -109,7 +108,9 @@ def launch(run: Mapping[str, Any], processes: int, nodes: Nodes | None = None) -
     """
     with contextlib.ExitStack() as stack:
         if nodes is None:
-            nodes = Nodes(1, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hblm-"))))
+            # not in the system's temporary folder, where nothing would look for what a kill leaves
+            beside = Path(run["config"]["output_dir"]) / "results" / "processes"
+            nodes = Nodes(1, stack.enter_context(scratch_folder(beside)))
         nodes.folder.mkdir(parents=True, exist_ok=True)
         task = {
             **run,
@@ -229,8 +230,9 @@ def _raise(reports: Reports) -> None:
 
 def _reports(folder: Path) -> Reports:
     """Return what processes said of their ends: a kill explains what others then raised, else the first."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.report.json")]
-    return sorted(found, key=lambda told: (told["cause"] not in ("killed", "exit"), told["time"]))
+    files = sorted(folder.glob("*.report.json"), key=lambda file: file.stat().st_mtime_ns)
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]  # in the order of one clock
+    return sorted(found, key=lambda told: told["cause"] not in ("killed", "exit"))
 
 
 def report(folder: Path, error: BaseException) -> int:
@@ -261,7 +263,7 @@ def _write_report(folder: Path, rank: int, **told: Any) -> None:
     size = json.loads((folder / TASK).read_text(encoding="utf-8"))
     size = int(size["processes"]) * int(size["nodes"])
     with contextlib.suppress(FileNotFoundError):  # the folder is gone: nobody waits any more
-        write_json(folder / f"{rank}.report.json", {"rank": rank, "size": size, "time": time.time(), **told})
+        write_json(folder / f"{rank}.report.json", {"rank": rank, "size": size, **told})
 
 
 def died(code: int) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from hblm.artifacts import (
     LONGEST_NAME,
@@ -19,12 +20,15 @@ from hblm.artifacts import (
     flush,
     is_as_sealed,
     read_object,
+    remove_stale,
+    scratch_folder,
     sha256_text,
     temporary_beside,
     unfit_as_name,
 )
 from hblm.config import FUSE_KEYS, TrainConfig
-from hblm.errors import ConfigError, DataError
+from hblm.errors import ConfigError, DataError, SharingError
+from hblm.locks import is_held, lock_of
 from hblm.schema import Leaf, leaves
 
 SCHEMA_VERSION = 2  # 2: formulas 2, so that no result of formulas 1 counts as done
@@ -87,14 +91,21 @@ class Run:
                 file.replace(self.result.with_name(file.name))
         flush(self.result.parent)
 
-    def require_superseding(self) -> None:
-        """Make the folder for what this run will supersede, before hours are spent on it.
+    def require_writable(self) -> None:
+        """Do at once what writing the run will take, before hours are spent on it.
 
         Raises:
-            OSError: it cannot be made.
+            SharingError: another user made a file or folder that this one may not write.
         """
-        if self.result.exists() or self.checkpoint.exists():
-            (self.output_dir / "superseded").mkdir(parents=True, exist_ok=True)
+        folders = [self.result.parent, self.checkpoint.parent]
+        old = [self.result, self.checkpoint, *_evaluations_of(self.result.parent, self.id)]
+        old = [each for path in old for each in (path, path.with_suffix(PREDICTIONS)) if each.exists()]
+        if old:
+            folders.append(self.output_dir / "superseded")
+        require_writable(self.output_dir, *folders)
+        for path in old:
+            if path.is_dir() and not os.access(path, os.W_OK):  # or it cannot move to another folder
+                raise SharingError(path)
 
     def _supersede(self) -> None:
         old = [path for path in (self.result, self.checkpoint) if path.exists()]
@@ -137,23 +148,39 @@ class Busy(Exception):
 
 
 def locked(output_dir: Path, name: str) -> FileLock:
-    """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies."""
-    file = _lock_file(output_dir, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(file)
+    """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies.
+
+    Raises:
+        SharingError: this user may not write its file.
+    """
+    return lock_of(_lock_file(output_dir, name))
 
 
 def is_locked(output_dir: Path, name: str) -> bool:
     """Return whether a process holds this lock now; a lock that was never taken is not made."""
-    if not _lock_file(output_dir, name).exists():
-        return False
-    lock = locked(output_dir, name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return is_held(_lock_file(output_dir, name))
+
+
+def remove_leftovers(output_dir: Path, cache_dir: Path) -> None:
+    """Clear the folders that runs write of what killed processes left under temporary names."""
+    caches = [folder for folder in cache_dir.glob("[!.]*") if folder.is_dir()]
+    for folder in (output_dir / "results", output_dir / "checkpoints", cache_dir, *caches):
+        remove_stale(folder)
+
+
+def require_writable(output_dir: Path, *folders: Path) -> None:
+    """Make folders below `output_dir`, and check that files can be written there under its names' lock.
+
+    Raises:
+        SharingError: this user may not write one of them, or the lock's file.
+    """
+    naming(output_dir)
+    for folder in folders:
+        try:
+            with scratch_folder(folder / "write"):
+                pass
+        except PermissionError:
+            raise SharingError(folder if folder.exists() else output_dir) from None
 
 
 def _lock_file(output_dir: Path, name: str) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +37,40 @@ def hush() -> None:
     global _quiet
     _quiet = True
     log.setLevel(logging.WARNING)
+
+
+class _Output(io.FileIO):
+    """Standard output or error; what is written after its reader is gone, as that of `| head`, is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # for what libraries and children write there as well
+            os.close(null)
+            return super().write(data)
+
+
+def outlive_readers() -> None:
+    """Go on when the reader of this process's output is gone: its work is more than what it prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue  # a test's capture, or that of a notebook, is left alone
+        stream.flush()
+        output: Any = _Output(stream.fileno(), "wb", closefd=False)
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                output if stream.write_through else io.BufferedWriter(output),  # as `python -u` has it
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            ),
+        )
 
 
 def print_log() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from hblm import auto, cli, processes, runs
-from hblm.artifacts import remove_stale, scratch_folder
+from hblm.artifacts import scratch_folder
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared
 from hblm.document import SPLITS
@@ -83,11 +83,13 @@ def run(
     source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
     chosen = {**(chosen or {}), **just_chosen}
-    for folder in ("results", "checkpoints"):
-        remove_stale(Path(config.output_dir) / folder)
+    runs.remove_leftovers(Path(config.output_dir), Path(config.cache_dir))
     if runs.twins(config):
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     this = expect(identify(config, prepared, source), expected, config, prepared)
+    if here.size == 1 and not config.force and this.is_done:
+        show_done(config, this)  # without the lock, for which the folder must be writable
+        return
     lock = this.alone()
     try:
         lock.acquire(timeout=0 if wait else 1)  # a look whether it is held holds it for a moment
@@ -101,7 +103,7 @@ def run(
         if not _agreed(config, this.id if config.force or not this.is_done else None):
             show_done(config, this)
             return
-        this.require_superseding()
+        this.require_writable()
         if here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
             told = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
             processes.launch(told, config.trainer.processes, nodes)

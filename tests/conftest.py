@@ -10,6 +10,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once; threads waitin
 
 import itertools
 import random
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,18 @@ def trained(learnable, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("trained"))
         return run(learnable, *LEARNING).resolve()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Give a folder of Ann's and the group's, which hands its group on, as working folder (see users.py)."""
+    import users
+
+    before = Path.cwd()
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own are closed to others
+    os.chown(folder, users.ANN, users.GROUP)
+    folder.chmod(0o2775)
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+    shutil.rmtree(folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from programs import LEARNING, checkpoint_of, evaluation, run
 from safetensors.torch import load_file
@@ -20,7 +23,11 @@ from hblm.errors import DataError, HblmError
 from hblm.tables import documents
 from hblm.tables.collect import results
 
+sys.path.insert(0, str(Path(__file__).parent / "sweep"))
+from grids import write_grid
+
 pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("HBLM_KILLS", "10"))
 
 TRAIN = (
     *(sys.executable, "-m", "hblm.train", "dataset=custom", "encoder=tiny", "trainer=smoke"),
@@ -76,6 +83,93 @@ def test_kill_9_at_random_moments_leaves_nothing_half_written(learnable):
     assert_whole(outputs)
     assert not list(outputs.glob("results/.*.tmp"))
     assert not list(outputs.glob("checkpoints/.*.tmp"))
+
+
+def end_all_here() -> None:
+    """Kill what runs in this folder: of a sweep also the processes that outlive the one that started it."""
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and Path(process.cwd()) == Path.cwd():
+                    found.append(process)
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=10)
+
+
+def temporary_names(*roots: Path) -> list[Path]:
+    return [path for root in roots for path in root.rglob(".*.tmp")]
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("program", ["train", "evaluate", "aggregate", "prepare", "sweep"])
+def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable, tmp_path, monkeypatch):
+    """What was whole before a kill is so after it, and the next start leaves no temporary name anywhere."""
+    system = tmp_path / "tmp"
+    system.mkdir()
+    monkeypatch.setenv("TMPDIR", str(system))
+    monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
+    data = Path("data") / "fruit"
+    shutil.copytree(learnable, data)
+    train = (*TRAIN[:-2], "device=cpu", f"dataset.path={data}", "trainer.processes=2")
+    finish(*train)
+    (result,) = Path("outputs/results").glob("*.json")
+    write_grid(data.resolve(), {"seed": "1,2"}, name="tiny")
+    raw = Path("raw.jsonl")
+    raw.write_text("".join(f'{{"text": "a b {n}", "label": "l{n % 5}"}}\n' for n in range(3000)))
+    python = (sys.executable, "-m")
+    command = {
+        "train": (*train, "force=true"),
+        "evaluate": (
+            *(*python, "hblm.evaluate", f"checkpoint=outputs/checkpoints/{result.stem}", "predictions=true"),
+            "device=cpu",
+        ),
+        "aggregate": (*python, "hblm.aggregate", "frame=[parquet,csv]", "figures=all"),
+        "prepare": (
+            *(
+                *python,
+                "hblm.prepare",
+                "dataset=custom",
+                "dataset.path=data/made",
+                f"raw={raw}",
+                "force=true",
+            ),
+            "dataset.prepare.separator=none",
+        ),
+        "sweep": (
+            *python,
+            "hblm.sweep",
+            "submit",
+            "sweep=tiny",
+            "--config-dir",
+            "mine",
+            "force=true",
+            "wait=true",
+        ),
+    }[program]
+    began = time.monotonic()
+    finish(*command)
+    whole = time.monotonic() - began
+    draw = random.Random(program)
+    for number in range(max(1, KILLS // 5)):
+        child = start(*command)
+        # most of a short run is loading libraries; what writes comes towards its end
+        time.sleep(whole * draw.uniform(0.4, 1.05))
+        end_all_here()
+        child.wait()
+        assert_whole(Path("outputs"))
+        results = [*Path("outputs").glob("**/results/[!.]*.json")]
+        assert any(json.loads(file.read_text())["kind"] == "single" for file in results), number
+        finish(*command)
+        assert_whole(Path("outputs"))
+        assert not temporary_names(Path("outputs"), Path("data"), system, tmp_path / "devices")
+        assert not [path for path in system.iterdir() if path.name.startswith("hblm")]
+        if program == "prepare":
+            finish(*command[:4], command[4], "check=true")
 
 
 def test_a_killed_preparation_leaves_no_dataset():

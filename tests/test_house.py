@@ -15,7 +15,7 @@ import hblm
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
 LAYERS = [
-    {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts"},
+    {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts", "locks"},
     {
         "schema",
         "config",

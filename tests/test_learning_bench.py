@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import made_results
@@ -338,8 +337,7 @@ def test_a_variant_is_named_by_what_differs():
 @pytest.mark.slow
 def test_a_bench_of_tiny_runs_goes_on_from_its_lines(tiny, tmp_path, monkeypatch, capfd):
     """Real runs in processes of their own."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # leases of its own
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))  # leases of its own
     monkeypatch.setattr(learning_lines, "METHODS", ("flat", "independent"))
     monkeypatch.setattr(learning, "METHODS", ("flat", "independent"))
     monkeypatch.setattr(learning, "CROSSED", ())

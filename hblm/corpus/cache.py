@@ -14,6 +14,7 @@ from typing import Any
 import filelock
 
 from hblm.artifacts import canonical_json, new_folder, remove_stale, sha256_file, sha256_text, write_json
+from hblm.locks import lock_of
 from hblm.terminal import log
 
 META = "meta.json"
@@ -69,9 +70,12 @@ class Entry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the name, and wait for another process that makes the same."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
+        """Hold the lock of the name, and wait for another process that makes the same.
+
+        Raises:
+            SharingError: this user may not write the cache.
+        """
+        lock = lock_of(self.folder.with_name(f"{self.folder.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

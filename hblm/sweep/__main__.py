@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import Device, choose_devices, require_enough
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
-from hblm.terminal import log
+from hblm.terminal import log, outlive_readers
 
 PROGRAM = cli.Program(
     name="sweep",
@@ -212,9 +213,18 @@ def submit(asked: Asked) -> int:
     made = make_plan(config.sweep, asked.overrides, asked.config_dir, prepare=True)
     cells = freeze(made)  # so that a fault leaves no ledger behind
     _require_devices(cells, where)
-    with ledger.editing():
+    with _editing(ledger):
         _write_submission(asked, made, cells, where)
     return _go_on(asked)
+
+
+@contextlib.contextmanager
+def _editing(ledger: Ledger) -> Iterator[None]:
+    """Hold the ledger's lock, and ask the cluster anew: another process may have submitted meanwhile."""
+    with ledger.editing():
+        ledger.remove_leftovers()
+        ledger.jobs = slurm.Queue(ledger)
+        yield
 
 
 def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], where: Mapping[str, Any]) -> None:
@@ -230,11 +240,12 @@ def _write_submission(asked: Asked, made: Plan, cells: Sequence[Frozen], where: 
     for cell in cells:
         before = known.get(cell.id)
         cell = replace(cell, number=next(numbers) if before is None else before.number)
-        state = "" if before is None else ledger.standing(before).state
+        found = None if before is None else ledger.standing(before)
+        state = "" if found is None else found.state
         if state == "running" or (state == "done" and not cell.force):
             continue  # its process has read it, or nothing is left to do
         ledger.freeze(cell)
-        if state == "cancelled" or (cell.force and state):
+        if state == "cancelled" or (cell.force and found is not None and not _is_queued(found)):
             ledger.want_again(cell)
         known[cell.id] = cell
     ledger.clear_stop()
@@ -302,7 +313,7 @@ def _go_on(asked: Asked) -> int:
         print(f"failed cells stay so until python -m hblm.sweep retry {command}")
     where = ledger.sweep()["where"]
     if where["on"] == "slurm":
-        _submit_jobs(ledger, where, standings)
+        _submit_jobs(ledger, where)
     elif any(each.state in ("waiting", "running") for each in standings):
         started = pool.start(ledger)
         print("started" if started else "taken up by the process that runs this sweep's cells already")
@@ -312,14 +323,16 @@ def _go_on(asked: Asked) -> int:
     return 0
 
 
-def _submit_jobs(ledger: Ledger, where: Mapping[str, Any], standings: Sequence[Standing]) -> None:
-    """Submit the cells that wait and are not in the queue."""
-    open_cells = [each.cell for each in standings if each.state == "waiting" and not _is_queued(each)]
-    if open_cells:
-        cluster = Cluster(**where["cluster"])
-        asked = where["time"], where["memory"], int(where.get("nodes", 1))
-        arrays = slurm.submit_cells(ledger, open_cells, cluster, *asked)
-        print(f"{len(open_cells):,} jobs, as SLURM's {', '.join(arrays)}")
+def _submit_jobs(ledger: Ledger, where: Mapping[str, Any]) -> None:
+    """Submit the cells that wait and are not in the queue; of several processes one after the other."""
+    with _editing(ledger):
+        waiting = [each for each in ledger.standings() if each.state == "waiting"]
+        open_cells = [each.cell for each in waiting if not _is_queued(each)]
+        if open_cells:
+            cluster = Cluster(**where["cluster"])
+            asked = where["time"], where["memory"], int(where.get("nodes", 1))
+            arrays = slurm.submit_cells(ledger, open_cells, cluster, *asked)
+            print(f"{len(open_cells):,} jobs, as SLURM's {', '.join(arrays)}")
 
 
 def _is_queued(standing: Standing) -> bool:
@@ -510,26 +523,29 @@ def retry(asked: Asked) -> int:
     ledger, config = asked.ledger, asked.config
     told = ledger.sweep()
     ledger.require_current()
-    chosen = _chosen(asked, ledger.standings())
-    states = ("failed", "cancelled") if config.cell else ("failed",)
-    again = [
-        each for each in chosen if each.state in states and (not config.cause or each.cause in config.cause)
-    ]
-    if not again:
-        of = f" by {', '.join(config.cause)}" if config.cause else ""
-        print(f"{ledger.name}: no cell failed{of}; {show.counts(ledger.standings())}")
-        return 0
     where = dict(told["where"])
     if "cluster" in asked.given:
         where["cluster"] = vars(config.cluster)
     if {"devices", "per_device"} & asked.given.keys():
         where["devices"] = pool.arguments(choose_devices(config.devices, config.per_device))
     where |= {name: asked.given[name] for name in ("time", "memory") if name in asked.given}
-    with ledger.editing():
+    with _editing(ledger):  # from the look on: a cell that another process takes up is not wanted twice
+        chosen = _chosen(asked, ledger.standings())
+        states = ("failed", "cancelled") if config.cell else ("failed",)
+        again = [
+            each
+            for each in chosen
+            if each.state in states and (not config.cause or each.cause in config.cause)
+        ]
         for each in again:
             ledger.want_again(each.cell)
-        ledger.clear_stop()
-        ledger.write_sweep({**ledger.sweep(), "where": where})
+        if again:
+            ledger.clear_stop()
+            ledger.write_sweep({**ledger.sweep(), "where": where})
+    if not again:
+        of = f" by {', '.join(config.cause)}" if config.cause else ""
+        print(f"{ledger.name}: no cell failed{of}; {show.counts(ledger.standings())}")
+        return 0
     print(f"{len(again)} cells again")
     return _go_on(asked)
 
@@ -571,6 +587,7 @@ TASKS: Mapping[str, Callable[[Asked], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
+    outlive_readers()
     words = cli.at_home(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(words):
         print(cli.help_text(PROGRAM, words))

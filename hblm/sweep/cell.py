@@ -54,8 +54,16 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         if held is None:
             return BUSY
         os.environ.update(held.environment)
-        place = {"device": held.name}
+        place = {"device": held.name}  # no "job": the pool starts it again where that is needed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with ledger.living(cell, number):
+        return _do(ledger, cell, number, nodes, place)
+
+
+def _do(
+    ledger: Ledger, cell: Frozen, number: int, nodes: processes.Nodes | None, place: Mapping[str, Any]
+) -> int:
+    """Make the attempt, whose lock is held; return the exit code."""
     ledger.write_attempt(
         cell,
         number,
@@ -80,7 +88,7 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
                 stack.callback(processes.end, nodes)
             run(ledger, cell, nodes)
     except runs.Busy:
-        if devices == SLURM:  # nobody here would start it again: whoever does the run writes its result
+        if "job" in place:  # nobody here would start it again: whoever does the run writes its result
             _end(ledger, cell, number, "lost", "another process did this run", BUSY)
             return BUSY
         ledger.drop_attempt(cell, number)

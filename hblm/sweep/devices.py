@@ -1,4 +1,10 @@
-"""Devices of this machine, leased to one cell at a time by all sweeps of a user. No torch."""
+"""Devices of this machine, leased to one cell at a time by all sweeps of a user. No torch.
+
+Leases are locks in a folder of the user's on a disk of the machine, /var/tmp/hblm-UID/devices, the same in
+every shell and job whatever TMPDIR and XDG_RUNTIME_DIR say there; HBLM_DEVICES names another one, as where
+containers of a machine share its GPUs. Leases of other users are not seen: whoever shares a machine with
+others says by devices= or CUDA_VISIBLE_DEVICES which GPUs are whose.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +17,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IMODE, S_ISDIR, S_IWGRP, S_IWOTH
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hblm.artifacts import write_json
+from hblm.artifacts import remove_stale, write_json
 from hblm.errors import ConfigError
+from hblm.locks import lock_of
 from hblm.processes import n_cores
 
 CPU = "cpu"
+_LOCAL = "/var/tmp"  # of the machine, and kept when it starts again
 _CORES_A_CELL = 4  # without a GPU and without per_device=
 
 
@@ -148,7 +157,7 @@ def _take(device: Device, holder: str) -> FileLock | None:
         if len(held) >= min([device.cells, *(int(each["cells"]) for each in held)]):
             return None
         for number in range(device.cells):
-            slot = FileLock(_slot(device, number))
+            slot = lock_of(_slot(device, number))
             with contextlib.suppress(Timeout):
                 slot.acquire(timeout=0)
                 told = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
@@ -171,7 +180,7 @@ def holders(device: Device) -> list[dict[str, Any]]:
     """Return what each holder of a slot of this device wrote; to be called under its guard."""
     found: list[dict[str, Any]] = []
     for file in sorted(_folder().glob(f"{_safe(device.name)}.*.lock")):
-        lock = FileLock(file)
+        lock = lock_of(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -185,7 +194,7 @@ def holders(device: Device) -> list[dict[str, Any]]:
 
 
 def _guard(device: Device) -> FileLock:
-    return FileLock(_folder() / f"{_safe(device.name)}.guard")
+    return lock_of(_folder() / f"{_safe(device.name)}.guard")
 
 
 def _slot(device: Device, number: int) -> Path:
@@ -197,8 +206,27 @@ def _safe(name: str) -> str:
 
 
 def _folder() -> Path:
-    """Return the folder of the locks: one for each user of a machine, whatever sweeps they run."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    folder = Path(tempfile.gettempdir()) / f"hblm-{user}" / "devices"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Return the folder of the locks: one for each user of a machine, whatever sweeps they run.
+
+    Raises:
+        ConfigError: others could write it, so that they could take this user's devices, or free them.
+    """
+    given = os.environ.get("HBLM_DEVICES")
+    if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
+        folder = Path(given or Path(tempfile.gettempdir()) / "hblm" / "devices")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    # not the home folder, which machines share, and which a user may not have
+    folder = Path(given) if given else Path(_LOCAL) / f"hblm-{os.getuid()}" / "devices"
+    for place in (folder,) if given else (folder.parent, folder):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(parents=given is not None, mode=0o700)
+        stat = place.lstat()
+        if not S_ISDIR(stat.st_mode) or stat.st_uid != os.getuid() or stat.st_mode & (S_IWGRP | S_IWOTH):
+            raise ConfigError(
+                f"{place} keeps the leases of this user's devices, and must be a folder that this user made "
+                f"and others may not write (it has owner {stat.st_uid} and mode {S_IMODE(stat.st_mode):o}); "
+                "remove it, or give another one as HBLM_DEVICES"
+            )
+    remove_stale(folder)
     return folder

@@ -3,6 +3,7 @@
     sweep.json              the sweep as last submitted: its cells in order, table, code, where it runs
     cells/ID.json           a cell's configuration, frozen when it was submitted
     attempts/ID.N.json      the N-th attempt at it: process, host, device, times, how it ended
+    attempts/ID.N.lock      held by that process as long as it lives; no clocks of hosts are compared
     logs/ID.N.log           what that attempt printed
     teams/ID.N.R/           where the machines of an attempt meet (R: requeues); what processes printed
     submit.lock             held while sweep.json is written anew
@@ -19,18 +20,27 @@ import functools
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from hblm import runs
-from hblm.artifacts import HOST, canonical_json, read_object, sha256_text, write_json
+from hblm.artifacts import (
+    HOST,
+    canonical_json,
+    read_object,
+    remove_stale,
+    sha256_file,
+    sha256_text,
+    write_json,
+)
 from hblm.config import FAILURES
 from hblm.errors import ConfigError
+from hblm.locks import is_held, lock_of
 from hblm.sweep.sound import OF_ATTEMPT, OF_CELL, OF_SWEEP, is_config_of, is_number, is_texts, odd_keys
 from hblm.terminal import log
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
@@ -43,7 +53,6 @@ STOPPED = {
     "cancelled": "by cancel",
 }
 _PENDING = ": PENDING"  # in what is said of a job that is in a cluster's queue and not on a node
-_STARTING = 120.0  # seconds until a process of another host must hold its run's lock
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ class Frozen:
         output_dir: where its result goes, absolute.
         folder: the working folder of the submission, where relative paths start.
         submitted: when it was frozen, in seconds since 1970.
-        force: a result that is older than `submitted` does not count.
+        force: results that were there at submission do not count.
+        older: the sha256 of those results; hosts may have other times, so none is compared.
         commit, dirty: of the code, at submission.
         formulas: that its run id stands for; cells of 0.1 do not say.
         chosen: the settings of `config` that nobody gave, and why they are so; cells of 0.2 do not say.
@@ -78,6 +88,7 @@ class Frozen:
     folder: Path
     submitted: float
     force: bool = False
+    older: tuple[str, ...] = ()
     commit: str | None = None
     dirty: bool | None = None
     formulas: int = 1
@@ -100,14 +111,19 @@ class Frozen:
 
     def result(self) -> Path | None:
         """Return its result file; None while it is not done."""
-        if self.kind == "train":
-            run = runs.find(self.output_dir, self.id, self.names)
-            found = run.result if run.is_done else None
-        else:
-            found = _find_ensemble(self)
-        if found is not None and self.force and found.stat().st_mtime < self.submitted:
-            return None
-        return found
+        counts = (file for file in self.results() if not self.older or _digest(file) not in self.older)
+        return next(counts, None)
+
+    def outdating(self) -> Frozen:
+        """Return the cell with the results named that are there now, if they are not to count."""
+        return replace(self, older=tuple(map(_digest, self.results()))) if self.force else self
+
+    def results(self) -> list[Path]:
+        """Return all results of this cell, the newest first; a training has one."""
+        if self.kind != "train":
+            return _find_ensembles(self)
+        run = runs.find(self.output_dir, self.id, self.names)
+        return [run.result] if run.is_done else []
 
     def lock(self) -> FileLock:
         """Return the lock that whoever does this run holds, in a sweep or not."""
@@ -140,10 +156,9 @@ class Attempt:
         return self.told.get("cause")
 
     def is_alive(self, cell: Frozen) -> bool:
-        """Return whether its process is there."""
+        """Return whether its process is there, as far as that can be seen without the lock of the attempt."""
         if self.told.get("host") != HOST:  # processes of another machine cannot be asked, its locks can
-            young = time.time() - float(self.told.get("started", 0)) < _STARTING
-            return young or cell.is_running_somewhere()
+            return cell.is_running_somewhere()
         return is_process(int(self.told.get("pid", 0)), float(self.told.get("born", 0)))
 
 
@@ -293,8 +308,8 @@ class Ledger:
             odd = ["names"]
         if odd:
             raise ConfigError(f"{file} is damaged: no sound {', no '.join(odd)}; {self._again}")
-        for name in ("names", "needs"):
-            told[name] = tuple(told[name])
+        for name in ("names", "needs", "older"):
+            told[name] = tuple(told.get(name, ()))
         for name in ("output_dir", "folder"):
             told[name] = Path(told[name])
         cell = Frozen(**told)
@@ -354,8 +369,16 @@ class Ledger:
 
     def drop_attempt(self, cell: Frozen, number: int) -> None:
         """Forget an attempt that came to nothing because another process does the run."""
-        (self.folder / "attempts" / f"{cell.key}.{number}.json").unlink(missing_ok=True)
+        for suffix in ("json", "lock"):
+            (self.folder / "attempts" / f"{cell.key}.{number}.{suffix}").unlink(missing_ok=True)
         self.log_of(cell, number).unlink(missing_ok=True)
+
+    def living(self, cell: Frozen, number: int) -> FileLock:
+        """Return the lock that the process of an attempt holds as long as it lives."""
+        return lock_of(self._life_of(cell, number))
+
+    def _life_of(self, cell: Frozen, number: int) -> Path:
+        return self.folder / "attempts" / f"{cell.key}.{number}.lock"
 
     def log_of(self, cell: Frozen, number: int) -> Path:
         """Return where an attempt's output goes."""
@@ -412,7 +435,8 @@ class Ledger:
             job = self.jobs.look(cell.key, attempt.number)
             place = f"job {job.job}: {job.what} {job.why}".replace(" None", "").rstrip()
             return (None, place) if job.alive else (job.what, job.why)
-        return (None, "") if attempt.is_alive(cell) else ("lost", STOPPED["lost"])
+        alive = is_held(self._life_of(cell, attempt.number)) or attempt.is_alive(cell)
+        return (None, "") if alive else ("lost", STOPPED["lost"])
 
     def require_current(self) -> None:
         """Refuse a sweep with cells that wait, or could be retried, and stand for other formulas.
@@ -440,25 +464,23 @@ class Ledger:
             number = attempts[-1].number + 1 if attempts else 1
             self.write_attempt(cell, number, state="waiting", asked=time.time())
 
+    def remove_leftovers(self) -> None:
+        """Clear the ledger of what killed processes left under temporary names."""
+        named = (self.folder / name for name in ("cells", "attempts", "slurm"))
+        for folder in (self.folder, *named, *(self.folder / "teams").glob("*")):
+            remove_stale(folder)
+
     def editing(self) -> FileLock:
         """Return the lock to hold from reading what was submitted to having written it anew."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "submit.lock")
+        return lock_of(self.folder / "submit.lock")
 
     def pool_lock(self) -> FileLock:
         """Return the lock of the process that starts this sweep's cells."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "pool.lock")
+        return lock_of(self.folder / "pool.lock")
 
     def pool(self) -> dict[str, Any] | None:
         """Return what the process that starts cells told of itself; None where there is none."""
-        lock = self.pool_lock()
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return self.pool_told() or {}
-        lock.release()
-        return None
+        return (self.pool_told() or {}) if is_held(self.folder / "pool.lock") else None
 
     def pool_told(self) -> dict[str, Any] | None:
         """Return what the last process that started cells told of itself."""
@@ -511,8 +533,8 @@ def ensemble_id(members: Sequence[str], weight: str) -> str:
     return sha256_text(canonical_json({"ensemble": [*members], "ensemble_weight": weight}))
 
 
-def _find_ensemble(cell: Frozen) -> Path | None:
-    """Return the newest evaluation of these members with this weight, whoever made it."""
+def _find_ensembles(cell: Frozen) -> list[Path]:
+    """Return the evaluations of these members with this weight, whoever made them, the newest first."""
     wanted = sha256_text(canonical_json({"ensemble": [*cell.needs]}))
     weight = str(cell.config["ensemble_weight"])
     found = []
@@ -526,7 +548,21 @@ def _find_ensemble(cell: Frozen) -> Path | None:
             same = same and settings.get("threshold") == cell.config["threshold"]
             if same and run_id == wanted:
                 found.append((stat.st_mtime_ns, file))
-    return max(found)[1] if found else None
+    return [file for _, file in sorted(found, reverse=True)]
+
+
+def _digest(file: Path) -> str:
+    """Return the sha256 of a result; "" where it is gone."""
+    try:
+        stat = file.stat()
+        return _digest_once(file, stat.st_ino, stat.st_mtime_ns)
+    except FileNotFoundError:
+        return ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _digest_once(file: Path, inode: int, changed: int) -> str:
+    return sha256_file(file)
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -265,7 +265,7 @@ def freeze(plan: Plan) -> list[Frozen]:
                 commit=stamp["git_commit"],
                 dirty=stamp["git_dirty"],
                 **more,
-            )
+            ).outdating()
         )
 
     for cell in plan.cells:

@@ -48,7 +48,7 @@ class Child:
     process: subprocess.Popen[bytes]
     started: float
     oom_kills: int
-    leased: bool = False
+    leased_at: float | None = None  # by time.monotonic, which no change of the clock moves
     stopped: tuple[str, str] | None = None  # the cause and what is said of it, if it was ended from here
     kill_at: float = float("inf")
 
@@ -161,7 +161,7 @@ class Pool:
 
     def _held(self, *, only_to_come: bool = False) -> int:
         """Return how many devices the children have, or those that have yet to lease them."""
-        counted = [child for child in self.children if not (only_to_come and child.leased)]
+        counted = [child for child in self.children if not (only_to_come and child.leased_at is not None)]
         return sum(n_wanted(self.devices, child.cell.processes) for child in counted)
 
     def _spawn(self, cell: Frozen, number: int) -> None:
@@ -185,8 +185,8 @@ class Pool:
         for child in list(self.children):
             code = child.process.poll()
             if code is None:
-                if not child.leased:
-                    child.leased = self._attempt(child).get("state") == "running"
+                if child.leased_at is None and self._attempt(child).get("state") == "running":
+                    child.leased_at = time.monotonic()
                 if time.monotonic() > child.kill_at:
                     _signal(child, signal.SIGKILL)
                 continue
@@ -225,10 +225,9 @@ class Pool:
         for child in self.children:
             if child.stopped is not None:
                 continue
-            if self.seconds is not None and child.leased:
-                started = float(self._attempt(child).get("started", time.time()))
-                if time.time() - started > self.seconds:
-                    self._end(child, "time", f"longer than time={self.seconds / 60:g} minutes")
+            since = time.monotonic() if child.leased_at is None else child.leased_at
+            if self.seconds is not None and time.monotonic() - since > self.seconds:
+                self._end(child, "time", f"longer than time={self.seconds / 60:g} minutes")
             if self.memory is not None and time.monotonic() % _MEMORY_EVERY < _EVERY:
                 used = _resident(child.process.pid)
                 if used > self.memory:
@@ -329,6 +328,7 @@ def main(folder: str, apart: str = "") -> int:
     except Timeout:
         print("another process starts this sweep's cells already", flush=True)
         return 0
+    ledger.remove_leftovers()
     pool = Pool(ledger)
 
     def stop(number: int, frame: object) -> None:
@@ -348,11 +348,12 @@ def start(ledger: Ledger) -> bool:
     Raises:
         HblmError: it did not start.
     """
+    before = ledger.pool_told()
     if ledger.pool() is not None:
         time.sleep(_LEAVING)
         if ledger.pool() is not None:
             return False
-    asked, log = time.time(), ledger.folder / "pool.log"
+    until, log = time.monotonic() + _START_WITHIN, ledger.folder / "pool.log"
     with log.open("ab") as stream:
         subprocess.run(
             [sys.executable, "-u", "-m", "hblm.sweep.pool", str(ledger.folder), _APART],
@@ -361,8 +362,8 @@ def start(ledger: Ledger) -> bool:
             stderr=subprocess.STDOUT,
             check=False,
         )
-    while (ledger.pool_told() or {}).get("started", 0.0) < asked:
-        if time.time() - asked > _START_WITHIN:
+    while ledger.pool_told() == before:
+        if time.monotonic() > until:
             raise HblmError(f"the process that starts cells did not start; {log} tells what it printed")
         time.sleep(0.05)
     return True

@@ -39,7 +39,8 @@ def took(standing: Standing) -> float | None:
     if "started" not in told:
         return None
     end = told.get("ended", time.time() if standing.state == "running" else None)
-    return None if end is None else float(end) - float(told["started"])
+    # the clock of the host that started it may be ahead of this one's
+    return None if end is None else max(0.0, float(end) - float(told["started"]))
 
 
 def seconds_left(standings: Sequence[Standing], at_once: int) -> float | None:

@@ -66,7 +66,7 @@ def submit_cells(
     memory: float | None,
     nodes: int,
 ) -> list[str]:
-    """Submit cells as job arrays; return the arrays' ids.
+    """Submit cells as job arrays, under the lock of the ledger (`editing`); return the arrays' ids.
 
     Raises:
         ConfigError: there is no SLURM here, or it refuses the jobs; what was submitted before stays.
@@ -78,6 +78,9 @@ def submit_cells(
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+    for left in (ledger.folder / "slurm").glob("*"):  # by a submission that was killed: none is under way now
+        if left.suffix == ".pkl" or (left.name.startswith(".submission_file_") and not left.is_symlink()):
+            left.unlink()
     size = max_array_size()
     groups = [[cell for cell in cells if not cell.needs], [cell for cell in cells if cell.needs]]
     chunks = [group[at : at + size] for group in groups for at in range(0, len(group), size)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,8 +41,7 @@ if {"hblm.sweep.cell", "submitit.core._submit"} & set(sys.orig_argv):
 
 @pytest.fixture(autouse=True)
 def _leases_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 

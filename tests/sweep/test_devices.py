@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from users import ANN, GROUP, needs_root
 
 from hblm.errors import ConfigError
 from hblm.sweep import devices
@@ -52,6 +54,46 @@ def test_a_lease_ends_with_its_holder():
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert lease([Device("0", 1)], "x") is not None
+
+
+def test_shells_with_other_temporary_folders_share_leases(tmp_path, monkeypatch):
+    """TMPDIR and XDG_RUNTIME_DIR differ between a login shell and a job."""
+    monkeypatch.setattr(devices, "_LOCAL", str(tmp_path))
+    monkeypatch.delenv("HBLM_DEVICES")
+    found = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for variable in ("TMPDIR", "XDG_RUNTIME_DIR", "HOME"):
+            monkeypatch.setenv(variable, str(tmp_path / name))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        found.add(devices._folder())
+    assert found == {tmp_path / f"hblm-{os.getuid()}" / "devices"}
+    assert {path.stat().st_mode & 0o777 for path in (*found, tmp_path / f"hblm-{os.getuid()}")} == {0o700}
+
+
+@pytest.mark.parametrize("which", ["hblm", "devices"])
+@pytest.mark.parametrize(
+    "odd", ["writable", "sticky", "file", "link", pytest.param("owner", marks=needs_root)]
+)
+def test_a_folder_that_others_could_write_is_refused(tmp_path, monkeypatch, which, odd):
+    monkeypatch.setattr(devices, "_LOCAL", str(tmp_path))
+    monkeypatch.delenv("HBLM_DEVICES")
+    place = tmp_path / f"hblm-{os.getuid()}"
+    if which == "devices":
+        place.mkdir(mode=0o700)
+        place = place / "devices"
+    if odd == "file":
+        place.touch()
+    elif odd == "link":
+        (tmp_path / "other").mkdir()
+        place.symlink_to(tmp_path / "other")
+    else:
+        place.mkdir()
+        place.chmod({"writable": 0o777, "sticky": 0o1777, "owner": 0o700}[odd])
+        if odd == "owner":
+            os.chown(place, ANN, GROUP)
+    with pytest.raises(ConfigError, match=f"{place} keeps the leases .* HBLM_DEVICES"):
+        lease([Device("0", 1)], "x")
 
 
 def test_a_cell_of_several_processes_takes_as_many_devices_or_none():

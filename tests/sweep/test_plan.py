@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import made_results
@@ -16,7 +17,7 @@ from grids import sweep, write_grid
 from programs import TINY, checkpoint_of, compose
 
 from hblm import auto, runs, train
-from hblm.artifacts import HOST
+from hblm.artifacts import HOST, canonical_json, sha256_text
 from hblm.config import Cluster, TrainConfig
 from hblm.corpus.prepared import open_prepared
 from hblm.errors import ConfigError, DataError
@@ -25,6 +26,7 @@ from hblm.schema import typed
 from hblm.sweep.__main__ import Asked
 from hblm.sweep.ledger import Frozen, Ledger, ledger_of
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+from hblm.sweep.show import took
 from hblm.version import FORMULAS
 
 
@@ -142,16 +144,48 @@ def test_done_means_that_the_result_is_there(learnable):
     assert [each.state for each in Ledger(ledger.folder).standings()] == ["done", "waiting"]
 
 
-def test_a_forced_cell_is_done_by_a_newer_result_only(learnable):
-    write_grid(learnable, {"seed": "1"})
+@pytest.mark.parametrize("skew", [-3600, 0, 3600])
+@pytest.mark.parametrize("kind", ["train", "ensemble"])
+def test_a_forced_cell_is_done_by_another_result_whatever_the_clocks_say(learnable, kind, skew):
+    """The host that runs it may have another time than the one that submits it."""
+
+    def finish_again(finished: str) -> None:
+        if kind == "train":
+            record = {**made_results.result(seed=1), "run_id": cells[at].id, "finished": finished}
+            file = made_results.write(Path("outputs"), cells[at].names[0], record)
+        else:
+            for cell in cells[:at]:
+                finish(cell)
+            settings = {"split": "test", "ensemble_weight": 0.5, "threshold": 0.5}
+            record = {
+                "run_id": sha256_text(canonical_json({"ensemble": [*cells[at].needs]})),
+                "finished": finished,
+            }
+            name = f"eval_ensemble_{cells[at].config['dataset']}_{finished}"
+            file = made_results.write(Path("outputs"), name, {**record, "settings": settings})
+
+        os.utime(file, (time.time() + skew,) * 2)
+
+    node = "  ensemble_weight: [0.5]" if kind == "ensemble" else ""
+    write_grid(learnable, {"direction": "top_down,bottom_up", "seed": "1"}, node=node)
+    at = -1 if kind == "ensemble" else 0
     _, cells = frozen()
-    result = finish(cells[0])
-    before = cells[0].submitted - 100
-    os.utime(result, (before, before))
-    ledger, _ = frozen("force=true")
-    assert [each.state for each in ledger.standings()] == ["waiting"]
-    os.utime(result)
-    assert [each.state for each in ledger.standings()] == ["done"]
+    finish_again("first")
+    ledger, cells = frozen("force=true")
+    assert ledger.standing(cells[at]).state == "waiting"
+    finish_again("second")
+    assert ledger.standing(cells[at]).state == "done"
+
+
+@pytest.mark.parametrize("skew", [-3600, 0, 3600])
+def test_an_attempt_of_another_host_is_known_by_its_lock_whatever_the_clocks_say(learnable, skew):
+    write_grid(learnable, {"seed": "1"})
+    ledger, (cell,) = frozen()
+    with ledger.living(cell, 1):
+        ledger.write_attempt(cell, 1, state="running", host="elsewhere", started=time.time() + skew)
+        assert ledger.standing(cell).state == "running"
+        assert (took(ledger.standing(cell)) or 0) >= 0
+    assert (ledger.standing(cell).state, ledger.standing(cell).cause) == ("waiting", "lost")
 
 
 def test_attempts_tell_how_a_cell_stands(learnable):

@@ -1,0 +1,105 @@
+"""Several shells that submit one sweep at once, to commands that play SLURM."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from grids import by_label, ledger, states, sweep, write_grid
+
+# they keep the arrays in files of a folder, so that each process sees what another has submitted
+SBATCH = """#!/bin/sh
+until mkdir {queue}.taken 2>/dev/null; do sleep 0.05; done
+id=$((100 + $(ls {queue} | wc -l)))
+sleep 0.3
+grep -o -- '--array=.*' "$1" > {queue}/$id || echo alone > {queue}/$id
+rmdir {queue}.taken
+echo "Submitted batch job $id"
+"""
+SQUEUE = """#!/bin/sh
+for file in {queue}/*; do
+    id=$(basename $file)
+    last=$(sed -n 's/--array=0-\\([0-9]*\\).*/\\1/p' $file)
+    if [ -z "$last" ]; then echo "$id|PENDING|None"; else
+        for task in $(seq 0 $last); do echo "${{id}}_$task|PENDING|None"; done
+    fi
+done
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Path:
+    """Play SLURM; return the folder of its arrays."""
+    found, commands = tmp_path / "queue", tmp_path / "bin"
+    found.mkdir()
+    commands.mkdir()
+    programs = {"sbatch": SBATCH, "squeue": SQUEUE} | dict.fromkeys(
+        ("scontrol", "sacct", "srun"), "#!/bin/sh\n"
+    )
+    for name, text in programs.items():
+        (commands / name).write_text(text.format(queue=found))
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    return found
+
+
+def jobs(queue: Path) -> int:
+    found = [re.search(r"0-(\d+)", file.read_text()) for file in queue.iterdir()]
+    return sum(int(match[1]) + 1 if match else 1 for match in found)
+
+
+def at_once(*argv: str, times: int = 3) -> list[int]:
+    """Run the program several times at once, in children of this process; return the exit codes."""
+    sys.stdout.flush()
+    children = []
+    for _ in range(times):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the children leave alone
+            child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = sweep(*argv)
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("force=true",)])
+def test_each_cell_is_queued_once_however_many_submit(learnable, queue, more):
+    write_grid(learnable, {"seed": "1,2,3"})
+    assert at_once("submit", "on=slurm", *more) == [0, 0, 0]
+    assert jobs(queue) == 3
+    assert states() == ["waiting"] * 3
+    assert at_once("submit", "on=slurm", *more) == [0, 0, 0]
+    assert jobs(queue) == 3
+
+
+@pytest.mark.slow
+def test_each_failed_cell_is_queued_again_once(learnable, queue):
+    write_grid(learnable, {"seed": "1,2"})
+    assert sweep("submit", "on=slurm") == 0
+    failed = by_label()["seed=2"]
+    assert failed.attempt is not None
+    ended = {"state": "ended", "cause": "raised", "why": "x"}
+    ledger().write_attempt(failed.cell, failed.attempt.number, **ended)
+    assert at_once("retry") == [0, 0, 0]
+    assert jobs(queue) == 3
+
+
+def test_what_a_killed_submission_left_goes_with_the_next(learnable, queue):
+    write_grid(learnable, {"seed": "1,2"})
+    folder = ledger().folder / "slurm"
+    folder.mkdir(parents=True)
+    left = [folder / "0123.pkl", folder / ".submission_file_0123.sh"]
+    for file in left:
+        file.touch()
+    assert sweep("submit", "on=slurm") == 0
+    assert not any(file.exists() for file in left)
+    assert jobs(queue) == 2
