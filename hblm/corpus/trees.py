@@ -23,15 +23,15 @@ def plain_name(label: str) -> str:
 def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
     """Read a taxonomy file; names are the node ids, and nodes are sorted, whatever the order of the lines.
 
-    Forms: our taxonomy.json; lines `parent<TAB>child<TAB>child ...` (HiAGM), where a line may hold one child
-    (BGC) or a top without children; the same as CSV. `Root`, if it is nobody's child, is no node. A first
-    line `parent child` or `child parent` is a header.
+    Forms: our taxonomy.json, its ids and names as `plain_name` has them; lines `parent<TAB>child<TAB>child
+    ...` (HiAGM), where a line may hold one child (BGC) or a top without children; the same as CSV. `Root`, if
+    it is nobody's child, is no node. A first line `parent child` or `child parent` is a header.
 
     Raises:
         DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
     """
     if file.base.lower().endswith(".json"):
-        return parse_taxonomy("".join(read_text(file, encoding)), file.place)
+        return parse_taxonomy("".join(read_text(file, encoding)), file.place, plain_name)
     comma = file.base.lower().endswith(".csv")
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
