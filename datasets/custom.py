@@ -233,7 +233,7 @@ def _read(
     clean = CLEANINGS[chosen.clean]
     numbered: Counter[str] = Counter()  # across the files of a split
     for table in tables:
-        for number, record in table.records():
+        for number, record in table.records(*columns.all):
             place = f"{table.place}{number}"
             cells = marked_of(record, columns, names, place) if names else cells_of(record, columns, place)
             advance(1)

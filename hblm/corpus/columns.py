@@ -41,6 +41,11 @@ class Columns(NamedTuple):
     id: str | None
     split: str | None
 
+    @property
+    def all(self) -> list[str]:
+        """Return the names of all columns that are read."""
+        return [*self.text, *self.labels, *self.levels, *filter(None, (self.id, self.split))]
+
 
 def choose_columns(
     tables: Sequence[Table],
@@ -106,7 +111,9 @@ def choose_columns(
         given["text"] = _detected("text", for_text, where)
     if not given["labels"] and not given["levels"]:
         for_labels = [name for name in for_labels if name not in given["text"]]
-        for_labels = _without_numbers(for_labels, islice(tables[0].records(), _LOOKED_AT))
+        for_labels = _without_numbers(
+            for_labels, islice(tables[0].records(*for_labels), _LOOKED_AT) if for_labels else ()
+        )
         if numbered and not for_labels:
             given["levels"] = numbered
         else:
@@ -150,7 +157,7 @@ def _speaks_of(name: str, words: set[str]) -> bool:
 def _split_column(names: Sequence[str], table: Table, where: str) -> str | None:
     """Return the column that says train, val or test."""
     candidates = [name for name in names if _plain(name) in _SPLIT]
-    first = next(table.records(), (0, {}))[1]
+    first = next(table.records(*candidates), (0, {}))[1] if candidates else {}
     found = next((name for name in candidates if split_of_name(str(first.get(name)))), None)
     if found is None and "split" in candidates and first:
         raise ConfigError(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
+from hblm.corpus.columnar import Records, open_parquet, open_saved
 from hblm.corpus.raw import Raw, RawFile
 from hblm.corpus.texts import delimited, read_lines, read_rows
 from hblm.document import SPLITS, parse_object
@@ -30,7 +25,6 @@ _JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", "
 _LAST = (".txt",)  # read as delimited text
 _ARROW = ("dataset_dict.json", "state.json")
 _COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
-_ROWS = 1000  # of a columnar file, read at once
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
 
@@ -43,13 +37,17 @@ class Table:
         place: how messages call it; followed by a record's number it is the record's place.
         split: train, val or test; "" where nothing says.
         columns: the names in a record.
-        records: reads it: (number, record) each.
+        reader: reads some columns, () for all: (number, record) each. A record may have others as well.
     """
 
     place: str
     split: str
     columns: Sequence[str]
-    records: Callable[[], Iterator[tuple[int, Record]]]
+    reader: Records
+
+    def records(self, *columns: str) -> Iterator[tuple[int, Record]]:
+        """Yield (number, record), with at least these columns, all if none are named."""
+        return self.reader(columns)
 
 
 @dataclass(frozen=True)
@@ -72,20 +70,14 @@ def arrow_tables(path: Path) -> list[Table]:
     Raises:
         DataError: damaged, or not such a folder.
     """
-    datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
-    datasets.disable_progress_bars()
-    with _arrow(str(path)):
-        found = datasets.load_from_disk(str(path))
-    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
     tables = []
-    for name, part in parts:
+    for name, columns, records in open_saved(path):
         if name and not split_of_name(name):
             raise DataError(
                 f"{path}: its split {name!r} is none of train, val and test; save it without that one"
             )
         place = str(path / name if name else path)
-        records = _arrow_records(part, place)
-        tables.append(Table(f"{place}: row ", split_of_name(name), part.column_names, records))
+        tables.append(Table(f"{place}: row ", split_of_name(name), columns, records))
     return tables
 
 
@@ -175,7 +167,7 @@ def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
     if name.endswith(_JSON):
         return json_table(file, split, dialect.encoding)
     if name.endswith(_PARQUET):
-        return _parquet_table(file, split)
+        return Table(f"{file.place}: row ", split, *open_parquet(file))
     return _delimited_table(file, split, dialect)
 
 
@@ -186,7 +178,7 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
         DataError: the first line is none, or an array.
     """
 
-    def records() -> Iterator[tuple[int, Record]]:
+    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         for number, line in enumerate(read_lines(file, encoding), 1):
             if not line.strip():
                 continue
@@ -197,7 +189,7 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
                 )
             yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
 
-    keys = {key: None for _, record in islice(records(), _LOOKED_AT) for key in record}
+    keys = {key: None for _, record in islice(records(()), _LOOKED_AT) for key in record}
     if not keys:
         raise DataError(f"{file.place}: holds no records")
     return Table(f"{file.place}:", split, list(keys), records)
@@ -225,7 +217,7 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     if repeated:
         raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
 
-    def records() -> Iterator[tuple[int, Record]]:
+    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         for number, cells in islice(rows(), 1, None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
                 continue
@@ -247,64 +239,3 @@ def _cells(line: str, sign: str, quote: str | None) -> int:
         return len(next(delimited([line], sign, quote)))
     except csv.Error:  # a quote that another line closes, or one that is text
         return line.count(sign)
-
-
-def _parquet_table(file: RawFile, split: str) -> Table:
-    def records() -> Iterator[tuple[int, Record]]:
-        number = 0
-        with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(_ROWS):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, _with_class_names(record, classes)
-
-    with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-        columns = list(parquet.schema_arrow.names)
-        classes = _class_names(parquet.schema_arrow.metadata or {})
-    return Table(f"{file.place}: row ", split, columns, records)
-
-
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return column -> names of its classes, as Hugging Face's Parquet files have them in their schema."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {name: found["names"] for name, found in features.items() if found.get("_type") == "ClassLabel"}
-
-
-def _with_class_names(record: Record, classes: Mapping[str, list[str]]) -> Record:
-    if not classes:
-        return record
-    named = {name: classes[name][record[name]] for name in classes if isinstance(record[name], int)}
-    return {**record, **named}
-
-
-def _arrow_records(part: Any, place: str) -> Callable[[], Iterator[tuple[int, Record]]]:
-    """Read a dataset of Hugging Face's library, class numbers turned into names."""
-
-    def named(feature: Any, value: Any) -> Any:
-        inner = getattr(feature, "feature", None)  # of a list
-        if hasattr(feature, "int2str"):
-            return None if value is None or value < 0 else feature.int2str(value)
-        if inner is not None and isinstance(value, list):
-            return [named(inner, item) for item in value]
-        return value
-
-    def records() -> Iterator[tuple[int, Record]]:
-        number = 0
-        with _arrow(place):
-            for batch in part.iter(batch_size=_ROWS):
-                for values in zip(*batch.values(), strict=True):
-                    number += 1
-                    record = zip(batch, values, strict=True)
-                    yield number, {name: named(part.features[name], value) for name, value in record}
-
-    return records
-
-
-@contextlib.contextmanager
-def _arrow(place: str) -> Iterator[None]:
-    """Turn what damaged columnar files raise into a DataError."""
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

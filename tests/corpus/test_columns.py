@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from hblm.errors import ConfigError, DataError, HblmError
 
 
 def table(*columns: str, of: str = "", **first: str) -> Table:
-    def records() -> Iterator[tuple[int, Record]]:
+    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         yield 2, {name: first.get(name, "x") for name in columns}
 
     return Table("news.csv:", of, columns, records)

@@ -147,7 +147,7 @@ def test_records_of_other_formats_have_places(read: Read) -> None:
 
 
 def test_parquet_rows_are_counted_over_row_groups(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.tables._ROWS", 2)
+    monkeypatch.setattr("hblm.corpus.columnar._ROWS", 2)
     rows = [{"text": f"t{at}", "labels": ["a", "b"][: at % 3]} for at in range(7)]
     _, found = read({"x.parquet": parquet(rows)})
     assert [place for place, _ in found] == [f"x.parquet: row {at}" for at in range(1, 8)]
@@ -452,7 +452,7 @@ def test_a_dataset_dict_is_a_table_for_each_split(saved: Callable[..., Path]) ->
 
 
 def test_a_dataset_is_one_table(saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.tables._ROWS", 2)
+    monkeypatch.setattr("hblm.corpus.columnar._ROWS", 2)
     folder = saved(whole=[row(f"t{at}", None if at == 1 else at % 2) for at in range(5)])
     (table,) = arrow_tables(folder)
     found = list(table.records())
