@@ -1,20 +1,22 @@
-"""The user's own files as tables of records: JSONL, CSV, TSV, Parquet, folders of Hugging Face's datasets."""
+"""The user's own files as tables of records: JSON, CSV, TSV, sheets, Parquet, `save_to_disk`."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hblm.corpus.columnar import Records, open_parquet, open_saved
+from hblm.corpus.objects import open_objects
 from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.sheets import read_sheet
 from hblm.corpus.texts import delimited, read_lines, read_rows
-from hblm.document import SPLITS, parse_object
-from hblm.errors import DataError
+from hblm.document import SPLITS
+from hblm.errors import ConfigError, DataError
 
 SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -22,8 +24,10 @@ SPLIT_OF_WORD = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".parquet",)
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 _LAST = (".txt",)  # read as delimited text
 _ARROW = ("dataset_dict.json", "state.json")
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 _COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
@@ -38,12 +42,19 @@ class Table:
         split: train, val or test; "" where nothing says.
         columns: the names in a record.
         reader: reads some columns, () for all: (number, record) each. A record may have others as well.
+        headed: the columns' names were taken from a first row.
     """
 
     place: str
     split: str
     columns: Sequence[str]
     reader: Records
+    headed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return what the table is called where no record is meant."""
+        return re.sub("(: (row|item) |:)$", "", self.place)
 
     def records(self, *columns: str) -> Iterator[tuple[int, Record]]:
         """Yield (number, record), with at least these columns, all if none are named."""
@@ -52,11 +63,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How delimited text is read; None: detected."""
+    """How delimited text, and sheets, are read; None: detected.
+
+    `header` is "none" where the first row is a document, "first" where it is the header whatever is in it.
+    """
 
     delimiter: str | None = None
     quote: str | None = '"'
     encoding: str | None = None
+    header: str | None = None
 
 
 def is_arrow_folder(path: Path) -> bool:
@@ -97,7 +112,10 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
     inside = next((file.place for file in files if file.base in _ARROW), None)
     if inside:
         raise DataError(f"{inside}: part of a datasets folder; unpack it, and give the folder that holds it")
-    for suffixes in ((*_JSON, *_DELIMITED, *_PARQUET), _LAST):  # .txt only where there is nothing else
+    for suffixes in (
+        (*_JSON, *_DELIMITED, *_PARQUET, *_SHEETS),
+        _LAST,
+    ):  # .txt only where there is nothing else
         data = [file for file in files if file.name.lower().endswith(suffixes) and file.name not in ignored]
         if data:
             break
@@ -111,7 +129,11 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
             )
         return [_open(file, split, dialect) for split in SPLITS for file in by_split.get(split, ())]
     if len(data) != 1:
-        why = "several data files" if data else "no data file (.jsonl, .csv, .tsv, .parquet)"
+        why = (
+            "several data files"
+            if data
+            else "no data file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, .ods)"
+        )
         raise DataError(
             f"{raw.path}: {why}; it holds {raw.listing()}. Give one file as raw=, or files whose names "
             f"say train, val and test"
@@ -168,39 +190,32 @@ def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
         return json_table(file, split, dialect.encoding)
     if name.endswith(_PARQUET):
         return Table(f"{file.place}: row ", split, *open_parquet(file))
+    if name.endswith(_SHEETS):
+        return _sheet_table(file, split, dialect)
     return _delimited_table(file, split, dialect)
 
 
 def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
-    """Open a file of JSON objects, one a line.
+    """Open a file of JSON objects.
 
     Raises:
-        DataError: the first line is none, or an array.
+        DataError: the first value is none, or there is none.
     """
-
-    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
-        for number, line in enumerate(read_lines(file, encoding), 1):
-            if not line.strip():
-                continue
-            if number == 1 and line.lstrip().startswith("["):
-                raise DataError(
-                    f"{file.place}:1: a JSON array; expected JSONL, one object a line "
-                    f"(jq -c '.[]' FILE > FILE.jsonl makes it)"
-                )
-            yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
-
+    place, records = open_objects(file, encoding)
     keys = {key: None for _, record in islice(records(()), _LOOKED_AT) for key in record}
     if not keys:
         raise DataError(f"{file.place}: holds no records")
-    return Table(f"{file.place}:", split, list(keys), records)
+    return Table(place, split, list(keys), records)
 
 
 def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines = read_lines(file, dialect.encoding)
     header_line = next(lines, "")
     lines.close()  # type: ignore[attr-defined]
-    if not header_line:
-        raise DataError(f"{file.place}: holds no header line")
+    if dialect.delimiter and dialect.delimiter not in header_line:
+        raise ConfigError(
+            f"dataset.prepare.delimiter={dialect.delimiter!r} is not in the first line of {file.place}"
+        )
     # the first one, where two would do
     signs = "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
     delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
@@ -211,25 +226,74 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
             file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding, blank=blank
         )
 
-    names = next(rows(), (1, [""]))[1]
-    header = [name.strip() or f"column {number}" for number, name in enumerate(names, 1)]
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
+    sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
+    return _table_of_rows(f"{file.place}:", split, rows, dialect.header, f"; cells are separated by {sign}")
+
+
+def _sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+    content = list(read_sheet(file))
+    return _table_of_rows(f"{file.place}: row ", split, lambda: iter(content), dialect.header)
+
+
+def _table_of_rows(
+    place: str,
+    split: str,
+    rows: Callable[[], Iterator[tuple[int, list[str]]]],
+    header: str | None,
+    between: str = "",
+) -> Table:
+    """Return the table of rows of cells; the first is the header, unless `header` says that there is none."""
+    number, cells = next(rows(), (1, []))
+    if not any(map(str.strip, cells)):
+        raise DataError(f"{place.removesuffix(': row ').removesuffix(':')}: holds no header line")
+    if header == "none":
+        names = [str(at) for at in range(1, len(cells) + 1)]
+    else:
+        names = [name.strip() or f"column {at}" for at, name in enumerate(cells, 1)]
+        _require_header(names, header, f"{place}{number}")
+    shown = f"the header has {len(names)} ({', '.join(names):.300})"
+    if header == "none":
+        shown = f"the first row has {len(names)}"
 
     def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
-        for number, cells in islice(rows(), 1, None):
+        for number, cells in islice(rows(), header != "none", None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
                 continue
-            if len(cells) != len(header):
-                sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
-                raise DataError(
-                    f"{file.place}:{number}: {len(cells)} cells, and the header has {len(header)} "
-                    f"({', '.join(header)}); cells are separated by {sign}"
-                )
-            yield number, dict(zip(header, cells, strict=True))
+            if len(cells) != len(names):
+                raise DataError(f"{place}{number}: {len(cells)} cells, and {shown}{between}")
+            yield number, dict(zip(names, cells, strict=True))
 
-    return Table(f"{file.place}:", split, header, records)
+    return Table(place, split, names, records, headed=header is None)
+
+
+def _require_header(names: Sequence[str], header: str | None, place: str) -> None:
+    """Refuse a first row that is no header, or may be a document.
+
+    Raises:
+        DataError: a name is there twice, is a number, or is as long as a text.
+    """
+    way_out = "if the first row is a document already, write dataset.prepare.header=none"
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{place}: column {repeated[0]!r:.60} is there {names.count(repeated[0])} times; {way_out}"
+        )
+    given = [name for name in names if not name.startswith("column ")]
+    if header == "first" or given == [str(at) for at in range(len(given))]:  # as pandas numbers columns
+        return
+    odd = next((at for at, name in enumerate(names, 1) if _NUMBER.fullmatch(name) or _is_text(name)), None)
+    if odd:
+        what = "a number" if _NUMBER.fullmatch(names[odd - 1]) else "a text"
+        raise DataError(
+            f"{place}: the name of column {odd} is {what}; {way_out} (columns are then called 1, 2, 3); "
+            f"if it is a header, dataset.prepare.header=first"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a column's name reads like a document."""
+    words = len(name.split())
+    return len(name) > 80 or words > 8 or (words > 3 and name.endswith((".", "!")))
 
 
 def _cells(line: str, sign: str, quote: str | None) -> int:

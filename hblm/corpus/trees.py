@@ -137,6 +137,18 @@ class Finder:
         """Tell whether a whole label is a node's id, or the name of one node only."""
         return label in self.taxonomy.index or len(self._named.get(label, ())) == 1
 
+    def has_path(self, path: Path) -> bool:
+        """Tell whether two or more names lead from a top node down, one node each."""
+        if path[0].casefold() == "root" and (None, path[0]) not in self._below:
+            path = path[1:]
+        above: str | None = None
+        for name in path:
+            nodes = self._below.get((above, name), set())
+            if name not in nodes and len(nodes) != 1:
+                return False
+            above = name if name in nodes else next(iter(nodes))
+        return len(path) > 1
+
     def find(self, path: Path, place: str) -> tuple[str, ...]:
         """Return the ids of the nodes that are named; a label that is no path is a path of one name.
 

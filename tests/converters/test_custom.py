@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import itertools
 import json
 import re
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -112,12 +114,38 @@ def level(at: int) -> Callable[[str], str | None]:
     return lambda path: dict(enumerate(path.split("/"))).get(at)
 
 
+def listed(at: int) -> Callable[[str], list[str]]:
+    return lambda path: path.split("/")[at : at + 1]
+
+
 def joined(sign: str) -> Callable[[str], str]:
     return lambda path: path.replace("/", sign)
 
 
 LEVELS = rows(l1=level(0), l2=level(1), l3=level(2))
 PATHS = rows(label=joined("/"))
+LISTS_OF_LEVELS = rows(**{f"labels_level{at}": listed(at - 1) for at in (1, 2, 3)})
+
+
+def columns_of(records: Sequence[Record]) -> dict[str, list[Any]]:
+    return {name: [record[name] for record in records] for name in records[0]}
+
+
+def sheet(records: Sequence[Record]) -> bytes:
+    """Return an Excel workbook."""
+    book = openpyxl.Workbook()
+    for row in [list(records[0]), *map(list, map(dict.values, records))]:
+        book.active.append(row)
+    stream = io.BytesIO()
+    book.save(stream)
+    return stream.getvalue()
+
+
+def several(records: Sequence[Record], sign: str) -> bytes:
+    """Return delimited text, its delimiter of several characters."""
+    return delimited(records, "\x01").replace(b"\x01", sign.encode())
+
+
 CLASSIFIER = [
     {key: record[key] for key in record if key != "text"}
     | {"doc_token": record["text"].split(" "), "doc_keyword": [], "doc_topic": []}
@@ -190,6 +218,49 @@ FORMATS: dict[str, tuple[Callable[[], Path], dict[str, Any]]] = {
     "TSV, three files": (files(by_file(PATHS, tabbed, "%s.tsv")), {}),
     "Parquet, shards of levels": (files(SHARDS), {}),
     "Parquet, lists": (files({"x.parquet": parquet(rows(labels=prefixes))}), {}),
+    "Parquet, lists of lists": (
+        files({"x.parquet": parquet(rows(labels=lambda path: [path.split("/")]))}),
+        {},
+    ),
+    "JSONL, a list is a path": (
+        files({"x.jsonl": jsonl(rows(labels=lambda path: path.split("/")))}),
+        {"list": "path"},
+    ),
+    "CSV, a list is a path": (
+        one_csv(labels=lambda path: str(path.split("/"))),
+        {"list": "path"},
+    ),
+    "lists that lead down a tree": (
+        files({"x.jsonl": jsonl(rows(labels=lambda path: path.split("/"))), **TREE}),
+        {},
+    ),
+    "JSONL, lists of levels": (files({"x.jsonl": jsonl(LISTS_OF_LEVELS)}), {}),
+    "CSV, lists of levels": (files({"x.csv": delimited(LISTS_OF_LEVELS)}), {}),
+    "spaCy": (
+        files({"x.jsonl": jsonl(rows(cats=lambda path: {each: float(each == path) for each in ID_OF}))}),
+        {},
+    ),
+    "objects with a name": (
+        files({"x.jsonl": jsonl(rows(tags=lambda path: [{"no": 3, "name": path}]))}),
+        {},
+    ),
+    "a JSON array": (files({"x.json": json.dumps(PATHS).encode()}), {}),
+    "a pretty JSON array": (files({"x.json": json.dumps(PATHS, indent=2).encode()}), {}),
+    "JSON, columns": (files({"x.json": json.dumps(columns_of(PATHS)).encode()}), {}),
+    "a sheet": (files({"x.xlsx": sheet(PATHS)}), {}),
+    "sheets of levels": (files(by_file(LEVELS, sheet, "%s.xlsx")), {}),
+    "CSV without a header": (
+        files({"x.csv": delimited(PATHS).partition(b"\n")[2]}),
+        {"header": "none", "id": 1, "split": 2, "text": 3, "labels": 4},
+    ),
+    "a delimiter of several": (
+        files({"x.csv": several(PATHS, "::")}),
+        {"delimiter": "::"},
+    ),
+    "another delimiter of several": (
+        files({"x.txt": several(PATHS, " ||| ")}),
+        {"delimiter": " ||| "},
+    ),
     "a Dataset": (lambda: saved(one=True), {}),
     "a DatasetDict": (lambda: saved(one=False), {}),
     "ids of a tree": (files({"x.csv": delimited(rows(label=ID_OF.__getitem__)), **TREE}), {}),
@@ -815,7 +886,7 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     ),
     "an encoding that is none": (PLAIN, {"encoding": "latin9000"}, ["encoding=latin9000 is no"]),
     "an encoding that is not of texts": (PLAIN, {"encoding": "hex"}, ["encoding=hex is no"]),
-    "a JSON array": ({"x.json": json.dumps(GOOD).encode()}, {}, ["x.json:1: a JSON array", "jq -c"]),
+    "an array of texts": ({"x.json": b'["a", "b"]'}, {}, ["x.json: item 1: expected an object with text"]),
     "several data files": ({"a.csv": CSV, "b.csv": CSV}, {}, ["several data files", "a.csv, b.csv"]),
     "an empty file": ({"x.csv": b""}, {}, ["x.csv: holds no header line"]),
     "a column that is none": (
@@ -845,7 +916,11 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     ),
     "shares that are none": (PLAIN, {"shares": [0.8, 0.3, 0.1]}, ["shares=[0.8, 0.3, 0.1]"]),
     "a separator in no label": (PLAIN, {"separator": "--"}, ["separator=-- is in none"]),
-    "a delimiter of two": (PLAIN, {"delimiter": "::"}, ["dataset.prepare.delimiter="]),
+    "a delimiter that is not there": (
+        PLAIN,
+        {"delimiter": "::"},
+        ["dataset.prepare.delimiter='::' is not in the first line of"],
+    ),
     "a quote of two": (PLAIN, {"quote": "ab"}, ["dataset.prepare.quote="]),
     "too few documents": (
         {"x.csv": b"text,label\nt,a/b\nu,a/c\n"},

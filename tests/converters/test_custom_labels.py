@@ -172,3 +172,112 @@ def test_marks_and_names_that_do_not_fit_are_refused(kind: str) -> None:
     message = fault({"x.jsonl": jsonl([{"text": "t", "labels": labels}])}, separator="none", **options)
     for part in parts:
         assert part in message
+
+
+# --- lists
+
+LISTS = [["Beauty", "Hair", "Styling"], ["Beauty", "Nails"], ["Sports", "Ball"], ["Beauty"]]
+
+
+def listing(lists: Sequence[Any], **more: Any) -> Mapping[str, bytes]:
+    return {
+        "x.jsonl": jsonl(
+            [{"text": f"t{at} {n}", "labels": one} for n in range(3) for at, one in enumerate(lists)]
+        )
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"separator": "none"}])
+def test_lists_that_may_be_paths_are_asked_for(options: dict[str, Any]) -> None:
+    message = fault(listing(LISTS), **options)
+    assert "is ['Beauty', 'Hair', 'Styling'] one path" in message
+    assert "dataset.prepare.list=path or dataset.prepare.list=labels" in message
+
+
+def test_a_list_is_a_path_or_labels_as_is_said() -> None:
+    raw = write(listing(LISTS))
+    path = prepared(raw, "path", list="path").taxonomy
+    assert {node.id: node.parent for node in path.nodes} == {
+        "Beauty": None,
+        "Sports": None,
+        "Beauty/Hair": "Beauty",
+        "Beauty/Nails": "Beauty",
+        "Sports/Ball": "Sports",
+        "Beauty/Hair/Styling": "Beauty/Hair",
+    }
+    labels = prepared(raw, "labels", list="labels", separator="none").taxonomy
+    assert {node.id: node.parent for node in labels.nodes} == dict.fromkeys(
+        ["Ball", "Beauty", "Hair", "Nails", "Sports", "Styling"]
+    )
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [["drama", "action"], ["action", "news"], ["news"]],  # a name is first here and further on there
+        [["a/b", "c/d"], ["c/d", "a/e"], ["a/b"]],
+        [["a"], ["b"], ["c"]],
+        [{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"a": 0.0, "c": 1.0}],
+    ],
+)
+def test_lists_that_are_no_paths_are_not_asked_for(lists: list[Any]) -> None:
+    options = {} if "a/b" in str(lists) else {"separator": "none"}
+    prepared(write(listing(lists)), **options)
+
+
+def test_a_tree_decides_between_a_path_and_labels() -> None:
+    tree = {"t.taxonomy": b"Root\tScience\tArts\nScience\tPhysics\nArts\tMusic\n"}
+    raw = write(listing([["Science", "Physics"], ["Arts", "Science"], ["Music"]]) | tree)
+    found = {text.split()[0]: paths for _, text, paths in documents(prepared(raw)).values()}
+    assert found == {
+        "t0": {("Science",), ("Science", "Physics")},
+        "t1": {("Arts",), ("Science",)},
+        "t2": {("Arts",), ("Arts", "Music")},
+    }
+    with pytest.raises(
+        HblmError, match=r"x\.jsonl:2: in the label 'Arts/Science', 'Science' is no child of 'Arts'"
+    ):
+        prepared(raw, "whole", list="path")
+
+
+def test_lists_of_levels_that_do_not_match_are_found_in_a_tree() -> None:
+    records = [
+        {
+            "text": f"t{at}",
+            "level1": ["Science", "Arts"],
+            "level2": ["Music", "Physics", "Film"][: at % 3 + 1],
+        }
+        for at in range(9)
+    ]
+    tree = {"t.taxonomy": b"Root\tScience\tArts\nScience\tPhysics\nArts\tMusic\tFilm\n"}
+    found = prepared(write({"x.jsonl": jsonl(records)} | tree))
+    assert [len(nodes) for nodes in found.taxonomy.levels] == [2, 3]
+    (names,) = {frozenset(paths) for _, text, paths in documents(found).values() if text == "t1"}
+    assert names == {("Science",), ("Arts",), ("Arts", "Music"), ("Science", "Physics")}
+
+
+# --- hints
+
+CSV = delimited([{"text": f"t{at}", "label": f"a/b{at % 2}"} for at in range(9)])
+UNLABELLED = b"text\nt\nu\n"
+
+
+@pytest.mark.parametrize("named", [{}, {"labels": "label"}])
+def test_a_test_file_without_labels_offers_the_training_file(named: dict[str, str]) -> None:
+    raw = write({"train.csv": CSV, "test.csv": UNLABELLED})
+    with pytest.raises(HblmError) as alone:
+        prepared(raw / "test.csv", **named)
+    assert f"{raw / 'train.csv'} lies beside it" in str(alone.value)
+    assert f"write raw={raw / 'train.csv'}" in str(alone.value)
+    with pytest.raises(HblmError) as both:
+        prepared(raw, **named)
+    assert f"{raw / 'test.csv'} has no labels: give {raw / 'train.csv'} alone as raw=" in str(both.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["3,Wall St. falls", "Wall St. falls again and again. And again!,pos", "good,pos"]
+)
+def test_a_file_without_a_header_is_met_with_the_option(line: str) -> None:
+    message = fault({"x.csv": f"{line}\n".encode() * 3})
+    assert "dataset.prepare.header=none" in message
+    assert "again and again" not in message
