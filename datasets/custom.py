@@ -132,9 +132,9 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             if file not in beside and not any(table.place.startswith(file.place) for table in tables)
         ]
         sources = files.sources()
-        for file in beside:
-            if file not in files.files:  # it lies elsewhere
-                sources.append(source_of(file.stored, str(file.stored)))
+        for option, file in (("taxonomy", tree_file), ("label_names", names_file)):
+            if file and file not in files.files:  # it lies elsewhere
+                sources.append(source_of(file.stored, str(file.stored)) | {"option": option})
     if not len(spool):
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hblm.corpus.signs import NONE, Signs
 from hblm.corpus.tables import Record, Table, split_of_name
+from hblm.corpus.trees import plain_name
 from hblm.errors import ConfigError, nearest
 
 # The words are looked for in lower case, without a plural's s, and without the parts in _AROUND; the second
@@ -75,8 +76,17 @@ def choose_columns(
         each = (f"{table.name} has {', '.join(table.columns)}" for table in tables)
         where = f"the columns that all files have: {shown or 'none'}; {'; '.join(each):.600}"
     way_out = beside or _labelled_alone(tables, _several(labels) or _several(levels))
-    given = {"text": _several(text), "labels": _several(labels), "levels": _several(levels)}
-    single = {"id": identity, "split": split}
+    spelt = {plain_name(name): name for name in names}
+
+    def column(name: str) -> str:
+        """Return the column of a name, whether é is one character or two."""
+        return name if name in names else spelt.get(plain_name(str(name)), name)
+
+    given = {
+        key: tuple(map(column, _several(chosen)))
+        for key, chosen in {"text": text, "labels": labels, "levels": levels}.items()
+    }
+    single = {"id": identity and column(identity), "split": split and column(split)}
     wanted = [(key, name) for key, chosen in given.items() for name in chosen]
     wanted += [(key, name) for key, name in single.items() if name not in (None, NONE)]
     for key, name in wanted:

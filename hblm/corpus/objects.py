@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from hblm.corpus.raw import LARGEST, RawFile
@@ -50,19 +49,15 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
 
 def _is_one_value(file: RawFile, encoding: str | None) -> bool:
     """Tell whether a file that is no array is one value over several lines, or one object of columns."""
+    filled = (line for line in read_lines(file, encoding) if line.strip())
     try:
-        filled = (line for line in read_lines(file, encoding) if line.strip())
-        first, *more = islice(filled, 2)
-        value = json.loads(first)
-    except (ValueError, RecursionError):  # also of no line
+        value = json.loads(next(filled, ""))
+    except (ValueError, RecursionError, DataError):  # no line of JSON, or one that is too long
         return True
-    except DataError as error:  # a line that is too long
-        if "characters" not in str(error):
-            raise
-        return True
+    more = next(filled, None)
     # a list of tokens has as many items as one of labels may have, but no blanks in them
     texts = [item for column in _lists(value) for item in column if isinstance(item, str)]
-    return not more and bool(_columns(value)) and (any(" " in text for text in texts) or not texts)
+    return more is None and bool(_columns(value)) and (any(" " in text for text in texts) or not texts)
 
 
 def _lists(value: Any) -> list[Any]:

@@ -358,6 +358,7 @@ def test_a_tree_may_be_named_by_its_path(folder: str) -> None:
     assert found.manifest is not None
     read = [Path(source["name"]).name for source in found.manifest["sources"]]
     assert sorted(read) == ["news.jsonl", "tree.csv"]
+    assert prepare.prepare(config(raw, taxonomy=str(tree)).dataset, raw, config(raw).encoder) is None  # again
 
 
 @pytest.mark.parametrize("name", ["hierarchy.txt", "taxonomy.json"])

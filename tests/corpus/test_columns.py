@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -162,6 +163,15 @@ def test_a_name_that_is_no_column_is_refused(given: dict[str, Any], message: str
     with pytest.raises(ConfigError) as caught:
         choose(table("text", "label", "title"), **given)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_column_is_known_in_both_spellings(form: Any) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    there = [unicodedata.normalize(form, name) for name in ("téxte", "catégorie", "numéro")]
+    given = [unicodedata.normalize(other, name) for name in there]
+    found = choose(table(*there), text=given[0], labels=[given[1]], identity=given[2])
+    assert found == Columns((there[0],), (there[1],), (), there[2], None)
 
 
 def test_a_column_must_be_in_every_file() -> None:

@@ -100,7 +100,9 @@ def test_cells_become_texts(kind: str) -> None:
 
 
 def test_a_date_is_no_number() -> None:
-    assert read(of(["a"], [datetime.date(2017, 1, 2)]))[1][1][0].startswith("2017-01-02")
+    assert read(of(["a"], [datetime.date(2017, 1, 2)]))[1][1] == ["2017-01-02"]
+    with_time = datetime.datetime(2017, 1, 2, 3, 4)
+    assert read(of(["a"], [with_time]))[1][1] == ["2017-01-02 03:04:00"]
 
 
 def test_rows_are_as_wide_as_the_widest() -> None:
@@ -168,6 +170,29 @@ def test_an_old_workbook_is_refused_with_the_way_out(name: str) -> None:
     """Its reader stops the process where a byte of it is wrong, and it has no checksums."""
     message = fault(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(4000), name)
     assert "save it as .xlsx" in message
+
+
+def test_an_opendocument_sheet_is_read() -> None:
+    def cell(value: object) -> str:
+        kind = f'"float" office:value="{value}"' if isinstance(value, float) else '"string"'
+        return f"<table:table-cell office:value-type={kind}><text:p>{value}</text:p></table:table-cell>"
+
+    empty = '<table:table-cell table:number-columns-repeated="16000"/>'  # as they come at the ends
+    rows = "".join(
+        f"<table:table-row>{''.join(map(cell, row))}{empty}</table:table-row>"
+        for row in (["text", "y"], ["é – 日本", 12.0])
+    )
+    rows += f'<table:table-row table:number-rows-repeated="1048574">{empty}</table:table-row>'
+    name = "urn:oasis:names:tc:opendocument:xmlns"
+    spaces = "".join(f' xmlns:{each}="{name}:{each}:1.0"' for each in ("office", "table", "text"))
+    body = f"<office:spreadsheet><table:table table:name='S'>{rows}</table:table></office:spreadsheet>"
+    members = {
+        "mimetype": "application/vnd.oasis.opendocument.spreadsheet",
+        "META-INF/manifest.xml": f'<m:manifest xmlns:m="{name}:manifest:1.0"/>',
+        "content.xml": f"<office:document-content{spaces}><office:body>{body}</office:body>"
+        "</office:document-content>",
+    }
+    assert read(zipped(members), "x.ods") == [(1, ["text", "y"]), (2, ["é – 日本", "12"])]
 
 
 def old(*rows: list[Any]) -> bytes:
