@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from hblm.corpus.columnar import Records
 from hblm.corpus.raw import LARGEST, RawFile
 from hblm.corpus.texts import read_lines, read_text
 from hblm.document import parse_object
 from hblm.errors import DataError
-
-# reads (number, record) of some columns, () for all
-Records = Callable[[Collection[str]], Iterator[tuple[int, Mapping[str, Any]]]]
 
 
 def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
