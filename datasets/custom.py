@@ -1,13 +1,16 @@
-"""Prepare the user's own data: JSONL, CSV, TSV, Parquet or a Hugging Face `datasets` folder."""
+"""Prepare the user's own data: JSON, CSV, TSV, sheets, Parquet or a Hugging Face `datasets` folder."""
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hblm.corpus.cells import cells_of, split_of, text_of
+from hblm.corpus.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of, path_in, split_of, text_of
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.options import read_options
@@ -15,16 +18,19 @@ from hblm.corpus.raw import Raw, RawFile, source_of
 from hblm.corpus.signs import NONE, Signs, choose_signs
 from hblm.corpus.split import fill_splits, require_shares
 from hblm.corpus.spool import Spool
-from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables
-from hblm.corpus.texts import require_encoding
-from hblm.corpus.trees import Finder, ids_of, infer_tree, read_tree, without_root
+from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables, split_of_name
+from hblm.corpus.texts import read_text, require_encoding
+from hblm.corpus.trees import Finder, ids_of, infer_tree, plain_name, read_tree, without_root
 from hblm.corpus.write import Conversion
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Taxonomy
 from hblm.terminal import Advance, StartTask
 
-RAW = "a file or folder: JSONL, CSV, TSV, Parquet, or what Hugging Face's save_to_disk wrote"
+RAW = "a file or folder: JSON, CSV, TSV, Excel, Parquet, or what Hugging Face's save_to_disk wrote"
+COLUMNS = "columns"  # label_names: the names of the columns
+COLUMN_OPTIONS = {"text", "labels", "levels", "id", "split"}
 TREE_FILES = ("taxonomy.json", "*.taxonomy", "*.taxnomy", "taxonomy.t*", "hierarchy.t*")
+Strings, Numbers = list[str], list[float]  # an option is called list
 
 
 class Options(NamedTuple):
@@ -33,13 +39,18 @@ class Options(NamedTuple):
     Attributes:
         text: column or key of the text; of several, joined by line ends.
         labels: column of the labels or paths; of several, each with some.
-        levels: columns with a name for each level, the root's first.
+        levels: columns with a name for each level, the root's first; of lists, a name for each path.
         id: column of the ids; none: documents are numbered.
         split: column that says train, val or test; none: there is none.
+        list: what a list of names is: a path, the root first, or labels.
         separator: between the names of a path; none: labels are names.
         label_separator: between the labels of a cell; none: one label a cell.
+        label_names: of the positions of multi-hot lists, or of one-hot columns: a file, a list, or `columns`;
+            none: 0 and 1 are labels.
         taxonomy: file of the tree, in the raw folder or anywhere; none: the paths are the tree.
         delimiter: between the cells of delimited text.
+        header: of CSV, TSV and sheets; none: there is none, and columns are called 1, 2, 3; first: the first
+            row is one, though it holds numbers or long texts.
         quote: around cells that hold the delimiter; none: quotes are plain text.
         encoding: of text; null: the byte-order mark's, else UTF-8.
         shares: of train, val and test, for the splits that are not there.
@@ -48,18 +59,21 @@ class Options(NamedTuple):
         clean: a published cleaning of the texts.
     """
 
-    text: str | list[str] | None = None
-    labels: str | list[str] | None = None
-    levels: list[str] | None = None
+    text: str | Strings | None = None
+    labels: str | Strings | None = None
+    levels: Strings | None = None
     id: str | None = None
     split: str | None = None
+    list: Literal["path", "labels"] | None = None
     separator: str | None = None
     label_separator: str | None = None
+    label_names: str | Strings | None = None
     taxonomy: str | None = None
     delimiter: str | None = None
+    header: Literal["none", "first"] | None = None
     quote: str | None = '"'
     encoding: str | None = None
-    shares: list[float] = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
+    shares: Numbers = [0.8, 0.1, 0.1]  # noqa: RUF012 (never changed)
     seed: int = 13
     unlabelled: Literal["refuse", "drop", "keep"] = "refuse"
     clean: Cleaning = "none"
@@ -72,15 +86,21 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         ConfigError: an option that is wrong, or one that is missing because nothing tells.
         DataError: a fault in the files, with its place.
     """
-    chosen = read_options(Options, options, "custom")
+    numbered = {name: _as_names(options[name]) for name in COLUMN_OPTIONS & options.keys()}
+    chosen = read_options(Options, {**options, **numbered}, "custom")
     require_encoding(chosen.encoding)
     require_shares(chosen.shares)
-    with Raw(raw) as files:
-        tree, tree_file = _given_tree(files, chosen)
+    with ExitStack() as opened:
+        files = opened.enter_context(Raw(raw))
+        tree, tree_file = _given_tree(files, chosen, opened)
+        names_file = _names_file(files, chosen, opened)
         delimiter = "\t" if chosen.delimiter == "\\t" else chosen.delimiter
-        dialect = Dialect(delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding)
-        trees = [file.name for file in [*files.matching(*TREE_FILES), *([tree_file] if tree_file else [])]]
-        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, trees)
+        dialect = Dialect(
+            delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding, chosen.header
+        )
+        beside = [file for file in (tree_file, names_file) if file]  # read, and no documents
+        ignored = [file.name for file in [*files.matching(*TREE_FILES), *beside]]
+        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, ignored)
         columns = choose_columns(
             tables,
             text=chosen.text,
@@ -88,10 +108,20 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             levels=chosen.levels,
             identity=chosen.id,
             split=chosen.split,
+            beside=_training_file(raw),
+        )
+        if chosen.list is None and _are_objects(tables[0], columns):
+            chosen = chosen._replace(list="labels")  # of which the keys are the labels
+        names = _label_names(names_file, chosen, columns)
+        whole, has_tree = chosen.list == "path", tree is not None
+        labels_of: Callable[..., tuple[str, ...]] = (
+            functools.partial(marked_of, columns=columns, names=names)
+            if names
+            else functools.partial(cells_of, columns=columns, whole=whole, tree=has_tree)
         )
         spool = Spool(scratch, "; dataset.prepare.id=none numbers the documents")
         counts: Counter[str] = Counter()
-        _read(tables, columns, chosen, spool, counts, progress("reading documents", None))
+        _read(tables, columns, labels_of, chosen, spool, counts, progress("reading documents", None))
         if is_arrow_folder(raw):
             for file in files.files:
                 with file.open():  # all of them are sources
@@ -99,15 +129,16 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         unread = [
             file.name
             for file in files.files
-            if file != tree_file and not any(table.place.startswith(file.place) for table in tables)
+            if file not in beside and not any(table.place.startswith(file.place) for table in tables)
         ]
         sources = files.sources()
-        if tree_file and tree_file not in files.files:  # it lies elsewhere
-            sources.append(source_of(tree_file.stored, str(tree_file.stored)))
+        for option, file in (("taxonomy", tree_file), ("label_names", names_file)):
+            if file and file not in files.files:  # it lies elsewhere
+                sources.append(source_of(file.stored, str(file.stored)) | {"option": option})
     if not len(spool):
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
-    taxonomy, labels, signs = _labelled(spool, columns, chosen, tree)
+    taxonomy, labels, signs = _labelled(spool, columns, names, chosen, tree)
     splits, notes = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
     _require_trainable(spool, labels, splits)
     if unread and not is_arrow_folder(raw):
@@ -132,22 +163,34 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
 
 
-def _given_tree(files: Raw, chosen: Options) -> tuple[Taxonomy | None, RawFile | None]:
+def _as_names(given: Any) -> Any:
+    """Return the names of columns, which without a header are numbers."""
+    if isinstance(given, list):
+        return [_as_names(name) for name in given]
+    return str(given) if type(given) is int else given
+
+
+def _training_file(raw: Path) -> str:
+    """Return which file beside a test file may have the labels, for the end of a message; "" for none."""
+    if not raw.is_file() or split_of_name(raw.name) not in ("val", "test"):
+        return ""
+    suffix = raw.name.partition(".")[2]
+    beside = [
+        path
+        for path in sorted(raw.parent.iterdir())
+        if split_of_name(path.name) == "train" and path.name.partition(".")[2] == suffix
+    ]
+    return f"; {beside[0]} lies beside it: has it the labels? write raw={beside[0]}" if beside else ""
+
+
+def _given_tree(files: Raw, chosen: Options, opened: ExitStack) -> tuple[Taxonomy | None, RawFile | None]:
     """Return the tree that a file describes, and the file; None and None where the paths are the tree."""
     if chosen.taxonomy == NONE:
         return None, None
-    found = files.matching(*TREE_FILES)
     if chosen.taxonomy is not None:
-        path = Path(chosen.taxonomy)
-        same = path.resolve() if path.is_file() and files.path.is_dir() else None
-        found = [
-            file for file in files.files if same == file.stored.resolve() or file.name == chosen.taxonomy
-        ]
-        if not found and not path.is_file():
-            raise ConfigError(f"dataset.prepare.taxonomy={path} is no file, nor one in {files.path}")
-        if not found:
-            with Raw(path) as elsewhere:
-                return read_tree(elsewhere.files[0], chosen.encoding), elsewhere.files[0]
+        file = _named_file(files, "taxonomy", chosen.taxonomy, opened)
+        return read_tree(file, chosen.encoding), file
+    found = files.matching(*TREE_FILES)
     if len(found) > 1:
         names = " or ".join(file.name for file in found)
         raise ConfigError(
@@ -158,9 +201,77 @@ def _given_tree(files: Raw, chosen: Options) -> tuple[Taxonomy | None, RawFile |
     return read_tree(found[0], chosen.encoding), found[0]
 
 
+def _named_file(files: Raw, option: str, given: str, opened: ExitStack) -> RawFile:
+    """Return the file that an option names: one of the download, or one anywhere."""
+    path = Path(given)
+    same = path.resolve() if path.is_file() and files.path.is_dir() else None
+    found = [file for file in files.files if same == file.stored.resolve() or file.name == given]
+    if len(found) > 1:
+        raise ConfigError(f"dataset.prepare.{option}={given} is {' and '.join(file.place for file in found)}")
+    if not found and not path.is_file():
+        raise ConfigError(f"dataset.prepare.{option}={path} is no file, nor one in {files.path}")
+    return found[0] if found else opened.enter_context(Raw(path)).files[0]
+
+
+def _names_file(files: Raw, chosen: Options, opened: ExitStack) -> RawFile | None:
+    """Return the file with the names of multi-hot labels, None where none is named."""
+    given = chosen.label_names
+    if not isinstance(given, str) or given in (NONE, COLUMNS):
+        return None
+    return _named_file(files, "label_names", given, opened)
+
+
+def _are_objects(table: Table, columns: Columns) -> bool:
+    """Tell whether the labels are objects such as {"a": 1.0, "b": 0.0}."""
+    first = next((record for _, record in table.records(*columns.labels)), {}) if columns.labels else {}
+    values = [first.get(name) for name in columns.labels]
+    return any(isinstance(value, dict) or str(value).lstrip().startswith("{") for value in values)
+
+
+def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tuple[str, ...]:
+    """Return the names of multi-hot labels in the order of their positions, () where there are none."""
+    given = chosen.label_names
+    if given in (None, NONE):
+        return ()
+    if columns.levels:
+        raise ConfigError(
+            "dataset.prepare.label_names names the positions of labels, and dataset.prepare.levels says that "
+            "the columns are levels; write dataset.prepare.labels="
+        )
+    place = "dataset.prepare.label_names"
+    if file is None:
+        listed = list(columns.labels) if given == COLUMNS else list(given or ())
+    else:
+        place = file.place
+        text = "".join(read_text(file, chosen.encoding))
+        listed = _json_names(text, place) if text.lstrip().startswith("[") else text.rstrip().split("\n")
+    names = tuple(plain_name(name) for name in listed)
+    for at, name in enumerate(names):
+        if not name or name in names[:at]:
+            why = f"{name!r:.60} is there twice" if name else "a name is empty"
+            raise DataError(f"{place}:{at + 1}: {why}; each position has a name of its own")
+    if given == COLUMNS and len(names) < 2:
+        raise ConfigError(
+            f"dataset.prepare.label_names=columns needs a column for each label, and the labels are in "
+            f"{names[0]!r} alone; name the columns, dataset.prepare.labels=[A,B,C]"
+        )
+    return names
+
+
+def _json_names(text: str, place: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not valid JSON: {error}") from None
+    if not all(isinstance(name, str) for name in found):
+        raise DataError(f"{place}: expected a JSON list of names (texts), or a line for each name")
+    return list(found)
+
+
 def _read(
     tables: Sequence[Table],
     columns: Columns,
+    labels_of: Callable[..., tuple[str, ...]],
     chosen: Options,
     spool: Spool,
     counts: Counter[str],
@@ -169,9 +280,9 @@ def _read(
     clean = CLEANINGS[chosen.clean]
     numbered: Counter[str] = Counter()  # across the files of a split
     for table in tables:
-        for number, record in table.records():
+        for number, record in table.records(*columns.all):
             place = f"{table.place}{number}"
-            cells = cells_of(record, columns, place)
+            cells = labels_of(record, place=place)
             advance(1)
             if not cells and chosen.unlabelled != "keep":
                 if chosen.unlabelled == "refuse":
@@ -197,49 +308,58 @@ def _read(
 
 
 def _labelled(
-    spool: Spool, columns: Columns, chosen: Options, tree: Taxonomy | None
+    spool: Spool, columns: Columns, names: Sequence[str], chosen: Options, tree: Taxonomy | None
 ) -> tuple[Taxonomy, list[tuple[str, ...]], Signs]:
     """Return the taxonomy, each document's node ids, and what separates names and labels."""
     first: dict[tuple[str, ...], int] = {}  # distinct cells -> the document that has them first
     for at, cells in enumerate(spool.labels):
         first.setdefault(cells, at)
+    for name in names:
+        first.setdefault((name,), -1)  # a node for each position, whether or not a document has it
+
+    def place(cells: tuple[str, ...]) -> str:
+        return spool.place(first[cells]) if first[cells] >= 0 else "dataset.prepare.label_names"
+
     finder = Finder(tree) if tree else None
+    if not columns.levels and not names and chosen.label_names != NONE:
+        _require_names(columns, first, finder)
+    in_itself = {cell for cells in first for cell in cells if path_in(cell)}
     if columns.levels:
         signs = Signs("/", None)
-        paths = {cells: [cells] if cells else [] for cells in first}
-        if chosen.levels is None:
-            _require_levels(columns.levels, first)
     else:
         signs = choose_signs(
-            {cell for cells in first for cell in cells},
+            {cell for cells in first for cell in cells} - in_itself,
             path=chosen.separator,
-            labels=chosen.label_separator,
+            labels=NONE if names else chosen.label_separator,
             is_node=finder.has if finder else lambda label: False,
         )
-        paths = {cells: [path for cell in cells for path in _paths(cell, signs, finder)] for cells in first}
-        for cells, found in paths.items():
-            if cells and not found:
-                raise DataError(f"{spool.place(first[cells])}: no label in {cells!r:.80}")
-            if any(not name for path in found for name in path):
-                raise DataError(
-                    f"{spool.place(first[cells])}: a path with an empty name in {cells!r:.120} "
-                    f"(names are separated by {signs.path!r})"
-                )
+    if not (finder or names or chosen.list or signs.path) and len(columns.labels) == 1:
+        _require_kind_of_list([cells for cells in first if in_itself.isdisjoint(cells)])
+    paths = {cells: _paths_of(cells, columns, chosen, signs, finder) for cells in first}
+    if columns.levels and chosen.levels is None:
+        _require_levels(columns.levels, {path for found in paths.values() for path in found})
+    for cells, found in paths.items():
+        if cells and not found:
+            raise DataError(f"{place(cells)}: no label in {cells!r:.80}")
+        if any(not name for path in found for name in path):
+            raise DataError(
+                f"{place(cells)}: a path with an empty name in {cells!r:.120} "
+                f"(names are separated by {signs.path!r})"
+            )
     if finder:
         nodes = {
-            cells: tuple(
-                dict.fromkeys(node for path in found for node in finder.find(path, spool.place(first[cells])))
-            )
+            cells: tuple(dict.fromkeys(node for path in found for node in finder.find(path, place(cells))))
             for cells, found in paths.items()
         }
         return finder.taxonomy, [nodes[cells] for cells in spool.labels], signs
-    separator = "/" if columns.levels or signs.path == "\\" else signs.path or ""
-    if not columns.levels and signs.path is None and chosen.separator != NONE:
+    separator = "/" if in_itself or columns.levels or signs.path == "\\" else signs.path or ""
+    if not in_itself and not columns.levels and signs.path is None and chosen.separator != NONE:
         example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
         raise ConfigError(
             f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
             f"together? write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
-            f"paths (none: one level, no tree), or dataset.prepare.levels=[A,B] where each level has a column"
+            f"paths (none: one level, no tree), dataset.prepare.levels=[A,B] where each level has a "
+            f"column, or dataset.prepare.list=path where a list is one path"
         )
     distinct = list({path: None for found in paths.values() for path in found})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))
@@ -252,6 +372,24 @@ def _labelled(
     return taxonomy, [nodes[cells] for cells in spool.labels], signs
 
 
+def _paths_of(
+    cells: tuple[str, ...], columns: Columns, chosen: Options, signs: Signs, finder: Finder | None
+) -> list[tuple[str, ...]]:
+    """Return the paths of a document's cells."""
+    if finder and len(columns.labels) == 1 and chosen.list is None and finder.has_path(cells):
+        return [cells]  # a list that leads down the tree
+    found: list[tuple[str, ...]] = []
+    for cell in cells:
+        path = path_in(cell)
+        if not path:
+            found += _paths(cell, signs, finder)
+        elif finder and columns.levels and not finder.has_path(path):
+            found += [(name,) for name in path]  # lists of names that are not side by side
+        else:
+            found.append(path)
+    return found
+
+
 def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ...]]:
     """Return the paths of a cell; what is a node as a whole is one, whatever signs are in it."""
     if finder is None:
@@ -260,6 +398,29 @@ def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ..
         return [(cell,)]
     labels = signs._replace(path=None).paths(cell)
     return [path for (label,) in labels for path in ([(label,)] if finder.has(label) else signs.paths(label))]
+
+
+def _require_names(columns: Columns, found: Collection[tuple[str, ...]], finder: Finder | None) -> None:
+    """Refuse to take 0 and 1 for labels where they say which of several labels a document has."""
+    if finder and finder.has("0") and finder.has("1"):
+        return
+    if are_marks(found):
+        shown = f"{' '.join(max(found, key=len)):.60}"
+        raise ConfigError(
+            f"the labels ({', '.join(columns.labels)}) are only 0 and 1 in all documents, such as {shown}: "
+            f"which labels do they stand for? {WAYS_TO_NAME} (none: 0 and 1 are the labels)"
+        )
+
+
+def _require_kind_of_list(found: Collection[tuple[str, ...]]) -> None:
+    """Refuse lists that may each be one path, as no name is first in some and further on in others."""
+    lists = [cells for cells in found if len(cells) > 1]
+    tops = {cells[0] for cells in found if cells}
+    if lists and tops.isdisjoint(name for cells in lists for name in cells[1:]):
+        raise ConfigError(
+            f"is {list(max(lists, key=len))!r:.120} one path, its first name at the top, or several labels? "
+            f"write dataset.prepare.list=path or dataset.prepare.list=labels"
+        )
 
 
 def _require_levels(columns: Sequence[str], found: Collection[tuple[str, ...]]) -> None:

@@ -157,8 +157,13 @@ def decode_taxonomy(content: bytes, path: str) -> Taxonomy:
     return parse_taxonomy(text, path)
 
 
-def parse_taxonomy(text: str, path: str) -> Taxonomy:
-    """Read the text of a taxonomy.json; `path` is what messages call it.
+def parse_taxonomy(text: str, path: str, plain: Callable[[str], str] = str) -> Taxonomy:
+    """Read the text of a taxonomy.json.
+
+    Args:
+        text: of the file.
+        path: what messages call it.
+        plain: applied to ids, names and parents, so that those of raw data are spelt as labels are.
 
     Raises:
         DataError: not in the format, with line and node.
@@ -175,11 +180,16 @@ def parse_taxonomy(text: str, path: str) -> Taxonomy:
         raise DataError(f"{path}: not a taxonomy: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
-    nodes = [_node(item, f"{path}: node {number}") for number, item in enumerate(value["nodes"], 1)]
-    return Taxonomy(nodes, place=lambda node_id: f"{path}:{_line_of(text, node_id)}" if node_id else path)
+    nodes = [_node(item, f"{path}: node {number}", plain) for number, item in enumerate(value["nodes"], 1)]
+    spelt = {node.id: item["id"] for node, item in zip(nodes, value["nodes"], strict=True)}
+
+    def place(node_id: str) -> str:
+        return f"{path}:{_line_of(text, spelt.get(node_id, node_id))}" if node_id else path
+
+    return Taxonomy(nodes, place)
 
 
-def _node(item: object, place: str) -> Node:
+def _node(item: object, place: str, plain: Callable[[str], str]) -> Node:
     if not isinstance(item, dict):
         raise DataError(f'{place}: expected an object {{"id", "name", "parent"}}, found {item!r:.60}')
     missing = [key for key in ("id", "name", "parent") if key not in item]
@@ -192,7 +202,10 @@ def _node(item: object, place: str) -> Node:
     if text is not None and not isinstance(text, str):
         raise DataError(f"{place} ({identity!r:.60}): text must be a string or null, found {text!r:.60}")
     has_text = text is not None and text.strip() != ""
-    return Node(identity, name, _parent(parent, f"{place} ({identity!r:.60})"), text if has_text else None)
+    above = _parent(parent, f"{place} ({identity!r:.60})")
+    return Node(
+        plain(identity), plain(name), None if above is None else plain(above), text if has_text else None
+    )
 
 
 def _parent(given: object, place: str) -> str | None:

@@ -48,6 +48,7 @@ LAYERS = [
     }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
     | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
+    | {"corpus.columnar", "corpus.objects"}
     | {
         "tables.table",
         "tables.significance",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hblm.corpus.signs import NONE, Signs
 from hblm.corpus.tables import Record, Table, split_of_name
+from hblm.corpus.trees import plain_name
 from hblm.errors import ConfigError, nearest
 
 # The words are looked for in lower case, without a plural's s, and without the parts in _AROUND; the second
@@ -21,13 +22,15 @@ _TEXT = (
 _LABELS = (
     {"label", "doc_label", "path", "category", "categorie", "topic", "class", "classe", "target", "group"}
     | {"newsgroup", "tag"},
-    {"genre", "section", "hierarchy", "taxonomy", "annotation", "y"},
+    {"genre", "section", "hierarchy", "taxonomy", "annotation", "y", "cat"},
 )
 _AROUND = {"name", "names", "text", "full", "raw", "clean", "content", "contents"}
 _ID = {"id", "doc_id", "docid", "document_id", "uid", "guid", "uuid"}
 _SPLIT = {"split", "data_type", "subset", "partition"}
 _INDEX = re.compile(r"index|unnamed: ?\d+|column \d+|no|nr|#", re.IGNORECASE)
-_LEVEL = re.compile(r"(level|lvl|l|label|cat|category|class|topic|tier|d)[ _-]?(\d+)", re.IGNORECASE)
+_LEVEL = re.compile(
+    r"((?:.+[ _-])?(?:level|lvl|l)|label|cat|category|class|topic|tier|d)[ _-]?(\d+)", re.IGNORECASE
+)
 _DIALECTS = (("token", "label"), ("doc_token", "doc_label"))  # their files have a topic column as well
 _LOOKED_AT = 100  # records, for columns of class numbers
 
@@ -41,6 +44,11 @@ class Columns(NamedTuple):
     id: str | None
     split: str | None
 
+    @property
+    def all(self) -> list[str]:
+        """Return the names of all columns that are read."""
+        return [*self.text, *self.labels, *self.levels, *filter(None, (self.id, self.split))]
+
 
 def choose_columns(
     tables: Sequence[Table],
@@ -50,32 +58,42 @@ def choose_columns(
     levels: Sequence[str] | None,
     identity: str | None,
     split: str | None,
+    beside: str = "",
 ) -> Columns:
     """Return the columns to read: those that were named, else the one whose name says what it is.
 
     Where only two columns are neither ids nor splits and one of them is known, the other is what is missing.
-    Beside a column of names, one of class numbers is no candidate for the labels.
+    Beside a column of names, one of class numbers is no candidate for the labels. `beside` ends a message
+    about labels that are not there.
 
     Raises:
         ConfigError: a name that is no column, or no telling which.
     """
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
     shown = ", ".join(f"{name!r:.40}" for name in names[:20])
-    where = f"{tables[0].place.removesuffix(': row ').removesuffix(':')}: its columns are {shown}"
+    where = f"{tables[0].name}: its columns are {shown}"
     if any(set(table.columns) != set(names) for table in tables):
-        each = (
-            f"{table.place.removesuffix(': row ').removesuffix(':')} has {', '.join(table.columns)}"
-            for table in tables
-        )
+        each = (f"{table.name} has {', '.join(table.columns)}" for table in tables)
         where = f"the columns that all files have: {shown or 'none'}; {'; '.join(each):.600}"
-    given = {"text": _several(text), "labels": _several(labels), "levels": _several(levels)}
-    single = {"id": identity, "split": split}
+    way_out = beside or _labelled_alone(tables, _several(labels) or _several(levels))
+    spelt = {plain_name(name): name for name in names}
+
+    def column(name: str) -> str:
+        """Return the column of a name, whether é is one character or two."""
+        return name if name in names else spelt.get(plain_name(str(name)), name)
+
+    given = {
+        key: tuple(map(column, _several(chosen)))
+        for key, chosen in {"text": text, "labels": labels, "levels": levels}.items()
+    }
+    single = {"id": identity and column(identity), "split": split and column(split)}
     wanted = [(key, name) for key, chosen in given.items() for name in chosen]
     wanted += [(key, name) for key, name in single.items() if name not in (None, NONE)]
     for key, name in wanted:
         if name not in names:
             raise ConfigError(
                 f"dataset.prepare.{key}={name} is no column{nearest(str(name), names)} ({where})"
+                f"{way_out if key in ('labels', 'levels') else ''}"
             )
     if given["labels"] and given["levels"]:
         raise ConfigError(
@@ -95,6 +113,8 @@ def choose_columns(
     for_text = [spoken[0]] if spoken else _speaking_of(names, _TEXT)
     for_text = [name for name in for_text if name not in for_labels]
     numbered = _numbered(names)
+    if tables[0].headed and not (for_text or for_labels or numbered or given["text"] or given["labels"]):
+        where += "; if the first row is a document already, write dataset.prepare.header=none"
     rest = [name for name in names if name not in single.values() and not _INDEX.fullmatch(name.strip())]
     if len(rest) == 2 and not numbered:
         known = (given["labels"] or tuple(for_labels), given["text"] or tuple(for_text))
@@ -106,11 +126,13 @@ def choose_columns(
         given["text"] = _detected("text", for_text, where)
     if not given["labels"] and not given["levels"]:
         for_labels = [name for name in for_labels if name not in given["text"]]
-        for_labels = _without_numbers(for_labels, islice(tables[0].records(), _LOOKED_AT))
+        for_labels = _without_numbers(
+            for_labels, islice(tables[0].records(*for_labels), _LOOKED_AT) if for_labels else ()
+        )
         if numbered and not for_labels:
             given["levels"] = numbered
         else:
-            given["labels"] = _detected("labels", [*for_labels, *numbered], where)
+            given["labels"] = _detected("labels", [*for_labels, *numbered], where, way_out)
     return Columns(
         given["text"],
         given["labels"],
@@ -150,7 +172,7 @@ def _speaks_of(name: str, words: set[str]) -> bool:
 def _split_column(names: Sequence[str], table: Table, where: str) -> str | None:
     """Return the column that says train, val or test."""
     candidates = [name for name in names if _plain(name) in _SPLIT]
-    first = next(table.records(), (0, {}))[1]
+    first = next(table.records(*candidates), (0, {}))[1] if candidates else {}
     found = next((name for name in candidates if split_of_name(str(first.get(name)))), None)
     if found is None and "split" in candidates and first:
         raise ConfigError(
@@ -188,12 +210,31 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
     return whole[0] if len(whole) == 1 else ()
 
 
-def _detected(key: str, found: Sequence[str], where: str) -> tuple[str, ...]:
+def _labelled_alone(tables: Sequence[Table], given: Sequence[str]) -> str:
+    """Return which files have labels where some have none, as Kaggle's test.csv, for the end of a message."""
+    with_labels = []
+    for table in tables:
+        known = given or _speaking_of(table.columns, _LABELS) or _numbered(table.columns)
+        with_labels.append(not set(known).isdisjoint(table.columns))
+    if all(with_labels) or not any(with_labels):
+        return ""
+    named = [table.name for table in tables]
+    without = ", ".join(name for name, there in zip(named, with_labels, strict=True) if not there)
+    others = [name for name, there in zip(named, with_labels, strict=True) if there]
+    return (
+        f"; {without} has no labels: give {' or '.join(others)} alone as raw=, of which validation and test "
+        f"are drawn"
+    )
+
+
+def _detected(key: str, found: Sequence[str], where: str, way_out: str = "") -> tuple[str, ...]:
     if len(found) == 1:
         return (found[0],)
     why = f"{' and '.join(map(repr, found))} could each be it" if found else "no column's name says so"
     other = ", or dataset.prepare.levels=[A,B] with one for each level" if key == "labels" else ""
-    raise ConfigError(f"which column has the {key}? {why}; write dataset.prepare.{key}=NAME{other} ({where})")
+    raise ConfigError(
+        f"which column has the {key}? {why}; write dataset.prepare.{key}=NAME{other} ({where}){way_out}"
+    )
 
 
 def as_options(columns: Columns, signs: Signs) -> Mapping[str, Any]:

@@ -1,25 +1,22 @@
-"""The user's own files as tables of records: JSONL, CSV, TSV, Parquet, folders of Hugging Face's datasets."""
+"""The user's own files as tables of records: JSON, CSV, TSV, sheets, Parquet, `save_to_disk`."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
+from hblm.corpus.columnar import Records, open_parquet, open_saved
+from hblm.corpus.objects import open_objects
 from hblm.corpus.raw import Raw, RawFile
+from hblm.corpus.sheets import read_sheet
 from hblm.corpus.texts import delimited, read_lines, read_rows
-from hblm.document import SPLITS, parse_object
-from hblm.errors import DataError
+from hblm.document import SPLITS
+from hblm.errors import ConfigError, DataError
 
 SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -27,10 +24,11 @@ SPLIT_OF_WORD = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".parquet",)
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 _LAST = (".txt",)  # read as delimited text
 _ARROW = ("dataset_dict.json", "state.json")
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 _COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
-_ROWS = 1000  # of a columnar file, read at once
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
 
@@ -43,22 +41,37 @@ class Table:
         place: how messages call it; followed by a record's number it is the record's place.
         split: train, val or test; "" where nothing says.
         columns: the names in a record.
-        records: reads it: (number, record) each.
+        reader: reads some columns, () for all: (number, record) each. A record may have others as well.
+        headed: the columns' names were taken from a first row.
     """
 
     place: str
     split: str
     columns: Sequence[str]
-    records: Callable[[], Iterator[tuple[int, Record]]]
+    reader: Records
+    headed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return what the table is called where no record is meant."""
+        return re.sub("(: (row|item) |:)$", "", self.place)
+
+    def records(self, *columns: str) -> Iterator[tuple[int, Record]]:
+        """Yield (number, record), with at least these columns, all if none are named."""
+        return self.reader(columns)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How delimited text is read; None: detected."""
+    """How delimited text, and sheets, are read; None: detected.
+
+    `header` is "none" where the first row is a document, "first" where it is the header whatever is in it.
+    """
 
     delimiter: str | None = None
     quote: str | None = '"'
     encoding: str | None = None
+    header: str | None = None
 
 
 def is_arrow_folder(path: Path) -> bool:
@@ -72,20 +85,14 @@ def arrow_tables(path: Path) -> list[Table]:
     Raises:
         DataError: damaged, or not such a folder.
     """
-    datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
-    datasets.disable_progress_bars()
-    with _arrow(str(path)):
-        found = datasets.load_from_disk(str(path))
-    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
     tables = []
-    for name, part in parts:
+    for name, columns, records in open_saved(path):
         if name and not split_of_name(name):
             raise DataError(
                 f"{path}: its split {name!r} is none of train, val and test; save it without that one"
             )
         place = str(path / name if name else path)
-        records = _arrow_records(part, place)
-        tables.append(Table(f"{place}: row ", split_of_name(name), part.column_names, records))
+        tables.append(Table(f"{place}: row ", split_of_name(name), columns, records))
     return tables
 
 
@@ -105,7 +112,10 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
     inside = next((file.place for file in files if file.base in _ARROW), None)
     if inside:
         raise DataError(f"{inside}: part of a datasets folder; unpack it, and give the folder that holds it")
-    for suffixes in ((*_JSON, *_DELIMITED, *_PARQUET), _LAST):  # .txt only where there is nothing else
+    for suffixes in (
+        (*_JSON, *_DELIMITED, *_PARQUET, *_SHEETS),
+        _LAST,
+    ):  # .txt only where there is nothing else
         data = [file for file in files if file.name.lower().endswith(suffixes) and file.name not in ignored]
         if data:
             break
@@ -119,7 +129,11 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
             )
         return [_open(file, split, dialect) for split in SPLITS for file in by_split.get(split, ())]
     if len(data) != 1:
-        why = "several data files" if data else "no data file (.jsonl, .csv, .tsv, .parquet)"
+        why = (
+            "several data files"
+            if data
+            else "no data file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, .ods)"
+        )
         raise DataError(
             f"{raw.path}: {why}; it holds {raw.listing()}. Give one file as raw=, or files whose names "
             f"say train, val and test"
@@ -175,40 +189,33 @@ def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
     if name.endswith(_JSON):
         return json_table(file, split, dialect.encoding)
     if name.endswith(_PARQUET):
-        return _parquet_table(file, split)
+        return Table(f"{file.place}: row ", split, *open_parquet(file))
+    if name.endswith(_SHEETS):
+        return _sheet_table(file, split, dialect)
     return _delimited_table(file, split, dialect)
 
 
 def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
-    """Open a file of JSON objects, one a line.
+    """Open a file of JSON objects.
 
     Raises:
-        DataError: the first line is none, or an array.
+        DataError: the first value is none, or there is none.
     """
-
-    def records() -> Iterator[tuple[int, Record]]:
-        for number, line in enumerate(read_lines(file, encoding), 1):
-            if not line.strip():
-                continue
-            if number == 1 and line.lstrip().startswith("["):
-                raise DataError(
-                    f"{file.place}:1: a JSON array; expected JSONL, one object a line "
-                    f"(jq -c '.[]' FILE > FILE.jsonl makes it)"
-                )
-            yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
-
-    keys = {key: None for _, record in islice(records(), _LOOKED_AT) for key in record}
+    place, records = open_objects(file, encoding)
+    keys = {key: None for _, record in islice(records(()), _LOOKED_AT) for key in record}
     if not keys:
         raise DataError(f"{file.place}: holds no records")
-    return Table(f"{file.place}:", split, list(keys), records)
+    return Table(place, split, list(keys), records)
 
 
 def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines = read_lines(file, dialect.encoding)
     header_line = next(lines, "")
     lines.close()  # type: ignore[attr-defined]
-    if not header_line:
-        raise DataError(f"{file.place}: holds no header line")
+    if dialect.delimiter and dialect.delimiter not in header_line:
+        raise ConfigError(
+            f"dataset.prepare.delimiter={dialect.delimiter!r} is not in the first line of {file.place}"
+        )
     # the first one, where two would do
     signs = "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
     delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
@@ -219,25 +226,74 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
             file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding, blank=blank
         )
 
-    names = next(rows(), (1, [""]))[1]
-    header = [name.strip() or f"column {number}" for number, name in enumerate(names, 1)]
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
+    sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
+    return _table_of_rows(f"{file.place}:", split, rows, dialect.header, f"; cells are separated by {sign}")
 
-    def records() -> Iterator[tuple[int, Record]]:
-        for number, cells in islice(rows(), 1, None):
+
+def _sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+    content = list(read_sheet(file))
+    return _table_of_rows(f"{file.place}: row ", split, lambda: iter(content), dialect.header)
+
+
+def _table_of_rows(
+    place: str,
+    split: str,
+    rows: Callable[[], Iterator[tuple[int, list[str]]]],
+    header: str | None,
+    between: str = "",
+) -> Table:
+    """Return the table of rows of cells; the first is the header, unless `header` says that there is none."""
+    number, cells = next(rows(), (1, []))
+    if not any(map(str.strip, cells)):
+        raise DataError(f"{place.removesuffix(': row ').removesuffix(':')}: holds no header line")
+    if header == "none":
+        names = [str(at) for at in range(1, len(cells) + 1)]
+    else:
+        names = [name.strip() or f"column {at}" for at, name in enumerate(cells, 1)]
+        _require_header(names, header, f"{place}{number}")
+    shown = f"the header has {len(names)} ({', '.join(names):.300})"
+    if header == "none":
+        shown = f"the first row has {len(names)}"
+
+    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
+        for number, cells in islice(rows(), header != "none", None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
                 continue
-            if len(cells) != len(header):
-                sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
-                raise DataError(
-                    f"{file.place}:{number}: {len(cells)} cells, and the header has {len(header)} "
-                    f"({', '.join(header)}); cells are separated by {sign}"
-                )
-            yield number, dict(zip(header, cells, strict=True))
+            if len(cells) != len(names):
+                raise DataError(f"{place}{number}: {len(cells)} cells, and {shown}{between}")
+            yield number, dict(zip(names, cells, strict=True))
 
-    return Table(f"{file.place}:", split, header, records)
+    return Table(place, split, names, records, headed=header is None)
+
+
+def _require_header(names: Sequence[str], header: str | None, place: str) -> None:
+    """Refuse a first row that is no header, or may be a document.
+
+    Raises:
+        DataError: a name is there twice, is a number, or is as long as a text.
+    """
+    way_out = "if the first row is a document already, write dataset.prepare.header=none"
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{place}: column {repeated[0]!r:.60} is there {names.count(repeated[0])} times; {way_out}"
+        )
+    given = [name for name in names if not name.startswith("column ")]
+    if header == "first" or given == [str(at) for at in range(len(given))]:  # as pandas numbers columns
+        return
+    odd = next((at for at, name in enumerate(names, 1) if _NUMBER.fullmatch(name) or _is_text(name)), None)
+    if odd:
+        what = "a number" if _NUMBER.fullmatch(names[odd - 1]) else "a text"
+        raise DataError(
+            f"{place}: the name of column {odd} is {what}; {way_out} (columns are then called 1, 2, 3); "
+            f"if it is a header, dataset.prepare.header=first"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a column's name reads like a document."""
+    words = len(name.split())
+    return len(name) > 80 or words > 8 or (words > 3 and name.endswith((".", "!")))
 
 
 def _cells(line: str, sign: str, quote: str | None) -> int:
@@ -247,64 +303,3 @@ def _cells(line: str, sign: str, quote: str | None) -> int:
         return len(next(delimited([line], sign, quote)))
     except csv.Error:  # a quote that another line closes, or one that is text
         return line.count(sign)
-
-
-def _parquet_table(file: RawFile, split: str) -> Table:
-    def records() -> Iterator[tuple[int, Record]]:
-        number = 0
-        with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(_ROWS):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, _with_class_names(record, classes)
-
-    with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-        columns = list(parquet.schema_arrow.names)
-        classes = _class_names(parquet.schema_arrow.metadata or {})
-    return Table(f"{file.place}: row ", split, columns, records)
-
-
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return column -> names of its classes, as Hugging Face's Parquet files have them in their schema."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {name: found["names"] for name, found in features.items() if found.get("_type") == "ClassLabel"}
-
-
-def _with_class_names(record: Record, classes: Mapping[str, list[str]]) -> Record:
-    if not classes:
-        return record
-    named = {name: classes[name][record[name]] for name in classes if isinstance(record[name], int)}
-    return {**record, **named}
-
-
-def _arrow_records(part: Any, place: str) -> Callable[[], Iterator[tuple[int, Record]]]:
-    """Read a dataset of Hugging Face's library, class numbers turned into names."""
-
-    def named(feature: Any, value: Any) -> Any:
-        inner = getattr(feature, "feature", None)  # of a list
-        if hasattr(feature, "int2str"):
-            return None if value is None or value < 0 else feature.int2str(value)
-        if inner is not None and isinstance(value, list):
-            return [named(inner, item) for item in value]
-        return value
-
-    def records() -> Iterator[tuple[int, Record]]:
-        number = 0
-        with _arrow(place):
-            for batch in part.iter(batch_size=_ROWS):
-                for values in zip(*batch.values(), strict=True):
-                    number += 1
-                    record = zip(batch, values, strict=True)
-                    yield number, {name: named(part.features[name], value) for name, value in record}
-
-    return records
-
-
-@contextlib.contextmanager
-def _arrow(place: str) -> Iterator[None]:
-    """Turn what damaged columnar files raise into a DataError."""
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

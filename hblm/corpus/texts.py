@@ -19,6 +19,7 @@ from hblm.errors import ConfigError, DataError
 
 LONGEST = 16 << 20  # characters of a line, a cell or a record: no document is longer, a damaged file may be
 _RETURN = "\ufdd0"  # a character that Unicode keeps for such use, and that no text has
+_SIGN = "\ufdd2"  # another one: a delimiter of several characters
 _HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -117,22 +118,27 @@ def read_rows(
 
     Args:
         file: to be read.
-        delimiter: between cells.
+        delimiter: between cells; one character or more.
         quote: around cells that hold it; None: quotes are text.
         encoding: None: the byte-order mark's, else UTF-8.
         blank: leave out a blank after the delimiter.
 
     Raises:
+        ConfigError: a delimiter that no line can hold.
         DataError: as `read_lines`; also a quote that is out of place or never closed.
     """
     lines = read_lines(file, encoding, ends=True)
+    if not delimiter or "\r" in delimiter or "\n" in delimiter:
+        raise ConfigError(f"dataset.prepare.delimiter={delimiter!r}: expected characters of one line")
     if quote is None:
-        require_character("delimiter", delimiter)
         for number, line in enumerate(lines, 1):
             if not line.isspace():
                 yield number, line.rstrip("\r\n").split(delimiter)
         return
-    rows = delimited(map(_hide_returns, lines), delimiter, quote, blank)
+    sign = delimiter if len(delimiter) == 1 else _SIGN  # a csv.reader takes one character
+    if sign != delimiter:
+        lines = (line.replace(delimiter, sign) for line in lines)
+    rows = delimited(map(_hide_returns, lines), sign, quote, blank)
     start = 1
     while True:
         try:
@@ -146,6 +152,8 @@ def read_rows(
         if cells is None:
             return
         if cells:
+            if sign != delimiter:
+                cells = [cell.replace(sign, delimiter) for cell in cells]  # between quotes
             yield start, [cell.replace(_RETURN, "\r") if _RETURN in cell else cell for cell in cells]
         start = rows.line_num + 1
 

@@ -23,15 +23,15 @@ def plain_name(label: str) -> str:
 def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
     """Read a taxonomy file; names are the node ids, and nodes are sorted, whatever the order of the lines.
 
-    Forms: our taxonomy.json; lines `parent<TAB>child<TAB>child ...` (HiAGM), where a line may hold one child
-    (BGC) or a top without children; the same as CSV. `Root`, if it is nobody's child, is no node. A first
-    line `parent child` or `child parent` is a header.
+    Forms: our taxonomy.json, its ids and names as `plain_name` has them; lines `parent<TAB>child<TAB>child
+    ...` (HiAGM), where a line may hold one child (BGC) or a top without children; the same as CSV. `Root`, if
+    it is nobody's child, is no node. A first line `parent child` or `child parent` is a header.
 
     Raises:
         DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
     """
     if file.base.lower().endswith(".json"):
-        return parse_taxonomy("".join(read_text(file, encoding)), file.place)
+        return parse_taxonomy("".join(read_text(file, encoding)), file.place, plain_name)
     comma = file.base.lower().endswith(".csv")
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
@@ -136,6 +136,18 @@ class Finder:
     def has(self, label: str) -> bool:
         """Tell whether a whole label is a node's id, or the name of one node only."""
         return label in self.taxonomy.index or len(self._named.get(label, ())) == 1
+
+    def has_path(self, path: Path) -> bool:
+        """Tell whether two or more names lead from a top node down, one node each."""
+        if path[0].casefold() == "root" and (None, path[0]) not in self._below:
+            path = path[1:]
+        above: str | None = None
+        for name in path:
+            nodes = self._below.get((above, name), set())
+            if name not in nodes and len(nodes) != 1:
+                return False
+            above = name if name in nodes else next(iter(nodes))
+        return len(path) > 1
 
     def find(self, path: Path, place: str) -> tuple[str, ...]:
         """Return the ids of the nodes that are named; a label that is no path is a path of one name.

@@ -3,120 +3,50 @@
 from __future__ import annotations
 
 import csv
-import functools
 import gzip
 import io
 import itertools
 import json
 import re
 import shutil
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
+from customs import (
+    Documents,
+    Files,
+    Record,
+    composed,
+    config,
+    delimited,
+    documents,
+    jsonl,
+    parquet,
+    prepared,
+    prepared_by,
+    sizes,
+    tabbed,
+    write,
+    zipped,
+)
 from omegaconf import OmegaConf
-from programs import compose, run
+from programs import run
 
 import datasets
 from hblm import prepare
-from hblm.config import PrepareConfig
-from hblm.corpus.prepared import Prepared, open_prepared
+from hblm.corpus.prepared import Prepared
 from hblm.corpus.write import FILES
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
-Record = dict[str, Any]
-Files = Mapping[str, bytes]
-
-
-@functools.cache
-def composed(*overrides: str) -> PrepareConfig:
-    found: PrepareConfig = compose("prepare", PrepareConfig, "dataset=custom", "encoder=tiny", *overrides)
-    return found
-
-
-def config(raw: Path | str, name: str | None = None, *, force: bool = False, **options: Any) -> PrepareConfig:
-    """Return the configuration with some options of the converter, composed once for all: that takes long."""
-    base = composed("raw=x")
-    dataset = replace(base.dataset, name=name, path=None, prepare=base.dataset.prepare | options)
-    return replace(base, raw=str(raw), force=force, dataset=dataset)
-
-
-def prepared_by(cfg: PrepareConfig) -> Prepared:
-    """Prepare as the program does, and open what was made."""
-    prepare.run(cfg)
-    return open_prepared(cfg.dataset.folder)
-
-
-def prepared(raw: Path | str, name: str | None = None, *, force: bool = False, **options: Any) -> Prepared:
-    return prepared_by(config(raw, name, force=force, **options))
-
-
-def write(files: Files, folder: str = "raw") -> Path:
-    """Write raw files; return the one file, or the folder of several."""
-    for name, content in files.items():
-        path = Path(folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return Path(folder, *files) if len(files) == 1 else Path(folder)
-
-
-def jsonl(records: Sequence[Record]) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-
-
-def delimited(records: Sequence[Record], sign: str = ",") -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(records[0]), delimiter=sign, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue().encode()
-
-
-def tabbed(records: Sequence[Record]) -> bytes:
-    return delimited(records, "\t")
-
-
-def parquet(records: Sequence[Record]) -> bytes:
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(records)), sink)
-    return sink.getvalue()
-
-
-def zipped(files: Files) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return sink.getvalue()
-
-
-Documents = dict[str, tuple[str, str, frozenset[tuple[str, ...]]]]
-
-
-def documents(found: Prepared) -> Documents:
-    """Return split, text and paths of names of every document, by id."""
-    taxonomy = found.taxonomy
-    names = {node.id: node.name for node in taxonomy.nodes}
-    paths = {
-        node: tuple(names[above] for above in [*reversed(taxonomy.ancestors(node)), node]) for node in names
-    }
-    return {
-        document.id: (split, document.text, frozenset(paths[label] for label in document.labels))
-        for split in SPLITS
-        for document in found.documents(split)
-    }
-
-
-def sizes(found: Prepared) -> list[int]:
-    return [sum(1 for _ in found.documents(split)) for split in SPLITS]
 
 
 # --- formats
@@ -184,12 +114,38 @@ def level(at: int) -> Callable[[str], str | None]:
     return lambda path: dict(enumerate(path.split("/"))).get(at)
 
 
+def listed(at: int) -> Callable[[str], list[str]]:
+    return lambda path: path.split("/")[at : at + 1]
+
+
 def joined(sign: str) -> Callable[[str], str]:
     return lambda path: path.replace("/", sign)
 
 
 LEVELS = rows(l1=level(0), l2=level(1), l3=level(2))
 PATHS = rows(label=joined("/"))
+LISTS_OF_LEVELS = rows(**{f"labels_level{at}": listed(at - 1) for at in (1, 2, 3)})
+
+
+def columns_of(records: Sequence[Record]) -> dict[str, list[Any]]:
+    return {name: [record[name] for record in records] for name in records[0]}
+
+
+def sheet(records: Sequence[Record]) -> bytes:
+    """Return an Excel workbook."""
+    book = openpyxl.Workbook()
+    for row in [list(records[0]), *map(list, map(dict.values, records))]:
+        book.active.append(row)
+    stream = io.BytesIO()
+    book.save(stream)
+    return stream.getvalue()
+
+
+def several(records: Sequence[Record], sign: str) -> bytes:
+    """Return delimited text, its delimiter of several characters."""
+    return delimited(records, "\x01").replace(b"\x01", sign.encode())
+
+
 CLASSIFIER = [
     {key: record[key] for key in record if key != "text"}
     | {"doc_token": record["text"].split(" "), "doc_keyword": [], "doc_topic": []}
@@ -262,6 +218,49 @@ FORMATS: dict[str, tuple[Callable[[], Path], dict[str, Any]]] = {
     "TSV, three files": (files(by_file(PATHS, tabbed, "%s.tsv")), {}),
     "Parquet, shards of levels": (files(SHARDS), {}),
     "Parquet, lists": (files({"x.parquet": parquet(rows(labels=prefixes))}), {}),
+    "Parquet, lists of lists": (
+        files({"x.parquet": parquet(rows(labels=lambda path: [path.split("/")]))}),
+        {},
+    ),
+    "JSONL, a list is a path": (
+        files({"x.jsonl": jsonl(rows(labels=lambda path: path.split("/")))}),
+        {"list": "path"},
+    ),
+    "CSV, a list is a path": (
+        one_csv(labels=lambda path: str(path.split("/"))),
+        {"list": "path"},
+    ),
+    "lists that lead down a tree": (
+        files({"x.jsonl": jsonl(rows(labels=lambda path: path.split("/"))), **TREE}),
+        {},
+    ),
+    "JSONL, lists of levels": (files({"x.jsonl": jsonl(LISTS_OF_LEVELS)}), {}),
+    "CSV, lists of levels": (files({"x.csv": delimited(LISTS_OF_LEVELS)}), {}),
+    "spaCy": (
+        files({"x.jsonl": jsonl(rows(cats=lambda path: {each: float(each == path) for each in ID_OF}))}),
+        {},
+    ),
+    "objects with a name": (
+        files({"x.jsonl": jsonl(rows(tags=lambda path: [{"no": 3, "name": path}]))}),
+        {},
+    ),
+    "a JSON array": (files({"x.json": json.dumps(PATHS).encode()}), {}),
+    "a pretty JSON array": (files({"x.json": json.dumps(PATHS, indent=2).encode()}), {}),
+    "JSON, columns": (files({"x.json": json.dumps(columns_of(PATHS)).encode()}), {}),
+    "a sheet": (files({"x.xlsx": sheet(PATHS)}), {}),
+    "sheets of levels": (files(by_file(LEVELS, sheet, "%s.xlsx")), {}),
+    "CSV without a header": (
+        files({"x.csv": delimited(PATHS).partition(b"\n")[2]}),
+        {"header": "none", "id": 1, "split": 2, "text": 3, "labels": 4},
+    ),
+    "a delimiter of several": (
+        files({"x.csv": several(PATHS, "::")}),
+        {"delimiter": "::"},
+    ),
+    "another delimiter of several": (
+        files({"x.txt": several(PATHS, " ||| ")}),
+        {"delimiter": " ||| "},
+    ),
     "a Dataset": (lambda: saved(one=True), {}),
     "a DatasetDict": (lambda: saved(one=False), {}),
     "ids of a tree": (files({"x.csv": delimited(rows(label=ID_OF.__getitem__)), **TREE}), {}),
@@ -359,6 +358,7 @@ def test_a_tree_may_be_named_by_its_path(folder: str) -> None:
     assert found.manifest is not None
     read = [Path(source["name"]).name for source in found.manifest["sources"]]
     assert sorted(read) == ["news.jsonl", "tree.csv"]
+    assert prepare.prepare(config(raw, taxonomy=str(tree)).dataset, raw, config(raw).encoder) is None  # again
 
 
 @pytest.mark.parametrize("name", ["hierarchy.txt", "taxonomy.json"])
@@ -887,7 +887,7 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     ),
     "an encoding that is none": (PLAIN, {"encoding": "latin9000"}, ["encoding=latin9000 is no"]),
     "an encoding that is not of texts": (PLAIN, {"encoding": "hex"}, ["encoding=hex is no"]),
-    "a JSON array": ({"x.json": json.dumps(GOOD).encode()}, {}, ["x.json:1: a JSON array", "jq -c"]),
+    "an array of texts": ({"x.json": b'["a", "b"]'}, {}, ["x.json: item 1: expected an object with text"]),
     "several data files": ({"a.csv": CSV, "b.csv": CSV}, {}, ["several data files", "a.csv, b.csv"]),
     "an empty file": ({"x.csv": b""}, {}, ["x.csv: holds no header line"]),
     "a column that is none": (
@@ -917,7 +917,11 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     ),
     "shares that are none": (PLAIN, {"shares": [0.8, 0.3, 0.1]}, ["shares=[0.8, 0.3, 0.1]"]),
     "a separator in no label": (PLAIN, {"separator": "--"}, ["separator=-- is in none"]),
-    "a delimiter of two": (PLAIN, {"delimiter": "::"}, ["dataset.prepare.delimiter="]),
+    "a delimiter that is not there": (
+        PLAIN,
+        {"delimiter": "::"},
+        ["dataset.prepare.delimiter='::' is not in the first line of"],
+    ),
     "a quote of two": (PLAIN, {"quote": "ab"}, ["dataset.prepare.quote="]),
     "too few documents": (
         {"x.csv": b"text,label\nt,a/b\nu,a/c\n"},

@@ -142,7 +142,7 @@ FAULTS: Mapping[str, Fault] = {
     "no train.jsonl": record("", "no file for train", "test.jsonl, val.jsonl", train=None),
     "an empty val.jsonl": record("val.jsonl", "no records", val=b""),
     "not JSON": record("train.jsonl:3", "not valid JSON", train=GOOD_RECORD + b'{"token": "x", "la'),
-    "an array": record("train.jsonl:1", "a JSON array", train=b'[\n{"token": "x", "label": []}]'),
+    "an array": record("train.jsonl: item 1", "no label", train=b'[\n{"token": "x", "label": []}]'),
     "a list a line": record("train.jsonl:3", "expected an object", train=GOOD_RECORD + b'["x", "cs.ai"]'),
     "a record without its key": record("val.jsonl:3", "no 'label'", val=GOOD_RECORD + b'{"token": "x"}'),
     "a record without labels": record(

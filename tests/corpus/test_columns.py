@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from hblm.corpus.cells import cells_of, text_of
+from hblm.corpus.cells import PATH, cells_of, text_of
 from hblm.corpus.columns import Columns, as_options, choose_columns
 from hblm.corpus.signs import Signs, choose_signs
 from hblm.corpus.tables import Record, Table
@@ -18,7 +19,7 @@ from hblm.errors import ConfigError, DataError, HblmError
 
 
 def table(*columns: str, of: str = "", **first: str) -> Table:
-    def records() -> Iterator[tuple[int, Record]]:
+    def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         yield 2, {name: first.get(name, "x") for name in columns}
 
     return Table("news.csv:", of, columns, records)
@@ -53,6 +54,11 @@ DIALECTS: dict[str, tuple[str, Columns]] = {
         Columns(("Text",), (), ("Cat1", "Cat2", "Cat3"), None, None),
     ),
     "levels from 0": ("text level_0 level_1", Columns(("text",), (), ("level_0", "level_1"), None, None)),
+    "lists of levels": (
+        "text labels_level1 labels_level2",
+        Columns(("text",), (), ("labels_level1", "labels_level2"), None, None),
+    ),
+    "spaCy": ("text cats", Columns(("text",), ("cats",), (), None, None)),
     "levels in disorder": ("l2 text l1", Columns(("text",), (), ("l1", "l2"), None, None)),
     "eleven levels": (
         "text L1 L10 L11 L2 L3 L4 L5 L6 L7 L8 L9",
@@ -159,6 +165,15 @@ def test_a_name_that_is_no_column_is_refused(given: dict[str, Any], message: str
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_column_is_known_in_both_spellings(form: Any) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    there = [unicodedata.normalize(form, name) for name in ("téxte", "catégorie", "numéro")]
+    given = [unicodedata.normalize(other, name) for name in there]
+    found = choose(table(*there), text=given[0], labels=[given[1]], identity=given[2])
+    assert found == Columns((there[0],), (there[1],), (), there[2], None)
+
+
 def test_a_column_must_be_in_every_file() -> None:
     both = table("text", "label", of="train"), table("text", "topic", "label", of="test")
     assert choose(*both) == Columns(("text",), ("label",), (), None, None)
@@ -230,9 +245,8 @@ NO_LABELS: dict[str, Any] = {
     "a fraction": 0.5,
     "infinity": math.inf,
     "bytes": b"a",
-    "an object": {"a": 1},
-    "a list of lists": [["a", "b"], ["a", "c"]],
-    "a list of lists in a cell": '[["a", "b"]]',
+    "lists beside labels": ["a", ["b"]],
+    "lists in lists of lists": [[["a"]]],
 }
 
 
@@ -269,7 +283,84 @@ def test_several_label_columns_each_give_some() -> None:
 )
 def test_levels_end_at_the_first_empty_one(names: list[Any], expected: list[str]) -> None:
     columns = ONE._replace(labels=(), levels=("l1", "l2", "l3"))
-    assert cells_of(dict(zip(columns.levels, names, strict=True)), columns, "") == tuple(expected)
+    assert cells_of(dict(zip(columns.levels, names, strict=True)), columns, "") == paths(expected)
+
+
+def paths(*found: Sequence[str]) -> tuple[str, ...]:
+    """Return paths as cells."""
+    return tuple("".join(name + PATH for name in path) for path in found if path)
+
+
+# a label cell -> the cells in it, and those if a list is one path
+FORMS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
+    "a list": (["a", "b"], ("a", "b"), paths("ab")),
+    "a list as text": ("['a', 'b']", ("a", "b"), paths("ab")),
+    "a list of one": (["a/b"], ("a/b",), paths(["a/b"])),
+    "an empty list": ([], (), ()),
+    "a list with an empty end": (["a", None], ("a",), paths("a")),
+    "a list of lists": ([["a", "b"], ["c"]], paths("ab", "c"), paths("ab", "c")),
+    "a list of lists as text": ('[["a", "b"]]', paths("ab"), paths("ab")),
+    "a text": ("a/b", ("a/b",), ("a/b",)),
+    "objects with a name": ([{"name": "a", "id": 3}, {"name": "b", "id": 4}], ("a", "b"), paths("ab")),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_list_is_labels_or_a_path(kind: str) -> None:
+    value, labels, whole = FORMS[kind]
+    assert cells_of({"label": value}, ONE, "") == labels
+    assert cells_of({"label": value}, ONE, "", whole=True) == whole
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1.0, "b": 0.0, "c": 0.5, "d": None},
+        {"a": True, "b": False, "c": 1},
+        "{'a': 1.0, 'b': 0, 'c': 1}",
+        '{"a": true, "b": false, "c": 0.75}',
+    ],
+)
+def test_of_an_object_of_numbers_the_keys_with_a_half_are_labels(value: Any) -> None:
+    assert cells_of({"label": value}, ONE, "") == ("a", "c")
+
+
+@pytest.mark.parametrize("value", [[{"name": "a", "slug": "b"}], [{"id": 1}, {"id": 2}], [{}]])
+def test_an_object_that_does_not_say_its_name_is_refused(value: Any) -> None:
+    with pytest.raises(
+        DataError, match=r"^x\.jsonl:4: label holds an object with .*; which of it is the label\?"
+    ):
+        cells_of({"label": value}, ONE, "x.jsonl:4")
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([["a", "b"], ["a1", "b1"]], ["a a1", "b b1"]),
+        ([["a", "b"], ["a1", None]], ["a a1", "b"]),
+        ([["a"], ["a1", "a2"]], ["a a1", "a a2"]),
+        (["a", ["a1", "a2"]], ["a a1", "a a2"]),
+        ([["a", "a"], ["a1", "a1"]], ["a a1"]),
+        ([["a", "b"], []], ["a", "b"]),
+        ([[], []], []),
+        (["['a', 'b']", '["a1", "b1"]'], ["a a1", "b b1"]),
+    ],
+)
+def test_lists_of_levels_are_paths_side_by_side(levels: list[Any], expected: list[str]) -> None:
+    columns = ONE._replace(labels=(), levels=("l1", "l2"))
+    found = cells_of(dict(zip(columns.levels, levels, strict=True)), columns, "")
+    assert found == paths(*map(str.split, expected))
+
+
+@pytest.mark.parametrize("levels", [[["a", "b"], ["a1"]], [["a", "b"], ["a1", "a2", "b1"]]])
+def test_lists_of_levels_that_do_not_match_need_a_tree(levels: list[Any]) -> None:
+    columns = ONE._replace(labels=(), levels=("l1", "l2"))
+    record = dict(zip(columns.levels, levels, strict=True))
+    with pytest.raises(
+        DataError, match=r"^x:1: which name is below which\? there are 2 in l1, .*taxonomy=FILE"
+    ):
+        cells_of(record, columns, "x:1")
+    assert cells_of(record, columns, "", tree=True) == paths(*([name] for names in levels for name in names))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import gzip
 import io
 import random
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from openpyxl.styles import Font
 from raws import file_of, packed
 
 from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.sheets import read_sheet
+from hblm.corpus.sheets import _OLD, read_sheet
 from hblm.errors import DataError
 
 Table = list[tuple[int, list[str]]]
@@ -99,7 +100,9 @@ def test_cells_become_texts(kind: str) -> None:
 
 
 def test_a_date_is_no_number() -> None:
-    assert read(of(["a"], [datetime.date(2017, 1, 2)]))[1][1][0].startswith("2017-01-02")
+    assert read(of(["a"], [datetime.date(2017, 1, 2)]))[1][1] == ["2017-01-02"]
+    with_time = datetime.datetime(2017, 1, 2, 3, 4)
+    assert read(of(["a"], [with_time]))[1][1] == ["2017-01-02 03:04:00"]
 
 
 def test_rows_are_as_wide_as_the_widest() -> None:
@@ -167,6 +170,97 @@ def test_an_old_workbook_is_refused_with_the_way_out(name: str) -> None:
     """Its reader stops the process where a byte of it is wrong, and it has no checksums."""
     message = fault(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(4000), name)
     assert "save it as .xlsx" in message
+
+
+def test_an_opendocument_sheet_is_read() -> None:
+    def cell(value: object) -> str:
+        kind = f'"float" office:value="{value}"' if isinstance(value, float) else '"string"'
+        return f"<table:table-cell office:value-type={kind}><text:p>{value}</text:p></table:table-cell>"
+
+    empty = '<table:table-cell table:number-columns-repeated="16000"/>'  # as they come at the ends
+    rows = "".join(
+        f"<table:table-row>{''.join(map(cell, row))}{empty}</table:table-row>"
+        for row in (["text", "y"], ["é – 日本", 12.0])
+    )
+    rows += f'<table:table-row table:number-rows-repeated="1048574">{empty}</table:table-row>'
+    name = "urn:oasis:names:tc:opendocument:xmlns"
+    spaces = "".join(f' xmlns:{each}="{name}:{each}:1.0"' for each in ("office", "table", "text"))
+    body = f"<office:spreadsheet><table:table table:name='S'>{rows}</table:table></office:spreadsheet>"
+    members = {
+        "mimetype": "application/vnd.oasis.opendocument.spreadsheet",
+        "META-INF/manifest.xml": f'<m:manifest xmlns:m="{name}:manifest:1.0"/>',
+        "content.xml": f"<office:document-content{spaces}><office:body>{body}</office:body>"
+        "</office:document-content>",
+    }
+    assert read(zipped(members), "x.ods") == [(1, ["text", "y"]), (2, ["é – 日本", "12"])]
+
+
+def old(*rows: list[Any]) -> bytes:
+    """Return an .xls of one sheet: the records of BIFF8 in a compound file of one stream."""
+
+    def record(kind: int, data: bytes = b"") -> bytes:
+        return struct.pack("<HH", kind, len(data)) + data
+
+    def begin(kind: int) -> bytes:
+        return record(0x0809, struct.pack("<HHHHII", 0x0600, kind, 0, 0, 0, 0))
+
+    sheet = begin(0x0010) + record(0x0200, struct.pack("<IIHHH", 0, len(rows), 0, max(map(len, rows)), 0))
+    for at, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            place = struct.pack("<HHH", at, column, 0)
+            if isinstance(cell, str):
+                text = cell.encode("utf-16-le")
+                sheet += record(0x0204, place + struct.pack("<HB", len(text) // 2, 1) + text)
+            else:
+                sheet += record(0x0203, place + struct.pack("<d", cell))
+    sheet += record(0x000A)
+    size = len(begin(5)) + len(record(0x0085, b"12345678S")) + len(record(0x000A))
+    book = begin(5) + record(0x0085, struct.pack("<IHBB", size, 0, 1, 0) + b"S") + record(0x000A) + sheet
+    stream = book.ljust(-(-max(len(book), 4096) // 512) * 512, b"\0")
+    free, end, fat = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+    sectors = len(stream) // 512
+    chain = [fat, end, *range(3, 2 + sectors), end]
+    header = _OLD + bytes(16) + struct.pack("<HHHHH", 0x3E, 3, 0xFFFE, 9, 6) + bytes(6)
+    header += struct.pack("<9I", 0, 1, 1, 0, 4096, end, 0, end, 0) + struct.pack("<109I", 0, *[free] * 108)
+
+    def entry(name: str, kind: int, child: int, start: int, length: int) -> bytes:
+        spelt = name.encode("utf-16-le")
+        return struct.pack(
+            "<64sHBBIII16sI16sIQ",
+            spelt,
+            len(spelt) + 2,
+            kind,
+            1,
+            free,
+            free,
+            child,
+            b"",
+            0,
+            b"",
+            start,
+            length,
+        )
+
+    folder = entry("Root Entry", 5, 1, end, 0) + entry("Workbook", 2, free, 2, len(stream))
+    table = struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff")
+    return header + table + folder.ljust(512, b"\0") + stream
+
+
+@pytest.mark.parametrize("name", ["Data.xls", "Data.xlsx"])
+def test_an_old_workbook_is_read(name: str) -> None:
+    assert read(old(["text", "y"], ["é – 日本", 12.0], ["b", 1.5]), name) == [
+        (1, ["text", "y"]),
+        (2, ["é – 日本", "12"]),
+        (3, ["b", "1.5"]),
+    ]
+
+
+@pytest.mark.parametrize("at", [0x2C, 0x30, 0x1E, 600, 1024 + 116, 1536 + 25])
+def test_a_damaged_old_workbook_is_refused_or_read(at: int) -> None:
+    data = bytearray(old(["text", "y"], ["a", 1]))
+    data[at : at + 4] = b"\xff\xff\xff\x7f"
+    with contextlib.suppress(DataError):
+        read(bytes(data), "Data.xls")
 
 
 def test_a_new_workbook_may_have_an_old_ones_name() -> None:

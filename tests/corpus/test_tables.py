@@ -147,7 +147,7 @@ def test_records_of_other_formats_have_places(read: Read) -> None:
 
 
 def test_parquet_rows_are_counted_over_row_groups(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.tables._ROWS", 2)
+    monkeypatch.setattr("hblm.corpus.columnar._ROWS", 2)
     rows = [{"text": f"t{at}", "labels": ["a", "b"][: at % 3]} for at in range(7)]
     _, found = read({"x.parquet": parquet(rows)})
     assert [place for place, _ in found] == [f"x.parquet: row {at}" for at in range(1, 8)]
@@ -290,7 +290,10 @@ def test_several_files_of_one_split_are_refused(names: Sequence[str], read: Read
     [
         (("a.csv", "b.csv"), "several data files; it holds a.csv, b.csv"),
         (("test.csv", "val.csv"), "no file for training; found test.csv, val.csv"),
-        (("README.md", "a.xlsx"), "no data file (.jsonl, .csv, .tsv, .parquet); it holds README.md, a.xlsx"),
+        (
+            ("README.md", "a.docx"),
+            "no data file (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, .ods); it holds",
+        ),
     ],
 )
 def test_a_folder_that_does_not_say_what_is_data_is_refused(
@@ -313,10 +316,22 @@ def test_one_file_is_all_documents_whatever_its_name(read: Read) -> None:
 # --- faults
 
 FAULTS: dict[str, tuple[str, bytes, str]] = {
-    "a JSON array": ("x.json", b'[{"text": "a"},\n {"text": "b"}]\n', ":1: a JSON array; expected JSONL"),
-    "a pretty JSON array": ("x.jsonl", b'[\n {"text": "a"}\n]\n', ":1: a JSON array; expected JSONL"),
-    "a JSON array after a mark": ("x.json", b"\xef\xbb\xbf[1]\n", ":1: a JSON array"),
-    "a pretty JSON object": ("x.json", b'{\n "text": "a"\n}\n', ":1: not valid JSON"),
+    "an array of texts": ("x.json", b'["a",\n"b"]\n', ": item 1: expected an object with text and labels"),
+    "an array after a mark": ("x.json", b"\xef\xbb\xbf[1]\n", ": item 1: expected an object"),
+    "an array that is cut": ("x.json", b'[{"text": "a"},\n {"text": "b"}', ":2: not valid JSON"),
+    "an empty array": ("x.json", b"[]", ": holds no records"),
+    "arrays without an end": ("x.json", b"[" * 200_000, ": not a table"),
+    "a pretty JSON object": (
+        "x.json",
+        b'{\n "text": "a"\n}\n',
+        ": one JSON value; expected an object a line",
+    ),
+    "columns of two lengths": (
+        "x.json",
+        b'{"text": ["a b", "c"],\n "label": ["a"]}',
+        ": one JSON value; expected",
+    ),
+    "an array in pretty JSONL": ("x.jsonl", b'{\n "text": "a"\n}\n', ":1: not valid JSON"),
     "not JSON": ("x.jsonl", b'{"text": "a"}\n{text: 1}\n', ":2: not valid JSON"),
     "no object": ("x.jsonl", b'{"text": "a"}\n\n"b"\n', ":3: expected an object with text and labels"),
     "an empty JSONL": ("x.jsonl", b"", ": holds no records"),
@@ -361,9 +376,83 @@ def test_a_fault_is_a_data_error_with_its_place(kind: str, read: Read, tmp_path:
     assert len(str(caught.value)) < 500
 
 
-def test_an_array_of_json_comes_with_the_way_out(read: Read) -> None:
-    with pytest.raises(DataError, match=r"jq -c '\.\[\]' FILE > FILE\.jsonl"):
-        read({"x.json": b"[]"})
+def jsons(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Return the forms of a JSON file, and what stands before the number of a record."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    by_row = {name: {str(at): value for at, value in enumerate(column)} for name, column in columns.items()}
+    return {
+        "an array": (json.dumps(rows), "item "),
+        "a pretty array": (json.dumps(rows, indent=2), "item "),
+        "objects a line in an array": ("[" + ",\n".join(map(json.dumps, rows)) + "\n]", "item "),
+        "an array after a blank line": ("\n " + json.dumps(rows), "item "),
+        "columns": (json.dumps(columns), "item "),
+        "pretty columns": (json.dumps(columns, indent=1), "item "),
+        "columns of pandas": (json.dumps(by_row), "item "),
+        "rows of pandas": (json.dumps({str(at): row for at, row in enumerate(rows)}), "item "),
+    }
+
+
+@pytest.mark.parametrize("kind", jsons(ROWS))
+def test_json_is_read_in_every_form(kind: str, read: Read) -> None:
+    text, before = jsons(ROWS)[kind]
+    _, found = read({"x.json": text.encode()})
+    assert found == [(f"x.json: {before}{at}", row) for at, row in enumerate(ROWS, 1)]
+
+
+def test_one_record_of_lists_is_a_record(read: Read) -> None:
+    record = {"doc_token": ["light", "bends"], "doc_label": ["a", "b"]}
+    assert [found for _, found in read({"x.json": jsonl([record])})[1]] == [record]
+
+
+@pytest.mark.parametrize("sign", ["::", " ||| ", "|", "\t"])
+@pytest.mark.parametrize("quote", ['"', None])
+def test_a_delimiter_may_have_several_characters(sign: str, quote: str | None, read: Read) -> None:
+    rows = [{"text": "light bends", "label": "a"}, {"text": "b: é", "label": ""}]
+    lines = ["text", "label"], *(row.values() for row in rows)
+    content = "\n".join(map(sign.join, lines)).encode()
+    assert [found for _, found in read({"x.csv": content}, Dialect(sign, quote))[1]] == rows
+
+
+def test_a_long_delimiter_is_text_between_quotes(read: Read) -> None:
+    _, found = read({"x.csv": b'text::label\n"a::b"::c\n'}, Dialect("::"))
+    assert found == [("x.csv:2", {"text": "a::b", "label": "c"})]
+
+
+def test_without_a_header_columns_have_numbers(read: Read) -> None:
+    dialect = Dialect(header="none")
+    assert read({"x.csv": b"a b,c\nd,e\n"}, dialect)[1] == [
+        ("x.csv:1", {"1": "a b", "2": "c"}),
+        ("x.csv:2", {"1": "d", "2": "e"}),
+    ]
+
+
+HEADS = {
+    "a number": ('3,"Wall St.",text', "column 1 is a number"),
+    "a fraction": ("text,0.5", "column 2 is a number"),
+    "a sentence": ("pos,It was good fun.", "column 2 is a text"),
+    "a long text": (f"pos,{'word ' * 20}", "column 2 is a text"),
+    "a name twice": ("pos,pos", "column 'pos' is there 2 times"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_document_in_place_of_a_header_is_refused(kind: str, read: Read) -> None:
+    line, why = HEADS[kind]
+    with pytest.raises(DataError) as caught:
+        read({"x.csv": f"{line}\n".encode() * 2})
+    assert why in str(caught.value)
+    assert str(caught.value).startswith("x.csv:1: ") or "/x.csv:1: " in str(caught.value)
+    assert "dataset.prepare.header=none" in str(caught.value)
+    assert "word word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["text,2019,2020", "0,1", ",0,1", "text,how good is it from one to ten, please,c"]
+)
+def test_a_header_of_numbers_or_texts_is_one_on_request(line: str, read: Read) -> None:
+    header = None if line.lstrip(",").startswith("0") else "first"
+    (table,), _ = read({"x.csv": f"{line}\n{line}\n".encode()}, Dialect(header=header))
+    assert list(table.columns) == [name.strip() or "column 1" for name in line.split(",")]
 
 
 def test_a_first_line_that_is_no_header_is_no_traceback(read: Read) -> None:
@@ -452,7 +541,7 @@ def test_a_dataset_dict_is_a_table_for_each_split(saved: Callable[..., Path]) ->
 
 
 def test_a_dataset_is_one_table(saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.tables._ROWS", 2)
+    monkeypatch.setattr("hblm.corpus.columnar._ROWS", 2)
     folder = saved(whole=[row(f"t{at}", None if at == 1 else at % 2) for at in range(5)])
     (table,) = arrow_tables(folder)
     found = list(table.records())

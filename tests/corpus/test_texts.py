@@ -441,7 +441,7 @@ def test_a_bare_carriage_return_is_text() -> None:
     ]
 
 
-@pytest.mark.parametrize("options", [{"delimiter": ";;"}, {"delimiter": ""}, {"quote": "''"}, {"quote": ""}])
+@pytest.mark.parametrize("options", [{"delimiter": ";\n"}, {"delimiter": ""}, {"quote": "''"}, {"quote": ""}])
 def test_signs_that_no_table_has_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(HblmError):
         rows_of(b"a,b\n", **options)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -353,3 +354,18 @@ def test_a_first_line_of_nodes_called_much_like_a_header_is_none(tmp_path: Path)
             (child, parent),
             ("other", parent),
         }
+
+
+def test_a_taxonomy_in_decomposed_letters_is_that_in_composed_ones() -> None:
+    composed = Taxonomy([Node("Küche", "Küche", None), Node("Café", "Café au lait à", "Küche")])
+    escaped = json.dumps(json.loads(unicodedata.normalize("NFD", composed.to_json())))
+    for text in (unicodedata.normalize("NFD", composed.to_json()), escaped):
+        assert text != composed.to_json()
+        assert read_tree(file_of(text.encode(), "taxonomy.json")) == composed
+
+
+def test_an_id_that_is_there_in_both_spellings_is_refused_with_its_line() -> None:
+    nodes = [{"id": spelt, "name": "n", "parent": None} for spelt in ("Bar", "Caf\u00e9", "Cafe\u0301")]
+    text = '{"nodes": [\n' + ",\n".join(map(json.dumps, nodes)) + "\n]}"
+    with pytest.raises(DataError, match=r"t\.json:4: node 'Café' is there twice"):
+        read_tree(file_of(text.encode(), "t.json"))
