@@ -136,7 +136,7 @@ def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
         override = parse(text)
     except HydraException:
         return [f"{text} is not of the form key=value"]
-    return list(cli.override_faults(TRAIN, catalogue, override, many=True))
+    return list(cli.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
 
 
 def _with_runs(
