@@ -283,7 +283,7 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
         else:
             good.append(override)
     given = {override.key_or_group for override in good}
-    grid = SweepFile("", Path(), {}, SweepNode())
+    grid, wrong_values = SweepFile("", Path(), {}, SweepNode()), set[str]()
     if "sweep" in given and program.name in SWEPT:
         name = next(str(override.value()) for override in good if override.key_or_group == "sweep")
         try:
@@ -291,6 +291,8 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
         except ConfigError as error:
             faults += str(error).splitlines()
         faults += _grid_faults(grid, name, arguments.multirun)
+        of_axes, wrong_values = axis_faults(program, grid, catalogue)
+        faults += of_axes
     needs_dataset = "dataset" in groups_of(program.name, catalogue) and not {"experiment", "sweep"} & given
     stand_in = []
     if needs_dataset and "dataset" not in given:
@@ -301,6 +303,8 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     composer = Composer(program.name, program.schema, catalogue.search_path)
     axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
     for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
+        if wrong_values & {*cell.overrides}:
+            continue
         composed = composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
         faults += [fault for fault in composed if not _follows(fault, refused)]
     if faults:
@@ -327,6 +331,22 @@ def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
     elif grid.beyond_hydra:
         said = " and ".join(f"sweep.{key}" for key in grid.beyond_hydra)
         yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
+
+
+def axis_faults(program: Program, grid: SweepFile, catalogue: Catalogue) -> tuple[list[str], set[str]]:
+    """Return what is wrong with a sweep file's axes, once and not in each cell; and the key=value of it."""
+    found: list[str] = []
+    wrong: set[str] = set()
+    for axis in axes_of(grid, catalogue):
+        values = [f"{axis.key}={text}" for text, _ in axis.values]
+        for text in (f"{axis.key}={grid.params[axis.key]}", *values):
+            faults = [*override_faults(program, catalogue, parse(text), True, grid.params)]
+            if not faults:
+                continue
+            wrong.add(text)
+            if text not in values or len(values) == 1:
+                found += (f"{grid.file}: hydra.sweeper.params.{axis.key}: {fault}" for fault in faults)
+    return found, wrong
 
 
 def override_faults(
