@@ -182,14 +182,19 @@ def _at_home(text: str) -> str:
     return found[1] + os.path.expanduser(found[2]) if found else text
 
 
-def _unreadable(text: str, program: Program, catalogue: Catalogue) -> str:
-    """Say of an argument that Hydra cannot read what is wrong, and how it is written."""
+def _unreadable(
+    text: str, program: Program, catalogue: Catalogue, many: bool, given: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
     if equals and re.fullmatch(r"[\w.@/+]+", key):
-        hint = f"; quote special characters twice: {argument(key, value.strip(chr(34)))}"
+        quoted = argument(key, value.strip(chr(34)))
+        wrong = [*override_faults(program, catalogue, parse(shlex.split(quoted)[0]), many, given)]
+        yield from wrong  # quotes alone would not make it right
+        if not wrong:
+            yield f"{text} is not of the form key=value; quote special characters twice: {quoted}"
     else:
-        hint = word_hint(text, program.name, catalogue)
-    return f"{text} is not of the form key=value{hint}"
+        yield f"{text} is not of the form key=value{word_hint(text, program.name, catalogue)}"
 
 
 def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -252,8 +257,8 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
         ConfigError: `found`, and each fault of the command line and of the YAML it selects.
     """
     words, faults = without_spaces(argv)
-    arguments, wrong = arguments_of(program, words)
-    faults, refused = [*found, *faults, *wrong], meant_by(wrong)
+    arguments, of_flags = arguments_of(program, words)
+    faults, refused = [*found, *faults, *of_flags], meant_by(of_flags)
     flags = [
         f"--{name.replace('_', '-')}{'' if value is True else f'={value}'}"
         for name, value in vars(arguments).items()
@@ -272,8 +277,9 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            faults.append(_unreadable(text, program, catalogue))
-            refused |= {text.partition("=")[0], *meant_by(faults[-1:])}
+            wrong = [*_unreadable(text, program, catalogue, arguments.multirun, as_written)]
+            faults += wrong
+            refused |= {text.partition("=")[0], *meant_by(wrong)}
             continue
         wrong = [*override_faults(program, catalogue, override, arguments.multirun, as_written)]
         faults += wrong
@@ -298,7 +304,7 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     if needs_dataset and "dataset" not in given:
         stand_in = [_STAND_IN]
         good = [override for override in good if not override.key_or_group.startswith("dataset.prepare.")]
-        if "dataset" not in {*as_written, *refused}:
+        if not {"dataset", "experiment", "sweep"} & {*as_written, *refused}:
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
     composer = Composer(program.name, program.schema, catalogue.search_path)
     axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
@@ -379,18 +385,25 @@ def override_faults(
         yield f"{text}: write the values one by one, or as range(start,stop)"
         return
     if override.is_sweep_override() and not many:
-        together = (
-            f", or write {key}=[...] for all at once" if key in known and known[key].rules["one"] else ""
-        )
+        value = text.partition("=")[2]
+        is_list = key in known and str(known[key].field.type).startswith("list")
+        if is_list and not known[key].rules["one"]:
+            yield f"{text} is not a list; write {shlex.quote(f'{key}=[{value}]')}"
+            return
+        together = f", or write {shlex.quote(f'{key}=[{value}]')} for all at once" if is_list else ""
         yield f"{text} names several values; add -m to run one after the other{together}"
         return
     if key in groups:
         data_dir = given.get("data_dir", "data")
         for value in values_of(override, catalogue):
-            if not isinstance(value, str) or value not in catalogue.groups[key]:
+            if isinstance(value, list) and value:
+                yield f"{key}={plain(value)} is not one of {', '.join(sorted(catalogue.groups[key]))}" + (
+                    _several(key, value, many)
+                )
+            elif not isinstance(value, str) or value not in catalogue.groups[key]:
                 yield f"{key}={plain(value)} {no_option(key, str(value), program, catalogue, data_dir)}"
     elif key in known:
-        yield from _value_faults(known[key], values_of(override, catalogue))
+        yield from _value_faults(known[key], values_of(override, catalogue), many)
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
@@ -406,7 +419,20 @@ def no_option(group: str, value: str, program: Program, catalogue: Catalogue, da
     return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
 
 
-def _value_faults(leaf: Leaf, values: Iterable[Any]) -> Iterator[str]:
+def _several(key: str, value: Any, many: bool) -> str:
+    """Say how several values are written, where a list or 1-5 was given for one; else ""."""
+    how = "" if many else ", with -m"
+    span = re.fullmatch(r"(\d+) ?(?:-|:|\.\.|to) ?(\d+)", value) if isinstance(value, str) else None
+    if span:
+        return (
+            f"; several values are written {shlex.quote(f'{key}=range({span[1]},{int(span[2]) + 1})')}{how}"
+        )
+    if isinstance(value, list) and value:
+        return f"; several values are written {key}={','.join(map(plain, value))}{how}"
+    return ""
+
+
+def _value_faults(leaf: Leaf, values: Iterable[Any], many: bool) -> Iterator[str]:
     for value in values:
         group = leaf.rules["option_of"]
         if group:
@@ -416,7 +442,7 @@ def _value_faults(leaf: Leaf, values: Iterable[Any]) -> Iterator[str]:
             continue  # an interpolation: judged by what it composes to
         _, why = read_leaf(leaf, value)
         if why:
-            yield f"{leaf.name}={plain(value)} {why}"
+            yield f"{leaf.name}={plain(value)} {why}{_several(leaf.name, value, many)}"
 
 
 def composition_faults(

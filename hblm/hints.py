@@ -6,6 +6,7 @@ import functools
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -127,6 +128,9 @@ def word_hint(text: str, program: str, catalogue: Catalogue) -> str:
     own = accepted([program], catalogue)
     if text in own:
         return f"; write {own[text]}={'true' if _is_switch(text, [program]) else _NO_VALUE}"
+    key, colon, value = text.partition(":")
+    if colon and key in own:
+        return f"; write {_given(own[key], value.lstrip('= '))}"
     return _place_hint(text, program) if Path(text).exists() else ""
 
 
@@ -167,8 +171,13 @@ def _nearest_keys(
     inside = [name for name in own if prefix and name.startswith(f"{prefix}.")]
     # a name that another program knows as it stands is no slip of the pen
     elsewhere = [name for name in others if key in (name, _last(name)) and name not in own]
-    keys = [name for name in (*own, *others) if not name.startswith(_OPTIONS)]
-    options = [name for name in (*own, *others) if name.startswith(_OPTIONS)]
+    # and one that is far from it is none of another program's
+    like = {
+        found.casefold() for found in get_close_matches(last.casefold(), map(_last, others), 5, cutoff=0.8)
+    }
+    names = [*own, *(name for name in others if _last(name).casefold() in like)]
+    keys = [name for name in names if not name.startswith(_OPTIONS)]
+    options = [name for name in names if name.startswith(_OPTIONS)]
     if whole:
         return whole
     stages = (same, inside, sorted(elsewhere, key=lambda name: name != key), keys, options)
@@ -201,13 +210,22 @@ def _elsewhere(name: str, value: str, programs: Sequence[str], catalogue: Catalo
     return f"; {written}= is a key of hblm.{program}: {command}"
 
 
+def checkpoint_meant(file: Path) -> Path | None:
+    """Return the checkpoint that a file is of: of one of its own files, or of its run's result."""
+    run = file.parent.parent / "checkpoints" / file.stem
+    folders = (file.parent, file.parent.parent, run) if file.is_file() else ()
+    return next((folder for folder in folders if (folder / _CHECKPOINT).is_file()), None)
+
+
 def _place_hint(text: str, program: str, before: str = "") -> str:
     """Say under which key a program takes a file or folder that is there, else which program takes it."""
     path = Path(text)
-    checkpoint, data, raw = (argument(key, text) for key in ("checkpoint", "dataset.path", "raw"))
+    data, raw = argument("dataset.path", text), argument("raw", text)
     if program == "aggregate":
         return f"; did you mean {argument('results', text)}?"
-    if (path / _CHECKPOINT).is_file():
+    meant = checkpoint_meant(path) or path
+    if (meant / _CHECKPOINT).is_file():
+        checkpoint = argument("checkpoint", str(meant))
         if program == "evaluate":
             return f"; did you mean {checkpoint}?"
         return f"; {text} is a checkpoint: python -m hblm.evaluate {checkpoint}"

@@ -13,9 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hblm import cli
 from hblm.aggregate import PROGRAM as AGGREGATE
 from hblm.catalogue import Catalogue
+from hblm.checkpoint import open_checkpoint
 from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
-from hblm.errors import ConfigError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.evaluate import PROGRAM as EVALUATE
 from hblm.prepare import PROGRAM as PREPARE
 from hblm.train import PROGRAM as TRAIN
@@ -83,6 +84,26 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("dataset.prepare.min_suport=3", "did you mean min_support?"),
         ("output_dir=${nowhere}", "nowhere"),
         ("seed=${threshold}", "seed=0.5 is not a whole number"),
+        ("seed=1-5", "several values are written 'seed=range(1,6)', with -m"),
+        ("seed=[1,2,3]", "several values are written seed=1,2,3, with -m"),
+        ("head=[mlp,linear]", "several values are written head=mlp,linear, with -m"),
+        ("trackers=mlflow,wandb", "trackers=mlflow,wandb is not a list; write 'trackers=[mlflow,wandb]'"),
+        ("encoder.revision=None", "encoder.revision=None is a text; write encoder.revision=null"),
+        ("trainer.epochs=None", "write trainer.epochs=null"),
+        ("trainer.learning_rate=3e-5,", "trainer.learning_rate=3e-5, is not a number above 0, or null"),
+        ("seed==3", "seed==3 is not a whole number"),
+        ("film=a=b", "film=a=b is not one of logit, multi_hot, none, sigmoid; --config-dir"),
+        ("trainer.epochs:3", "trainer.epochs:3 is not of the form key=value; write trainer.epochs=3"),
+        ("trainer=trainer.small", "did you mean small?"),
+        ("trainer=conf/trainer/small.yaml", "did you mean small?"),
+        ("experiment=quickstart.yaml", "did you mean quickstart?"),
+        ("film=None", "did you mean none?"),
+        ("encoder=roberta-large", "did you mean roberta_large?"),
+        ("encoder=bert-base-uncased", "did you mean bert_base? encoder.model_name= takes a model of the hub"),
+        ("encoder=org/model", "takes a model of the hub or a folder: encoder.model_name=org/model"),
+        ("bs=8", "did you mean trainer.batch_size?"),
+        ("Trainer.Epochs=1", "did you mean trainer.epochs?"),
+        ("cascade_direction=top_down", "did you mean direction?"),
     ],
 )
 def test_one_fault_is_one_line_which_says_what_would_be_right(argument, expected):
@@ -302,6 +323,17 @@ def test_other_programs_know_their_own_keys():
     assert "film=logit is not a key" in only_fault("dataset=wos", "film=logit", program=PREPARE)
 
 
+def test_a_file_of_a_checkpoint_or_its_result_names_the_checkpoint(trained: Path) -> None:
+    folder = trained.parent.parent / "checkpoints" / trained.stem
+    meant = f"did you mean checkpoint={folder}?"
+    for file in (folder / "hblm.json", folder / "model.safetensors", folder / "encoder/config.json", trained):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(file)
+        assert str(caught.value).endswith(meant)
+        assert only_fault(str(file), program=EVALUATE).endswith(meant)
+    assert only_fault(str(folder), program=EVALUATE).endswith(meant)
+
+
 PROGRAMS = {program.name: program for program in (TRAIN, EVALUATE, PREPARE, AGGREGATE)}
 MISSPELT = (
     *("predictions", "prediction", "raw", "text", "texts", "checkpoint", "lr", "bs", "epochs", "sed", "SEED"),
@@ -408,6 +440,7 @@ def test_a_working_folder_of_its_own_is_refused(program: cli.Program) -> None:
         (EVALUATE, ["chekpoint=ab"]),
         (TRAIN, ["wos"]),
         (TRAIN, ["dataset", "=", "wos"]),
+        (TRAIN, ["experiment=conf/experiment/quickstart.yaml"]),
     ],
 )
 def test_what_was_given_wrongly_is_not_missing_as_well(program: cli.Program, argv: list[str]) -> None:

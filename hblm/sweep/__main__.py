@@ -21,6 +21,7 @@ from hblm.catalogue import Catalogue
 from hblm.compose import parse
 from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
+from hblm.hints import word_hint
 from hblm.schema import Fault, leaves, read_leaf, read_tree
 from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import Device, choose_devices, require_enough
@@ -72,6 +73,8 @@ class Asked:
         if not verbs or verbs[0] not in VERBS:
             given = f"{verbs[0]} is not" if verbs else "write"
             close = nearest(verbs[0], VERBS) if verbs else ""
+            if verbs and verbs[0] in Catalogue(self.config_dir).groups["sweep"]:
+                close = f"; did you mean submit sweep={verbs[0]}?"
             raise ConfigError("\n".join([*faults, f"{given} one of {', '.join(VERBS)}{close}"]))
         self.verb = verbs[0]
         words.remove(self.verb)
@@ -86,6 +89,10 @@ class Asked:
                 continue
             if key.startswith("cluster.") and key not in known and key.count(".") < 2:
                 faults.append(f"{text} is not a key{nearest(key, known)}")
+                continue
+            if "=" not in text:
+                hint = word_hint(text, PROGRAM.name, Catalogue(self.config_dir))
+                faults.append(f"{text} is not of the form key=value{hint}")
                 continue
             if key not in known and not key.startswith("cluster.additional."):
                 self.overrides.append(text)

@@ -70,7 +70,7 @@ def read_sweep(given: str, catalogue: Catalogue) -> SweepFile:
     file = options.get(given) or Path(given)
     if not file.is_file():
         known = f"; there are {', '.join(sorted(options))}" if options else ""
-        raise ConfigError(f"sweep={given} is no sweep file{nearest(given, options)}{known}")
+        raise ConfigError(f"sweep={given} is no sweep file{known}{nearest(given, options)}")
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

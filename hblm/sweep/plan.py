@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -98,10 +99,10 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     """
     catalogue = Catalogue(config_dir)
     if name not in catalogue.groups.get("sweep", {}):
-        read_sweep(name, catalogue)  # says which there are, or is a path
-        raise ConfigError(
-            f"sweep={name} is a path; put it into DIR/sweep/ and write --config-dir DIR sweep=..."
-        )
+        file = read_sweep(name, catalogue).file.resolve()  # says which there are, or is a path
+        put = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
+        place = "DIR" if put else shlex.quote(str(file.parent.parent))
+        raise ConfigError(f"sweep={name} is a path; {put}write --config-dir {place} sweep={file.stem}")
     sweep = read_sweep(name, catalogue)
     faults, wrong_values = cli.axis_faults(TRAIN, sweep, catalogue)
     of_overrides = [fault for text in overrides for fault in _faults_of(text, catalogue)]
