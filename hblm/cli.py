@@ -187,9 +187,14 @@ def _unreadable(
 ) -> Iterator[str]:
     """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
-    if equals and re.fullmatch(r"[\w.@/+]+", key):
+    if equals and re.fullmatch(r"\+*[\w.@/]+", key):
         quoted = argument(key, value.strip(chr(34)))
-        wrong = [*override_faults(program, catalogue, parse(shlex.split(quoted)[0]), many, given)]
+        try:
+            override = parse(shlex.split(quoted)[0])
+        except HydraException:  # the key cannot be read either
+            yield f"{text} is not of the form key=value"
+            return
+        wrong = [*override_faults(program, catalogue, override, many, given)]
         yield from wrong  # quotes alone would not make it right
         if not wrong:
             yield f"{text} is not of the form key=value; quote special characters twice: {quoted}"

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os.path import exists, isfile  # False, too, where a text is too long for a path
 from pathlib import Path
 
 import yaml
@@ -120,7 +121,7 @@ def flag_hint(flag: str, value: str, programs: Sequence[str], catalogue: Catalog
 
 def word_hint(text: str, program: str, catalogue: Catalogue) -> str:
     """Say what to write for a word that is no key=value: an option, a key, or a file or folder."""
-    if text[:1] in "\u2010\u2011\u2012\u2013\u2014\u2212":
+    if text and text[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":
         return "; a flag begins with a plain hyphen, -"
     groups = [group for group in groups_of(program, catalogue) if text in catalogue.groups.get(group, ())]
     if groups:
@@ -131,7 +132,7 @@ def word_hint(text: str, program: str, catalogue: Catalogue) -> str:
     key, colon, value = text.partition(":")
     if colon and key in own:
         return f"; write {_given(own[key], value.lstrip('= '))}"
-    return _place_hint(text, program) if Path(text).exists() else ""
+    return _place_hint(text, program) if exists(text) else ""
 
 
 def option_hint(group: str, value: str, program: str, catalogue: Catalogue, data_dir: str) -> str:
@@ -139,12 +140,12 @@ def option_hint(group: str, value: str, program: str, catalogue: Catalogue, data
     options = catalogue.groups[group]
     if group == "dataset" and value:
         place = Path(data_dir, value)
-        if place.parent == Path(data_dir) and (place / _PREPARED).is_file():
+        if place.parent == Path(data_dir) and isfile(place / _PREPARED):
             check = " check=true" * (program == "prepare")
             named = argument("dataset.name", value)
             return f"; {place} is a prepared folder: write dataset=custom {named}{check}"
         known = [name for name in options if Path(value) == Path(data_dir, name)]
-        if known or Path(value).exists():
+        if known or exists(value):
             return did_you_mean(known) or _place_hint(value, program, "dataset=custom ")
     name = Path(value.removeprefix(f"{group}.").removesuffix(".yaml")).name
     close = f"; did you mean {name}?" if name in options else nearest(name, options)
@@ -213,8 +214,8 @@ def _elsewhere(name: str, value: str, programs: Sequence[str], catalogue: Catalo
 def checkpoint_meant(file: Path) -> Path | None:
     """Return the checkpoint that a file is of: of one of its own files, or of its run's result."""
     run = file.parent.parent / "checkpoints" / file.stem
-    folders = (file.parent, file.parent.parent, run) if file.is_file() else ()
-    return next((folder for folder in folders if (folder / _CHECKPOINT).is_file()), None)
+    folders = (file.parent, file.parent.parent, run) if isfile(file) else ()
+    return next((folder for folder in folders if isfile(folder / _CHECKPOINT)), None)
 
 
 def _place_hint(text: str, program: str, before: str = "") -> str:
@@ -224,12 +225,12 @@ def _place_hint(text: str, program: str, before: str = "") -> str:
     if program == "aggregate":
         return f"; did you mean {argument('results', text)}?"
     meant = checkpoint_meant(path) or path
-    if (meant / _CHECKPOINT).is_file():
+    if isfile(meant / _CHECKPOINT):
         checkpoint = argument("checkpoint", str(meant))
         if program == "evaluate":
             return f"; did you mean {checkpoint}?"
         return f"; {text} is a checkpoint: python -m hblm.evaluate {checkpoint}"
-    if (path / _PREPARED).is_file():
+    if isfile(path / _PREPARED):
         if program == "evaluate":
             return f"; did you mean {data}?"
         check = " check=true" * (program == "prepare")
