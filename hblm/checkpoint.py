@@ -23,7 +23,8 @@ from hblm.artifacts import (
 )
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from hblm.hints import argument, checkpoint_meant
 from hblm.pretrained import recorded_identity
 from hblm.schema import typed
 from hblm.taxonomy import Taxonomy, read_taxonomy
@@ -121,7 +122,7 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     """
     remove_stale(folder.parent)  # a folder caught between two renames is put back
     if not folder.is_dir():
-        raise CheckpointError(f"{key}={folder} is not a folder{_beside(folder)}")
+        raise CheckpointError(f"{key}={folder} is not a folder{_meant(folder, key)}")
     missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).is_file()]
     missing += [] if (folder / ENCODER).is_dir() else [ENCODER]
     if missing:
@@ -367,8 +368,11 @@ def put_tensors(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], module: n
     module.load_state_dict(tensors)
 
 
-def _beside(folder: Path) -> str:
-    """Name the checkpoints that lie in the same place."""
+def _meant(folder: Path, key: str) -> str:
+    """Name the checkpoint that a file is of, else those that lie in the same place."""
+    meant = checkpoint_meant(folder)
+    if meant:
+        return did_you_mean([argument(key, str(meant))])
     if not folder.parent.is_dir():
         return ""
     names = sorted(

@@ -7,6 +7,7 @@ all faults come in one message, with exit code 2, before anything is imported, c
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import gc
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override, OverrideType
@@ -33,9 +33,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hblm.catalogue import Catalogue, is_shipped
-from hblm.compose import Composer, Unreadable, parse, plain_tree
+from hblm.compose import CHDIR, Composer, Unreadable, parse, plain_tree
 from hblm.config import OF_TRAINER, SweepNode
-from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
+from hblm.errors import ConfigError, DataError, HblmError, nearest
+from hblm.hints import argument as argument
+from hblm.hints import flag_hint, groups_of, key_hint, option_hint, word_hint
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
 from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
@@ -48,6 +50,11 @@ _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again w
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
 # nor where it may not write: a run that is done is shown all the same
 _READ_ONLY = (*_NO_FILES[:2], "hydra/job_logging=stdout", "hydra.sweep.dir=.", "hydra.sweep.subdir=.")
+_NO_NAME = (
+    " is no flag here; keys of your own go into DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME"
+)
+_CROSSES = " (-m) is for hblm.train; a sweep crosses all its values without it"
+_SHOWN = " is a flag of hblm.train; plan shows what a sweep would run"
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
@@ -76,9 +83,6 @@ def main(
     """
     outlive_readers()
     argv = at_home(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(argv):
-        print(help_text(program, argv))
-        return
     # threads that wait by spinning take the processor from each other where two runs share a CPU
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if place().size > 1:
@@ -108,10 +112,13 @@ def main(
             _free()
 
     with answering(program, failed):
+        if arguments_of(program, argv)[0].help:
+            print(help_text(program, argv))
+            return
         if place().size > 1:
             _require_one_run(program, argv)
         argv, faults = before(argv)
-        check(program, argv, faults)
+        argv = check(program, argv, faults)
         sys.argv = [sys.argv[0], *argv, *(_NO_FILES if place().rank else _read_only(program, argv))]
         hydra.main(version_base="1.3", config_path="pkg://hblm.conf", config_name=program.name)(job)()
 
@@ -174,14 +181,6 @@ def answering(program: Program, failed: Sequence[str] = ()) -> Iterator[None]:
         sys.exit(130)
 
 
-def argument(key: str, value: str) -> str:
-    """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
-    if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
-        return f"{key}={value}"
-    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
-    return shlex.quote(f'{key}="{escaped}"')
-
-
 def at_home(argv: Sequence[str]) -> list[str]:
     """Return the arguments with the home folder where they say ~."""
     return [_at_home(text) for text in argv]
@@ -198,23 +197,99 @@ def _at_home(text: str) -> str:
     return found[1] + os.path.expanduser(found[2]) if found else text
 
 
-def _spelt_right(text: str) -> str:
-    """Say how an argument that Hydra cannot read is to be written."""
+def _unreadable(
+    text: str, program: Program, catalogue: Catalogue, many: bool, given: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
-    if equals and re.fullmatch(r"[\w.@/+]+", key):
-        return f"; quote special characters twice: {argument(key, value.strip(chr(34)))}"
-    return f"; did you mean {argument('raw', text)}?" if Path(text).exists() else ""
+    if equals and re.fullmatch(r"\+*[\w.@/]+", key):
+        quoted = argument(key, value.strip(chr(34)))
+        try:
+            override = parse(shlex.split(quoted)[0])
+        except HydraException:  # the key cannot be read either
+            yield f"{text} is not of the form key=value"
+            return
+        wrong = [*override_faults(program, catalogue, override, many, given)]
+        yield from wrong  # quotes alone would not make it right
+        if not wrong:
+            yield f"{text} is not of the form key=value; quote special characters twice: {quoted}"
+    else:
+        yield f"{text} is not of the form key=value{word_hint(text, program.name, catalogue)}"
 
 
-def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
-    """Raise one ConfigError with `found`, and each fault of the command line and the YAML it selects."""
-    arguments = get_args_parser().parse_args(argv)
+def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return flags, and key=value arguments as `overrides`, which may stand in any order; and the faults.
+
+    Raises:
+        ConfigError: a flag lacks its value, or cannot have the one given.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is")
+
+    parser.error = refuse  # type: ignore[method-assign]  # which prints a usage of Hydra's, and exits
+    long = {f"-{name.replace('_', '-')}" for name in vars(parser.parse_args([]))}
+    argv = [f"-{text}" if text.partition("=")[0] in long else text for text in argv]
+    unknown = {text for text in parser.parse_known_intermixed_args(argv)[1] if text.startswith("-")}
+    faults: list[str] = []
+    known: list[str] = []
+    words = [*argv]
+    while words:
+        word = words.pop(0)
+        if word not in unknown:
+            known.append(word)
+            continue
+        has_value = words and "=" not in word and "=" not in words[0] and not words[0].startswith("-")
+        value = words.pop(0) if has_value else ""
+        programs = (program.name,) if program.by_hydra else (program.name, *SWEPT)
+        hint = flag_hint(word, value, programs, Catalogue())
+        faults.append(f"{' '.join([word, value]).strip()} is not a flag of hblm.{program.name}{hint}")
+    arguments = parser.parse_intermixed_args(known)
+    refused = {"config_name": _NO_NAME, "config_path": _NO_NAME} | (
+        {} if program.by_hydra else {"multirun": _CROSSES, "cfg": _SHOWN, "info": _SHOWN}
+    )
+    for name, why in refused.items():
+        if getattr(arguments, name):
+            faults.append(f"--{name.replace('_', '-')}{why}")
+            setattr(arguments, name, None)
+    return arguments, faults
+
+
+def without_spaces(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Put arguments together that spaces around = or behind a comma took apart; return the faults, too."""
+    found: list[list[str]] = []
+    for word in argv:
+        last = found[-1][-1] if found else ""
+        behind = last[-1:] in ("=", ",") and "=" not in word and word[:1] != "-"
+        if last[:1] != "-" and (behind or word[:1] == "," or (word[:1] == "=" and last and "=" not in last)):
+            found[-1].append(word)
+        else:
+            found.append([word])
+    faults = [f"{' '.join(each)}: write {''.join(each)}, without spaces" for each in found if len(each) > 1]
+    return ["".join(each) for each in found], faults
+
+
+def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> list[str]:
+    """Return the arguments as Hydra takes them, flags first.
+
+    Raises:
+        ConfigError: `found`, and each fault of the command line and of the YAML it selects.
+    """
+    words, faults = without_spaces(argv)
+    arguments, of_flags = arguments_of(program, words)
+    faults, refused = [*found, *faults, *of_flags], meant_by(of_flags)
+    flags = [
+        f"--{name.replace('_', '-')}{'' if value is True else f'={value}'}"
+        for name, value in vars(arguments).items()
+        if name != "overrides" and value
+    ]
     if any(getattr(arguments, name, None) for name in PASSED_ON):
-        return
+        return [*flags, *arguments.overrides]
     catalogue = Catalogue(arguments.config_dir)
-    faults, refused = [*found], set()
     if arguments.multirun and arguments.cfg:
         faults.append("--cfg shows one run; drop --multirun (-m)")
+    as_written = {key: value for key, _, value in (text.partition("=") for text in arguments.overrides)}
     good: list[Override] = []
     for text in arguments.overrides:
         try:
@@ -222,17 +297,19 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            faults.append(f"{text} is not of the form key=value{_spelt_right(text)}")
-            refused.add(text.partition("=")[0])
+            wrong = [*_unreadable(text, program, catalogue, arguments.multirun, as_written)]
+            faults += wrong
+            refused |= {text.partition("=")[0], *meant_by(wrong)}
             continue
-        wrong = [*override_faults(program, catalogue, override, arguments.multirun)]
+        wrong = [*override_faults(program, catalogue, override, arguments.multirun, as_written)]
         faults += wrong
         if wrong:
             refused.add(override.key_or_group)
+            refused |= meant_by(wrong)
         else:
             good.append(override)
     given = {override.key_or_group for override in good}
-    grid = SweepFile("", Path(), {}, SweepNode())
+    grid, wrong_values = SweepFile("", Path(), {}, SweepNode()), set[str]()
     if "sweep" in given and program.name in SWEPT:
         name = next(str(override.value()) for override in good if override.key_or_group == "sweep")
         try:
@@ -240,20 +317,36 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         except ConfigError as error:
             faults += str(error).splitlines()
         faults += _grid_faults(grid, name, arguments.multirun)
-    needs_dataset = "dataset" in _groups_of(program, catalogue) and not {"experiment", "sweep"} & given
+        of_axes, wrong_values = axis_faults(program, grid, catalogue)
+        faults += of_axes
+    needs_dataset = "dataset" in groups_of(program.name, catalogue) and not {"experiment", "sweep"} & given
     stand_in = []
     if needs_dataset and "dataset" not in given:
         stand_in = [_STAND_IN]
-        if not any(text.startswith("dataset=") for text in arguments.overrides):
+        good = [override for override in good if not override.key_or_group.startswith("dataset.prepare.")]
+        if not {"dataset", "experiment", "sweep"} & {*as_written, *refused}:
             faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
     composer = Composer(program.name, program.schema, catalogue.search_path)
     axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
     for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
+        if wrong_values & {*cell.overrides}:
+            continue
         composed = composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
-        # what was given and refused is not missing
-        faults += [fault for fault in composed if fault.partition("= is required")[0] not in refused]
+        faults += [fault for fault in composed if not _follows(fault, refused)]
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return [*flags, *arguments.overrides]
+
+
+def meant_by(faults: Iterable[str]) -> set[str]:
+    """Return the keys that faults propose: these are meant, and so not missing."""
+    found = {key for fault in faults for key in re.findall(r"([\w.]+)=", fault.partition("; ")[2])}
+    return found.union(*(re.findall(r"[\w.]+", each.partition("did you mean")[2]) for each in faults))
+
+
+def _follows(fault: str, refused: Iterable[str]) -> bool:
+    """Return whether a fault speaks of a key that was given and refused: it is neither missing nor judged."""
+    return any(re.search(rf"(?<![\w.]){re.escape(key)}=", fault) for key in refused)
 
 
 def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
@@ -266,13 +359,45 @@ def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
         yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
 
 
-def override_faults(program: Program, catalogue: Catalogue, override: Override, many: bool) -> Iterator[str]:
-    """Yield what is wrong with one override, whatever the others say."""
+def axis_faults(program: Program, grid: SweepFile, catalogue: Catalogue) -> tuple[list[str], set[str]]:
+    """Return what is wrong with a sweep file's axes, once and not in each cell; and the key=value of it."""
+    found: list[str] = []
+    wrong: set[str] = set()
+    for axis in axes_of(grid, catalogue):
+        values = [f"{axis.key}={text}" for text, _ in axis.values]
+        for text in (f"{axis.key}={grid.params[axis.key]}", *values):
+            faults = [*override_faults(program, catalogue, parse(text), True, grid.params)]
+            if not faults:
+                continue
+            wrong.add(text)
+            if text not in values or len(values) == 1:
+                found += (f"{grid.file}: hydra.sweeper.params.{axis.key}: {fault}" for fault in faults)
+    return found, wrong
+
+
+def override_faults(
+    program: Program,
+    catalogue: Catalogue,
+    override: Override,
+    many: bool,
+    given: Mapping[str, str],
+    programs: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield what is wrong with one override.
+
+    Args:
+        program: whose key it is to be.
+        catalogue: the options.
+        override: one of the command line's.
+        many: whether it may have several values.
+        given: all of the command line: key -> value as it is written.
+        programs: those whose keys may be meant; the program itself.
+    """
     key, text = override.key_or_group, override.input_line or ""
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
         return
     known = {leaf.name: leaf for leaf in leaves(program.schema)}
-    groups = set(_groups_of(program, catalogue))
+    groups = set(groups_of(program.name, catalogue))
     if override.type == OverrideType.DEL:
         yield f"{text}: a key cannot be removed; give it another value"
         return
@@ -280,40 +405,54 @@ def override_faults(program: Program, catalogue: Catalogue, override: Override, 
         yield f"{text}: write the values one by one, or as range(start,stop)"
         return
     if override.is_sweep_override() and not many:
-        together = (
-            f", or write {key}=[...] for all at once" if key in known and known[key].rules["one"] else ""
-        )
+        value = text.partition("=")[2]
+        is_list = key in known and str(known[key].field.type).startswith("list")
+        if is_list and not known[key].rules["one"]:
+            yield f"{text} is not a list; write {shlex.quote(f'{key}=[{value}]')}"
+            return
+        together = f", or write {shlex.quote(f'{key}=[{value}]')} for all at once" if is_list else ""
         yield f"{text} names several values; add -m to run one after the other{together}"
         return
     if key in groups:
-        yield from _option_faults(catalogue, override)
+        data_dir = given.get("data_dir", "data")
+        for value in values_of(override, catalogue):
+            if isinstance(value, list) and value:
+                yield f"{key}={plain(value)} is not one of {', '.join(sorted(catalogue.groups[key]))}" + (
+                    _several(key, value, many)
+                )
+            elif not isinstance(value, str) or value not in catalogue.groups[key]:
+                yield f"{key}={plain(value)} {no_option(key, str(value), program, catalogue, data_dir)}"
     elif key in known:
-        yield from _value_faults(known[key], values_of(override, catalogue))
+        yield from _value_faults(known[key], values_of(override, catalogue), many)
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
-        option = f"dataset.prepare.{key}"
-        meant = [option] if option in _options_of_converters(catalogue) else []
-        close = did_you_mean(meant) or _suggest(key, [*known, *groups])
-        yield f"{key}={text.partition('=')[2]} is not a key{close}"
+        value = text.partition("=")[2]
+        datasets = given.get("dataset", "").split(",")
+        hint = key_hint(key, value, programs or (program.name,), catalogue, datasets)
+        yield f"{key}={value} is not a key{hint}"
 
 
-def _options_of_converters(catalogue: Catalogue) -> Iterator[str]:
-    for file in catalogue.groups.get("dataset", {}).values():
-        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        if isinstance(tree, dict):
-            yield from (f"dataset.prepare.{name}" for name in tree.get("prepare") or {})
+def no_option(group: str, value: str, program: Program, catalogue: Catalogue, data_dir: str = "data") -> str:
+    """Say that a group does not have an option, and what to write."""
+    options = ", ".join(sorted(catalogue.groups[group]))
+    return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
 
 
-def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:
-    group, options = override.key_or_group, catalogue.groups[override.key_or_group]
-    for value in values_of(override, catalogue):
-        if not isinstance(value, str) or value not in options:
-            close = nearest(str(value), options)
-            yield f"{group}={plain(value)} is not one of {', '.join(sorted(options))}{close}"
+def _several(key: str, value: Any, many: bool) -> str:
+    """Say how several values are written, where a list or 1-5 was given for one; else ""."""
+    how = "" if many else ", with -m"
+    span = re.fullmatch(r"(\d+) ?(?:-|:|\.\.|to) ?(\d+)", value) if isinstance(value, str) else None
+    if span:
+        return (
+            f"; several values are written {shlex.quote(f'{key}=range({span[1]},{int(span[2]) + 1})')}{how}"
+        )
+    if isinstance(value, list) and value:
+        return f"; several values are written {key}={','.join(map(plain, value))}{how}"
+    return ""
 
 
-def _value_faults(leaf: Leaf, values: Iterable[Any]) -> Iterator[str]:
+def _value_faults(leaf: Leaf, values: Iterable[Any], many: bool) -> Iterator[str]:
     for value in values:
         group = leaf.rules["option_of"]
         if group:
@@ -323,22 +462,7 @@ def _value_faults(leaf: Leaf, values: Iterable[Any]) -> Iterator[str]:
             continue  # an interpolation: judged by what it composes to
         _, why = read_leaf(leaf, value)
         if why:
-            yield f"{leaf.name}={plain(value)} {why}"
-
-
-def _suggest(key: str, known: list[str]) -> str:
-    """Propose the nearest of all keys: by last part, then inside the same group, then by spelling."""
-    prefix, _, last = key.rpartition(".")
-    same = [name for name in known if name.rpartition(".")[2] == last]
-    inside = [name for name in known if name.startswith(f"{prefix}.")]
-    for candidates in (same, inside, known):
-        by_last: dict[str, list[str]] = {}
-        for name in candidates:
-            by_last.setdefault(name.rpartition(".")[2], []).append(name)
-        close = close_names(last, by_last)
-        if close:
-            return did_you_mean(name for found in close for name in by_last[found])
-    return nearest(key, known)
+            yield f"{leaf.name}={plain(value)} {why}{_several(leaf.name, value, many)}"
 
 
 def composition_faults(
@@ -346,6 +470,7 @@ def composition_faults(
 ) -> Iterator[str]:
     """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
     judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}
+    judged.discard(CHDIR)
     try:
         found = composer.compose(cell)
     except Unreadable as error:
@@ -412,12 +537,6 @@ def _unknown_option(program: str, texts: list[str], group: str, name: str) -> st
     return f"{group}.{name} is not an option of the dataset{nearest(name, known)}{has}"
 
 
-def _groups_of(program: Program, catalogue: Catalogue) -> list[str]:
-    return {"train": catalogue.of_runs, "prepare": ["dataset", "encoder"], "sweep": ["sweep", "cluster"]}.get(
-        program.name, []
-    )
-
-
 def _fail(program: Program, error: object) -> NoReturn:
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, DataError):  # one fault, however many lines it takes to say
@@ -435,7 +554,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
 
     An option among the arguments, such as dataset=custom, is shown as its YAML file has it.
     """
-    catalogue = Catalogue()
+    catalogue = Catalogue(arguments_of(program, argv)[0].config_dir)
     lines = [
         program.summary,
         "",
@@ -443,7 +562,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
         "",
     ]
     lines += ["examples", *(f"  {example}" for example in program.examples), ""]
-    groups = _groups_of(program, catalogue)
+    groups = groups_of(program.name, catalogue)
     if groups:
         lines.append("groups (GROUP=OPTION)")
         for group in groups:

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hblm.config import SweepNode
 from hblm.schema import Fault, Leaf, leaves, read_leaf, read_tree
 
+CHDIR = "hydra.job.chdir"
 SWEEP = "sweep"  # a grid's own node, which no run has
 
 
@@ -118,6 +119,9 @@ class Composer:
         faults: list[Fault] = []
         if SWEEP not in self.leaves:
             _, faults = read_tree(tree.pop(SWEEP, None) or {}, SweepNode, f"{SWEEP}.")
+        if cfg.hydra.job.chdir:
+            why = "would move relative paths, such as data and outputs, into Hydra's folder; leave it out"
+            faults.append(Fault(CHDIR, True, why))
         config: Any
         config, others = read_tree(tree, self.schema)
         raw = OmegaConf.to_container(_of_the_job(cfg), resolve=False)

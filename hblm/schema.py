@@ -176,6 +176,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
     kind = _kind(hints[name])
     if leaf.rules["one"]:
         kind = f"a text, or {kind}"
+    if value == "None" and kind.endswith(_OR_NULL):
+        return None, f"is a text; write {leaf.name}=null"
     try:
         if kind.startswith("true or false") and not isinstance(value, (bool, str, type(None))):
             raise ValueError("numbers are not truth values here")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm import cli
+from hblm.aggregate import PROGRAM as AGGREGATE
 from hblm.catalogue import Catalogue
-from hblm.compose import Composer
+from hblm.checkpoint import open_checkpoint
+from hblm.compose import Composer, parse
 from hblm.config import TrainConfig
-from hblm.errors import ConfigError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.evaluate import PROGRAM as EVALUATE
 from hblm.prepare import PROGRAM as PREPARE
 from hblm.train import PROGRAM as TRAIN
@@ -60,6 +64,10 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("lyrl=/x", "lyrl=/x is not a key; did you mean dataset.prepare.lyrl?"),
         ("overlaps=keep", "did you mean dataset.prepare.overlaps?"),
         ("=3", "=3 is not of the form key=value"),
+        ("+=a=b", "+=a=b is not of the form key=value"),
+        (".=a=b", ".=a=b is not of the form key=value"),
+        (f"film={'x' * 5000}", "is not one of logit, multi_hot, none, sigmoid"),
+        ("x" * 5000, "is not of the form key=value"),
         ("seed=abc", "seed=abc is not a whole number between 0 and 4294967295"),
         ("seed=1.5", "seed=1.5 is not a whole number"),
         ("seed=-1", "seed=-1 is out of range"),
@@ -80,6 +88,26 @@ def only_fault(*argv: str, program: cli.Program = TRAIN) -> str:
         ("dataset.prepare.min_suport=3", "did you mean min_support?"),
         ("output_dir=${nowhere}", "nowhere"),
         ("seed=${threshold}", "seed=0.5 is not a whole number"),
+        ("seed=1-5", "several values are written 'seed=range(1,6)', with -m"),
+        ("seed=[1,2,3]", "several values are written seed=1,2,3, with -m"),
+        ("head=[mlp,linear]", "several values are written head=mlp,linear, with -m"),
+        ("trackers=mlflow,wandb", "trackers=mlflow,wandb is not a list; write 'trackers=[mlflow,wandb]'"),
+        ("encoder.revision=None", "encoder.revision=None is a text; write encoder.revision=null"),
+        ("trainer.epochs=None", "write trainer.epochs=null"),
+        ("trainer.learning_rate=3e-5,", "trainer.learning_rate=3e-5, is not a number above 0, or null"),
+        ("seed==3", "seed==3 is not a whole number"),
+        ("film=a=b", "film=a=b is not one of logit, multi_hot, none, sigmoid; --config-dir"),
+        ("trainer.epochs:3", "trainer.epochs:3 is not of the form key=value; write trainer.epochs=3"),
+        ("trainer=trainer.small", "did you mean small?"),
+        ("trainer=conf/trainer/small.yaml", "did you mean small?"),
+        ("experiment=quickstart.yaml", "did you mean quickstart?"),
+        ("film=None", "did you mean none?"),
+        ("encoder=roberta-large", "did you mean roberta_large?"),
+        ("encoder=bert-base-uncased", "did you mean bert_base? encoder.model_name= takes a model of the hub"),
+        ("encoder=org/model", "takes a model of the hub or a folder: encoder.model_name=org/model"),
+        ("bs=8", "did you mean trainer.batch_size?"),
+        ("Trainer.Epochs=1", "did you mean trainer.epochs?"),
+        ("cascade_direction=top_down", "did you mean direction?"),
     ],
 )
 def test_one_fault_is_one_line_which_says_what_would_be_right(argument, expected):
@@ -299,6 +327,169 @@ def test_other_programs_know_their_own_keys():
     assert "film=logit is not a key" in only_fault("dataset=wos", "film=logit", program=PREPARE)
 
 
+def test_a_file_of_a_checkpoint_or_its_result_names_the_checkpoint(trained: Path) -> None:
+    folder = trained.parent.parent / "checkpoints" / trained.stem
+    meant = f"did you mean checkpoint={folder}?"
+    for file in (folder / "hblm.json", folder / "model.safetensors", folder / "encoder/config.json", trained):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(file)
+        assert str(caught.value).endswith(meant)
+        assert only_fault(str(file), program=EVALUATE).endswith(meant)
+    assert only_fault(str(folder), program=EVALUATE).endswith(meant)
+
+
+PROGRAMS = {program.name: program for program in (TRAIN, EVALUATE, PREPARE, AGGREGATE)}
+MISSPELT = (
+    *("predictions", "prediction", "raw", "text", "texts", "checkpoint", "lr", "bs", "epochs", "sed", "SEED"),
+    *("flim", "film", "cascade_direction", "propagation_method", "model_name", "max_len", "path", "dropout"),
+    *(
+        "metrics",
+        "spilt",
+        "treshold",
+        "encoder.batch_size",
+        "dataset.prepare.text",
+        "lyrl",
+        "joint_eval_view",
+    ),
+)
+
+
+def faults_of_key(program: str, text: str) -> list[str]:
+    return list(cli.override_faults(PROGRAMS[program], CATALOGUE, parse(text), False, {}))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_is_proposed_for_a_key_is_one_that_the_program_named_takes(program: str) -> None:
+    proposed = 0
+    for key in MISSPELT:
+        for fault in faults_of_key(program, f"{key}=x"):
+            if "is not a key" not in fault:
+                continue
+            given = re.search(r"did you mean ([^?]+)\?", fault)
+            taken = [(program, f"{name}=x") for name in given[1].split(" or ")] if given else []
+            command = re.search(r"python -m hblm\.(\w+) (.*)", fault)
+            taken += [(command[1], text) for text in command[2].split() if "=" in text] if command else []
+            for name, text in taken:
+                assert not [each for each in faults_of_key(name, text) if "is not a key" in each], fault
+                assert "is set by choosing" not in " ".join(faults_of_key(name, text)), fault
+            proposed += bool(taken)
+    assert proposed > len(MISSPELT) / 2
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "expected"),
+    [
+        ("train", "predictions=true", "python -m hblm.evaluate checkpoint=DIR predictions=true"),
+        ("train", "prediction=true", "predictions= is a key of hblm.evaluate: "),
+        ("train", "raw=x", "raw= is a key of hblm.prepare: python -m hblm.prepare dataset=NAME raw=x"),
+        ("train", "checkpoint=x", "python -m hblm.evaluate checkpoint=x"),
+        ("train", "metric=[a,b]", "python -m hblm.aggregate 'metric=[a,b]'"),
+        ("evaluate", "text=y", "python -m hblm.prepare dataset=custom dataset.prepare.text=y"),
+        ("evaluate", "sweep=main", "python -m hblm.sweep VERB sweep=main"),
+        ("prepare", "film=logit", "python -m hblm.train dataset=NAME film=logit"),
+        ("aggregate", "propagation_method=logit", "python -m hblm.train dataset=NAME film=logit"),
+    ],
+)
+def test_a_key_of_another_program_is_explained_as_such(program: str, text: str, expected: str) -> None:
+    (fault,) = faults_of_key(program, text)
+    assert expected in fault
+    assert "did you mean" not in fault
+
+
+def test_a_prepared_folder_is_named_where_it_is_given_for_an_option(learnable: Path) -> None:
+    Path("data").mkdir()
+    shutil.copytree(learnable, "data/gt")
+    shutil.copytree(learnable, "elsewhere")
+    fault = only_fault("dataset=gt", "dataset.prepare.max_documents=3")
+    assert fault.endswith("; data/gt is a prepared folder: write dataset=custom dataset.name=gt")
+    cli.check(TRAIN, ["dataset=custom", "dataset.name=gt"])
+    assert only_fault("elsewhere").endswith("write dataset=custom dataset.path=elsewhere")
+    Path("news.csv").write_text("")
+
+    def hint(text: str, program: cli.Program = TRAIN, **given: str) -> str:
+        (fault,) = cli.override_faults(program, CATALOGUE, parse(f"dataset={text}"), False, given)
+        return fault
+
+    assert hint("gt", data_dir="other").endswith("/dataset/NAME.yaml")
+    assert hint("elsewhere").endswith("write dataset=custom dataset.path=elsewhere")
+    assert hint("elsewhere", PREPARE).endswith("dataset.path=elsewhere check=true")
+    assert hint("data/wos").endswith("did you mean wos?")
+    assert hint("news.csv").endswith("python -m hblm.prepare dataset=custom raw=news.csv")
+    assert hint("news.csv", PREPARE).endswith("did you mean dataset=custom raw=news.csv?")
+
+
+@pytest.mark.parametrize("group", CATALOGUE.of_runs)
+def test_a_missing_option_names_the_folder_of_ones_own(group: str, tmp_path: Path) -> None:
+    (fault,) = cli.override_faults(TRAIN, CATALOGUE, parse(f"{group}=zzzz"), True, {})
+    assert fault.endswith(f"--config-dir DIR adds options of your own, as DIR/{group}/NAME.yaml")
+    (fault,) = cli.override_faults(TRAIN, Catalogue(str(tmp_path)), parse(f"{group}=zzzz"), True, {})
+    assert fault.endswith(f"options of your own are files {tmp_path / group}/NAME.yaml")
+
+
+@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE, AGGREGATE], ids=lambda program: program.name)
+def test_a_working_folder_of_its_own_is_refused(program: cli.Program) -> None:
+    needed = {"train": ["dataset=wos"], "evaluate": ["checkpoint=x"], "prepare": ["dataset=wos"]}
+    given = [*needed.get(program.name, []), "hydra.job.chdir=true"]
+    assert only_fault(*given, program=program).startswith("hydra.job.chdir=true would move relative paths")
+
+
+@pytest.mark.parametrize(
+    ("program", "argv"),
+    [
+        (TRAIN, ["dataset=custom", "dataset.path=a=b"]),
+        (TRAIN, ["dataset=custom", "dataset.pth=ab"]),
+        (TRAIN, ["dataset=custom", "--dataset-path", "ab"]),
+        (PREPARE, ["dataset=custom", "raw=a=b"]),
+        (EVALUATE, ["checkpoint=a=b"]),
+        (EVALUATE, ["chekpoint=ab"]),
+        (TRAIN, ["wos"]),
+        (TRAIN, ["dataset", "=", "wos"]),
+        (TRAIN, ["experiment=conf/experiment/quickstart.yaml"]),
+    ],
+)
+def test_what_was_given_wrongly_is_not_missing_as_well(program: cli.Program, argv: list[str]) -> None:
+    assert only_fault(*argv, program=program)
+
+
+FLAGS = [["-m"], ["--multirun"], ["-multirun"], ["--config-dir", "own"], ["--config-dir=own"], ["-cd", "own"]]
+
+
+@pytest.mark.parametrize("flag", [*FLAGS, ["--cfg", "job"], ["-c", "job"]], ids=" ".join)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_flag_stands_in_any_place(flag: list[str], place: int) -> None:
+    Path("own").mkdir()
+    words = ["dataset=wos", "film=logit"]
+    first, *others = cli.check(TRAIN, [*words[:place], *flag, *words[place:]])
+    assert first in ("--multirun", "--config-dir=own", "--cfg=job")
+    assert others == words
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--epochs 3", "--epochs 3 is not a flag of hblm.train; write trainer.epochs=3"),
+        ("-epochs 3", "write trainer.epochs=3"),
+        ("--seed=1", "write seed=1"),
+        ("--learning-rate 1e-3", "write trainer.learning_rate=1e-3"),
+        ("--cascade_direction bottom_up", "write direction=bottom_up"),
+        ("--dataset_name wos", "write dataset=wos"),
+        ("--force", "write force=true"),
+        ("--predictions", "python -m hblm.evaluate checkpoint=DIR predictions=true"),
+        ("--train_mode single", "keys are written KEY=VALUE, and --help lists them"),
+        ("--config-name mine", "--config-dir DIR experiment=NAME"),
+        ("\u2013m", "a flag begins with a plain hyphen"),
+        ("force", "write force=true"),
+        ("bottom_up", "did you mean direction=bottom_up or method=bottom_up?"),
+        ("seed = 1", "seed = 1: write seed=1, without spaces"),
+        ("seed= 1", "write seed=1, without spaces"),
+        ("seed =1", "write seed=1, without spaces"),
+        ("trackers=[mlflow, wandb]", "write trackers=[mlflow,wandb], without spaces"),
+    ],
+)
+def test_another_programs_way_to_write_arguments_is_translated(given: str, expected: str) -> None:
+    assert expected in only_fault("dataset=docstrings", *given.split())
+
+
 def program(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"hblm.{name}", *argv], check=False, capture_output=True, text=True
@@ -313,8 +504,12 @@ def test_the_program_prints_faults_without_a_traceback_and_leaves_nothing():
     assert not list(Path().iterdir())
 
 
-def test_an_unknown_flag_exits_with_2():
-    assert program("train", "--sed").returncode == 2
+@pytest.mark.parametrize("argv", [["--sed"], ["--cfg"], ["--config-dir"]])
+def test_an_unknown_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(TRAIN, print, argv)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("hblm.train: ")
 
 
 def test_cfg_shows_the_job():

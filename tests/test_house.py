@@ -20,6 +20,7 @@ LAYERS = [
         "schema",
         "config",
         "catalogue",
+        "hints",
         "compose",
         "cli",
         "terminal",

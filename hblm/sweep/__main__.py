@@ -22,6 +22,7 @@ from hblm.catalogue import Catalogue
 from hblm.compose import parse, resolved
 from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
+from hblm.hints import word_hint
 from hblm.schema import Fault, leaves, read_leaf, read_tree
 from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import Device, choose_devices, require_enough
@@ -65,23 +66,22 @@ class Asked:
         Raises:
             ConfigError: all that is wrong with them.
         """
-        words = [*argv]
-        self.config_dir: str | None = None
-        if "--config-dir" in words[:-1]:
-            at = words.index("--config-dir")
-            self.config_dir = words[at + 1]
-            del words[at : at + 2]
+        words, spaced = cli.without_spaces(argv)
+        arguments, faults = cli.arguments_of(PROGRAM, words)
+        words, faults = arguments.overrides, spaced + faults
+        self.config_dir: str | None = arguments.config_dir
         verbs = [word for word in words if "=" not in word]
         if not verbs or verbs[0] not in VERBS:
             given = f"{verbs[0]} is not" if verbs else "write"
             close = nearest(verbs[0], VERBS) if verbs else ""
-            raise ConfigError(f"{given} one of {', '.join(VERBS)}{close}")
+            if verbs and verbs[0] in Catalogue(self.config_dir).groups["sweep"]:
+                close = f"; did you mean submit sweep={verbs[0]}?"
+            raise ConfigError("\n".join([*faults, f"{given} one of {', '.join(VERBS)}{close}"]))
         self.verb = verbs[0]
         words.remove(self.verb)
         known = {leaf.name: leaf for leaf in leaves(SweepConfig)}
         values: dict[str, Any] = {}
         self.overrides: list[str] = []
-        faults = []
         cluster = "slurm"
         for text in words:
             key = text.partition("=")[0]
@@ -90,6 +90,10 @@ class Asked:
                 continue
             if key.startswith("cluster.") and key not in known and key.count(".") < 2:
                 faults.append(f"{text} is not a key{nearest(key, known)}")
+                continue
+            if "=" not in text:
+                hint = word_hint(text, PROGRAM.name, Catalogue(self.config_dir))
+                faults.append(f"{text} is not of the form key=value{hint}")
                 continue
             if key not in known and not key.startswith("cluster.additional."):
                 self.overrides.append(text)
@@ -136,11 +140,10 @@ class Asked:
 
 def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faults: list[str]) -> Cluster:
     """Return a cluster's options, from its file in multirun/cluster/ and what was given."""
-    options = Catalogue(config_dir).groups["cluster"]
+    catalogue = Catalogue(config_dir)
+    options = catalogue.groups["cluster"]
     if option not in options:
-        faults.append(
-            f"cluster={option} is not one of {', '.join(sorted(options))}{nearest(option, options)}"
-        )
+        faults.append(f"cluster={option} {cli.no_option('cluster', option, PROGRAM, catalogue)}")
         return Cluster()
     tree = yaml.safe_load(options[option].read_text(encoding="utf-8")) or {}
     more = {**(tree.get("additional") or {}), **given.get("additional", {})}
@@ -589,12 +592,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     outlive_readers()
     words = cli.at_home(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(words):
-        print(cli.help_text(PROGRAM, words))
-        return
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)  # what preparing a dataset tells
     with cli.answering(PROGRAM):
+        if cli.arguments_of(PROGRAM, words)[0].help:
+            print(cli.help_text(PROGRAM, words))
+            return
         asked = Asked(words)
         sys.exit(TASKS[asked.verb](asked))
 

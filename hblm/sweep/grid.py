@@ -69,8 +69,10 @@ def read_sweep(given: str, catalogue: Catalogue) -> SweepFile:
     options = catalogue.groups.get(GROUP, {})
     file = options.get(given) or Path(given)
     if not file.is_file():
-        known = f"; there are {', '.join(sorted(options))}" if options else ""
-        raise ConfigError(f"sweep={given} is no sweep file{nearest(given, options)}{known}")
+        close = nearest(given, options)
+        there = " There" if close else "; there"
+        known = f"{there} are {', '.join(sorted(options))}" if options else ""
+        raise ConfigError(f"sweep={given} is no sweep file{close}{known}")
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

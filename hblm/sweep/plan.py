@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -97,13 +98,15 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     """
     catalogue = Catalogue(config_dir)
     if name not in catalogue.groups.get("sweep", {}):
-        read_sweep(name, catalogue)  # says which there are, or is a path
-        raise ConfigError(
-            f"sweep={name} is a path; put it into DIR/sweep/ and write --config-dir DIR sweep=..."
-        )
+        file = read_sweep(name, catalogue).file.resolve()  # says which there are, or is a path
+        put = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
+        place = "DIR" if put else shlex.quote(str(file.parent.parent))
+        raise ConfigError(f"sweep={name} is a path; {put}write --config-dir {place} sweep={file.stem}")
     sweep = read_sweep(name, catalogue)
-    faults = [fault for text in overrides for fault in _faults_of(text, catalogue)]
-    if faults:
+    faults, wrong_values = cli.axis_faults(TRAIN, sweep, catalogue)
+    of_overrides = [fault for text in overrides for fault in _faults_of(text, catalogue)]
+    if of_overrides:
+        faults += of_overrides
         raise ConfigError("\n".join(faults))
     axes = axes_of(sweep, catalogue, overrides)
     cells = list(cells_of(sweep, axes))
@@ -113,21 +116,31 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     composer = Composer(TRAIN.name, TrainConfig, catalogue.search_path)
     judged = [parse(text) for text in overrides]
     composed = []
+    labels_of: dict[str, list[str]] = {}  # of the cells with this fault
     for cell in cells:
+        if wrong_values & {*cell.overrides}:
+            continue
         texts = [f"sweep={name}", *cell.overrides]
         wrong = list(cli.composition_faults(composer, catalogue, judged, texts))
         label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several)
+        for fault in wrong:
+            labels_of.setdefault(fault, []).append(label or name)
+        if len(labels_of) >= _FAULTS_SHOWN:
+            break
         if wrong:
-            faults += [fault if fault in faults else f"{label or name}: {fault}" for fault in wrong]
-            if len(faults) >= _FAULTS_SHOWN:
-                break
             continue
         composed.append((label or name, cell.values, composer.compose(texts).config))
+    faults += [f"{_some(labels)}: {fault}" for fault, labels in labels_of.items()]
     if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
+        raise ConfigError("\n".join(faults))
     if not cells:
         raise ConfigError(f"sweep={name} has no cells: sweep.exclude leaves out all {n_cells}")
     return _with_runs(sweep, tuple(overrides), n_cells, composed, prepare=prepare)
+
+
+def _some(labels: Sequence[str]) -> str:
+    """Return the first of several cells' labels, and how many more there are."""
+    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1:,} more"
 
 
 def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
@@ -135,7 +148,7 @@ def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
         override = parse(text)
     except HydraException:
         return [f"{text} is not of the form key=value"]
-    return list(cli.override_faults(TRAIN, catalogue, override, many=True))
+    return list(cli.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
 
 
 def _with_runs(

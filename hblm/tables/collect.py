@@ -25,7 +25,10 @@ from hblm.schema import leaves
 SCHEMA_VERSION = 1  # of the result files that are understood
 SPLITS = ("val", "test")
 RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")
-_LEFT_OUT = ("superseded", "checkpoints", "cache", "state")  # folders in which no result counts
+_LEFT_OUT = ("superseded", "checkpoints", "cache", "state", "sweeps", "hydra", "trackers")  # no result counts
+_NO_RESULT = "not a result"
+# of a checkpoint, an encoder, a dataset, a ledger: what lies beside them, or one folder below, is theirs
+_OTHERS = ("hblm.json", "config.json", "taxonomy.json", "sweep.json")
 _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
 _CONFIG_ELSEWHERE = ("dataset", "trackers")  # parts of a configuration that other columns tell
 _RENAMED = {"threshold": "training_threshold"}  # `threshold` is the column of the one that scored
@@ -177,8 +180,14 @@ def _found(places: Iterable[str | Path], wanted: Wanted | None) -> tuple[list[_F
         try:
             found.append(_read(file, wanted))
         except ValueError as error:
-            passed_over.append(PassedOver(file, str(error)))
+            if str(error) != _NO_RESULT or not _is_of_another_kind(file):
+                passed_over.append(PassedOver(file, str(error)))
     return found, passed_over
+
+
+def _is_of_another_kind(file: Path) -> bool:
+    """Return whether it is plain by its place that a file is no result."""
+    return any((folder / name).exists() for folder in [*file.parents][:2] for name in _OTHERS)
 
 
 def _files(places: Iterable[str | Path]) -> Iterator[Path]:
@@ -208,7 +217,7 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
     changed = os.stat(file).st_mtime
     record = read_object(file)
     if "schema_version" not in record or "kind" not in record:
-        raise ValueError("not a result")
+        raise ValueError(_NO_RESULT)
     if SEAL in record and not is_as_sealed(record):
         raise ValueError("not as it was written: damaged or edited")
     if record["schema_version"] != SCHEMA_VERSION:

@@ -16,6 +16,7 @@ from hblm.config import Cluster, TrainConfig
 from hblm.errors import ConfigError
 from hblm.schema import read_tree
 from hblm.sweep.grid import axes_of, cells_of, read_sweep
+from hblm.sweep.plan import make_plan
 from hblm.train import PROGRAM as TRAIN
 
 SHIPPED = sorted(Catalogue().groups["sweep"])
@@ -171,6 +172,40 @@ def test_what_hydras_sweeper_cannot_do_is_refused(node):
 def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
     write_grid("data/x", {"method": "flat,duel"})
     assert "duel" in refused_by_train("-m", "sweep=tiny")
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"sed": "1,2,3"}, "hydra.sweeper.params.sed: sed=1,2,3 is not a key; did you mean seed?"),
+        ({"trainer.epoch": "1,2"}, "did you mean trainer.epochs?"),
+        ({"methd": "flat,dual"}, "did you mean method?"),
+        ({"method": "flat,duel"}, "method=duel is not one of"),
+        ({"trainer.epochs": "1,0"}, "trainer.epochs=0 is out of range"),
+        ({"predictions": "true,false"}, "predictions= is a key of hblm.evaluate"),
+    ],
+)
+def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str, str], said: str) -> None:
+    write_grid("data/x", {**axes, "pooling": "max,mean"})
+    with pytest.raises(ConfigError) as planned:
+        make_plan("tiny", [], "mine", prepare=False)
+    for message in (str(planned.value), refused_by_train("-m", "sweep=tiny")):
+        (fault,) = message.splitlines()
+        key = next(iter(axes))
+        assert fault.startswith(f"{Path('mine/sweep/tiny.yaml').resolve()}: hydra.sweeper.params.{key}: ")
+        assert said in fault
+
+
+def test_a_fault_of_many_cells_is_told_once() -> None:
+    write_grid(
+        "data/x", {"seed": "1,2,3", "trainer.gradient_accumulation": "1,64", "trainer.batch_size": "8"}
+    )
+    with pytest.raises(ConfigError) as planned:
+        make_plan("tiny", [], "mine", prepare=False)
+    (fault,) = str(planned.value).splitlines()
+    assert fault.startswith(
+        "seed=1 trainer.gradient_accumulation=64 and 2 more: trainer.gradient_accumulation=64"
+    )
 
 
 def test_a_method_that_a_file_contradicts_is_refused():

@@ -80,6 +80,48 @@ def test_the_label_tells_what_varies(learnable):
     assert [cell.label for cell in plan().cells] == ["method=dual", "method=flat"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config-dir", "mine", "plan", "sweep=tiny"], ""),
+        (["plan", "--config-dir=mine", "sweep=tiny"], ""),
+        (["plan", "sweep=tiny", "-cd", "mine"], ""),
+        (["plan", "sweep", "=", "tiny"], "sweep = tiny: write sweep=tiny, without spaces"),
+        (
+            ["plan", "tiny", "--config-dir=mine"],
+            "tiny is not of the form key=value; did you mean sweep=tiny?",
+        ),
+        (["main"], "did you mean submit sweep=main?"),
+        (["-m", "plan", "sweep=main"], "--multirun (-m) is for hblm.train"),
+        (["plan", "sweep=main", "--cfg", "job"], "--cfg is a flag of hblm.train; plan shows"),
+        (
+            ["plan", "--epochs", "3", "sweep=main"],
+            "--epochs 3 is not a flag of hblm.sweep; write trainer.epochs=3",
+        ),
+        (["plan", "sweep=main", "cluster=mine"], "is not one of slurm; --config-dir DIR adds options"),
+    ],
+)
+def test_arguments_are_read_in_any_place_and_slips_explained(words: list[str], said: str) -> None:
+    write_grid("data/x", {"seed": "1,2"})
+    if not said:
+        assert (Asked(words).verb, Asked(words).config_dir) == ("plan", "mine")
+        return
+    with pytest.raises(ConfigError) as caught:
+        Asked(words)
+    (fault,) = str(caught.value).splitlines()
+    assert said in fault
+
+
+def test_the_keys_of_sweeps_and_of_runs_are_proposed() -> None:
+    write_grid("data/x", {"seed": "1,2"})
+    with pytest.raises(ConfigError) as caught:
+        plan("devces=0", "trainer.epoch=1")
+    assert [line.partition("; ")[2] for line in str(caught.value).splitlines()] == [
+        "did you mean devices?",
+        "did you mean trainer.epochs?",
+    ]
+
+
 def test_a_plan_leaves_nothing_behind(learnable, capsys):
     write_grid(learnable, {"seed": "1,2"})
     assert sweep("plan") == 0

@@ -186,6 +186,34 @@ def test_superseded_results_and_what_lies_in_checkpoints_do_not_count(write: Wri
     assert (len(frame), frame.attrs["passed_over"]) == (0, [])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sweeps/main/sweep.json", "sweeps/main/cells/a.json", "sweeps/main/attempts/a.1.json"),
+        *("hydra/2026-01-01/job.json", "trackers/x/a.json", "cache/tokens/a/meta.json"),
+        *("copy/hblm.json", "copy/encoder/tokenizer.json", "minilm/config.json", "data/wos/taxonomy.json"),
+        *("data/wos/manifest.json", "ledgers/main/cells/a.json"),
+    ],
+)
+def test_what_is_no_result_by_its_place_is_not_told(write: Write, tmp_path: Path, name: str) -> None:
+    markers = {
+        "copy": "hblm.json",
+        "minilm": "config.json",
+        "data": "wos/taxonomy.json",
+        "ledgers": "main/sweep.json",
+    }
+    top = name.partition("/")[0]
+    if top in markers:
+        write(f"{top}/{markers[top]}", "{}")
+    write(name, {"a": 1})
+    write("results/good.json", record())
+    write("config.json", "{}")  # of whatever else lies there
+    frame = hblm.results(tmp_path)
+    assert (set(frame["kind"]), frame.attrs["passed_over"]) == ({"single"}, [])
+    write("results/cut.json", "{")
+    assert [*why(hblm.results(tmp_path))] == ["cut.json"]
+
+
 def test_of_evaluations_with_the_same_settings_the_newest_counts(write: Write, tmp_path: Path) -> None:
     write("results/run.json", record(), age=50)
     write("results/eval_1.json", evaluation(), age=30)
