@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hblm.artifacts import new_folder, remove_stale
+from hblm.artifacts import new_folder, remove_stale, require_file
 from hblm.config import TrainConfig
 from hblm.corpus.prepared import Prepared, open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
@@ -99,6 +99,8 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     missing = [name for name in (META, WEIGHTS, TAXONOMY, ENCODER) if not (folder / name).exists()]
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
+    for name in (META, WEIGHTS, TAXONOMY):
+        require_file(folder / name)
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

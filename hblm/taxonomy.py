@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hblm.artifacts import require_file
 from hblm.errors import DataError, nearest
+
+_MOST = 1 << 22  # objects and lists in a taxonomy.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
         DataError: the file is missing or not in the format, with line and node.
     """
     try:
+        require_file(path)
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
@@ -152,6 +156,8 @@ def parse_taxonomy(text: str, path: str) -> Taxonomy:
     Raises:
         DataError: not in the format, with line and node.
     """
+    if text.count("{") + text.count("[") > _MOST:  # each takes 30 times its size in memory
+        raise DataError(f"{path}: not a taxonomy: more than {_MOST:,} objects and lists")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -13,6 +13,8 @@ from hblm.corpus.tables import SPLIT_OF_WORD, Record, split_of_name
 from hblm.corpus.trees import plain_name
 from hblm.errors import DataError
 
+_LONGEST_LIST = 1 << 18  # characters; what Python makes of one takes a hundred times as much memory
+
 
 def text_of(record: Record, columns: Sequence[str], place: str) -> str:
     """Return a record's text; several columns are joined by a line end, a list of tokens by spaces.
@@ -64,7 +66,7 @@ def _value(record: Record, name: str, place: str) -> Any:
 
 def _listed(cell: str) -> str | list[Any]:
     """Return the items of a list written as JSON or as Python does, any other cell as it is."""
-    if cell.startswith("[") and cell.endswith("]"):
+    if cell.startswith("[") and cell.endswith("]") and len(cell) <= _LONGEST_LIST:
         spaced = re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", cell)  # as numpy prints an array: ['a' 'b']
         for read, text in ((json.loads, cell), (ast.literal_eval, spaced)):
             try:

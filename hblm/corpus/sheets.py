@@ -6,15 +6,15 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
-from python_calamine import CalamineError, CalamineWorkbook
-
-from hblm.corpus.raw import RawFile, inside_zip, open_zip, reading
+from hblm.corpus.confined import rows
+from hblm.corpus.raw import RawFile, inside_zip, open_zip, read_up_to, reading
 from hblm.errors import DataError
 
 _CELL = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)([0-9]+)"')
 _MOST_CELLS = 1 << 24
+_LARGEST = 1 << 28  # bytes of a spreadsheet, packed or unpacked
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
@@ -23,31 +23,35 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: damaged, encrypted, another kind of file, or no sheet with rows.
     """
-    with reading(file.place), file.open() as stream:
-        content = io.BytesIO(stream.read())
-        _require_whole(content, file.place)
-    rows: list[tuple[int, list[Any]]] = []
+    with reading(file.place):
+        data = read_up_to(file, _LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise DataError(f"{file.place}: more than {_LARGEST >> 20} MiB; save it as CSV or JSONL")
+    content = io.BytesIO(data)
+    with reading(file.place):
+        bounded = _require_whole(content, file.place)
+    blank: list[tuple[int, list[str]]] = []  # at the end of a sheet they are no rows
+    any_row = False
     try:
-        book = CalamineWorkbook.from_filelike(content)
-        for sheet in map(book.get_sheet_by_name, book.sheet_names):
-            first = (sheet.start or (0, 0))[0]
-            rows = [(number, row) for number, row in enumerate(sheet.iter_rows(), 1) if number > first]
-            if rows:
-                break
-    except BaseException as error:  # what its Rust raises where it breaks off is no Exception
-        if not isinstance(error, CalamineError) and type(error).__name__ != "PanicException":
-            raise
+        for number, cells in rows(content, bounded=bounded):
+            if not any(map(str.strip, cells)):
+                blank.append((number, cells))
+                continue
+            yield from blank
+            blank, any_row = [], True
+            yield number, cells
+    except (ValueError, OSError) as error:
         raise DataError(f"{file.place}: not a spreadsheet that can be read: {error}") from None
-    while rows and not any(_text(cell).strip() for cell in rows[-1][1]):
-        rows.pop()
-    if not rows:
+    if not any_row:
         raise DataError(f"{file.place}: no sheet of it has rows")
-    for number, row in rows:
-        yield number, [_text(cell) for cell in row]
 
 
-def _require_whole(content: io.BytesIO, place: str) -> None:
-    """Refuse what is no sound zip: the reader of sheets does not survive all that is not."""
+def _require_whole(content: io.BytesIO, place: str) -> bool:
+    """Refuse what is no sound zip: the reader of sheets does not survive all that is not.
+
+    Returns:
+        Whether what it holds is known to fit into memory: a few bytes of a cell can repeat the longest text.
+    """
     if not zipfile.is_zipfile(content):
         raise DataError(
             f"{place}: not a spreadsheet that can be read, or damaged; save it as .xlsx, or as text with tabs"
@@ -55,11 +59,19 @@ def _require_whole(content: io.BytesIO, place: str) -> None:
     with open_zip(content) as archive, inside_zip():
         if any(info.flag_bits & 1 for info in archive.infolist()):
             raise DataError(f"{place}: encrypted; save it without a password")
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        if sum(sizes.values()) > _LARGEST:
+            raise DataError(
+                f"{place}: unpacks to more than {_LARGEST >> 20} MiB; save it as CSV or JSONL, if it is sound"
+            )
+        if any(info.compress_type not in _METHODS for info in archive.infolist()):
+            raise DataError(f"{place}: compressed as no spreadsheet is; save it again")
         bad = archive.testzip()
         if bad:
             raise DataError(f"{place}: damaged ({bad} in it); download or copy it again")
         _require_bounded(archive, place)
     content.seek(0)
+    return sum(sizes.values()) ** 2 // 8 < _LARGEST
 
 
 def _require_bounded(archive: zipfile.ZipFile, place: str) -> None:
@@ -80,7 +92,3 @@ def _number_of(column: bytes) -> int:
     for letter in column:
         number = 26 * number + letter - ord("A") + 1
     return number
-
-
-def _text(cell: object) -> str:
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

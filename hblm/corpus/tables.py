@@ -7,6 +7,7 @@ import csv
 import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,8 +17,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from hblm.corpus.confined import batches
 from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.texts import delimited, read_lines, read_rows
+from hblm.corpus.texts import MOST_BLANK, delimited, read_lines, read_rows
 from hblm.document import SPLITS, parse_object
 from hblm.errors import DataError
 
@@ -31,6 +33,7 @@ _LAST = (".txt",)  # read as delimited text
 _ARROW = ("dataset_dict.json", "state.json")
 _COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
 _ROWS = 1000  # of a columnar file, read at once
+_MOST_COLUMNS = 1 << 14
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
 
@@ -195,7 +198,9 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
                     f"{file.place}:1: a JSON array; expected JSONL, one object a line "
                     f"(jq -c '.[]' FILE > FILE.jsonl makes it)"
                 )
-            yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
+            record = parse_object(line, f"{file.place}:{number}", "with text and labels")
+            _require_columns(file.place, number, len(record))
+            yield number, record
 
     keys = {key: None for _, record in islice(records(), _LOOKED_AT) for key in record}
     if not keys:
@@ -221,14 +226,22 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
 
     names = next(rows(), (1, [""]))[1]
     header = [name.strip() or f"column {number}" for number, name in enumerate(names, 1)]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    _require_columns(file.place, 1, len(header))
+    repeated = sorted(name for name, times in Counter(header).items() if times > 1)
     if repeated:
-        raise DataError(f"{file.place}:1: column {repeated[0]!r} is there {header.count(repeated[0])} times")
+        raise DataError(
+            f"{file.place}:1: column {repeated[0]!r:.80} is there {header.count(repeated[0])} times"
+        )
 
     def records() -> Iterator[tuple[int, Record]]:
+        empty = 0
         for number, cells in islice(rows(), 1, None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+                empty += 1
+                if empty > MOST_BLANK:
+                    raise DataError(f"{file.place}:{number}: {empty:,} empty rows; is the file damaged?")
                 continue
+            empty = 0
             if len(cells) != len(header):
                 sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
                 raise DataError(
@@ -238,6 +251,14 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
             yield number, dict(zip(header, cells, strict=True))
 
     return Table(f"{file.place}:", split, header, records)
+
+
+def _require_columns(place: str, line: int, found: int) -> None:
+    if found > _MOST_COLUMNS:
+        raise DataError(
+            f"{place}:{line}: {found:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
+            f"kind of file, or are line ends missing?"
+        )
 
 
 def _cells(line: str, sign: str, quote: str | None) -> int:
@@ -252,8 +273,8 @@ def _cells(line: str, sign: str, quote: str | None) -> int:
 def _parquet_table(file: RawFile, split: str) -> Table:
     def records() -> Iterator[tuple[int, Record]]:
         number = 0
-        with _arrow(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(_ROWS):
+        with _arrow(file.place), file.open() as stream:
+            for batch in batches(stream):
                 for record in batch.to_pylist():
                     number += 1
                     yield number, _with_class_names(record, classes)
@@ -305,6 +326,8 @@ def _arrow(place: str) -> Iterator[None]:
     """Turn what damaged columnar files raise into a DataError."""
     try:
         yield
+    except (MemoryError, RecursionError) as error:
+        raise DataError(f"{place}: unpacks to more than the memory holds, or is damaged ({error})") from None
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

@@ -11,6 +11,7 @@ from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
+_LONGEST = 1 << 27  # characters of a taxonomy.json
 _PARENT = {"parent", "parents", "parent_name", "parent_id"}  # a header, and not a node called Parenting
 _CHILD = {"child", "children", "child_name", "child_id"}
 
@@ -31,7 +32,13 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
         DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
     """
     if file.base.lower().endswith(".json"):
-        return parse_taxonomy("".join(read_text(file, encoding)), file.place)
+        pieces, length = [], 0
+        for piece in read_text(file, encoding):
+            pieces.append(piece)
+            length += len(piece)
+            if length > _LONGEST:
+                raise DataError(f"{file.place}: more than {_LONGEST:,} characters; no taxonomy is that large")
+        return parse_taxonomy("".join(pieces), file.place)
     comma = file.base.lower().endswith(".csv")
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
