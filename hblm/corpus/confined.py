@@ -59,8 +59,13 @@ def confined(reader: str, content: IO[bytes], *columns: str) -> Iterator[IO[byte
         assert process.stdout is not None
         try:
             with process.stdout:
-                yield process.stdout
-                process.stdout.read(1)  # until it ends
+                try:
+                    yield process.stdout
+                    process.stdout.read(1)  # until it ends
+                except (pyarrow.ArrowException, ValueError):  # what was written ends in the middle
+                    process.stdout.close()
+                    if process.wait() == 0:
+                        raise
             code = process.wait()
         finally:
             process.kill()

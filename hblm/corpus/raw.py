@@ -37,6 +37,7 @@ _ALWAYS = 1 << 28  # bytes that any file may unpack to
 _RATIO, _RATIO_INSIDE = 100, 10  # of unpacked bytes to those on disk, or to those of an archive in memory
 _HEADER = 1 << 20  # bytes of what a tar says of one member; tarfile reads all of it into memory
 _BLOCK = 1 << 20
+_LOCAL_HEADER = 30  # bytes before a name and the content of a member in a zip
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {
@@ -438,7 +439,7 @@ def _require_plausible(archive: zipfile.ZipFile, place: str, most: int) -> None:
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         if info.header_offset < end:
             raise DataError(f"{place}: damaged, or made to deceive: {info.filename} lies in another member")
-        end = info.header_offset + zipfile.sizeFileHeader + info.compress_size
+        end = info.header_offset + _LOCAL_HEADER + info.compress_size
 
 
 def _tarred(

@@ -90,13 +90,12 @@ def test_parquet_that_unpacks_to_gigabytes_is_refused_in_little_memory(name: str
     (tmp_path / "x.parquet").write_bytes(BOMBS[name]().getvalue())
     assert (tmp_path / "x.parquet").stat().st_size < 1 << 20
     script = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, -1))\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, -1))\n"
         "from hblm.corpus.tables import *; from pathlib import Path\n"
-        "with Raw(Path('x.parquet')) as raw: list(open_tables(raw, Dialect())[0].records())\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        "with Raw(Path('x.parquet')) as raw: list(open_tables(raw, Dialect())[0].records())"
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert "DataError: x.parquet: row " in ended.stderr or "DataError: x.parquet" in ended.stderr
+    assert "DataError: x.parquet: " in ended.stderr
     assert "MiB" in ended.stderr
 
 
