@@ -111,7 +111,9 @@ def _bounded_rows(parquet: pyarrow.parquet.ParquetFile, size: int, columns: Sequ
     lists a row has one value a column.
     """
     metadata, schema = parquet.metadata, parquet.schema
-    read = [at for at in range(len(schema)) if not columns or schema.column(at).path.split(".")[0] in columns]
+    paths = (f"{schema.column(at).path}." for at in range(len(schema)))
+    below = tuple(f"{name}." for name in columns) or ("",)
+    read = [at for at, path in enumerate(paths) if path.startswith(below)]
     flat = all(not schema.column(at).max_repetition_level for at in read)
     packed = {
         metadata.row_group(group).column(at).compression

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
 from hblm.corpus.confined import batches
@@ -78,6 +79,7 @@ def arrow_tables(path: Path) -> list[Table]:
     datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
     datasets.disable_progress_bars()
     with _arrow(str(path)):
+        _require_sound(path)
         found = datasets.load_from_disk(str(path))
     parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
     tables = []
@@ -321,6 +323,24 @@ def _arrow_records(part: Any, place: str) -> Callable[[], Iterator[tuple[int, Re
     return records
 
 
+def _require_sound(path: Path) -> None:
+    """Look through the Arrow files of a folder: reading damaged ones, which are mapped, ends the process.
+
+    Raises:
+        pyarrow.ArrowException, OSError: one of them is damaged.
+    """
+    for file in sorted(path.glob("**/*.arrow")):
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+
+
+_BY_LIBRARY = (
+    *(pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+    OverflowError,  # of a date or a duration that Python has no room for
+)
+
+
 @contextlib.contextmanager
 def _arrow(place: str) -> Iterator[None]:
     """Turn what damaged columnar files raise into a DataError."""
@@ -328,6 +348,6 @@ def _arrow(place: str) -> Iterator[None]:
         yield
     except (MemoryError, RecursionError) as error:
         raise DataError(f"{place}: unpacks to more than the memory holds, or is damaged ({error})") from None
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BY_LIBRARY as error:
         why = " ".join(str(error).split())
         raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

@@ -54,7 +54,7 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
         heads.setdefault(names[0], number)
         for child in filter(None, names[1:]):
             if child == names[0]:
-                raise DataError(f"{file.place}:{number}: node {child!r} is its own parent")
+                raise DataError(f"{file.place}:{number}: node {child!r:.200} is its own parent")
             edges.setdefault((names[0], child), number)
     if not edges:
         between = "a comma" if comma else "a tab"
@@ -81,7 +81,7 @@ def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, s
             nodes.append(Node(name, name, None))
         elif name != root:
             raise DataError(
-                f"{file.place}:{heads[name]}: node {name!r} stands under no other node, nor under {root}"
+                f"{file.place}:{heads[name]}: node {name!r:.200} stands under no other node, nor under {root}"
                 f"{nearest(name, children)}"
             )
     last = {child: number for (_, child), number in edges.items()}
@@ -158,8 +158,8 @@ class Finder:
         for name in path:
             nodes = self._below.get((found[-1] if found else None, name), set())
             if not nodes and name in self._named:
-                above = f"child of {found[-1]!r}" if found else "top node"
-                raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r} is no {above}")
+                above = f"child of {found[-1]!r:.200}" if found else "top node"
+                raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r:.200} is no {above}")
             found.append(self._one(name, nodes, place))
         return tuple(found)
 
@@ -171,7 +171,7 @@ class Finder:
             return next(iter(nodes))
         if nodes:
             raise DataError(
-                f"{place}: several nodes have the name {label!r}; write their ids, or whole paths"
+                f"{place}: several nodes have the name {label!r:.200}; write their ids, or whole paths"
             )
         raise DataError(
             f"{place}: label {label!r:.100} is not a node of the taxonomy{suggest(label, self._named)}"
