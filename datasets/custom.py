@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from hblm.corpus.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of, path_in, split_of, text_of
 from hblm.corpus.clean import CLEANINGS, Cleaning
 from hblm.corpus.columns import Columns, as_options, choose_columns
+from hblm.corpus.hygiene import Oddities, merged, oddities_of_nodes, without_nulls
 from hblm.corpus.options import read_options
 from hblm.corpus.raw import Raw, RawFile, source_of
 from hblm.corpus.signs import NONE, Signs, choose_signs
@@ -57,6 +58,11 @@ class Options(NamedTuple):
         seed: of these splits.
         unlabelled: what becomes of documents without labels; keep: in val and test.
         clean: a published cleaning of the texts.
+        merge_labels: make one node of names that differ in case, blanks, signs of no width, Unicode form,
+            punctuation at the end or decimals (76.0), under their most frequent spelling.
+        null_labels: what becomes of labels such as NaN, None, null and N/A; empty: they are no labels.
+        empty_texts: what becomes of documents without a text.
+        repeated_headers: what becomes of lines that repeat the header, as in files that were pasted together.
     """
 
     text: str | Strings | None = None
@@ -77,6 +83,10 @@ class Options(NamedTuple):
     seed: int = 13
     unlabelled: Literal["refuse", "drop", "keep"] = "refuse"
     clean: Cleaning = "none"
+    merge_labels: bool = False
+    null_labels: Literal["keep", "empty"] = "keep"
+    empty_texts: Literal["keep", "drop"] = "keep"
+    repeated_headers: Literal["drop", "keep"] = "drop"
 
 
 def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: StartTask) -> Conversion:
@@ -121,7 +131,10 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         )
         spool = Spool(scratch, "; dataset.prepare.id=none numbers the documents")
         counts: Counter[str] = Counter()
-        _read(tables, columns, labels_of, chosen, spool, counts, progress("reading documents", None))
+        oddities = Oddities()
+        _read(
+            tables, columns, labels_of, chosen, spool, counts, oddities, progress("reading documents", None)
+        )
         if is_arrow_folder(raw):
             for file in files.files:
                 with file.open():  # all of them are sources
@@ -138,8 +151,10 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     if not len(spool):
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
-    taxonomy, labels, signs = _labelled(spool, columns, names, chosen, tree)
+    taxonomy, labels, signs = _labelled(spool, columns, names, chosen, tree, counts)
     splits, notes = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
+    notes += oddities.notes(chosen._asdict())
+    notes += oddities_of_nodes(taxonomy, labels, spool.digests)
     _require_trainable(spool, labels, splits)
     if unread and not is_arrow_folder(raw):
         notes.append(f"files that were not read: {', '.join(unread[:10])}{' ...' if unread[10:] else ''}")
@@ -275,6 +290,7 @@ def _read(
     chosen: Options,
     spool: Spool,
     counts: Counter[str],
+    oddities: Oddities,
     advance: Advance,
 ) -> None:
     clean = CLEANINGS[chosen.clean]
@@ -282,7 +298,12 @@ def _read(
     for table in tables:
         for number, record in table.records(*columns.all):
             place = f"{table.place}{number}"
-            cells = labels_of(record, place=place)
+            if oddities.is_header(record, place) and chosen.repeated_headers == "drop":
+                counts["repeated_header_lines"] += 1
+                continue
+            cells = oddities.labels(labels_of(record, place=place))
+            if chosen.null_labels == "empty":
+                cells = without_nulls(cells, place, holes=not columns.levels)
             advance(1)
             if not cells and chosen.unlabelled != "keep":
                 if chosen.unlabelled == "refuse":
@@ -292,6 +313,10 @@ def _read(
                         f"documents out, =keep puts them into val and test"
                     )
                 counts["documents_without_labels"] += 1
+                continue
+            text = clean(text_of(record, columns.text, place))
+            if oddities.is_blank(text, place) and chosen.empty_texts == "drop":
+                counts["documents_without_text"] += 1
                 continue
             numbered[table.split] += 1
             identity = f"{table.split or 'document'}-{numbered[table.split]}"
@@ -303,12 +328,16 @@ def _read(
                         f"{place}: {columns.id} is empty; dataset.prepare.id=none numbers documents"
                     )
             split = split_of(record, columns.split, place) if columns.split else table.split
-            text = clean(text_of(record, columns.text, place))
             spool.add(identity, text, cells, split, table.place, number)
 
 
 def _labelled(
-    spool: Spool, columns: Columns, names: Sequence[str], chosen: Options, tree: Taxonomy | None
+    spool: Spool,
+    columns: Columns,
+    names: Sequence[str],
+    chosen: Options,
+    tree: Taxonomy | None,
+    counts: Counter[str],
 ) -> tuple[Taxonomy, list[tuple[str, ...]], Signs]:
     """Return the taxonomy, each document's node ids, and what separates names and labels."""
     first: dict[tuple[str, ...], int] = {}  # distinct cells -> the document that has them first
@@ -346,6 +375,10 @@ def _labelled(
                 f"{place(cells)}: a path with an empty name in {cells!r:.120} "
                 f"(names are separated by {signs.path!r})"
             )
+    if finder and chosen.merge_labels:
+        raise ConfigError(
+            "dataset.prepare.merge_labels=true: the taxonomy file names the nodes; edit it there"
+        )
     if finder:
         nodes = {
             cells: tuple(dict.fromkeys(node for path in found for node in finder.find(path, place(cells))))
@@ -361,6 +394,11 @@ def _labelled(
             f"paths (none: one level, no tree), dataset.prepare.levels=[A,B] where each level has a "
             f"column, or dataset.prepare.list=path where a list is one path"
         )
+    if chosen.merge_labels:
+        times = Counter(path for cells in spool.labels for path in paths[cells])
+        spelt = merged(times)
+        counts["labels_merged"] = len(times) - len(set(spelt.values()))
+        paths = {cells: [spelt[path] for path in found] for cells, found in paths.items()}
     distinct = list({path: None for found in paths.values() for path in found})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))
     taxonomy = infer_tree(stripped.values(), separator)

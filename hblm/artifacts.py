@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 import hblm
+from hblm.errors import DataError
 
 HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
 LONGEST_NAME = 255  # bytes, on the usual file systems
@@ -31,6 +32,13 @@ SEAL = "sha256"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
 LARGEST_JSON = 64 << 20  # bytes of a result, a manifest or the like; it takes twenty times that in memory
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
 
 
@@ -44,8 +52,27 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def require_file(path: Path) -> None:
+    """Refuse what is no file: a pipe or a device would be waited for, or never end.
+
+    Raises:
+        DataError: it is something else.
+        OSError: it is not there, or may not be looked at.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "not a file")
+        raise DataError(f"{path}: {kind}; only files are read, so write its content to one")
+
+
 def sha256_file(path: Path) -> str:
-    """Return the hex sha256 of a file, read in blocks."""
+    """Return the hex sha256 of a file, read in blocks.
+
+    Raises:
+        DataError: it is no file.
+        OSError: it cannot be read.
+    """
+    require_file(path)
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

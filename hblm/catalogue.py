@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from hblm.artifacts import require_file
 from hblm.errors import ConfigError
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
@@ -30,6 +31,7 @@ class Catalogue:
         self.groups: dict[str, dict[str, Path]] = {}
         for root in roots:
             for file in sorted(root.glob("*/*.yaml")):
+                require_file(file)
                 self.groups.setdefault(file.parent.name, {})[file.stem] = file
 
     @property

@@ -16,6 +16,7 @@ from hblm.artifacts import (
     new_folder,
     read_object,
     remove_stale,
+    require_file,
     sealed,
     sha256_file,
     sha256_once,
@@ -127,6 +128,8 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     missing += [] if (folder / ENCODER).is_dir() else [ENCODER]
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
+    for name in (META, WEIGHTS, TAXONOMY):
+        require_file(folder / name)
     try:
         meta = read_object(folder / META)
     except (OSError, ValueError) as error:

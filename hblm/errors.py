@@ -58,7 +58,7 @@ def nearest(given: str, known: Iterable[str]) -> str:
 
 def did_you_mean(names: Iterable[str]) -> str:
     """Return the question that proposes the names, "" for none."""
-    names = list(names)
+    names = [f"{name:.200}" for name in names]
     return f"; did you mean {' or '.join(names)}?" if names else ""
 
 

@@ -163,6 +163,10 @@ def prepare(
                     expect=dataset.expect,
                     allow_mismatch=allow_mismatch,
                 )
+        except MemoryError:
+            raise DataError(
+                f"raw={raw}: needs more memory than this machine gives, or is damaged; nothing was written"
+            ) from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         description = describe(open_prepared(folder, dataset.name), encoder)

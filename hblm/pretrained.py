@@ -16,7 +16,7 @@ from typing import Any
 import huggingface_hub
 import huggingface_hub.errors as hub
 
-from hblm.artifacts import canonical_json, sha256_once, sha256_text
+from hblm.artifacts import canonical_json, require_file, sha256_once, sha256_text
 from hblm.errors import ConfigError
 
 TINY = "tiny"
@@ -327,6 +327,9 @@ def _require_model(model_name: str, folder: Path) -> None:
     if not (folder / _CONFIG).is_file():
         raise ConfigError(f"encoder.model_name={model_name}: {folder} has no config.json{_holds(folder)}")
     _weight_files(folder)
+    for file in filter(Path.exists, folder.iterdir()):
+        if not file.is_dir():
+            require_file(file)  # the libraries open what bears a name that they know
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hblm.artifacts import require_file
 from hblm.errors import DataError, nearest
+
+_MOST = 1 << 22  # objects and lists in a taxonomy.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,12 @@ class Taxonomy:
             other = by_id.setdefault(node.id, node)
             if other is not node and other.parent != node.parent:
                 raise DataError(
-                    f"{place(node.id)}: node {node.id!r} has two parents, {other.parent!r} and "
-                    f"{node.parent!r}; give each of the two places a node id of its own (names may repeat)"
+                    f"{place(node.id)}: node {node.id!r:.200} has two parents, {other.parent!r:.200} "
+                    f"and {node.parent!r:.200}; give each of the two places a node id of its own (names may "
+                    f"repeat)"
                 )
             if other is not node:
-                raise DataError(f"{place(node.id)}: node {node.id!r} is there twice; ids must be unique")
+                raise DataError(f"{place(node.id)}: node {node.id!r:.200} is there twice; ids must be unique")
         depth = _depths(by_id, place)
         self.nodes: tuple[Node, ...] = tuple(sorted(given, key=lambda node: depth[node.id]))
         self.index: dict[str, int] = {node.id: position for position, node in enumerate(self.nodes)}
@@ -137,6 +141,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
         DataError: the file is missing or not in the format, with line and node.
     """
     try:
+        require_file(path)
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
@@ -168,6 +173,8 @@ def parse_taxonomy(text: str, path: str, plain: Callable[[str], str] = str) -> T
     Raises:
         DataError: not in the format, with line and node.
     """
+    if text.count("{") + text.count("[") > _MOST:  # each takes 30 times its size in memory
+        raise DataError(f"{path}: not a taxonomy: more than {_MOST:,} objects and lists")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -303,15 +310,15 @@ def _depths(by_id: dict[str, Node], place: Callable[[str], str]) -> dict[str, in
             if current in seen:
                 circle = [*trail[trail.index(current) :], current]
                 raise DataError(
-                    f"{place(current)}: node {current!r} is its own ancestor: {' -> '.join(circle)}"
+                    f"{place(current)}: node {current!r:.200} is its own ancestor: {' -> '.join(circle):.500}"
                 )
             trail.append(current)
             seen.add(current)
             parent = by_id[current].parent
             if parent is not None and parent not in by_id:
                 raise DataError(
-                    f"{place(current)}: node {current!r} has the parent {parent!r}, which is not a node"
-                    f"{suggest(parent, by_id)}"
+                    f"{place(current)}: node {current!r:.200} has the parent {parent!r:.200}, which is not "
+                    f"a node{suggest(parent, by_id)}"
                 )
             current = parent
         above = -1 if current is None else depth[current]

@@ -23,6 +23,7 @@ _MARKS: dict[str, bool | None] = {"0": False, "0.": False, "0.0": False, "false"
 _MARKS |= {"1.": True, "1.0": True, "true": True, "-1": None, "-1.": None, "-1.0": None}
 _NUMBER = re.compile(r"-?\d+\.?|True|False")
 _BETWEEN = re.compile(r"[\s,;|]+")  # marks that are one text
+_LONGEST_LIST = 1 << 18  # characters; what Python makes of one takes a hundred times as much memory
 
 
 def text_of(record: Record, columns: Sequence[str], place: str) -> str:
@@ -195,6 +196,8 @@ def _value(record: Record, name: str, place: str) -> Any:
 
 def _listed(cell: str, place: str) -> Any:
     """Return a list or object written as JSON, Python or numpy does, any other cell as it is."""
+    if len(cell) > _LONGEST_LIST:
+        return cell
     bare = cell.strip()
     if bare.startswith("{") and bare.endswith("}"):
         return _parsed(bare, bare, dict, cell)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
+from hblm.corpus import confined
 from hblm.corpus.raw import RawFile
 from hblm.errors import DataError
 
-_ROWS = 1000  # read at once
+_ROWS = 1000  # of save_to_disk, read at once
 # reads (number, record) of some columns; () for all
 Records = Callable[[Collection[str]], Iterator[tuple[int, Mapping[str, Any]]]]
 
@@ -34,8 +36,8 @@ def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
         metadata = json.loads((parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
 
     def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-        with _library(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(_ROWS, columns=wanted):
+        with _library(file.place), file.open() as stream:
+            for batch in confined.batches(stream, wanted):
                 yield batch.select(wanted).to_pylist()
 
     features = _inside(_inside(metadata, "info"), "features")
@@ -51,6 +53,7 @@ def open_saved(path: Path) -> list[tuple[str, Sequence[str], Records]]:
     datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
     datasets.disable_progress_bars()
     with _library(str(path)):
+        _require_sound(path)
         found = datasets.load_from_disk(str(path))
     parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
     opened = []
@@ -132,11 +135,31 @@ def _inside(value: Any, key: str) -> Any:
     return value.get(key, {}) if isinstance(value, dict) else {}
 
 
+def _require_sound(path: Path) -> None:
+    """Look through the Arrow files of a folder: reading damaged ones, which are mapped, ends the process.
+
+    Raises:
+        pyarrow.ArrowException, OSError: one of them is damaged.
+    """
+    for file in sorted(path.glob("**/*.arrow")):
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+
+
+_RAISED = (
+    *(pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+    OverflowError,  # of a date or a duration that Python has no room for
+)
+
+
 @contextlib.contextmanager
 def _library(place: str) -> Iterator[None]:
     """Turn what the libraries raise at damaged files into a DataError."""
     try:
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (MemoryError, RecursionError) as error:
+        raise DataError(f"{place}: unpacks to more than the memory holds, or is damaged ({error})") from None
+    except _RAISED as error:
         why = " ".join(str(error).split())
         raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

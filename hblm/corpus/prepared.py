@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hblm.artifacts import canonical_json, read_object, sha256_file, sha256_text
+from hblm.artifacts import canonical_json, read_object, require_file, sha256_file, sha256_text
 from hblm.corpus.write import FILES, MANIFEST
 from hblm.document import SPLITS, Document, parse_document
 from hblm.errors import DataError, nearest
@@ -177,7 +177,9 @@ def _require_files(folder: Path, prepare_with: str | None) -> None:
         raise DataError(f"{folder}: no {' and no '.join(missing)} ({there}); {way_out}")
     for file in (*FILES, MANIFEST):
         if file in found and not os.path.isfile(folder / file):
-            raise DataError(f"{folder / file}: not a file (a folder, a link to nothing?); {way_out}")
+            if (folder / file).exists():
+                require_file(folder / file)
+            raise DataError(f"{folder / file}: a link to nothing; {way_out}")
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """Raw downloads, read safely: the files of a folder or an archive; nothing is unpacked to disk.
 
 A member of an archive is opened where it lies. Whatever is wrong with an archive (cut short, damaged,
-encrypted, a path that climbs out of it) is a DataError with file and place.
+encrypted, a path that climbs out of it, far more than its size can hold) is a DataError with file and place.
 """
 
 from __future__ import annotations
@@ -15,23 +15,37 @@ import lzma
 import os
 import re
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from fnmatch import fnmatchcase, translate
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from hblm.artifacts import sha256_file
+from hblm.artifacts import require_file, sha256_file
 from hblm.errors import DataError
 
-LARGEST = 1 << 30  # bytes of an archive inside another, which is read into memory
+LARGEST = 1 << 29  # bytes of the archives inside others, all together, which are read into memory
 DEEPEST = 4  # archives in one another: a zip that holds itself has no end
+MOST_FILES = 1 << 18  # listed in one download; each takes a kilobyte of memory
+_ALWAYS = 1 << 28  # bytes that any file may unpack to
+_RATIO, _RATIO_INSIDE = 100, 10  # of unpacked bytes to those on disk, or to those of an archive in memory
+_HEADER = 1 << 20  # bytes of what a tar says of one member; tarfile reads all of it into memory
+_BLOCK = 1 << 20
+_LOCAL_HEADER = 30  # bytes before a name and the content of a member in a zip
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_MAGIC: Mapping[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"\x5d\0\0": lzma.open,
+}
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -71,22 +85,27 @@ class Raw:
         files: what it holds, sorted by name.
 
     Raises:
-        DataError: not there, damaged, encrypted, or an archive with a path that climbs out of its folder.
+        DataError: not there, no file or folder, damaged, encrypted, an archive with a path that climbs out
+            of its folder, more than MOST_FILES files, or an archive that unpacks to far more than its size.
     """
 
     def __init__(self, path: Path, *only: str) -> None:
         """List the files; `only` those whose name matches a pattern, where a download holds a million."""
         self.path = path
         self._used: dict[Path, None] = {}
+        self._held = 0  # bytes of archives in archives
         with reading(str(path)), ExitStack() as opened:
             if not path.exists():
-                raise DataError(f"raw={path} is not there")
+                link = " (a link to nothing, or a circle of links)" if path.is_symlink() else ""
+                raise DataError(f"raw={path} is not there{link}")
+            found: Iterable[RawFile]
             if path.is_dir():
-                found = list(_plain(path, _only(only)))
+                found = _plain(path, _only(only))
             elif is_archive(path.name):
-                found = list(archived(path, path.name, str(path), path, opened, only))
+                require_file(path)
+                found = archived(path, path.name, str(path), path, opened, only)
             else:
-                found = [_file(path.name, str(path), path, lambda: path.open("rb"))]
+                found = [_on_disk(path, path.name)]
             self.files = self._sorted(found)
             if not self.files and not only:
                 raise DataError(f"{path}: holds no files")
@@ -106,7 +125,7 @@ class Raw:
         One that lies in another, or is compressed once more, is read into memory.
 
             Raises:
-                DataError: damaged, above LARGEST, or archives in archives without end.
+                DataError: damaged, above LARGEST all together, or archives in archives without end.
         """
         depth = 0
         while archives := [file for file in self.files if file.is_archive]:
@@ -115,9 +134,11 @@ class Raw:
                 raise DataError(f"{archives[0].place}: archives in archives, more than {DEEPEST} deep")
             found = [file for file in self.files if not file.is_archive]
             for file in archives:
+                if len(found) > MOST_FILES:
+                    break  # refused below
                 with reading(file.place):
                     is_plain = file.place == str(file.stored) and is_archive(file.stored.name)
-                    source = file.stored if is_plain else io.BytesIO(whole(file))
+                    source = file.stored if is_plain else io.BytesIO(self._inner(file))
                     name = file.stored.name if is_plain else file.name
                     found += archived(source, name, file.place, file.stored, self._opened)
             self.files = self._sorted(found)
@@ -155,9 +176,19 @@ class Raw:
         said = {"option": option} if option else {}
         return [source_of(path, name_inside(self.path, path)) | said for path in sorted(self._used)]
 
-    def _sorted(self, files: list[RawFile]) -> list[RawFile]:
-        noted = (dataclasses.replace(file, open=self._noting(file)) for file in files)
-        return sorted(noted, key=lambda file: file.name)
+    def _inner(self, file: RawFile) -> bytes:
+        content = whole(file, LARGEST - self._held)
+        self._held += len(content)
+        return content
+
+    def _sorted(self, files: Iterable[RawFile]) -> list[RawFile]:
+        found = [dataclasses.replace(file, open=self._noting(file)) for file in islice(files, MOST_FILES + 1)]
+        if len(found) > MOST_FILES:
+            raise DataError(
+                f"{self.path}: holds more than {MOST_FILES:,} files; give the data files alone, or "
+                f"an archive of them"
+            )
+        return sorted(found, key=lambda file: file.name)
 
     def _noting(self, file: RawFile) -> Callable[[], AbstractContextManager[IO[bytes]]]:
         def opened() -> AbstractContextManager[IO[bytes]]:
@@ -223,14 +254,89 @@ def archived(
         only: patterns of the names without folders; none: all files.
 
     Raises:
-        DataError: encrypted, or a path that climbs out of the archive.
+        DataError: encrypted, a path that climbs out of the archive, or more in it than its size can hold.
         zipfile.BadZipFile, tarfile.TarError and others: damaged; see `reading`.
     """
     if name.lower().endswith(_ZIP):
-        yield from _zipped(opened.enter_context(open_zip(source)), place, stored, _only(only))
+        if isinstance(source, io.BytesIO) and source.getvalue().count(b"PK\1\2") > MOST_FILES:
+            raise DataError(f"{place}: more than {MOST_FILES:,} files in an inner archive; unpack it first")
+        archive = opened.enter_context(open_zip(source))
+        yield from _zipped(archive, place, stored, _only(only), _most(source))
     else:
-        tar = tarfile.open(source) if isinstance(source, Path) else tarfile.open(fileobj=source)  # noqa: SIM115
-        yield from _tarred(opened.enter_context(tar), place, stored, _only(only))
+        yield from _tarred(_open_tar(source, place, opened), place, stored, _only(only), _most(source))
+
+
+def _most(source: Path | IO[bytes]) -> int:
+    """Return how many bytes a file may unpack to: texts are packed to a tenth, not to a thousandth."""
+    if isinstance(source, Path):
+        return max(_ALWAYS, _RATIO * source.stat().st_size)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return max(_ALWAYS, _RATIO_INSIDE * size)
+
+
+def _too_much(place: str, most: int) -> DataError:
+    return DataError(
+        f"{place}: unpacks to more than {most:,} bytes, which is far more than files of its size hold; if it "
+        f"is meant to, unpack it first"
+    )
+
+
+class _Limited(io.BufferedIOBase):
+    """An unpacked stream that ends in a DataError where more comes out of it than may.
+
+    Attributes:
+        room: bytes that may be read until it is set again; None: any number.
+    """
+
+    def __init__(self, stream: IO[bytes], place: str, most: int) -> None:
+        super().__init__()
+        self._stream, self._place, self._most = stream, place, most
+        self.room: int | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(_BLOCK), b""))
+        if self.room is not None:
+            if size > self.room:
+                raise tarfile.ReadError(f"more than {_HEADER:,} bytes said of one member")
+            self.room -= size
+        found = self._stream.read(size)
+        if len(found) and self._stream.tell() > self._most:
+            raise _too_much(self._place, self._most)
+        return found
+
+    def read1(self, size: int = -1) -> bytes:
+        return self.read(_BLOCK if size < 0 else min(size, _BLOCK))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            while self.read(_BLOCK):  # to seek there is to unpack all
+                pass
+        elif offset + (self._stream.tell() if whence == os.SEEK_CUR else 0) > self._most:
+            raise _too_much(self._place, self._most)
+        return self._stream.seek(offset, whence)
+
+
+def _open_tar(source: Path | IO[bytes], place: str, opened: ExitStack) -> tarfile.TarFile:
+    """Open a tar, compressed or not, whose members' headers are limited; tarfile would take any size."""
+    stream = opened.enter_context(source.open("rb")) if isinstance(source, Path) else source
+    head = stream.read(6)
+    stream.seek(0)
+    unwrap = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), None)
+    unpacked = opened.enter_context(unwrap(stream)) if unwrap else stream
+    limited = _Limited(unpacked, place, _most(source) if unwrap else sys.maxsize)
+    limited.room = _HEADER
+    return opened.enter_context(tarfile.TarFile(fileobj=limited))
 
 
 def open_zip(source: Path | IO[bytes]) -> zipfile.ZipFile:
@@ -252,19 +358,28 @@ def inside_zip() -> Iterator[None]:
         raise zipfile.BadZipFile(str(error)) from None
 
 
-def whole(file: RawFile) -> bytes:
+def whole(file: RawFile, most: int = LARGEST) -> bytes:
     """Return the bytes of an archive in an archive.
 
     Raises:
-        DataError: above LARGEST.
+        DataError: more than `most`.
     """
-    with file.open() as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
+    content = read_up_to(file, most + 1)
+    if len(content) > most:
         raise DataError(
-            f"{file.place}: an archive of more than {LARGEST >> 30} GiB in another; unpack it first"
+            f"{file.place}: archives of more than {LARGEST >> 20} MiB in others, all together; "
+            f"unpack the outer one first"
         )
     return content
+
+
+def read_up_to(file: RawFile, most: int) -> bytes:
+    """Return the first bytes of a file, `most` at most; read in blocks, and held in memory once."""
+    content = io.BytesIO()
+    with file.open() as stream:
+        while block := stream.read(min(_BLOCK, most - content.tell())):
+            content.write(block)
+    return content.getvalue()
 
 
 def _matches(base: str, patterns: tuple[str, ...]) -> bool:
@@ -284,14 +399,19 @@ def _is_left_out(name: str, only: re.Pattern[str] | None) -> bool:
 def _plain(folder: Path, only: re.Pattern[str] | None) -> Iterator[RawFile]:
     for above, names in walk(folder):
         for path in (above / name for name in names if not _is_left_out(name, only)):
-            if path.is_file():
-                name = path.relative_to(folder).as_posix()
-                yield _file(name, str(path), path, lambda path=path: path.open("rb"))  # type: ignore[misc]
+            if path.exists():  # and no link to nothing
+                yield _on_disk(path, path.relative_to(folder).as_posix())
+
+
+def _on_disk(path: Path, name: str) -> RawFile:
+    require_file(path)
+    return _file(name, str(path), path, lambda: path.open("rb"), _most(path))
 
 
 def _zipped(
-    archive: zipfile.ZipFile, place: str, stored: Path, only: re.Pattern[str] | None
+    archive: zipfile.ZipFile, place: str, stored: Path, only: re.Pattern[str] | None, most: int
 ) -> Iterator[RawFile]:
+    _require_plausible(archive, place, most)
     for info in archive.infolist():
         _refuse_climbing(place, info.filename)
         if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
@@ -303,19 +423,36 @@ def _zipped(
             raise DataError(f"{place}: {info.filename} is encrypted; unpack the archive first")
 
         def opener(info: zipfile.ZipInfo = info) -> IO[bytes]:
+            if info.compress_type == zipfile.ZIP_BZIP2:  # which zipfile unpacks by the gigabyte, unasked
+                raise NotImplementedError("compressed by bzip2")
             with inside_zip():
                 return archive.open(info)
 
-        yield _file(name, f"{place}:{name}", stored, opener)
+        yield _file(name, f"{place}:{name}", stored, opener, most)
+
+
+def _require_plausible(archive: zipfile.ZipFile, place: str, most: int) -> None:
+    """Refuse a zip that says of itself that it unpacks to too much, or whose members share their bytes."""
+    if sum(info.file_size for info in archive.infolist()) > most:
+        raise _too_much(place, most)
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise DataError(f"{place}: damaged, or made to deceive: {info.filename} lies in another member")
+        end = info.header_offset + _LOCAL_HEADER + info.compress_size
 
 
 def _tarred(
-    archive: tarfile.TarFile, place: str, stored: Path, only: re.Pattern[str] | None
+    archive: tarfile.TarFile, place: str, stored: Path, only: re.Pattern[str] | None, most: int
 ) -> Iterator[RawFile]:
+    limited = archive.fileobj
+    assert isinstance(limited, _Limited)
     while (info := archive.next()) is not None:
+        limited.room = None
         archive.members = []  # type: ignore[attr-defined]  # it keeps a gigabyte for a million files
         _refuse_climbing(place, info.name)
         if not info.isfile() or _is_left_out(info.name, only):
+            limited.room = _HEADER
             continue
 
         def opener(info: tarfile.TarInfo = info) -> IO[bytes]:
@@ -323,7 +460,9 @@ def _tarred(
             assert stream is not None  # a plain file
             return stream
 
-        yield _file(info.name, f"{place}:{info.name}", stored, opener)
+        yield _file(info.name, f"{place}:{info.name}", stored, opener, most)
+        limited.room = _HEADER
+    limited.room = None
     _require_whole(archive)
 
 
@@ -337,8 +476,8 @@ def _refuse_climbing(place: str, name: str) -> None:
             )
 
 
-def _file(name: str, place: str, stored: Path, source: Callable[[], IO[bytes]]) -> RawFile:
-    """Return a file whose bytes `source` opens, compressed or not."""
+def _file(name: str, place: str, stored: Path, source: Callable[[], IO[bytes]], most: int) -> RawFile:
+    """Return a file whose bytes `source` opens, compressed or not; unpacked they are `most` at most."""
     name = name.removeprefix("./")
     stem, dot, suffix = name.rpartition(".")
     unwrap = _COMPRESSED.get(dot + suffix.lower())
@@ -347,8 +486,8 @@ def _file(name: str, place: str, stored: Path, source: Callable[[], IO[bytes]]) 
 
     @contextlib.contextmanager
     def unwrapped() -> Iterator[IO[bytes]]:
-        with source() as stream, unwrap(stream) as content:
-            yield content
+        with source() as stream, unwrap(stream) as content, _Limited(content, place, most) as limited:
+            yield cast(IO[bytes], limited)
 
     return RawFile(stem, place, stored, unwrapped)
 

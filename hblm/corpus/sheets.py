@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import io
-import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
-from python_calamine import CalamineError, CalamineWorkbook
-
-from hblm.corpus.raw import RawFile, inside_zip, open_zip, reading
+from hblm.corpus.confined import rows
+from hblm.corpus.raw import RawFile, inside_zip, open_zip, read_up_to, reading
 from hblm.errors import DataError
 
 _CELL = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)([0-9]+)"')
 _OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # .xls, and .xlsx with a password: no zip
 _MOST_CELLS = 1 << 24
+_LARGEST = 1 << 28  # bytes of a spreadsheet, packed or unpacked
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
@@ -31,57 +26,40 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: damaged, encrypted, another kind of file, or no sheet with rows.
     """
-    with reading(file.place), file.open() as stream:
-        content = io.BytesIO(stream.read())
-        is_old = content.getvalue().startswith(_OLD)
-        if not is_old:
-            _require_whole(content, file.place)
-    rows = _rows_apart(content.getvalue(), file.place) if is_old else _rows(content, file.place)
-    if not rows:
-        raise DataError(f"{file.place}: no sheet of it has rows")
-    yield from rows
-
-
-def _rows(content: io.BytesIO, place: str) -> list[tuple[int, list[str]]]:
-    rows: list[tuple[int, list[Any]]] = []
+    with reading(file.place):
+        data = read_up_to(file, _LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise DataError(f"{file.place}: more than {_LARGEST >> 20} MiB; save it as CSV or JSONL")
+    content = io.BytesIO(data)
+    bounded = False
+    if not data.startswith(_OLD):
+        with reading(file.place):
+            bounded = _require_whole(content, file.place)
+    blank: list[tuple[int, list[str]]] = []  # at the end of a sheet they are no rows
+    any_row = False
     try:
-        book = CalamineWorkbook.from_filelike(content)
-        for sheet in map(book.get_sheet_by_name, book.sheet_names):
-            first = (sheet.start or (0, 0))[0]
-            rows = [(number, row) for number, row in enumerate(sheet.iter_rows(), 1) if number > first]
-            if rows:
-                break
-    except BaseException as error:  # what its Rust raises where it breaks off is no Exception
-        if not isinstance(error, CalamineError) and type(error).__name__ != "PanicException":
-            raise
-        raise DataError(f"{place}: not a spreadsheet that can be read: {error}") from None
-    while rows and not any(_text(cell).strip() for cell in rows[-1][1]):
-        rows.pop()
-    return [(number, [_text(cell) for cell in row]) for number, row in rows]
-
-
-def _rows_apart(content: bytes, place: str) -> list[tuple[int, list[str]]]:
-    """Read an old workbook in a process of its own: a wrong byte can end the process of its reader."""
-    command = [sys.executable, "-c", "from hblm.corpus.sheets import print_rows; print_rows()"]
-    path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        command, input=content, capture_output=True, env={**os.environ, "PYTHONPATH": path}, check=False
-    )
-    if done.returncode:
+        for number, cells in rows(content, bounded=bounded):
+            if not any(map(str.strip, cells)):
+                blank.append((number, cells))
+                continue
+            yield from blank
+            blank, any_row = [], True
+            yield number, cells
+    except (ValueError, OSError) as error:
         raise DataError(
-            f"{place}: not a spreadsheet that can be read, damaged or with a password; save it as .xlsx, or "
-            f"as CSV"
-        )
-    return [(number, row) for number, row in json.loads(done.stdout)]
+            f"{file.place}: not a spreadsheet that can be read ({error}); damaged, or with a password? save it "
+            f"as .xlsx, or as CSV"
+        ) from None
+    if not any_row:
+        raise DataError(f"{file.place}: no sheet of it has rows")
 
 
-def print_rows() -> None:
-    """Print the rows of the workbook on standard input, as JSON."""
-    print(json.dumps(_rows(io.BytesIO(sys.stdin.buffer.read()), "")))
+def _require_whole(content: io.BytesIO, place: str) -> bool:
+    """Refuse what is no sound zip: the reader of sheets does not survive all that is not.
 
-
-def _require_whole(content: io.BytesIO, place: str) -> None:
-    """Refuse what is no sound zip: the reader of sheets does not survive all that is not."""
+    Returns:
+        Whether what it holds is known to fit into memory: a few bytes of a cell can repeat the longest text.
+    """
     if not zipfile.is_zipfile(content):
         raise DataError(
             f"{place}: not a spreadsheet that can be read, or damaged; save it as .xlsx, or as text with tabs"
@@ -89,11 +67,19 @@ def _require_whole(content: io.BytesIO, place: str) -> None:
     with open_zip(content) as archive, inside_zip():
         if any(info.flag_bits & 1 for info in archive.infolist()):
             raise DataError(f"{place}: encrypted; save it without a password")
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        if sum(sizes.values()) > _LARGEST:
+            raise DataError(
+                f"{place}: unpacks to more than {_LARGEST >> 20} MiB; save it as CSV or JSONL, if it is sound"
+            )
+        if any(info.compress_type not in _METHODS for info in archive.infolist()):
+            raise DataError(f"{place}: compressed as no spreadsheet is; save it again")
         bad = archive.testzip()
         if bad:
             raise DataError(f"{place}: damaged ({bad} in it); download or copy it again")
         _require_bounded(archive, place)
     content.seek(0)
+    return sum(sizes.values()) ** 2 // 8 < _LARGEST
 
 
 def _require_bounded(archive: zipfile.ZipFile, place: str) -> None:
@@ -114,9 +100,3 @@ def _number_of(column: bytes) -> int:
     for letter in column:
         number = 26 * number + letter - ord("A") + 1
     return number
-
-
-def _text(cell: object) -> str:
-    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
-        cell = cell.date()
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

@@ -16,6 +16,7 @@ from hblm.document import SPLITS, Document, check_text
 from hblm.errors import DataError
 
 _AT_ONCE = 1 << 20  # characters written together
+_REPEATING = 1 << 18  # documents after which, ever and again, a hundredth of the texts must differ
 
 
 class Spool:
@@ -41,6 +42,7 @@ class Spool:
         self._end = 0
         self._path = folder / "documents.jsonl"
         self._path.unlink(missing_ok=True)
+        self._look_at = _REPEATING
         self._waiting: list[str] = []
         self._characters = 0
 
@@ -53,7 +55,8 @@ class Spool:
         """Add a document, which stands at `file` and `number`, such as "x.csv:" 7 or "x.parquet: row " 7.
 
         Raises:
-            DataError: an id that an earlier document has, in whatever split, or a lone surrogate.
+            DataError: an id that an earlier document has, in whatever split, a lone surrogate, or documents
+                that repeat without end, as in a small file that was made to unpack to a large one.
         """
         at = self._at.setdefault(identity, len(self))
         place = f"{file}{number}"
@@ -66,6 +69,14 @@ class Spool:
         self.labels.append(self._known.setdefault(labels, labels))
         self.splits.append(split)
         self.digests.append(text_digest(text))
+        if len(self) == self._look_at:
+            self._look_at *= 2
+            different = len(set(self.digests))
+            if different * 100 < len(self):
+                raise DataError(
+                    f"{place}: {len(self):,} documents so far, and only {different:,} different texts; is "
+                    f"the file damaged, or made to unpack to the same rows again and again?"
+                )
         self._places.append(self._files.setdefault(file, len(self._files)) << 40 | number)
         self._waiting.append(json.dumps([identity, text]) + "\n")  # ASCII: a character is a byte
         self._begins.append(self._end)

@@ -24,6 +24,7 @@ from hblm.corpus.raw import (
     archived,
     is_archive,
     name_inside,
+    read_up_to,
     reading,
     source_of,
     walk,
@@ -117,14 +118,17 @@ class Corpus:
             yield _Stored(path, name)
             return
         ready: list[tuple[str, str, bytes]] = []
+        held = 0
         with ExitStack() as opened, reading(str(path)):
             for file in archived(path, path.name, str(path), path, opened):
                 key = choice.key(file.base)
                 if key:
                     ready.append((key, file.place, _content(file)))
-                if len(ready) == _AT_ONCE or (ready and not key and file.is_archive):
+                    held += len(ready[-1][2])
+                full = len(ready) == _AT_ONCE or held > LONGEST
+                if full or (ready and not key and file.is_archive):
                     yield _Ready(ready)
-                    ready = []
+                    ready, held = [], 0
                 if not key and file.is_archive:
                     with reading(file.place):
                         yield _Inner(whole(file), file.name, file.place)
@@ -283,8 +287,8 @@ def _inside(
 
 
 def _content(file: RawFile) -> bytes:
-    with reading(file.place), file.open() as stream:
-        return stream.read(LONGEST + 1)
+    with reading(file.place):
+        return read_up_to(file, LONGEST + 1)
 
 
 def _story(choice: _Choice, key: str, place: str, data: bytes) -> Story:

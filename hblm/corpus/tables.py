@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,7 @@ from hblm.corpus.columnar import Records, open_parquet, open_saved
 from hblm.corpus.objects import open_objects
 from hblm.corpus.raw import Raw, RawFile
 from hblm.corpus.sheets import read_sheet
-from hblm.corpus.texts import delimited, read_lines, read_rows
+from hblm.corpus.texts import MOST_BLANK, delimited, read_lines, read_rows
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
@@ -29,6 +30,7 @@ _LAST = (".txt",)  # read as delimited text
 _ARROW = ("dataset_dict.json", "state.json")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 _COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
+_MOST_COLUMNS = 1 << 14
 _LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
 Record = Mapping[str, Any]
 
@@ -203,6 +205,7 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
     """
     place, records = open_objects(file, encoding)
     keys = {key: None for _, record in islice(records(()), _LOOKED_AT) for key in record}
+    _require_columns(file.place, 1, len(keys))
     if not keys:
         raise DataError(f"{file.place}: holds no records")
     return Table(place, split, list(keys), records)
@@ -231,8 +234,7 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
 
 
 def _sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
-    content = list(read_sheet(file))
-    return _table_of_rows(f"{file.place}: row ", split, lambda: iter(content), dialect.header)
+    return _table_of_rows(f"{file.place}: row ", split, lambda: read_sheet(file), dialect.header)
 
 
 def _table_of_rows(
@@ -244,6 +246,7 @@ def _table_of_rows(
 ) -> Table:
     """Return the table of rows of cells; the first is the header, unless `header` says that there is none."""
     number, cells = next(rows(), (1, []))
+    _require_columns(place.removesuffix(": row ").removesuffix(":"), number, len(cells))
     if not any(map(str.strip, cells)):
         raise DataError(f"{place.removesuffix(': row ').removesuffix(':')}: holds no header line")
     if header == "none":
@@ -256,9 +259,14 @@ def _table_of_rows(
         shown = f"the first row has {len(names)}"
 
     def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
+        empty = 0
         for number, cells in islice(rows(), header != "none", None):
             if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+                empty += 1
+                if empty > MOST_BLANK:
+                    raise DataError(f"{place}{number}: {empty:,} empty rows; is the file damaged?")
                 continue
+            empty = 0
             if len(cells) != len(names):
                 raise DataError(f"{place}{number}: {len(cells)} cells, and {shown}{between}")
             yield number, dict(zip(names, cells, strict=True))
@@ -273,11 +281,10 @@ def _require_header(names: Sequence[str], header: str | None, place: str) -> Non
         DataError: a name is there twice, is a number, or is as long as a text.
     """
     way_out = "if the first row is a document already, write dataset.prepare.header=none"
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    times = Counter(names)
+    repeated = sorted(name for name in times if times[name] > 1)
     if repeated:
-        raise DataError(
-            f"{place}: column {repeated[0]!r:.60} is there {names.count(repeated[0])} times; {way_out}"
-        )
+        raise DataError(f"{place}: column {repeated[0]!r:.60} is there {times[repeated[0]]} times; {way_out}")
     given = [name for name in names if not name.startswith("column ")]
     if header == "first" or given == [str(at) for at in range(len(given))]:  # as pandas numbers columns
         return
@@ -294,6 +301,14 @@ def _is_text(name: str) -> bool:
     """Tell whether a column's name reads like a document."""
     words = len(name.split())
     return len(name) > 80 or words > 8 or (words > 3 and name.endswith((".", "!")))
+
+
+def _require_columns(place: str, line: int, found: int) -> None:
+    if found > _MOST_COLUMNS:
+        raise DataError(
+            f"{place}:{line}: {found:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
+            f"kind of file, or are line ends missing?"
+        )
 
 
 def _cells(line: str, sign: str, quote: str | None) -> int:

@@ -18,6 +18,7 @@ from hblm.corpus.raw import RawFile, reading
 from hblm.errors import ConfigError, DataError
 
 LONGEST = 16 << 20  # characters of a line, a cell or a record: no document is longer, a damaged file may be
+MOST_BLANK = 1 << 20  # empty lines or rows; more are no text, and reading them would not end
 _RETURN = "\ufdd0"  # a character that Unicode keeps for such use, and that no text has
 _SIGN = "\ufdd2"  # another one: a delimiter of several characters
 _HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
@@ -82,7 +83,7 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
         DataError: damaged, not in the encoding, or a line above LONGEST.
     """
     chosen, newline = _sniff(file, encoding)
-    blank = number = 0
+    blank = empty = number = 0
     with _text(file, chosen, newline, newline=newline) as stream:
         while line := stream.readline(LONGEST + 2):
             number += 1
@@ -91,13 +92,17 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
                     f"{file.place}:{number}: a line of more than {LONGEST:,} characters; no document is that "
                     f"long: are line ends missing, or is it another kind of file?"
                 )
+            is_blank = line.isspace()
+            empty = empty + 1 if is_blank else 0  # in a row
+            if empty > MOST_BLANK:
+                raise DataError(f"{file.place}:{number}: {empty:,} empty lines; is the file damaged?")
             if ends:
                 yield line
                 continue
-            line = line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
-            if not line or line.isspace():
+            if is_blank:
                 blank += 1
                 continue
+            line = line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
             for _ in range(blank):
                 yield ""
             blank = 0

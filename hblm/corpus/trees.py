@@ -11,6 +11,7 @@ from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
+_LONGEST = 1 << 27  # characters of a taxonomy.json
 _PARENT = {"parent", "parents", "parent_name", "parent_id"}  # a header, and not a node called Parenting
 _CHILD = {"child", "children", "child_name", "child_id"}
 
@@ -31,7 +32,13 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
         DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
     """
     if file.base.lower().endswith(".json"):
-        return parse_taxonomy("".join(read_text(file, encoding)), file.place, plain_name)
+        pieces, length = [], 0
+        for piece in read_text(file, encoding):
+            pieces.append(piece)
+            length += len(piece)
+            if length > _LONGEST:
+                raise DataError(f"{file.place}: more than {_LONGEST:,} characters; no taxonomy is that large")
+        return parse_taxonomy("".join(pieces), file.place, plain_name)
     comma = file.base.lower().endswith(".csv")
     rows = read_rows(file, delimiter="," if comma else "\t", quote='"' if comma else None, encoding=encoding)
     heads: dict[str, int] = {}
@@ -47,7 +54,7 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
         heads.setdefault(names[0], number)
         for child in filter(None, names[1:]):
             if child == names[0]:
-                raise DataError(f"{file.place}:{number}: node {child!r} is its own parent")
+                raise DataError(f"{file.place}:{number}: node {child!r:.200} is its own parent")
             edges.setdefault((names[0], child), number)
     if not edges:
         between = "a comma" if comma else "a tab"
@@ -74,7 +81,7 @@ def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, s
             nodes.append(Node(name, name, None))
         elif name != root:
             raise DataError(
-                f"{file.place}:{heads[name]}: node {name!r} stands under no other node, nor under {root}"
+                f"{file.place}:{heads[name]}: node {name!r:.200} stands under no other node, nor under {root}"
                 f"{nearest(name, children)}"
             )
     last = {child: number for (_, child), number in edges.items()}
@@ -163,8 +170,8 @@ class Finder:
         for name in path:
             nodes = self._below.get((found[-1] if found else None, name), set())
             if not nodes and name in self._named:
-                above = f"child of {found[-1]!r}" if found else "top node"
-                raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r} is no {above}")
+                above = f"child of {found[-1]!r:.200}" if found else "top node"
+                raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r:.200} is no {above}")
             found.append(self._one(name, nodes, place))
         return tuple(found)
 
@@ -176,7 +183,7 @@ class Finder:
             return next(iter(nodes))
         if nodes:
             raise DataError(
-                f"{place}: several nodes have the name {label!r}; write their ids, or whole paths"
+                f"{place}: several nodes have the name {label!r:.200}; write their ids, or whole paths"
             )
         raise DataError(
             f"{place}: label {label!r:.100} is not a node of the taxonomy{suggest(label, self._named)}"

@@ -1031,3 +1031,85 @@ def test_prepared_data_can_be_trained_on(news: Prepared) -> None:
     result = json.loads(run(Path("mine"), "trainer.epochs=1").read_text())
     assert len(result["history"]) == 1
     assert result["test"]
+
+
+# --- what is odd, and read all the same
+
+
+def odd_rows(*labels: str, texts: Sequence[str] = ()) -> list[Record]:
+    """Return enough rows for three splits, ten with each label; the first ones have these texts."""
+    rows = [{"text": f"text {at} of {label}", "label": label} for label in labels for at in range(10)]
+    return [{**row, "text": text} for row, text in zip(rows, texts, strict=False)] + rows[len(texts) :]
+
+
+def odd(
+    rows: Sequence[Record], lines: bytes = b"", **options: Any
+) -> tuple[Prepared, list[str], dict[str, int]]:
+    """Prepare rows and further lines of CSV; return what was made, its warnings and what was repaired."""
+    shutil.rmtree("data", ignore_errors=True)
+    raw = write({"x.csv": delimited(rows) + lines})
+    found = prepared(raw, "odd", **{"separator": "/", "label_separator": "none", **options})
+    assert found.manifest is not None
+    report = (found.folder / "report.md").read_text().replace("\\", "")
+    assert all(" ".join(note.replace("\\", "").split()) in report for note in found.manifest["warnings"])
+    return found, found.manifest["warnings"], found.manifest["repaired"]
+
+
+@pytest.mark.parametrize(
+    "other", ["news/Sport", "News/sport", "news/Sport\u00a0!", "news/sport.", "news/s\u200bport"]
+)
+def test_near_equal_labels_are_reported_and_merged_on_request(other: str) -> None:
+    rows = odd_rows("news/sport", "news/art") + odd_rows(other)[:4]
+    found, notes, _ = odd(rows)
+    nodes = len(found.taxonomy)
+    assert nodes > 3
+    assert any("names in several spellings" in note and "merge_labels=true" in note for note in notes)
+    found, notes, repaired = odd(rows, merge_labels=True)
+    assert sorted(found.taxonomy.index) == ["news", "news/art", "news/sport"]
+    assert repaired["labels_merged"] == 1
+    assert not any("spellings" in note for note in notes)
+
+
+@pytest.mark.parametrize("word", ["NaN", "None", "null", "N/A", "<NA>"])
+def test_words_for_no_value_are_reported_and_emptied_on_request(word: str) -> None:
+    rows = odd_rows("a", "b", word)
+    found, notes, _ = odd(rows, separator="none")
+    assert len(found.taxonomy) == 3
+    assert any(f"{word!r} 10 times" in note and "null_labels=keep" in note for note in notes)
+    found, notes, repaired = odd(rows, separator="none", null_labels="empty", unlabelled="drop")
+    assert sorted(found.taxonomy.index) == ["a", "b"]
+    assert repaired["documents_without_labels"] == 10
+    assert any("null_labels=empty" in note for note in notes)
+
+
+def test_texts_without_a_sign_are_reported_and_dropped_on_request() -> None:
+    rows = odd_rows("a", "b", texts=["", "  ", "\u200b"])
+    for action, left in (("keep", 20), ("drop", 17)):
+        found, notes, repaired = odd(rows, separator="none", empty_texts=action)
+        assert sum(found.count(split) for split in SPLITS) == left
+        assert any(note.startswith("3 documents have no text (raw/x.csv:2, ") for note in notes)
+        assert repaired.get("documents_without_text", 0) == 20 - left
+
+
+def test_header_lines_inside_a_file_are_dropped_and_reported() -> None:
+    rows = odd_rows("a", "b")
+    for action, nodes in (("drop", 2), ("keep", 3)):
+        more = b"text,label\nx,a\ntext,label\ny,b\n"
+        found, notes, repaired = odd(rows, more, separator="none", repeated_headers=action)
+        assert len(found.taxonomy) == nodes
+        assert any(
+            note.startswith("2 lines repeat the header (raw/x.csv:22, raw/x.csv:24)") for note in notes
+        )
+        assert repaired.get("repeated_header_lines", 0) == (2 if action == "drop" else 0)
+
+
+def test_equal_texts_with_different_labels_are_reported() -> None:
+    _, notes, _ = odd(
+        [*odd_rows("a", "b"), {"text": "t", "label": "a"}, {"text": "t", "label": "b"}], separator="none"
+    )
+    assert "1 texts stand there more than once, with different labels" in notes
+
+
+def test_of_plain_files_nothing_odd_is_reported() -> None:
+    _, notes, _ = odd(odd_rows("a/b", "a/c", "d/b"))
+    assert notes == ["the splits were drawn by seed 13"]

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import socket
 import stat
 import sys
 import tarfile
@@ -608,8 +609,8 @@ def test_an_inner_archive_that_is_too_large_for_memory_is_refused(
     assert len(opened(path)) == 3
     monkeypatch.setattr(raw_module, "LARGEST", len(inner) - 1)
     found = fault_inside(path)
-    assert found.startswith(f"{path}:i.zip: an archive of more than")
-    assert found.endswith("unpack it first")
+    assert found.startswith(f"{path}:i.zip: archives of more than")
+    assert found.endswith("unpack the outer one first")
 
 
 @pytest.mark.parametrize("name", ["../a.txt", "a/../../b.txt", "/etc/a.txt", "C:\\a.txt", "..\\a.txt"])
@@ -665,3 +666,129 @@ def test_an_inner_archive_that_its_outer_one_damaged_is_named(tmp_path: Path) ->
     (tmp_path / "x.zip").write_bytes(flipped(stream.getvalue(), 300))
     found = fault_inside(tmp_path / "x.zip")
     assert found.startswith(f"{tmp_path / 'x.zip'}:i.zip: damaged or cut short (Bad CRC-32")
+
+
+# --- more in a file than its size can hold
+
+
+def tar_of(kind: bytes, size: int, content: bytes) -> bytes:
+    """Return a tar that begins with a header of that kind and size."""
+    info = tarfile.TarInfo("x.csv")
+    info.type, info.size = kind, size
+    return info.tobuf(format=tarfile.GNU_FORMAT) + content
+
+
+def overlapping() -> bytes:
+    """Return a zip of which two members have the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.csv", TEXT)
+        archive.writestr("b.csv", TEXT)
+        archive.infolist()[1].header_offset = 0
+    return stream.getvalue()
+
+
+ZEROS = bytes(3 << 20)
+SWOLLEN: dict[str, Callable[[], bytes]] = {
+    "x.csv.gz": lambda: gzip.compress(b"a\n" + ZEROS),
+    "x.csv.bz2": lambda: bz2.compress(b"a\n" + ZEROS),
+    "x.csv.xz": lambda: lzma.compress(b"a\n" + ZEROS),
+    "size.tar.gz": lambda: gzip.compress(tar_of(tarfile.REGTYPE, len(ZEROS), ZEROS)),
+    "names.tar.gz": lambda: gzip.compress(tar_of(tarfile.GNUTYPE_LONGNAME, len(ZEROS), ZEROS)),
+    "headers.tar.xz": lambda: lzma.compress(tar_of(tarfile.XHDTYPE, len(ZEROS), ZEROS)),
+    "absurd.tar": lambda: tar_of(tarfile.REGTYPE, 1 << 62, TEXT),
+    "absurd.tar.gz": lambda: gzip.compress(tar_of(tarfile.REGTYPE, 1 << 62, TEXT)),
+    "x.zip": lambda: zip_of(("x.csv", ZEROS)),
+    "same.zip": overlapping,
+}
+
+
+def zip_of(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", SWOLLEN)
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_module, "_ALWAYS", 1 << 20)
+    (tmp_path / name).write_bytes(SWOLLEN[name]())
+    assert fault_in(tmp_path / name).startswith(f"{tmp_path / name}")
+
+
+def test_how_much_a_file_may_unpack_to_grows_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_module, "_ALWAYS", 0)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"abcd\n" * 1000) + bytes(100))
+    assert content(tmp_path / "x.csv.gz") == {"x.csv": ["abcd"] * 1000}
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"abcd\n" * 100_000))
+    assert "unpacks to more than" in fault_in(tmp_path / "x.csv.gz")
+
+
+def test_archives_in_archives_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = zip_of(("a.csv", TEXT))
+    path = packed(tmp_path / "x.zip", {"1.zip": inner, "2.zip": inner})
+    for most, refused in ((2 * len(inner), False), (2 * len(inner) - 1, True)):
+        monkeypatch.setattr(raw_module, "LARGEST", most)
+        with Raw(path) as raw:
+            if refused:
+                with pytest.raises(DataError, match="unpack the outer one first"):
+                    raw.open_archives()
+            else:
+                raw.open_archives()
+                assert len(raw.files) == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "x.zip", "x.tar"])
+def test_a_download_of_too_many_files_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / kind, {f"{at}.csv": b"x" for at in range(11)})
+    monkeypatch.setattr(raw_module, "MOST_FILES", 11)
+    assert len(content(path)) == 11
+    monkeypatch.setattr(raw_module, "MOST_FILES", 10)
+    assert "holds more than 10 files" in fault_in(path)
+
+
+def test_a_member_that_the_library_would_unpack_at_once_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(zip_of(("x.csv", TEXT), method=zipfile.ZIP_BZIP2))
+    assert "cannot be unpacked here (compressed by bzip2)" in fault_in(tmp_path / "x.zip")
+
+
+# --- what is no file
+
+
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a named pipe": os.mkfifo,
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("name", ["x.csv", "x.zip", "x.csv.gz"])
+@pytest.mark.filterwarnings("ignore:unclosed <socket")
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    kind: str, inside: bool, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    folder = Path("set")
+    folder.mkdir()
+    SPECIAL[kind](folder / name)
+    path = folder if inside else folder / name
+    with pytest.raises(DataError, match=f"set/{name}: {kind}"):
+        Raw(path)
+
+
+def test_links_in_a_circle_are_refused_or_passed_over(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "set", {"a.csv": b"x"})
+    (folder / "b.csv").symlink_to("c.csv")
+    (folder / "c.csv").symlink_to("b.csv")
+    (folder / "again").symlink_to(folder)
+    assert list(content(folder)) == ["a.csv"]
+    with pytest.raises(DataError, match="a link to nothing, or a circle of links"):
+        Raw(folder / "b.csv")

@@ -254,3 +254,18 @@ def test_what_helps_against_repeated_ids_may_be_told(tmp_path: Path) -> None:
     add(spool, "a")
     with pytest.raises(DataError, match=r"across splits as well; keep one of them$"):
         add(spool, "a")
+
+
+def test_documents_that_repeat_without_end_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_REPEATING", 200)
+
+    def add(texts: int) -> None:
+        spool = Spool(tmp_path)
+        for at in range(1000):
+            spool.add(str(at), f"text {at % texts}", (), "", "x:", at)
+
+    add(100)
+    with pytest.raises(DataError, match="x:199: 200 documents so far, and only 1 different texts"):
+        add(1)

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -559,9 +560,19 @@ def test_reading_a_folder_leaves_it_as_it_is(saved: Callable[..., Path]) -> None
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+def beyond_the_end(folder: Path) -> None:
+    """Let the texts of an Arrow file end far behind the file: they are t0 to t9, then t10 and so on."""
+    file = next(folder.glob("train/*.arrow"))
+    ends = struct.pack("<2i", 2 * 9, 2 * 10)
+    content = file.read_bytes()
+    assert ends in content
+    file.write_bytes(content.replace(ends, struct.pack("<2i", 2 * 9, 1 << 30)))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        beyond_the_end,
         lambda folder: next(folder.glob("train/*.arrow")).write_bytes(b"rubbish"),
         lambda folder: next(folder.glob("train/*.arrow")).unlink(),
         lambda folder: (folder / "train/state.json").write_text("{"),
@@ -576,6 +587,37 @@ def test_a_damaged_folder_is_a_data_error(damage: Callable[[Path], Any], saved: 
     with pytest.raises(DataError, match="cannot be read, damaged or of another kind") as caught:
         [list(table.records()) for table in arrow_tables(folder)]
     assert str(caught.value).startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pyarrow.array([1 << 30], pyarrow.date32()),
+        pyarrow.array([1 << 62], pyarrow.timestamp("ms")),
+        pyarrow.array([1 << 62], pyarrow.duration("s")),
+    ],
+    ids=["date", "timestamp", "duration"],
+)
+def test_values_that_python_has_no_room_for_are_a_data_error(array: pyarrow.Array, read: Read) -> None:
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": array}), sink)
+    with pytest.raises(DataError, match=r"x\.parquet: row : cannot be read|x\.parquet: cannot be read"):
+        read({"x.parquet": sink.getvalue()})
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_a_table_of_too_many_columns_is_refused(name: str, read: Read) -> None:
+    columns = [f"c{at}" for at in range(20_000)]
+    content = ",".join(columns) + "\n" if name == "x.csv" else json.dumps(dict.fromkeys(columns)) + "\n"
+    with pytest.raises(DataError, match=rf"{name}:1: 20,000 columns; no table has more"):
+        read({name: content.encode()})
+
+
+def test_empty_rows_without_end_are_refused(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hblm.corpus.tables.MOST_BLANK", 10)
+    assert len(read({"x.csv": b"text,label\n" + b"a,b\n,\n" * 20})[1]) == 20
+    with pytest.raises(DataError, match=r"x\.csv:13: 11 empty rows"):
+        read({"x.csv": b"text,label\na,b\n" + b",\n" * 20})
 
 
 def test_other_folders_are_none_of_hugging_faces(tmp_path: Path) -> None:

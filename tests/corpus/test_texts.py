@@ -460,3 +460,15 @@ def test_rows_that_were_written_are_read_again(rows: list[list[str]], delimiter:
         writer.writerow(row)
     found = rows_of(stream.getvalue().encode(), delimiter=delimiter)
     assert found == list(zip(numbers, rows, strict=True))
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \t\n", b"\r\n"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_lines_that_are_blank_without_end_are_refused(
+    blank: bytes, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hblm.corpus.texts.MOST_BLANK", 10)
+    fine = b"".join(b"a\n" + blank * 9 for _ in range(5))
+    assert len(list(read_lines(file_of(fine), ends=True))) == 50
+    with pytest.raises(DataError, match=r"x\.txt:12: 11 empty lines"):
+        list(read_lines(file_of(b"a\n" + blank * 12 + b"b\n"), ends=ends))
