@@ -220,15 +220,14 @@ def _read_width(source: Pretrained, file: Path) -> int:
         told = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{given}: {file} cannot be read: {error}; copy the model again") from None
-    values = {name: told[name] for name in _WIDTHS if name in told} if isinstance(told, dict) else {}
-    widths = [value for value in values.values() if isinstance(value, int) and not isinstance(value, bool)]
-    if values and not (widths and widths[0] > 0):
-        name, value = next(iter(values.items()))
-        raise ConfigError(f"{given}: {name}={value!r:.50} in {file} is not a width; copy the model again")
+    values = [told.get(name) for name in _WIDTHS] if isinstance(told, dict) else []
+    widths = [
+        value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0
+    ]
     if not widths:
         raise ConfigError(
-            f"{given}: its config.json has none of {', '.join(_WIDTHS)}, by which trainer=auto chooses; "
-            "write trainer=original, or small"
+            f"{given}: its config.json has none of {', '.join(_WIDTHS)} as a whole number above 0, by which "
+            "trainer=auto chooses; copy the model again, or write trainer=original, or small"
         )
     return widths[0]
 

@@ -502,7 +502,7 @@ def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["abc", -1, 0, None, [16], {}, 16.5, True])
 def test_a_width_of_another_kind(folder, value):
     edit(folder / "config.json", hidden_size=value)
-    with pytest.raises(ConfigError, match=r"hidden_size=.* in .*config\.json is not a width"):
+    with pytest.raises(ConfigError, match=r"its config\.json has none of hidden_size, .* as a whole number"):
         width_of(locate(str(folder)))
 
 

@@ -93,7 +93,7 @@ def load_tokenizer(source: Pretrained) -> Tokenizer:
     """
     if source.is_tiny:
         return _tiny_tokenizer()
-    with _quiet(), _explained(source, "tokenizer"):
+    with _quiet(), _explained(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             _place(source), revision=source.revision, trust_remote_code=False
         )
@@ -207,7 +207,7 @@ def _maker(config: Any) -> Any:
 
 def _architecture(source: Pretrained, dropout: float | None) -> Any:
     """Build the encoder that a folder's config.json describes, with random weights."""
-    with _quiet(), _explained(source, "configuration"):
+    with _quiet(), _explained(source, "config.json"):
         shapes = weight_shapes(source) if source.weights else None
         _require_as_many_layers(source, shapes)
         config = transformers.AutoConfig.from_pretrained(
@@ -226,7 +226,7 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
     where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
     with _quiet(), _explained(source, "weights"):
         shapes = weight_shapes(source)
-    with _quiet(), _explained(source, "encoder"):
+    with _quiet(), _explained(source, "config.json"):
         _require_as_many_layers(source, shapes)
         config = transformers.AutoConfig.from_pretrained(_place(source), **where)
     maker = _maker(config)
