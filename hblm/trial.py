@@ -53,7 +53,7 @@ class Trial:
     pooling: str
 
     def require_sound(self) -> None:
-        """Refuse an encoder that no scores can be trusted of; four passes in eval mode, in float32.
+        """Refuse an encoder that no scores can be trusted of; three passes in eval mode, in float32.
 
         Raises:
             ConfigError: the model fails on two documents, has no state for each token, reads the padding, or
@@ -63,8 +63,9 @@ class Trial:
         longer, other = self._documents()
         shorter = longer[: max(1, len(longer) // 2)]
         try:
-            together, alone = self._states([other, shorter])[1], self._states([shorter])[0]
-            pooled = self._pooled([longer, torch.cat([longer[:1], other[1:]])])
+            with self._still():
+                together, alone = (self._pooled(each)[0][-1] for each in ([other, shorter], [shorter]))
+                _, pooled = self._pooled([longer, torch.cat([longer[:1], other[1:]])])
         except _Fault as fault:
             raise ConfigError(
                 f"{given}: {kind} fails on two documents: {fault}; give a text encoder such as "
@@ -95,47 +96,43 @@ class Trial:
         """
         longer, other = self._documents()
         try:
-            with untouched(self.model, longer.device), torch.enable_grad(), _caught():
+            trained = self.model.trainable
+            with untouched(self.model, longer.device), torch.set_grad_enabled(trained):
                 self.model.train()
                 with autocast():
-                    pooled = self.model.pool(*self._padded([longer, other[: len(other) // 2]]))
+                    _, pooled = self._pooled([longer, other[: max(1, len(other) // 2)]])
                 if not pooled.isfinite().all():
                     return "its states are not finite numbers"
-                if self.model.trainable:
-                    torch.autograd.grad(pooled.sum(), list(trainable(self.model)), allow_unused=True)
+                if trained:
+                    with _caught():
+                        torch.autograd.grad(pooled.sum(), list(trainable(self.model)), allow_unused=True)
         except _Fault as fault:
             return str(fault)
         return None
 
     def _documents(self) -> tuple[Tensor, Tensor]:
-        """Return the ids of two documents of one length that share no token."""
+        """Return the ids of two documents of one length that differ in every place."""
         rows = embedding_rows(self.model.encoder) or 1_000
-        # the middle of a vocabulary has ordinary words; its ends have special and unused tokens
         length = min(_TOKENS, self.max_length)
-        ids = (torch.arange(2 * length) + rows // 2) % rows
-        device = next(self.model.parameters()).device
-        first, second = ids.to(device).split(length)
-        return first, second
+        # the middle of a vocabulary has ordinary words; its ends have special and unused tokens
+        first = (torch.arange(length, device=next(self.model.parameters()).device) + rows // 2) % rows
+        return first, (first + 1) % rows
 
     def _padded(self, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
         ids = torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=self.pad_id)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(each) for each in documents], True)
         return ids, mask
 
-    def _states(self, documents: list[Tensor]) -> Tensor:
-        """Return the states of some documents, with padding: documents x tokens x width."""
+    def _pooled(self, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the states of some documents, padded, and what the pooling makes of them."""
         ids, mask = self._padded(documents)
-        with self._still(), _caught():
+        with _caught():
             output = self.model.encoder(input_ids=ids, attention_mask=mask)
-        states = getattr(output, "last_hidden_state", None)
+            states = getattr(output, "last_hidden_state", None)
         if not isinstance(states, Tensor) or states.shape[:2] != ids.shape:
             shape = tuple(states.shape) if isinstance(states, Tensor) else "none"
             raise _Fault(f"its states have the shape {shape}, and the tokens {tuple(ids.shape)}")
-        return states.float()
-
-    def _pooled(self, documents: list[Tensor]) -> Tensor:
-        with self._still(), _caught():
-            return self.model.pool(*self._padded(documents))
+        return states, self.model.pooling(states, mask.bool()).float()
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:

@@ -200,16 +200,17 @@ def _from_config(config: Any) -> Any:
 
 def _maker(config: Any) -> Any:
     """Return what builds the encoder: of T5 and the like, with or without decoder, the encoder alone."""
-    alone = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+    alone: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
     has_class = alone is not None and alone.__name__.endswith("EncoderModel")
     return transformers.AutoModelForTextEncoding if has_class else transformers.AutoModel
 
 
 def _architecture(source: Pretrained, dropout: float | None) -> Any:
     """Build the encoder that a folder's config.json describes, with random weights."""
-    with _quiet(), _explained(source, "config.json"):
+    with _quiet(), _explained(source, "weights"):
         shapes = weight_shapes(source) if source.weights else None
-        _require_as_many_layers(source, shapes)
+    _require_as_many_layers(source, shapes)
+    with _quiet(), _explained(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(
             _place(source), trust_remote_code=False, local_files_only=True
         )
@@ -226,8 +227,8 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
     where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
     with _quiet(), _explained(source, "weights"):
         shapes = weight_shapes(source)
+    _require_as_many_layers(source, shapes)
     with _quiet(), _explained(source, "config.json"):
-        _require_as_many_layers(source, shapes)
         config = transformers.AutoConfig.from_pretrained(_place(source), **where)
     maker = _maker(config)
     if config.is_encoder_decoder and maker is transformers.AutoModel:
@@ -278,7 +279,10 @@ def _require_as_many_layers(source: Pretrained, shapes: Shapes | None) -> None:
     """
     if shapes is None or source.folder is None:
         return
-    values = json.loads((source.folder / "config.json").read_bytes())
+    try:
+        values = json.loads((source.folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # transformers says what is wrong with it
     most = _LARGER * (len(shapes) + sum(math.prod(shape[:1]) for shape in shapes.values()))
     for name, value in values.items() if isinstance(values, dict) else ():
         if ("layer" in name or "label" in name) and isinstance(value, int) and value > most:
