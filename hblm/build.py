@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hblm.artifacts import environment
-from hblm.checkpoint import Checkpoint, load_weights
+from hblm.checkpoint import WEIGHTS, Checkpoint, load_weights
 from hblm.config import TrainConfig
 from hblm.corpus.batches import TokenisedSplit, collate
 from hblm.errors import CheckpointError, ConfigError
@@ -28,7 +29,13 @@ from hblm.fit import Schedule
 from hblm.loss import LOSSES, Loss, Objective
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier, Projection
-from hblm.nn.encoder import Tokenizer, check_max_length, encoder_from_folder, encoder_width
+from hblm.nn.encoder import (
+    Tokenizer,
+    check_max_length,
+    embedding_rows,
+    encoder_from_folder,
+    encoder_width,
+)
 from hblm.nn.heads import OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.link import Link
@@ -168,6 +175,43 @@ def require_single_paths(
             )
 
 
+def require_rows(
+    encoder: nn.Module, tokenizer: Tokenizer, splits: Mapping[str, TokenisedSplit], model_name: str
+) -> None:
+    """Refuse token ids for which the encoder's embedding has no row.
+
+    Args:
+        encoder, tokenizer: that go together.
+        splits: all tokenised ones, the texts of nodes among them.
+        model_name: of the encoder, for the message.
+
+    Raises:
+        ConfigError: the first such id of a document, or the padding token's.
+    """
+    rows = embedding_rows(encoder)
+    if rows is None:
+        return
+    way_out = "give the tokenizer that the model was trained with, or resize_token_embeddings(len(tokenizer))"
+    for name, split in splits.items():
+        if (found := split.first_beyond(rows)) is not None:
+            token, document = found
+            where = f"{name} has it in {document!r}"
+            break
+    else:
+        token = int(tokenizer.pad_token_id)
+        where = "it is the padding token"
+        end = tokenizer.eos_token
+        if end is not None and tokenizer.eos_token_id < rows:
+            way_out = f'write "pad_token": {json.dumps(end)} in tokenizer_config.json, or {way_out}'
+        if token < rows:
+            return
+    raise ConfigError(
+        f"encoder.model_name={model_name}: its tokenizer has the token "
+        f"{tokenizer.convert_ids_to_tokens(token)!r} with the id {token} ({where}), and its embedding has "
+        f"{rows} rows, for ids up to {rows - 1}; {way_out}"
+    )
+
+
 def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifier, Tokenizer]:
     """Return a checkpoint's model and tokenizer; `config` is its own, but for the weights that fuse views.
 
@@ -175,7 +219,7 @@ def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifie
         CheckpointError: a part of it is damaged, or two do not belong together.
     """
     try:
-        encoder, tokenizer = encoder_from_folder(checkpoint.encoder)
+        encoder, tokenizer = encoder_from_folder(checkpoint.encoder, checkpoint.folder / WEIGHTS)
         check_max_length(encoder, config.encoder.max_length)
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint.folder} is damaged: {error}") from None
@@ -215,7 +259,6 @@ def scoring(
             collate,
             n_nodes=len(taxonomy),
             pad_id=tokenizer.pad_token_id,
-            padding_side=tokenizer.padding_side,
         ),
     )
 

@@ -65,14 +65,16 @@ class Encoder:
 
     model_name: str = key("FacebookAI/roberta-large", "hub id, local folder, or tiny")
     revision: str | None = key(None, "hub revision: a tag or commit")
-    max_length: int = key(512, "tokens a document is cut to, special tokens included", low=4)
+    max_length: int = key(512, "tokens a document is cut to, special tokens included", low=4, high=1_000_000)
     trainable: bool = key(True, "false: frozen, in eval mode")
     gradient_checkpointing: bool = key(False, "less memory for about a third more time")
     dropout: float | None = key(None, "null: the checkpoint's own", low=0, high=0.99)
     project_embedding: bool = key(
         True, "a residual layer and a norm; false: heads and FiLM see the pooled state itself"
     )
-    projection_dim: int | None = key(None, "width P of the projection; null: the encoder's", low=1)
+    projection_dim: int | None = key(
+        None, "width P of the projection; null: as the encoder", low=1, high=16_384
+    )
     projection_dropout: float = key(0.1, "dropout on the projection's residual layer", low=0, high=0.99)
 
 

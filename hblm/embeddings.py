@@ -39,7 +39,7 @@ class Embedder:
 
     Attributes:
         model: whose encoder is frozen, on the accelerator's device.
-        tokenizer: which says how the encoder's input is padded.
+        tokenizer: which has the token that the encoder's input is padded with.
         scoring: how documents become batches (see score.py).
         accelerator: device and precision.
         cache_dir: the folder of all caches.
@@ -85,7 +85,7 @@ class Embedder:
             "format": FORMAT,
             "encoder": frozen_encoder_hash(self.model.encoder),
             "pooling": type(self.model.pooling).__name__,
-            "padding": [self.tokenizer.pad_token_id, self.tokenizer.padding_side],
+            "padding": [self.tokenizer.pad_token_id, "right"],
             "batch_size": _BATCH_SIZE,
             "precision": self.accelerator.mixed_precision,
             "device": self.accelerator.device.type,

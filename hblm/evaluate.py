@@ -113,6 +113,7 @@ def load(request: Request, branch: str, names: Iterable[str], start: StartTask) 
         cache_dir=request.cache_dir,
         progress=start,
     )
+    build.require_rows(model.encoder, tokenizer, splits, trained.encoder.model_name)
     splits |= {name: subsample(splits[name], trained.dataset_fraction) for name in ("train", "val")}
     scoring = build.scoring(
         trained,

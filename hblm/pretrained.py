@@ -15,6 +15,7 @@ from typing import Any
 
 import huggingface_hub
 import huggingface_hub.errors as hub
+from safetensors import safe_open
 
 from hblm.artifacts import canonical_json, require_file, sha256_once, sha256_text
 from hblm.errors import ConfigError
@@ -43,8 +44,9 @@ _INERT = {
         *("padding.strategy", "padding.pad_to_multiple_of", "padding.pad_id", "padding.pad_type_id"),
     ),
 }
-_SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are preferred
-_SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")  # reading one may run code that is in it
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -228,11 +230,13 @@ def _read_width(source: Pretrained, file: Path) -> int:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{given}: {file} cannot be read: {error}; copy the model again") from None
     values = [told.get(name) for name in _WIDTHS] if isinstance(told, dict) else []
-    widths = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    widths = [
+        value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0
+    ]
     if not widths:
         raise ConfigError(
-            f"{given}: its config.json has none of {', '.join(_WIDTHS)}, by which trainer=auto chooses; "
-            "write trainer=original, or small"
+            f"{given}: its config.json has none of {', '.join(_WIDTHS)} as a whole number above 0, by which "
+            "trainer=auto chooses; copy the model again, or write trainer=original, or small"
         )
     return widths[0]
 
@@ -284,11 +288,13 @@ def explain(source: Pretrained, what: str, error: BaseException) -> str:
         return any(isinstance(link, kinds) for link in chain)
 
     help_ = way_out(source.model_name)
-    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if source.folder is not None:
-        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}"
+    words = " ".join(str(error).split())
+    # a KeyError is its key alone, and other short ones say as little
+    said = words[:300] if len(words) > 20 else f"{type(error).__name__} {words}".strip()
     if "trust_remote_code" in str(error):
         return f"{given}: it comes with code of its own, which is never run here; give a model without"
+    if source.folder is not None:
+        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}; copy the model again"
     if has(hub.GatedRepoError):
         return f"{given}: its owner grants access on request; ask on its page, then run `hf auth login`"
     if has(hub.RevisionNotFoundError):
@@ -330,25 +336,68 @@ def _require_model(model_name: str, folder: Path) -> None:
     for file in filter(Path.exists, folder.iterdir()):
         if not file.is_dir():
             require_file(file)  # the libraries open what bears a name that they know
+    for file in (folder / _CONFIG, *_tokenizer_files(folder), *_weight_files(folder)):
+        try:
+            with file.open("rb") as stream:
+                start = stream.read(len(_POINTER))
+        except OSError as error:
+            raise ConfigError(
+                f"encoder.model_name={model_name}: {file} cannot be read: {error.strerror}"
+            ) from None
+        if start == _POINTER:
+            raise ConfigError(
+                f"encoder.model_name={model_name}: {file} is a Git LFS pointer, not the file itself; run "
+                f"`git lfs pull` in {folder}"
+            )
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers would load weights from."""
-    for single, index in zip(_SINGLE, _SHARDED, strict=True):
-        if (folder / single).is_file():
-            return [folder / single]
-        if (folder / index).is_file():
-            try:
-                names = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise ConfigError(
-                    f"{folder / index}: not an index of weight files; copy the model again"
-                ) from None
-            missing = sorted(name for name in names if not (folder / name).is_file())
-            if missing:
-                raise ConfigError(f"{folder}: {index} names {', '.join(missing)}, not there; copy them too")
-            return [folder / name for name in sorted(names)]
-    raise ConfigError(f"{folder}: no model weights ({' or '.join(_SINGLE)}){_holds(folder)}")
+    """Return the files that weights are loaded from: one, or those that an index names."""
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    index = folder / _SHARDED
+    if not index.is_file():
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise ConfigError(
+                f"{folder}: its weights are pickles ({', '.join(pickles[:3])}), which may hold code and are "
+                f"never loaded; give {_SINGLE}: where you trust them, transformers' save_pretrained writes it"
+            )
+        raise ConfigError(f"{folder}: no model weights ({_SINGLE} or {_SHARDED}){_holds(folder)}")
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        lie_beside = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        lie_beside = False
+    if not lie_beside or not names:
+        raise ConfigError(
+            f"{index}: not an index of *.safetensors files in the same folder; copy the model again"
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(f"{folder}: {_SHARDED} names {', '.join(missing)}, not there; copy them too")
+    return [folder / name for name in names]
+
+
+def weight_shapes(source: Pretrained) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of a local encoder's stored tensors by name, from the headers of their files.
+
+    Of a checkpoint these are the encoder's under its own names, without `encoder.`; None where there are no
+    files on this machine.
+
+    Raises:
+        SafetensorError, OSError: a file is damaged.
+    """
+    if source.folder is None:
+        return None
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in [source.weights] if source.weights else _weight_files(source.folder):
+        with safe_open(file, "np") as stored:
+            shapes |= {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+    if source.weights is None:
+        return shapes
+    prefix = "encoder."
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
 def _holds(folder: Path) -> str:
@@ -366,10 +415,14 @@ def _weights_sha256(folder: Path) -> str:
 
 def _tokenizer_sha256(folder: Path) -> str:
     """Return the sha256 of the names and hashes of the files that make the tokenizer."""
+    return sha256_text("\n".join(f"{file.name} {_content_sha256(file)}" for file in _tokenizer_files(folder)))
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files that make the tokenizer, in the order of their names."""
     patterns = [*_TOKENIZER_FILES, *([] if (folder / _TOKENIZER).is_file() else _VOCABULARY_FILES)]
     names = sorted(name for name in os.listdir(folder) if any(fnmatch(name, pattern) for pattern in patterns))
-    files = [folder / name for name in names if (folder / name).is_file()]
-    return sha256_text("\n".join(f"{file.name} {_content_sha256(file)}" for file in files))
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _content_sha256(path: Path) -> str:

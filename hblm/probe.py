@@ -54,7 +54,7 @@ def expected_seconds(
         return None
     micro_batch = -(-schedule.batch_size // schedule.gradient_accumulation)
     largest = micro_batch if model.trainable else scoring.batch_size
-    with _untouched(model, accelerator.device):
+    with untouched(model, accelerator.device):
         seconds, tokens = _timed(model, splits[0], largest, scoring, accelerator)
     return operations * seconds / (tokens * (FORWARD + BACKWARD if model.trainable else FORWARD))
 
@@ -124,7 +124,7 @@ def _work(model: Classifier, batch: Batch, scoring: Scoring, accelerator: Accele
 
 
 @contextlib.contextmanager
-def _untouched(model: Classifier, device: torch.device) -> Iterator[None]:
+def untouched(model: Classifier, device: torch.device) -> Iterator[None]:
     """Give random generators and the model's mode back as they were."""
     training = model.training
     generators: list[Any] = [torch] if device.type == "cpu" else [torch, getattr(torch, device.type)]

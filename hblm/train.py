@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -228,7 +229,8 @@ def train(
     """Do the run: load, fit, test, write; of several processes the first one writes."""
     for line in auto.lines(chosen):
         log.info("%s", line)
-    job = replace(set_up(config, prepared, source, this.name), chosen=chosen)
+    job = set_up(config, prepared, source, this.name)
+    job = replace(job, chosen={**chosen, **job.chosen})
     expect(identify(config, prepared, source), this.id, config, prepared)  # the encoder that was loaded
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
@@ -268,14 +270,16 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
+    from hblm.trial import Trial
 
-    accelerator = build.accelerator(
+    accelerator_in = functools.partial(
+        build.accelerator,
         config.device,
-        config.trainer.precision,
         trackers=config.trackers,
         project_dir=Path(config.output_dir) / "trackers",
         run_name=name,
     )
+    accelerator = accelerator_in(config.trainer.precision)
     build.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
         source,
@@ -298,6 +302,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
             cache_dir=Path(config.cache_dir),
             progress=start,
         )
+    build.require_rows(encoder, tokenizer, splits, source.model_name)
     build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
     splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
     label_text = config.head.output_init == "label_text"
@@ -319,6 +324,26 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     origin = Origin(config, prepared.taxonomy) if config.init_from else None
     if origin:
         origin.give_layers(model)
+    trial = Trial(
+        model,
+        pad_id=tokenizer.pad_token_id,
+        max_length=config.encoder.max_length,
+        model_name=source.model_name,
+        pooling=config.pooling.pooling,
+    )
+    trial.require_sound()
+    precision = build.resolved_precision(accelerator)
+    chosen: auto.Chosen = {}
+    if precision != "fp32" and (fault := trial.fault_under(accelerator.autocast)):
+        reason = f"{type(encoder).__name__} fails in {precision} ({fault})"
+        if config.trainer.precision != "auto":
+            raise ConfigError(
+                f"trainer.precision={precision}: {reason}; write trainer.precision=fp32 or auto"
+            )
+        chosen = {"trainer.precision": {"value": "fp32", "reason": reason}}
+        for line in auto.lines(chosen):
+            log.info("%s", line)
+        accelerator = accelerator_in("fp32")
     embedder = Embedder(model, tokenizer, scoring, accelerator, Path(config.cache_dir))
     inputs: Mapping[str, TokenisedSplit | PooledSplit] = splits
     if model.trainable:
@@ -344,6 +369,7 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         val=inputs["val"],
         test=inputs["test"],
         scoring=scoring,
+        chosen=chosen,
         init_from=origin.record() if origin else None,
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +17,7 @@ from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.config import TrainConfig
 from hblm.corpus.batches import tokenise
 from hblm.corpus.prepared import open_prepared
+from hblm.errors import ConfigError
 from hblm.loss import BceLoss, FocalLoss
 from hblm.nn.encoder import load_encoder, load_tokenizer
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
@@ -143,3 +148,28 @@ def test_method_flat_is_one_linear_layer(parts):
     wanted.backward()
     torch.testing.assert_close(loss, wanted)
     torch.testing.assert_close(torch.cat([head.weight.grad for head in heads]), linear.weight.grad)
+
+
+@pytest.mark.parametrize("where", ["test", "nodes", "padding"])
+def test_ids_without_a_row_are_refused(where, learnable, parts):
+    """Of a document of any split, of a node's text, or of the padding token."""
+    encoder, tokenizer = parts[1], load_tokenizer(locate("tiny"))
+    prepared = open_prepared(learnable)
+    splits = tokenise(prepared, tokenizer, max_length=16, cache_dir=Path("cache"))
+    build.require_rows(encoder, tokenizer, splits, "x")
+    if where in splits:
+        splits = {where: splits[where]}
+    highest = max(int(split.tokens(np.arange(len(split)))[1].max()) for split in splits.values())
+    rows = encoder.get_input_embeddings().weight
+    fewer = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=rows[:highest]))
+    if where == "padding":
+        fewer = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=rows[: highest + 1]))
+        tokenizer.add_tokens("[new]")
+        tokenizer.pad_token, tokenizer.eos_token = "[new]", "[SEP]"
+        message = (
+            rf"'\[new\]' with the id 259 .*padding token.* {highest + 1} rows, .* \"pad_token\": \"\[SEP\]\""
+        )
+    else:
+        message = rf"with the id {highest} \({where} has it in '.+'\), .* {highest} rows"
+    with pytest.raises(ConfigError, match=message):
+        build.require_rows(fewer, tokenizer, splits, "x")

@@ -203,9 +203,9 @@ def test_the_encoders_content_makes_the_key(learnable, bert):
 
     maker, splits = embedder(learnable, bert)
     assert embed(maker) == 1
-    maker.tokenizer.padding_side = "left"
+    before, maker.tokenizer.pad_token = maker.tokenizer.pad_token, "[SEP]"
     assert embed(maker) == 2
-    maker.tokenizer.padding_side = "right"
+    maker.tokenizer.pad_token = before
     config = maker.model.encoder.config
     config.layer_norm_eps *= 2
     assert embed(maker) == 3

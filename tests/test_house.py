@@ -80,7 +80,7 @@ LAYERS = [
     },
     {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "thresholds", "predictions"},
     {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "embeddings", "fit", "probe", "ensemble", "build", "initial"},
+    {"team", "score", "embeddings", "fit", "probe", "trial", "ensemble", "build", "initial"},
     {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
     | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
 ]

@@ -226,12 +226,50 @@ def test_inert_keys_change_nothing_that_is_loaded(loadable, tmp_path, name, keys
     assert identity_of(folder) == identity_of(loadable)
 
 
-def test_safetensors_come_before_pickles(folder):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "x.ckpt"])
+def test_pickles_are_never_weights(folder, name):
     before = identity_of(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / name).write_bytes(b"pickle")
     assert identity_of(folder) == before
     (folder / "model.safetensors").unlink()
-    assert identity_of(folder)["weights"] == hashlib.sha256(b"pickle").hexdigest()
+    with pytest.raises(ConfigError, match=rf"pickles \({name}\), .* never loaded; give model.safetensors"):
+        locate(str(folder), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+)
+def test_a_git_lfs_pointer_is_refused(folder, name):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n"
+    if name == "vocab.txt":  # which is read where there is no tokenizer.json
+        (folder / "tokenizer.json").unlink()
+    (folder / name).write_text(pointer)
+    with pytest.raises(ConfigError, match=rf"{name} is a Git LFS pointer, .* `git lfs pull`"):
+        locate(str(folder), None)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[" * 100_000,
+        '{"weight_map": {"a": "../other/model.safetensors"}}',
+        '{"weight_map": {"a": "/etc/passwd"}}',
+        '{"weight_map": {"a": "model.bin"}}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": ["x"]}}',
+        '{"weight_map": {}}',
+        '{"weight_map": []}',
+        "[]",
+        "3",
+        "{",
+        "\xff",
+    ],
+)
+def test_an_index_of_something_else(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_bytes(index.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"index\.json: not an index of \*\.safetensors files"):
+        locate(str(folder), None)
 
 
 def test_shards_count_all(folder):
@@ -459,6 +497,13 @@ def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert width_of(locate("some/model", "v1")) == 48
     assert asked == [("some/model", "config.json", "v1")]
+
+
+@pytest.mark.parametrize("value", ["abc", -1, 0, None, [16], {}, 16.5, True])
+def test_a_width_of_another_kind(folder, value):
+    edit(folder / "config.json", hidden_size=value)
+    with pytest.raises(ConfigError, match=r"its config\.json has none of hidden_size, .* as a whole number"):
+        width_of(locate(str(folder)))
 
 
 def test_a_hub_that_cannot_be_reached_is_said_with_a_way_out():

@@ -96,6 +96,16 @@ class TokenisedSplit:
         """Return the row and the node of every label of some documents in view."""
         return _gather(self._labels, self._label_offsets, self._in_file(indices))
 
+    def first_beyond(self, rows: int) -> tuple[int, str] | None:
+        """Return the first token id of the file that is not below `rows`, and its document's id."""
+        if self._tokens.max(initial=0) < rows:
+            return None
+        first = int(np.argmax(self._tokens >= rows))
+        position = int(np.searchsorted(self._offsets, first, side="right")) - 1
+        with (self.folder / f"{self.name}.ids").open(encoding="utf-8") as lines:
+            document = json.loads(next(itertools.islice(lines, position, None)))
+        return int(self._tokens[first]), document
+
     def document_ids(self) -> list[str]:
         """Return the ids of the documents in view; read anew at each call."""
         with (self.folder / f"{self.name}.ids").open(encoding="utf-8") as lines:
@@ -293,16 +303,17 @@ def collate(
     *,
     n_nodes: int,
     pad_id: int,
-    padding_side: str = "right",
     multiple_of: int = 1,
 ) -> Batch:
     """Pad some documents to the longest of them, and set a 1 for each of their labels.
+
+    Padding goes to the right, whatever the tokenizer prefers: a document keeps its positions in every batch,
+    also in models that count positions from the first column.
 
     Args:
         split, indices: which documents, as positions in the split.
         n_nodes: N, all nodes of the taxonomy.
         pad_id: the token to pad with.
-        padding_side: "right" or "left", the tokenizer's.
         multiple_of: round the width up to it; 8 suits tensor cores, 1 a CPU.
     """
     if isinstance(split, JoinedSplit):
@@ -321,9 +332,7 @@ def collate(
     lengths = split.lengths[indices]
     longest = int(lengths.max(initial=1))
     width = longest + -longest % multiple_of
-    columns = np.arange(width)
-    starts = 0 if padding_side == "right" else (width - lengths)[:, None]
-    mask = (columns >= starts) & (columns < starts + lengths[:, None])
+    mask = np.arange(width) < lengths[:, None]
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
     for part, rows, within in parts:
         block = np.full((len(rows), width), pad_id, dtype=np.int64)

@@ -47,8 +47,8 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{file.place}: not a spreadsheet that can be read ({error}); damaged, or with a password? save it "
-            f"as .xlsx, or as CSV"
+            f"{file.place}: not a spreadsheet that can be read ({error}); damaged, or with a password? save "
+            f"it as .xlsx, or as CSV"
         ) from None
     if not any_row:
         raise DataError(f"{file.place}: no sheet of it has rows")

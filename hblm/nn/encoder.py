@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from logging import ERROR
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,25 @@ import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
-from safetensors import SafetensorError
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging
 
-from hblm.errors import ConfigError
+from hblm.errors import ConfigError, HblmError
 from hblm.nn.dropout import attend, replace_dropout
-from hblm.pretrained import Pretrained, acting_config, explain
+from hblm.pretrained import Pretrained, acting_config, explain, weight_shapes
 
 Tokenizer = transformers.PreTrainedTokenizerBase
 
-_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+Shapes = Mapping[str, tuple[int, ...]]
+
+# A model may have more parameters than its files have numbers: the pooler, tied weights, packed integers.
+_LARGER = 16
 _ATTENTION = "hblm_lane_dropout"
 _TABLES = ("position_embeddings", "pos_embeddings", "embed_positions", "wpe")
 
@@ -88,7 +93,7 @@ def load_tokenizer(source: Pretrained) -> Tokenizer:
     """
     if source.is_tiny:
         return _tiny_tokenizer()
-    with _quiet(), _explained(source, "tokenizer"):
+    with _quiet(), _explained(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             _place(source), revision=source.revision, trust_remote_code=False
         )
@@ -105,13 +110,17 @@ def save_encoder(folder: Path, encoder: nn.Module, tokenizer: Tokenizer) -> None
         tokenizer.save_pretrained(folder)
 
 
-def encoder_from_folder(folder: Path) -> tuple[nn.Module, Tokenizer]:
+def encoder_from_folder(folder: Path, weights: Path | None = None) -> tuple[nn.Module, Tokenizer]:
     """Rebuild what `save_encoder` wrote: the architecture with random weights, and the tokenizer.
+
+    Args:
+        folder: with config.json and the tokenizer's files.
+        weights: the file of the whole model's weights; a configuration that is far larger is refused.
 
     Raises:
         ConfigError: missing or damaged files.
     """
-    source = Pretrained(str(folder), None, folder)
+    source = Pretrained(str(folder), None, folder, weights)
     encoder = _architecture(source, dropout=None)
     _finish(encoder)
     return encoder.eval(), load_tokenizer(source)
@@ -126,6 +135,16 @@ def encoder_width(encoder: nn.Module) -> int:
             "give a model such as FacebookAI/roberta-large"
         )
     return width
+
+
+def embedding_rows(encoder: Any) -> int | None:
+    """Return how many token ids the encoder has a row for; None where it has no table of tokens."""
+    try:
+        table = encoder.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # models of images and of characters
+        return None
+    weight = getattr(table, "weight", None)
+    return len(weight) if isinstance(weight, torch.Tensor) else None
 
 
 def frozen_encoder_hash(encoder: nn.Module) -> str:
@@ -176,35 +195,66 @@ def check_max_length(encoder: nn.Module, max_length: int) -> None:
 
 
 def _from_config(config: Any) -> Any:
-    maker: Any = transformers.AutoModel
-    return maker.from_config(config, dtype=torch.float32)
+    return _maker(config).from_config(config, dtype=torch.float32)
+
+
+def _maker(config: Any) -> Any:
+    """Return what builds the encoder: of T5 and the like, with or without decoder, the encoder alone."""
+    alone: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+    has_class = alone is not None and alone.__name__.endswith("EncoderModel")
+    return transformers.AutoModelForTextEncoding if has_class else transformers.AutoModel
 
 
 def _architecture(source: Pretrained, dropout: float | None) -> Any:
     """Build the encoder that a folder's config.json describes, with random weights."""
-    with _quiet(), _explained(source, "configuration"):
+    with _quiet(), _explained(source, "weights"):
+        shapes = weight_shapes(source) if source.weights else None
+    _require_as_many_layers(source, shapes)
+    with _quiet(), _explained(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(
             _place(source), trust_remote_code=False, local_files_only=True
         )
     _set_dropout(config, dropout, source)
     with _quiet(), _explained(source, "configuration"):
+        if shapes is not None:
+            with _no_larger(source, shapes), torch.device("meta"):  # which takes no memory
+                _from_config(config)
         return _from_config(config)
 
 
 def _load_weights(source: Pretrained, dropout: float | None) -> Any:
     """Load configuration, then weights: what the configuration forbids is not downloaded."""
     where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
-    with _quiet(), _explained(source, "encoder"):
+    with _quiet(), _explained(source, "weights"):
+        shapes = weight_shapes(source)
+    _require_as_many_layers(source, shapes)
+    with _quiet(), _explained(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(_place(source), **where)
-    if config.is_encoder_decoder:
+    maker = _maker(config)
+    if config.is_encoder_decoder and maker is transformers.AutoModel:
         raise ConfigError(
             f"encoder.model_name={source.model_name} is an encoder-decoder ({config.model_type}), which "
             "needs a decoder's input; give an encoder such as FacebookAI/roberta-large"
         )
     _set_dropout(config, dropout, source)
-    with _quiet(), _explained(source, "encoder"):
-        encoder, report = transformers.AutoModel.from_pretrained(
-            _place(source), config=config, dtype=torch.float32, output_loading_info=True, **where
+    with _quiet(), _explained(source, "encoder"), _no_larger(source, shapes):
+        encoder, report = maker.from_pretrained(
+            _place(source),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **where,
+        )
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        named = "; ".join(
+            f"{name} is {tuple(has)}, needed {tuple(needs)}" for name, has, needs in mismatched[:3]
+        )
+        raise ConfigError(
+            f"encoder.model_name={source.model_name}: {len(mismatched)} of its weights have other shapes "
+            f"than config.json says: {named}; are both of the same model?"
         )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
@@ -213,7 +263,62 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
             f"such as {', '.join(missing[:3])}, which would start at random; are config.json and weights of "
             "the same model?"
         )
+    odd = [name for name, weight in encoder.named_parameters() if not weight.isfinite().all()]
+    if odd:
+        raise ConfigError(
+            f"encoder.model_name={source.model_name}: {len(odd)} of its weights hold values that are not "
+            f"finite numbers, such as {', '.join(odd[:3])}; copy the model again"
+        )
     return encoder
+
+
+def _require_as_many_layers(source: Pretrained, shapes: Shapes | None) -> None:
+    """Refuse counts of layers in config.json that the weights do not have, before lists of them are made.
+
+    A layer has a stored tensor of its own, and labels a row of one.
+    """
+    if shapes is None or source.folder is None:
+        return
+    try:
+        values = json.loads((source.folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # transformers says what is wrong with it
+    most = _LARGER * (len(shapes) + sum(math.prod(shape[:1]) for shape in shapes.values()))
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if ("layer" in name or "label" in name) and isinstance(value, int) and value > most:
+            raise ConfigError(
+                f"encoder.model_name={source.model_name}: {name} in its config.json is {value:.3g}, and its "
+                f"weights have {len(shapes)} tensors; copy the model again"
+            )
+
+
+@contextlib.contextmanager
+def _no_larger(source: Pretrained, shapes: Shapes | None) -> Iterator[None]:
+    """Stop the building of a model that is far larger than its stored weights, before it takes the memory.
+
+    Raises:
+        ConfigError: there are too many parameters, or too large ones.
+    """
+    if shapes is None:
+        yield
+        return
+    tensors, numbers_ = len(shapes), sum(math.prod(shape) for shape in shapes.values())
+    built = [0, 0]
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        built[0] += 1
+        built[1] += 0 if parameter is None else parameter.numel()
+        if built[0] > _LARGER * (tensors + 100) or built[1] > _LARGER * (numbers_ + 10_000):
+            raise ConfigError(
+                f"encoder.model_name={source.model_name}: its config.json describes a model far larger "
+                f"than its weights ({tensors} tensors, {numbers_:,} numbers); copy the model again"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None:
@@ -332,10 +437,16 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(source: Pretrained, what: str) -> Iterator[None]:
-    """Turn what `transformers` raises while it loads into one line that says what to do."""
+    """Turn what libraries raise while they read an encoder's files into one line that says what to do.
+
+    Only calls of transformers and safetensors stand within. What they raise of a damaged file may be of any
+    type: AttributeError, TypeError and ZeroDivisionError among others, of tokenizers a plain Exception.
+    """
     try:
         yield
-    except _FAILURES as error:
+    except HblmError:
+        raise
+    except Exception as error:
         raise ConfigError(explain(source, what, error)) from error
 
 
