@@ -104,8 +104,9 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / META}: cannot be read: {error}") from None
     if meta.get("schema_version") != SCHEMA_VERSION:
+        found = meta.get("schema_version")
         raise CheckpointError(
-            f"{folder / META}: version {meta.get('schema_version')!r:.40}; this program reads {SCHEMA_VERSION}: "
+            f"{folder / META}: version {found!r:.40}; this program reads {SCHEMA_VERSION}: "
             "train it again with force=true"
         )
     formulas = meta.get("formulas", 1)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override, OverrideType
@@ -32,14 +31,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.catalogue import Catalogue, is_shipped
+from hblm.catalogue import Catalogue, is_shipped, read_yaml
 from hblm.compose import Composer, Unreadable, parse, plain_tree
 from hblm.config import OF_TRAINER, SweepNode
 from hblm.errors import ConfigError, DataError, HblmError, close_names, did_you_mean, nearest
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
-from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
+from hblm.sweep.grid import (
+    MOST_VALUES,
+    SweepFile,
+    axes_of,
+    cells_of,
+    count_values,
+    read_sweep,
+    values_of,
+)
+from hblm.terminal import visible_output
 
+_SHOWN = 500  # characters of an argument that cannot be read
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
@@ -103,7 +112,7 @@ def main(
         finally:
             _free()
 
-    with answering(program, failed):
+    with visible_output(), answering(program, failed):
         if place().size > 1:
             _require_one_run(program, argv)
         argv, faults = before(argv)
@@ -207,7 +216,8 @@ def check(program: Program, argv: list[str], found: Sequence[str] = ()) -> None:
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            faults.append(f"{text} is not of the form key=value{_spelt_right(text)}")
+            hint = _spelt_right(text) if len(text) < _SHOWN else ""
+            faults.append(f"{text:.{_SHOWN}} is not of the form key=value{hint}")
             refused.add(text.partition("=")[0])
             continue
         wrong = [*override_faults(program, catalogue, override, arguments.multirun)]
@@ -255,6 +265,7 @@ def override_faults(program: Program, catalogue: Catalogue, override: Override, 
     """Yield what is wrong with one override, whatever the others say."""
     key, text = override.key_or_group, override.input_line or ""
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        yield from _hydra_faults(override)
         return
     known = {leaf.name: leaf for leaf in leaves(program.schema)}
     groups = set(_groups_of(program, catalogue))
@@ -263,6 +274,9 @@ def override_faults(program: Program, catalogue: Catalogue, override: Override, 
         return
     if override.is_sweep_override() and not override.is_discrete_sweep():
         yield f"{text}: write the values one by one, or as range(start,stop)"
+        return
+    if (count := count_values(override)) > MOST_VALUES:
+        yield f"{text} names {count:,} values; at most {MOST_VALUES:,} can be run"
         return
     if override.is_sweep_override() and not many:
         together = (
@@ -283,11 +297,19 @@ def override_faults(program: Program, catalogue: Catalogue, override: Override, 
         yield f"{key}={text.partition('=')[2]} is not a key{close}"
 
 
+def _hydra_faults(override: Override) -> Iterator[str]:
+    """Yield why a key of Hydra's own cannot be given; most can."""
+    key, text = override.key_or_group, override.input_line or ""
+    if key == "hydra.job.chdir" and override.value() not in (False, None):
+        yield f"{text}: relative paths start where the program does; leave it out, or write output_dir=DIR"
+    elif ("/" in key or key == "hydra") and not isinstance(override.value(), (str, list, type(None))):
+        yield f"{text}: the value is the name of an option of Hydra's"
+
+
 def _options_of_converters(catalogue: Catalogue) -> Iterator[str]:
     for file in catalogue.groups.get("dataset", {}).values():
-        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        if isinstance(tree, dict):
-            yield from (f"dataset.prepare.{name}" for name in tree.get("prepare") or {})
+        options = read_yaml(file).get("prepare")
+        yield from (f"dataset.prepare.{name}" for name in options or {})
 
 
 def _option_faults(catalogue: Catalogue, override: Override) -> Iterator[str]:

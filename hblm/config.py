@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hblm.artifacts import is_file_name
 from hblm.schema import group, key
 
 SINGLE_VIEW = "single"  # of a model with one branch
@@ -45,7 +46,7 @@ class Dataset:
 
     def conflicts(self) -> list[str]:
         """Return what is wrong with name and folder."""
-        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
+        if self.name is not None and not is_file_name(self.name):
             return [f"dataset.name={self.name!r} cannot name a file; write a plain name"]
         if self.path is None:
             return ["dataset=custom needs dataset.path=DIR, or dataset.name=NAME for a folder in data_dir"]
@@ -71,7 +72,9 @@ class Encoder:
     project_embedding: bool = key(
         True, "a residual layer and a norm; false: heads and FiLM see the pooled state itself"
     )
-    projection_dim: int | None = key(None, "width P of the projection; null: the encoder's", low=1)
+    projection_dim: int | None = key(
+        None, "width P of the projection; null: the encoder's", low=1, high=16_384
+    )
     projection_dropout: float = key(0.1, "dropout on the projection's residual layer", low=0, high=0.99)
 
 
@@ -264,7 +267,9 @@ class Trainer:
     processes: int = key(
         1, "processes that share each step, with a GPU each or a CPU's cores", low=1, identity=False
     )
-    num_workers: int = key(0, "processes that collate batches, for each of these", low=0, identity=False)
+    num_workers: int = key(
+        0, "processes that collate batches, for each of these", low=0, high=256, identity=False
+    )
     keep_checkpoint: bool = key(True, "false: keep only the result", identity=False)
 
 
@@ -481,7 +486,7 @@ class SweepConfig:
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
         found = []
-        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
+        if self.name is not None and not is_file_name(self.name):
             found.append(f"name={self.name!r} cannot name a folder; write a plain name")
         if self.nodes > 1 and self.on != "slurm":
             found.append(f"nodes={self.nodes} needs on=slurm; trainer.processes= acts on one machine")
@@ -529,7 +534,7 @@ class EvaluateConfig:
     )
     cache_dir: str | None = key(None, "null: cache/ in output_dir")
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
-    num_workers: int = key(0, "processes that collate batches", low=0)
+    num_workers: int = key(0, "processes that collate batches", low=0, high=256)
     dataset: StoredDataset = group(StoredDataset, "where the documents lie now")
 
     @property
@@ -616,7 +621,7 @@ class AggregateConfig:
                 found.append(f"{name}=[] is empty; write {name}=[...] or leave it out")
         if len(self.compare) not in (0, 2):
             found.append(f"compare= names {len(self.compare)} rows; write compare=[A,B]")
-        if self.name is not None and set("/\\\0") & set(self.name):
+        if self.name is not None and not is_file_name(f"{self.name}.comparisons.csv"):
             found.append(f"name={self.name!r} cannot name a file; write a plain name")
         for item in self.where:
             if ":" not in item:
