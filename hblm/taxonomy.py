@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hblm.document import decode_json
 from hblm.errors import DataError, nearest
 
 
@@ -153,14 +154,14 @@ def parse_taxonomy(text: str, path: str) -> Taxonomy:
         DataError: not in the format, with line and node.
     """
     try:
-        value = json.loads(text)
+        value = decode_json(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
         ) from None
     except RecursionError:
         raise DataError(f"{path}: not a taxonomy: nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a key that is there twice; a number of more digits than Python converts
         raise DataError(f"{path}: not a taxonomy: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
