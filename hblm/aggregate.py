@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from hblm import cli
-from hblm.artifacts import new_file, remove_stale, write_text
+from hblm.artifacts import cell_text, new_file, remove_stale, write_text
 from hblm.catalogue import Catalogue
 from hblm.config import FIGURES, AggregateConfig
 from hblm.errors import DataError
@@ -38,7 +37,7 @@ from hblm.tables.render import (
 )
 from hblm.tables.standing import NO_SEED, DocumentP, OverDocuments, judge, rank_over_datasets, shared_runs
 from hblm.tables.table import Cell, Column, Table, plural
-from hblm.terminal import log
+from hblm.terminal import VisibleConsole, log
 
 PROGRAM = cli.Program(
     name="aggregate",
@@ -211,7 +210,7 @@ def _tell_passed_over(passed_over: list[PassedOver]) -> None:
 
 
 def _show(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
+    console = VisibleConsole()
     console.print(terminal(table))
     for sentence in (*table.caption, *foot(table), *reference_notes(table), *table.explanation):
         console.print(plain_text(sentence))
@@ -250,16 +249,17 @@ def _write_frame(frame: pd.DataFrame, config: AggregateConfig, folder: Path, nam
     plain.attrs = {}
     for column in plain.columns:
         kind = pd.api.types.infer_dtype(plain[column], skipna=True)
-        if (
-            kind.startswith("mixed") and kind != "mixed-integer-float"
-        ):  # true and 1 are equal, but of two types
+        if kind.startswith("mixed") and kind != "mixed-integer-float":  # true and 1, too
             plain[column] = plain[column].map(str, na_action="ignore")
-    arrow = pa.Table.from_pandas(plain, preserve_index=False)
+    as_text = plain.copy(deep=False)
+    for column in plain.select_dtypes(["object", "string"]).columns:
+        as_text[column] = plain[column].map(cell_text, na_action="ignore")
     for form in config.frame:
         target = folder / f"{name}.results.{form}"
         with new_file(target) as temporary:
             write: Any = pq.write_table if form == "parquet" else pa_csv.write_csv
-            write(arrow, str(temporary))
+            of_form = plain if form == "parquet" else as_text
+            write(pa.Table.from_pandas(of_form, preserve_index=False), str(temporary))
         print(f"{'results':<9} {target}")
 
 

@@ -29,6 +29,8 @@ from hblm.errors import DataError
 HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
 LONGEST_NAME = 255  # bytes, on the usual file systems
 SEAL = "sha256"
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with in a spreadsheet
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 _ASIDE = ".old"
 LARGEST_JSON = 64 << 20  # bytes of a result, a manifest or the like; it takes twenty times that in memory
@@ -189,6 +191,16 @@ def write_text(target: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with new_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def cell_text(value: Any) -> Any:
+    """Return a cell of a CSV file: a text that a spreadsheet would compute gets an apostrophe before it.
+
+    Numbers stay as they are, also those that are texts, as -0.5.
+    """
+    if not isinstance(value, str) or value[:1] not in _COMPUTED:
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"
 
 
 def write_json(target: Path, value: object) -> None:

@@ -135,9 +135,10 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / META}: cannot be read: {error}; {_AGAIN}") from None
     if meta.get("schema_version") != SCHEMA_VERSION:
+        found = meta.get("schema_version")
         raise CheckpointError(
-            f"{folder / META}: version {meta.get('schema_version')!r:.40}; this program reads "
-            f"{SCHEMA_VERSION}: train it again with force=true"
+            f"{folder / META}: version {found!r:.40}; this program reads {SCHEMA_VERSION}: "
+            "train it again with force=true"
         )
     formulas = meta.get("formulas", 1)
     if formulas != FORMULAS:

@@ -40,9 +40,18 @@ from hblm.hints import argument as argument
 from hblm.hints import flag_hint, groups_of, key_hint, option_hint, word_hint
 from hblm.processes import QUIET, place
 from hblm.schema import Leaf, leaves, plain, read_leaf, typed
-from hblm.sweep.grid import SweepFile, axes_of, cells_of, read_sweep, values_of
-from hblm.terminal import outlive_readers
+from hblm.sweep.grid import (
+    MOST_VALUES,
+    SweepFile,
+    axes_of,
+    cells_of,
+    count_values,
+    read_sweep,
+    values_of,
+)
+from hblm.terminal import outlive_readers, visible_output
 
+_SHOWN = 500  # characters of an argument that cannot be read
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
@@ -111,7 +120,7 @@ def main(
         finally:
             _free()
 
-    with answering(program, failed):
+    with visible_output(), answering(program, failed):
         if arguments_of(program, argv)[0].help:
             print(help_text(program, argv))
             return
@@ -395,6 +404,7 @@ def override_faults(
     """
     key, text = override.key_or_group, override.input_line or ""
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        yield from _hydra_faults(override)
         return
     known = {leaf.name: leaf for leaf in leaves(program.schema)}
     groups = set(groups_of(program.name, catalogue))
@@ -403,6 +413,9 @@ def override_faults(
         return
     if override.is_sweep_override() and not override.is_discrete_sweep():
         yield f"{text}: write the values one by one, or as range(start,stop)"
+        return
+    if (count := count_values(override)) > MOST_VALUES:
+        yield f"{text} names {count:,} values; at most {MOST_VALUES:,} can be run"
         return
     if override.is_sweep_override() and not many:
         value = text.partition("=")[2]
@@ -437,6 +450,13 @@ def no_option(group: str, value: str, program: Program, catalogue: Catalogue, da
     """Say that a group does not have an option, and what to write."""
     options = ", ".join(sorted(catalogue.groups[group]))
     return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
+
+
+def _hydra_faults(override: Override) -> Iterator[str]:
+    """Yield why a key of Hydra's own cannot be given; most can."""
+    key, text = override.key_or_group, override.input_line or ""
+    if ("/" in key or key == "hydra") and not isinstance(override.value(), (str, list, type(None))):
+        yield f"{text}: the value is the name of an option of Hydra's"
 
 
 def _several(key: str, value: Any, many: bool) -> str:

@@ -25,6 +25,7 @@ from hblm.config import SweepNode
 from hblm.schema import Fault, Leaf, leaves, read_leaf, read_tree
 
 CHDIR = "hydra.job.chdir"
+_DEEPEST = 50
 SWEEP = "sweep"  # a grid's own node, which no run has
 
 
@@ -134,8 +135,15 @@ def parse(text: str) -> Override:
     """Return an override as Hydra reads it.
 
     Raises:
-        HydraException: it cannot be read.
+        HydraException: it cannot be read, or holds lists in lists that nothing here asks for.
     """
+    depth = 0
+    for sign in text:
+        depth += (sign in "[{(") - (sign in "]})")
+        if depth > _DEEPEST:
+            raise HydraException(f"more than {_DEEPEST} brackets in each other")
+    if re.search(r"\d{4000}", text):  # beyond what Python converts
+        raise HydraException("a number of more than 4,000 digits")
     return OverridesParser.create().parse_override(text)
 
 

@@ -267,7 +267,9 @@ class Trainer:
     processes: int = key(
         1, "processes that share each step, with a GPU each or a CPU's cores", low=1, identity=False
     )
-    num_workers: int = key(0, "processes that collate batches, for each of these", low=0, identity=False)
+    num_workers: int = key(
+        0, "processes that collate batches, for each of these", low=0, high=256, identity=False
+    )
     keep_checkpoint: bool = key(True, "false: keep only the result", identity=False)
 
 
@@ -484,7 +486,7 @@ class SweepConfig:
     def conflicts(self) -> list[str]:
         """Return what is wrong between keys that are each right."""
         found = []
-        if self.name is not None and (self.name in ("", ".", "..") or set("/\\\0") & set(self.name)):
+        if self.name is not None and unfit_as_name(self.name):
             found.append(f"name={self.name!r} cannot name a folder; write a plain name")
         if self.nodes > 1 and self.on != "slurm":
             found.append(f"nodes={self.nodes} needs on=slurm; trainer.processes= acts on one machine")
@@ -532,7 +534,7 @@ class EvaluateConfig:
     )
     cache_dir: str | None = key(None, "null: cache/ in output_dir")
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
-    num_workers: int = key(0, "processes that collate batches", low=0)
+    num_workers: int = key(0, "processes that collate batches", low=0, high=256)
     dataset: StoredDataset = group(StoredDataset, "where the documents lie now")
 
     @property
@@ -619,7 +621,7 @@ class AggregateConfig:
                 found.append(f"{name}=[] is empty; write {name}=[...] or leave it out")
         if len(self.compare) not in (0, 2):
             found.append(f"compare= names {len(self.compare)} rows; write compare=[A,B]")
-        if self.name is not None and set("/\\\0") & set(self.name):
+        if self.name is not None and unfit_as_name(f"{self.name}.comparisons.csv"):
             found.append(f"name={self.name!r} cannot name a file; write a plain name")
         for item in self.where:
             if ":" not in item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,16 +63,29 @@ def parse_object(line: str, place: str, expected: str) -> dict[str, Any]:
         DataError: not JSON, or not an object.
     """
     try:
-        value = json.loads(line)
+        if line.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM", line, 0)
+        value = decode_json(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
     except RecursionError:
         raise DataError(f"{place}: not a document: nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a key that is there twice; a number of more digits than Python converts
         raise DataError(f"{place}: not a document: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: expected an object {expected}, found {_kind(value)}")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name!r:.60} is there twice")
+    return found
+
+
+decode_json = json.JSONDecoder(object_pairs_hook=_once).decode  # of files that people write: no key is lost
 
 
 def check_text(identity: str, text: str, place: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hblm.artifacts import new_file, sealed, write_json
+from hblm.artifacts import cell_text, new_file, sealed, write_json
 from hblm.corpus.prepared import Prepared
 from hblm.version import FORMULAS
 
@@ -61,8 +61,9 @@ def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    guarded = [{name: cell_text(value) for name, value in row.items()} for row in rows]
     with new_file(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(guarded).to_csv(temporary, index=False)
 
 
 def without_nodes(views: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 T = TypeVar("T")
 _OR_NULL = " or null"
 _TEXT = "a text"
+LARGEST = 2**31 - 1  # of a whole number that has no bound of its own: what any library takes
 
 
 def key(
@@ -211,9 +212,13 @@ def _out_of_range(rules: Mapping[str, Any], value: Any, kind: str) -> str:
             return f"is not one of {', '.join(rules['choices'])}{close}"
         if isinstance(item, str) and not item.strip():
             return f"is empty; write {kind}"
+        if isinstance(item, str) and "\0" in item:
+            return "holds a NUL character"
         if isinstance(item, float) and not math.isfinite(item):
             return f"is not {_wanted(kind, rules)}"
         low, high = rules["low"], rules["high"]
+        if high is None and type(item) is int and abs(item) > LARGEST:
+            return f"is out of range; write {_wanted(kind, {**rules, 'high': LARGEST})}"
         if low is not None and (item < low or (rules["open_low"] and item == low)):
             return f"is out of range; write {_wanted(kind, rules)}"
         if high is not None and item > high:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hblm.artifacts import require_file
+from hblm.document import decode_json
 from hblm.errors import DataError, nearest
 
 _MOST = 1 << 22  # objects and lists in a taxonomy.json
@@ -176,14 +177,14 @@ def parse_taxonomy(text: str, path: str, plain: Callable[[str], str] = str) -> T
     if text.count("{") + text.count("[") > _MOST:  # each takes 30 times its size in memory
         raise DataError(f"{path}: not a taxonomy: more than {_MOST:,} objects and lists")
     try:
-        value = json.loads(text)
+        value = decode_json(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
         ) from None
     except RecursionError:
         raise DataError(f"{path}: not a taxonomy: nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a key that is there twice; a number of more digits than Python converts
         raise DataError(f"{path}: not a taxonomy: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')

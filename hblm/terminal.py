@@ -6,10 +6,11 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int], None]
 StartTask = Callable[[str, "int | None"], Advance]
@@ -29,7 +31,63 @@ log = logging.getLogger("hblm")
 _CLOSED = ", predictions closed under ancestors"
 
 
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _quiet = False
+
+
+def visible(text: str) -> str:
+    """Return a text in which what steers a terminal, or the direction of writing, is written out: \\x1b.
+
+    Newlines and tabs stay, and half surrogate pairs, which no terminal takes, are written out as well.
+    """
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class VisibleConsole(Console):
+    """A console of rich's on which a text stands as it is: no [markup], no :emoji:, nothing that steers."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        """Write to standard output or error."""
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, *args: Any, **how: Any) -> Text:
+        """Return a text for the console."""
+        return super().render_str(visible(text), *args, **how)
+
+
+class _Visible:
+    """A stream that writes everything out visibly; rich, which steers the terminal, goes past it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # where rich looks for the stream behind one
+
+    def write(self, text: str) -> int:
+        start = text[:1] if text[:1] == "\r" else ""  # of a bar of tqdm's, which draws over itself
+        self.rich_proxied_file.write(start + visible(text[len(start) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """Let nothing that is printed steer the terminal: names, labels, messages of libraries, tracebacks."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Visible(stream)) for stream in before)
+    try:
+        yield
+    except Exception:
+        before = sys.stdout, sys.stderr  # its traceback is still to be printed
+        raise
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def hush() -> None:
@@ -113,11 +171,16 @@ def progress() -> Iterator[StartTask]:
 
     On a terminal these are bars on standard error, which go when they are done; elsewhere lines of the log.
     """
-    console = Console(stderr=True)
+    console = VisibleConsole(stderr=True)
     if _quiet or not console.is_terminal:
         yield lines
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
 
         def start(description: str, total: int | None) -> Advance:
@@ -146,10 +209,10 @@ class TrainingBar:
     def __init__(self, documents: int, epochs: int, console: Console | None = None) -> None:
         """Stand ready for `epochs` passes over `documents` documents."""
         self.epochs = epochs
-        self.console = console or Console(stderr=True)
+        self.console = console or VisibleConsole(stderr=True)
         self.shown: dict[str, Any] = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
         self.seen, self.started = 0, time.perf_counter()
-        columns = [TextColumn("{task.fields[" + name + "]}") for name in self.shown]
+        columns = [TextColumn("{task.fields[" + name + "]}", markup=False) for name in self.shown]
         self.bars = Progress(
             columns[0],
             BarColumn(bar_width=12),
@@ -205,7 +268,7 @@ def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: b
         overall = (scores["repath"] if repath else scores)["overall"]
         names = ("micro_f1", "macro_f1", "samples_f1", "violation_rate")
         table.add_row(view, *(f"{100 * overall[name]:.2f}" for name in names))
-    Console().print(table)
+    VisibleConsole().print(table)
 
 
 def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: str) -> None:
@@ -223,4 +286,4 @@ def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: s
             table.add_section()
         f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
         table.add_row(level, f"{nodes:,}", *f1, f"{row['support']:,}")
-    Console().print(table)
+    VisibleConsole().print(table)

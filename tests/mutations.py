@@ -41,7 +41,8 @@ def mutated(value: Any, draw: random.Random) -> str:
             del holder[key]
         elif kind < 0.9:
             other, place = draw.choice(places(value))
-            holder[key], other[place] = copy.deepcopy(other[place]), copy.deepcopy(holder[key])
+            one, two = copy.deepcopy((holder[key], other[place]))
+            holder[key], other[place] = two, one
         elif isinstance(holder, dict):
             holder[draw.choice(("file", "split", "x" * 9_999, "", "micro_f1", "a.b", "${x}"))] = draw.choice(
                 ODD

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hblm import artifacts
-from hblm.artifacts import is_as_sealed, sealed, unfit_as_name
+from hblm.artifacts import LARGEST_JSON, is_as_sealed, read_object, sealed, unfit_as_name
 
 WRITER = """
 import sys, time
@@ -186,3 +186,51 @@ def test_a_hash_is_computed_once_for_each_state_of_a_file(tmp_path, monkeypatch)
     os.utime(tmp_path / "other", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     (tmp_path / "other").replace(file)  # of the same size and time
     assert artifacts.sha256_once(file) == "2"
+
+
+ODD_JSON = {
+    "nested deeply": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested deeper than is walked": b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}",
+    "a number of 400 digits": b'{"a": ' + b"1" * 400 + b"}",
+    "a number of 5,000 digits": b'{"a": ' + b"1" * 5_000 + b"}",
+    "NaN": b'{"a": NaN}',
+    "Infinity": b'{"a": -Infinity}',
+    "half a pair of surrogates": b'{"a": "\\ud800"}',
+    "not UTF-8": b'{"a": "\xe9"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "empty": b"",
+    "cut short": b'{"a": [1',
+    "a list": b"[1]",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_JSON)
+def test_a_json_file_that_cannot_be_used_is_a_reason_in_words(kind, tmp_path):
+    file = tmp_path / "a.json"
+    file.write_bytes(ODD_JSON[kind])
+    with pytest.raises(ValueError, match=r"^(not valid JSON: |expected an object, found \[1\])") as caught:
+        read_object(file)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "large"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(kind, tmp_path):
+    place = tmp_path / "a.json"
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        with place.open("wb") as stream:
+            stream.truncate(LARGEST_JSON + 1)
+    with pytest.raises(ValueError, match=r"not a file|Is a directory|at most"):
+        read_object(place)
+
+
+def test_a_byte_order_mark_is_no_fault_and_a_missing_file_is_itself(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_object(tmp_path / "a.json") == {"a": 1}
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "b.json")

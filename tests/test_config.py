@@ -9,7 +9,15 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from hblm.config import AUTO, OF_TRAINER, EvaluateConfig, PrepareConfig, TrainConfig
+from hblm.config import (
+    AUTO,
+    OF_TRAINER,
+    AggregateConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    SweepConfig,
+    TrainConfig,
+)
 from hblm.errors import ConfigError
 from hblm.loss import LOSSES
 from hblm.nn.cascade import DIRECTIONS, SPACES
@@ -346,3 +354,29 @@ def test_no_value_is_resolved_while_it_is_typed(leaf, monkeypatch):
     for value in (text, f"a{text}", [text], {"key": text}, {"key": [text]}, "${seed}", "${"):
         checked, why = read_leaf(leaf, value)
         assert why or checked == ([value] if leaf.rules["one"] and isinstance(value, str) else value)
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, EvaluateConfig, SweepConfig, AggregateConfig, PrepareConfig])
+def test_every_whole_number_has_a_bound_that_libraries_take(schema):
+    for leaf in leaves(schema):
+        if type(leaf.default) is int or "int" in str(leaf.field.type):
+            for value in (10**20, 2**63, -(10**20), 10**400):
+                assert read_leaf(leaf, value)[1], leaf.name
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, EvaluateConfig, SweepConfig, AggregateConfig, PrepareConfig])
+def test_no_number_is_nan_or_infinite(schema):
+    for leaf in leaves(schema):
+        if "float" in str(leaf.field.type):
+            for value in (float("nan"), float("inf"), float("-inf"), 10**400, "nan", "1e400"):
+                assert read_leaf(leaf, value)[1], leaf.name
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\udc80", "a\0", "a\x1b[31m", "..", "a/b", "", "\n"])
+def test_a_name_that_cannot_be_a_files_is_refused(name):
+    config = TrainConfig()
+    config.dataset.name, config.dataset.path = name, "data/x"
+    assert "cannot name a file" in config.conflicts()[0]
+    assert "cannot name a folder" in SweepConfig(sweep="main", name=name).conflicts()[0]
+    if name not in ("", ".."):  # what follows the name makes it one
+        assert "cannot name a file" in AggregateConfig(name=name).conflicts()[0]

@@ -42,6 +42,10 @@ BROKEN = {
     "surrogate in the id": ('{"id": "\\udfff", "text": "", "labels": []}', "id .* surrogate"),
     "too deep": ("[" * 200_000, "nested too deeply"),
     "a huge number": ('{"id": ' + "1" * 6000 + "}", "not a document"),
+    "a key twice": (
+        '{"id": "a", "text": "", "labels": ["b"], "labels": []}',
+        "the key 'labels' is there twice",
+    ),
     "two documents": ('{"id": "a"} {"id": "b"}', "Extra data \\(column 13\\)"),
 }
 

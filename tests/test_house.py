@@ -67,7 +67,7 @@ LAYERS = [
         "tables.figures",
         "tables.panels",
     }
-    | {"processes", "sweep.grid", "sweep.ledger", "sweep.devices", "sweep.show"},
+    | {"processes", "sweep.grid", "sweep.ledger", "sweep.sound", "sweep.devices", "sweep.show"},
     {
         "corpus.cache",
         "corpus.batches",

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import made_results
 import pytest
 from programs import compose
 
 from hblm import runs
 from hblm.config import TrainConfig
+from hblm.errors import DataError
+from hblm.runs import Run, read_result
 from hblm.schema import leaves, typed
 
 DATA, ENCODER, TAG = "0" * 64, {"weights": "1" * 64}, "minilm"
@@ -287,3 +291,29 @@ def test_evaluations_get_a_counter_when_the_second_is_taken(tmp_path):
     assert re.fullmatch(r"eval_joint_wos_tri_head_diffcat_minilm_\d{8}T\d{6}\.json", joint.name)
     ensemble = runs.ensemble_path(tmp_path, "wos")
     assert re.fullmatch(r"eval_ensemble_wos_\d{8}T\d{6}\.json", ensemble.name)
+
+
+ODD_RESULTS = [
+    None,
+    [],
+    {},
+    {"single": {}},
+    {"single": {"overall": 7, "per_level": [], "repath": None}},
+    "text",
+]
+
+
+@pytest.mark.parametrize("test", ODD_RESULTS, ids=str)
+def test_a_finished_run_with_a_damaged_result_is_named_with_the_way_out(test):
+    this = Run("a" * 64, "x", Path("outputs"))
+    for record in ({"test": test}, {}):
+        made_results.write(Path("outputs"), "x", {"run_id": this.id, **record})
+        assert this.is_done
+        with pytest.raises(DataError, match=r"results/x.json: damaged .*force=true"):
+            read_result(this, ("single",))
+
+
+def test_a_finished_run_with_a_sound_result_is_read():
+    record = {**made_results.result(seed=1), "run_id": "a" * 64}
+    made_results.write(Path("outputs"), "x", record)
+    assert read_result(Run("a" * 64, "x", Path("outputs")), ("single",)) == record

@@ -170,6 +170,10 @@ BROKEN_BYTES = {
     "latin-1": (b'{"nodes":\n\n "\xe9"}', ":3: not UTF-8"),
     "too deep": (b'{"nodes": ' + b"[" * 200_000, "nested too deeply"),
     "a huge number": (b'{"nodes": ' + b"9" * 6000 + b"}", "not a taxonomy"),
+    "a key twice": (
+        b'{"nodes": [{"id": "a", "name": "a", "parent": null, "id": "b"}]}',
+        "'id' is there twice",
+    ),
 }
 
 

@@ -2,10 +2,22 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 
+import pytest
 from rich.console import Console
+from rich.table import Table
 
-from hblm.terminal import TrainingBar, print_scores, progress
+from hblm.artifacts import cell_text
+from hblm.terminal import (
+    TrainingBar,
+    VisibleConsole,
+    log,
+    print_scores,
+    progress,
+    visible,
+    visible_output,
+)
 
 ENTRY = {
     "epoch": 64,
@@ -66,7 +78,7 @@ def test_long_progress_is_a_line_now_and_then_with_the_time_left(caplog, monkeyp
 def test_a_bar_moves_and_goes(monkeypatch):
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80)
-    monkeypatch.setattr("hblm.terminal.Console", lambda **options: console)
+    monkeypatch.setattr("hblm.terminal.VisibleConsole", lambda **options: console)
     monkeypatch.setattr("hblm.terminal._DRAW_EVERY", 0.0)
     with progress() as start:
         advance = start("reading", 100)
@@ -89,3 +101,69 @@ def test_the_flag_decides_which_scores_are_shown(capsys):
     closed = capsys.readouterr().out
     assert "75.00" in closed
     assert "closed under ancestors" in closed
+
+
+STEERING = [
+    "\x1b[31m",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\x7f",
+    "a\x08",
+    "a\rb",
+    "\u202eabc",
+    "\u2066",
+    "\u200f",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("text", STEERING, ids=ascii)
+def test_nothing_that_is_printed_steers_the_terminal(text, capsys):
+    table = Table(title=text)
+    table.add_column(text)
+    table.add_row(text)
+    with visible_output():
+        logging.basicConfig(force=True)
+        print(text)
+        print(text, file=sys.stderr)
+        log.warning("%s", text)
+        logging.getLogger("library").warning(text)
+        for error in (False, True):
+            VisibleConsole(stderr=error).print(text)
+            VisibleConsole(stderr=error).print(table)
+    for printed in capsys.readouterr():
+        assert visible(printed) == printed
+        assert visible(text) in printed
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/bold]", ":smile:", "[/]", "[link=x]", "[red", "a\\[b"])
+def test_names_are_neither_markup_nor_emoji(text, capsys):
+    table = Table(title=text)
+    table.add_column("x")
+    table.add_row(text)
+    VisibleConsole().print(text)
+    VisibleConsole().print(table)
+    assert capsys.readouterr().out.count(text) == 3
+
+
+def test_what_people_write_stays():
+    for text in ("Bücher\n\tπ ≤ 3", "日本語", "नमस्ते", "👩\u200d👩", "עברית", "a\u00a0b"):
+        assert visible(text) == text
+
+
+def test_the_stream_is_as_before_afterwards(capsys):
+    before = sys.stdout
+    with visible_output():
+        sys.stdout.write("\rbar")  # drawn over itself
+    assert sys.stdout is before
+    assert capsys.readouterr().out == "\rbar"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x", "@sum", "\tx", "\rx", "=", "-", "-1-1", "+1e5x"])
+def test_a_text_that_a_spreadsheet_would_compute_is_marked_as_text(text):
+    assert cell_text(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-0.5", "+1e-5", "-.5", "x=1", "", "a-b", -0.5, None, 7, True])
+def test_other_cells_stay(value):
+    assert cell_text(value) == value

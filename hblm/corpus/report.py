@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hblm.corpus.survey import SAMPLE, Measure, Survey
 from hblm.document import SPLITS
 from hblm.schema import plain
+from hblm.terminal import VisibleConsole, visible
 
 _LISTED = 20  # nodes that are named one by one
 _PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -87,22 +88,21 @@ class Description:
 
     def show(self, console: Console | None = None) -> None:
         """Print it."""
-        console = console or Console()
-        console.print(
-            f"{self.survey.prepared.folder}: {_headline(self.survey)}", markup=False, highlight=False
-        )
+        console = console or VisibleConsole()
+        place = Text(visible(f"{self.survey.prepared.folder}: {_headline(self.survey)}"))
+        console.print(place)
         for section in self.sections:
             if section.rows:
                 table = Table(title=section.title, title_justify="left")
                 for at, column in enumerate(section.columns):
                     table.add_column(column, justify="right" if at else "left", overflow="fold")
                 for row in section.rows:
-                    table.add_row(*(escape(_cell(value)) for value in row))
+                    table.add_row(*(Text(visible(_cell(value))) for value in row))
                 console.print(table)
             else:
                 console.print(section.title, style="italic", highlight=False)
             for note in section.notes:
-                console.print(f"  {note}", markup=False, highlight=False)
+                console.print(Text(visible(f"  {note}")))
 
 
 def _headline(survey: Survey) -> str:
@@ -310,4 +310,4 @@ def _escaped(text: str) -> str:
     """Keep a name from being read as Markdown or HTML."""
     for sign in "\\`*_[]<>|":
         text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.errors import HydraException
 
 from hblm import auto, cli
 from hblm.artifacts import HOST, canonical_json, code
-from hblm.catalogue import Catalogue
+from hblm.catalogue import Catalogue, read_yaml
 from hblm.compose import parse, resolved
 from hblm.config import AggregateConfig, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
@@ -28,7 +27,7 @@ from hblm.sweep import pool, show, slurm
 from hblm.sweep.devices import Device, choose_devices, require_enough
 from hblm.sweep.ledger import STOPPED, Frozen, Ledger, Standing, ledger_of, tail
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
-from hblm.terminal import log, outlive_readers
+from hblm.terminal import log, outlive_readers, visible_output
 
 PROGRAM = cli.Program(
     name="sweep",
@@ -145,8 +144,11 @@ def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faul
     if option not in options:
         faults.append(f"cluster={option} {cli.no_option('cluster', option, PROGRAM, catalogue)}")
         return Cluster()
-    tree = yaml.safe_load(options[option].read_text(encoding="utf-8")) or {}
-    more = {**(tree.get("additional") or {}), **given.get("additional", {})}
+    tree = read_yaml(options[option])
+    added = tree.get("additional") or {}
+    if not isinstance(added, dict):
+        raise ConfigError(f"{options[option]}: additional is not a group of keys")
+    more = {**added, **given.get("additional", {})}
     tree = {**{name: resolved(value) for name, value in tree.items()}, **given}
     cluster, found = read_tree({**tree, "additional": more}, Cluster, "cluster.")
     faults += [f"{options[option]}: {fault}" for fault in found]
@@ -592,9 +594,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     outlive_readers()
     words = cli.at_home(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(message)s")
-    log.setLevel(logging.INFO)  # what preparing a dataset tells
-    with cli.answering(PROGRAM):
+    with visible_output(), cli.answering(PROGRAM):
+        logging.basicConfig(format="%(message)s")
+        log.setLevel(logging.INFO)  # what preparing a dataset tells
         if cli.arguments_of(PROGRAM, words)[0].help:
             print(cli.help_text(PROGRAM, words))
             return

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, inf, isfinite, prod
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra.core.override_parser.types import Glob, Override, Transformer
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep, Transformer
 from hydra.errors import HydraException
 
-from hblm.catalogue import Catalogue
+from hblm.catalogue import Catalogue, read_yaml
 from hblm.compose import parse
 from hblm.config import SweepNode
 from hblm.errors import ConfigError, nearest
 from hblm.schema import plain, read_tree
 
 GROUP = "sweep"
+MOST_VALUES, MOST_CELLS = 10_000, 100_000  # of an axis, of a grid
 PAIRED_BY = ("direction", "method")  # axes in which the two members of an ensemble differ
 
 
@@ -73,11 +74,8 @@ def read_sweep(given: str, catalogue: Catalogue) -> SweepFile:
         there = " There" if close else "; there"
         known = f"{there} are {', '.join(sorted(options))}" if options else ""
         raise ConfigError(f"sweep={given} is no sweep file{close}{known}")
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("sweep") or {}, dict):
+    tree = read_yaml(file)
+    if not isinstance(tree.get("sweep") or {}, dict):
         raise ConfigError(f"{file}: sweep: is not a group of keys such as table and expect")
     if "sweep" not in tree and "hydra" not in tree:
         raise ConfigError(f"{file} has neither axes under hydra.sweeper.params nor a group of keys sweep:")
@@ -111,6 +109,7 @@ def axes_of(sweep: SweepFile, catalogue: Catalogue, overrides: Sequence[str] = (
     An override of an axis takes its place; one with a single value is an axis with one value.
 
     Raises:
+        ConfigError: an axis has too many values.
         HydraException: an axis cannot be read.
     """
     written = {key: f"{key}={value}" for key, value in sweep.params.items()}
@@ -122,7 +121,8 @@ def axes_of(sweep: SweepFile, catalogue: Catalogue, overrides: Sequence[str] = (
 def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
     """Yield the cells of the axes: zipped ones advance together, excluded cells are left out.
 
-    The last axis varies fastest. Raises ConfigError where zipped axes have not the same length.
+    The last axis varies fastest. Raises ConfigError where zipped axes have not the same length, or there are
+    too many cells.
     """
     by_key = {axis.key: axis for axis in axes}
     together = {key: tuple(names) for names in sweep.node.zip for key in names}
@@ -136,6 +136,12 @@ def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
             told = ", ".join(f"{name} has {count}" for name, count in lengths.items())
             raise ConfigError(f"{sweep.file}: sweep.zip: zipped axes have as many values each; {told}")
         blocks.append((names, list(zip(*(by_key[name].values for name in names), strict=True))))
+    count = prod(len(values) for _, values in blocks)
+    if count > MOST_CELLS:
+        lengths_told = " x ".join(
+            f"{len(values):,} {' and '.join(names)}" for names, values in blocks if len(values) > 1
+        )
+        raise ConfigError(f"{count:,} cells ({lengths_told}) are too many; a grid has at most {MOST_CELLS:,}")
     keys = [key for names, _ in blocks for key in names]
     for choice in itertools.product(*(values for _, values in blocks)):
         flat = dict(zip(keys, itertools.chain.from_iterable(choice), strict=True))
@@ -145,6 +151,18 @@ def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
         )
         if not any(_matches(rule, cell) for rule in sweep.node.exclude):
             yield cell
+
+
+def count_values(override: Override) -> float:
+    """Return how many values an override names, none of them made yet."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return len(value.list)
+    if isinstance(value, RangeSweep):
+        span = float(value.stop or 0) - float(value.start or 0)
+        steps = span / float(value.step) if value.step else inf
+        return max(0.0, ceil(steps)) if isfinite(steps) else inf
+    return 1
 
 
 def values_of(override: Override, catalogue: Catalogue) -> list[Any]:
@@ -158,6 +176,8 @@ def values_of(override: Override, catalogue: Catalogue) -> list[Any]:
 
 
 def _axis(key: str, override: Override, catalogue: Catalogue) -> Axis:
+    if (count := count_values(override)) > MOST_VALUES:
+        raise ConfigError(f"{override.input_line} names {count:,} values; at most {MOST_VALUES:,} can be run")
     values = values_of(override, catalogue)
     if isinstance(override.value(), Glob):
         written = [str(value) for value in values]
@@ -182,6 +202,9 @@ def _faults(sweep: SweepFile, catalogue: Catalogue) -> Iterator[str]:
     for key, value in sweep.params.items():
         try:
             axes[key] = _axis(key, parse(f"{key}={value}"), catalogue)
+        except ConfigError as error:
+            yield f"hydra.sweeper.params.{error}"
+            return
         except HydraException:
             yield f"hydra.sweeper.params.{key}: {value} cannot be read; write {key}: a,b or range(1,6)"
             return

@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from hblm.config import SWEEP_STATES
 from hblm.sweep.ledger import Ledger, Standing, tail
+from hblm.terminal import VisibleConsole, visible
 
 _ROWS = 40  # of a table of cells; of more, those that run or failed
 _LINES_OF_A_FAILURE = 3
@@ -73,7 +73,7 @@ def print_table(standings: Sequence[Standing]) -> None:
     """Print the cells, of many those that run or failed."""
     table = table_of(standings)
     if table.row_count:
-        Console(highlight=False, markup=False).print(table)
+        VisibleConsole().print(table)
 
 
 def table_of(standings: Sequence[Standing]) -> Table:
@@ -118,19 +118,19 @@ def follow(ledger: Ledger, at_once: int, alive: Callable[[], bool]) -> list[Stan
 
     Without a terminal only failures are said, a line each, as they happen.
     """
-    console = Console(stderr=True)
+    console = VisibleConsole(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
     said: set[tuple[str, int]] = set()
     with bar:
-        task = bar.add_task(ledger.name, total=None, told="")
+        task = bar.add_task(visible(ledger.name), total=None, told="")
         while True:
             going = alive()
             standings = ledger.standings()
@@ -143,11 +143,7 @@ def follow(ledger: Ledger, at_once: int, alive: Callable[[], bool]) -> list[Stan
                 if each.state == "failed" and each.attempt is not None:
                     event = each.cell.key, each.attempt.number
                     if event not in said:
-                        console.print(
-                            f"cell {each.cell.number} failed ({why(each)}): {each.cell.label}",
-                            markup=False,
-                            highlight=False,
-                        )
+                        console.print(f"cell {each.cell.number} failed ({why(each)}): {each.cell.label}")
                     said.add(event)
             if not going:
                 return standings

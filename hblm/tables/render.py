@@ -11,6 +11,7 @@ from math import isnan, nan
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hblm.artifacts import cell_text
 from hblm.tables.table import NOT_SAID, PLUS_MINUS, Cell, Column, Comparison, Table
 
 HOLE = "–"
@@ -148,7 +149,7 @@ def table_csv(table: Table) -> str:
         "notes",
         "source",
     ]
-    writer.writerow([*keys, *names])
+    writer.writerow([*map(cell_text, keys), *names])
     notes = {note.mark: note.text for note in table.notes}
     for row in table.rows:
         for column in table.columns:
@@ -156,23 +157,21 @@ def table_csv(table: Table) -> str:
             numbers = [_csv(number) for number in (cell.mean, cell.std, cell.low, cell.high)]
             told = " ".join(notes[mark] for mark in cell.marks)
             ids = " ".join(run.run_id for run in cell.runs)
-            writer.writerow(
-                [
-                    *(*row.labels, *column.labels, column.metric, "true", len(cell.runs), *numbers),
-                    *(cell.standing, " ".join(cell.seeds), ids, told, ""),
-                ]
-            )
+            found = [
+                *(*row.labels, *column.labels, column.metric, "true", len(cell.runs), *numbers),
+                *(cell.standing, " ".join(cell.seeds), ids, told, ""),
+            ]
+            writer.writerow(map(cell_text, found))
     for one in table.references:
         for column, (mean, std) in one.figures.items():
             labels = [one.label, *[""] * (len(table.row_names) - 1)] if table.row_names else []
             source = f"{one.source}; encoder: {one.encoder}" + (f"; {one.note}" if one.note else "")
-            writer.writerow(
-                [
-                    *(*labels, *column.labels, column.metric, "false", one.runs, _csv(mean), _csv(std)),
-                    *([""] * 6),
-                    source,
-                ]
-            )
+            found = [
+                *(*labels, *column.labels, column.metric, "false", one.runs, _csv(mean), _csv(std)),
+                *([""] * 6),
+                source,
+            ]
+            writer.writerow(map(cell_text, found))
     return stream.getvalue()
 
 
@@ -184,7 +183,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
     writer.writerow(["metric", "column", *names])
     for one in comparisons:
         values = [_csv(v) if isinstance(v, float) else v for v in one[1:]]
-        writer.writerow([one.column.metric, " ".join(one.column.labels), *values])
+        writer.writerow(map(cell_text, [one.column.metric, " ".join(one.column.labels), *values]))
     return stream.getvalue()
 
 

@@ -10,7 +10,7 @@ import yaml
 from grids import write_grid
 
 from hblm import cli
-from hblm.catalogue import Catalogue
+from hblm.catalogue import Catalogue, read_yaml
 from hblm.compose import Composer
 from hblm.config import Cluster, TrainConfig
 from hblm.errors import ConfigError
@@ -235,3 +235,56 @@ def test_a_shipped_cluster_says_every_key(file):
     assert not faults
     assert cluster == Cluster()  # the defaults are told once, and the file shows them
     assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["range(0,1e9)", "range(0,1000000000)", "range(0,10,1e-9)", "range(0,inf)", "sort(range(0,1e9))"],
+)
+def test_an_axis_is_refused_by_its_length_before_it_is_made(values):
+    assert "at most 10,000 can be run" in refusal({"seed": values})
+    write_grid("data/x", {"seed": "1,2"})
+    with pytest.raises(ConfigError, match="values; at most 10,000 can be run"):
+        cells(f"seed={values}")
+
+
+def test_a_grid_is_refused_by_the_number_of_its_cells():
+    write_grid("data/x", {"seed": "range(0,9000)", "film": "logit,none", "trainer.epochs": "range(1,101)"})
+    with pytest.raises(ConfigError, match=r"1,800,000 cells \(9,000 seed x 2 film x 100 trainer.epochs\)"):
+        cells()
+
+
+BOMB = "".join(f"x{at}: &x{at} [{', '.join(f'*x{at - 1}' for _ in range(9)) or 1}]\n" for at in range(1, 10))
+ODD_YAML = {
+    "nested deeply": "sweep: " + "[" * 100_000,
+    "nested by indentation": "".join(f"{' ' * at}a:\n" for at in range(900)),
+    "references that unfold": "x0: &x0 1\n" + BOMB,
+    "a reference to itself": "sweep: &a [*a]\n",
+    "a tag that makes objects": "sweep: !!python/object/apply:os.system [echo]\n",
+    "a tab": "sweep:\n\ttable: 1\n",
+    "a list": "- 1\n",
+    "a number of 5,000 digits": "sweep: " + "9" * 5_000,
+    "not UTF-8": b"sweep: \xff",
+    "too large": "# " + "x" * 2_000_000,
+    "a date that is none": "sweep: 2026-99-99",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_YAML)
+@pytest.mark.parametrize("group", ["sweep", "cluster", "film"])
+def test_an_odd_yaml_file_is_one_message(kind, group):
+    file = Path("mine") / group / "odd.yaml"
+    file.parent.mkdir(parents=True)
+    content = ODD_YAML[kind]
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=r"odd.yaml cannot be read: "):
+        Catalogue("mine")
+
+
+def test_what_is_modest_in_yaml_is_read():
+    file = Path("mine/film/some.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text("a: &a {b: 1}\nc: [*a, *a]\n")
+    assert read_yaml(file) == {"a": {"b": 1}, "c": [{"b": 1}, {"b": 1}]}
+    file.write_text("")
+    assert read_yaml(file) == {}

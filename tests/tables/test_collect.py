@@ -19,6 +19,7 @@ import pytest
 import hblm
 from hblm.errors import DataError
 from hblm.tables.collect import collect
+from hblm.tables.pivot import Ask, tabulate
 
 README = Path(__file__).parents[2] / "README.md"
 SCORES = {"micro_f1": 0.8, "macro_f1": 0.5, "support": 12}
@@ -458,3 +459,59 @@ def test_evaluations_record_their_encoders(tmp_path: Path) -> None:
         "with_old": "unknown",
     }
     assert frame["encoder_id"].notna().tolist() == frame["encoder_commit"].notna().tolist()
+
+
+ODD = [[1], {}, {"a": []}, [[]], "", "x" * 10_000, 10**300, 10**18, True, -1, "../../x"]
+PLACES = [
+    "run_id",
+    "seed",
+    "choices",
+    "config",
+    "dataset",
+    "val",
+    "test",
+    "settings",
+    "parameters",
+    "seconds",
+]
+PLACES += ["environment", "finished", "formulas", "encoder", "history", "members", "dataset.levels"]
+PLACES += ["dataset.name", "dataset.files", "choices.film", "config.film", "config.seed", "test.single"]
+PLACES += ["test.single.overall", "test.single.per_level", "test.single.overall.micro_f1", "seconds.train"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_result_with_an_odd_value_never_spoils_the_others(place: str, tmp_path: Path) -> None:
+    made_results.write(tmp_path, "good", made_results.result(seed=1))
+    *above, last = place.split(".")
+    for kind in ("run", "ensemble"):
+        for number, value in enumerate([*ODD, None]):
+            odd = made_results.result(seed=2)
+            if kind == "ensemble":
+                odd = made_results.ensemble(odd, made_results.result("bottom_up", seed=2))
+            inner = odd
+            for name in above:
+                inner = inner.get(name, {})
+            inner[last] = value
+            made_results.write(tmp_path, f"{kind}_{number}", odd)
+    frame = hblm.results(tmp_path, repeats=True)
+    assert str(tmp_path / "results/good.json") in set(frame["file"])
+    assert all(isinstance(run_id, str) for run_id in frame["run_id"])
+    table, _ = tabulate(frame, Ask())
+    assert table.rows
+    assert all(3 < len(text) < 400 for text in why(frame).values())
+
+
+@pytest.mark.parametrize("name", ["file", "run_id", "split", "view", "closed", "kind"])
+def test_a_setting_or_score_cannot_take_the_place_of_a_column(name: str, tmp_path: Path) -> None:
+    good = made_results.result(seed=1)
+    made_results.write(tmp_path, "good", good)
+    scored = made_results.result(seed=2)
+    scored["test"]["single"]["overall"][name] = 0.5
+    made_results.write(tmp_path, "scored", scored)
+    setting = made_results.result(seed=3)
+    setting["config"][name] = "x"
+    made_results.write(tmp_path, "setting", setting)
+    frame = hblm.results(tmp_path)
+    assert frame.columns.is_unique
+    assert set(frame["file"].map(lambda file: Path(file).stem)) == {"good", "scored"}
+    assert f"a setting has the name of the column {name}" in why(frame)["setting.json"]

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from tables.made_tables import HOSTILE, made
 
+from hblm.artifacts import cell_text
 from hblm.tables.render import comparisons_csv, latex, markdown, table_csv, terminal
 
 
@@ -89,11 +90,11 @@ def test_csv_says_everything_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_csv_keeps_names_as_they_are(name: str) -> None:
+def test_csv_keeps_names_as_they_are_but_for_the_apostrophe_before_a_formula(name: str) -> None:
     rows = list(csv.DictReader(io.StringIO(table_csv(made((name, "dual"))), newline="")))
-    assert rows[0]["method"] == name
+    assert rows[0]["method"] == cell_text(name)
     (test,) = csv.DictReader(io.StringIO(comparisons_csv(made((name, "dual")).comparisons), newline=""))
-    assert (test["b"], test["p"], test["n"]) == (name, "0.0625", "5")
+    assert (test["b"], test["p"], test["n"]) == (cell_text(name), "0.0625", "5")
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "[bold]markup[/bold]"])
