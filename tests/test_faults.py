@@ -43,6 +43,12 @@ TRAIN = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _temporary_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def start(*argv: str) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own, so that its workers die with it."""
     with Path("child.log").open("ab") as log:
@@ -122,10 +128,8 @@ def assert_nothing_left(*roots: Path) -> None:
 
 @pytest.mark.trains
 @pytest.mark.parametrize("program", ["train", "evaluate", "aggregate", "prepare"])
-def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable, tmp_path, monkeypatch):
+def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable):
     """What was whole before a kill is so after it, and the next start leaves no temporary name anywhere."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     result = run(learnable, "trainer.epochs=1")
     raw = Path("raw.jsonl")
     raw.write_text("".join(json.dumps({"text": f"a {n}", "label": f"l{n % 5}"}) + "\n" for n in range(3000)))
