@@ -51,7 +51,7 @@ from hblm.sweep.grid import (
 )
 from hblm.terminal import outlive_readers, visible_output
 
-_SHOWN = 500  # characters of an argument that cannot be read
+_LONGEST_SHOWN = 500  # characters of an argument that cannot be read
 SWEPT = ("train",)  # programs whose runs a sweep file crosses
 _STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
@@ -211,7 +211,9 @@ def _unreadable(
 ) -> Iterator[str]:
     """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
-    if equals and re.fullmatch(r"\+*[\w.@/]+", key):
+    if len(text) > _LONGEST_SHOWN:
+        yield f"{text:.{_LONGEST_SHOWN}} is not of the form key=value"
+    elif equals and re.fullmatch(r"\+*[\w.@/]+", key):
         quoted = argument(key, value.strip(chr(34)))
         try:
             override = parse(shlex.split(quoted)[0])

@@ -98,8 +98,8 @@ class Run:
             SharingError: another user made a file or folder that this one may not write.
         """
         folders = [self.result.parent, self.checkpoint.parent]
-        old = [self.result, self.checkpoint, *_evaluations_of(self.result.parent, self.id)]
-        old = [each for path in old for each in (path, path.with_suffix(PREDICTIONS)) if each.exists()]
+        predictions = [file.with_suffix(PREDICTIONS) for file in _evaluations_of(self.result.parent, self.id)]
+        old = [path for path in (self.result, self.checkpoint, *predictions) if path.exists()]
         if old:
             folders.append(self.output_dir / "superseded")
         require_writable(self.output_dir, *folders)

@@ -7,33 +7,53 @@ import functools
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from programs import LEARNING, checkpoint_of, evaluation, run
+from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, run
 from safetensors.torch import load_file
 
+from hblm import aggregate, evaluate, prepare, train
+from hblm.config import AggregateConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from hblm.errors import DataError, HblmError
 from hblm.tables import documents
 from hblm.tables.collect import results
 
 sys.path.insert(0, str(Path(__file__).parent / "sweep"))
-from grids import write_grid
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("HBLM_KILLS", "10"))
+GRID = """# @package _global_
+defaults:
+  - override /dataset: custom
+  - override /encoder: tiny
+  - override /trainer: smoke
+dataset: {{path: {data}}}
+encoder: {{max_length: 32}}
+trainer: {{epochs: 1}}
+device: cpu
+hydra: {{sweeper: {{params: {{seed: "1,2"}}}}}}
+"""
 
 TRAIN = (
     *(sys.executable, "-m", "hblm.train", "dataset=custom", "encoder=tiny", "trainer=smoke"),
     *("trainer.epochs=3", "encoder.max_length=16", "force=true", "device=cpu"),
 )
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def start(*argv: str) -> subprocess.Popen[bytes]:
@@ -86,6 +106,99 @@ def test_kill_9_at_random_moments_leaves_nothing_half_written(learnable):
     assert not list(outputs.glob("checkpoints/.*.tmp"))
 
 
+def kill_in_the_middle(act: Callable[[], object], share: float, whole: float) -> None:
+    """Do something in a child of this process, which has all that is imported, and kill it on the way."""
+    sys.stdout.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child leaves alone
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            with open("child.log", "a") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                act()
+        finally:
+            os._exit(0)
+    time.sleep(whole * share)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def assert_nothing_left(*roots: Path) -> None:
+    left = [path for root in roots for path in root.rglob("*") if path.name.endswith(".tmp")]
+    left += [path for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("hblm")]
+    assert not left
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("program", ["train", "evaluate", "aggregate", "prepare"])
+def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable):
+    """What was whole before a kill is so after it, and the next start leaves no temporary name anywhere."""
+    result = run(learnable, "trainer.epochs=1")
+    raw = Path("raw.jsonl")
+    raw.write_text("".join(json.dumps({"text": f"a {n}", "label": f"l{n % 5}"}) + "\n" for n in range(3000)))
+    train_again = [f"dataset.path={learnable}", "trainer.epochs=1", "force=true"]
+    made = ("dataset=custom", "dataset.path=data/made", "dataset.prepare.separator=none", "encoder=tiny")
+    again = compose("prepare", PrepareConfig, *made, f"raw={raw}", "force=true")
+    table = AggregateConfig(frame=["parquet", "csv"], formats=["markdown", "csv"])
+    acts: dict[str, Callable[[], object]] = {
+        "train": lambda: train.run(compose("train", TrainConfig, *TINY, *train_again)),
+        "evaluate": lambda: evaluate.run(
+            EvaluateConfig(checkpoint=[str(checkpoint_of(result))], predictions=True, device="cpu")
+        ),
+        "aggregate": lambda: aggregate.run(table),
+        "prepare": lambda: prepare.run(again),
+    }
+    act = acts[program]
+    act()
+    began = time.monotonic()
+    act()
+    whole = time.monotonic() - began
+    draw = random.Random(program)
+    for _ in range(max(2, KILLS // 4)):
+        kill_in_the_middle(act, draw.uniform(0.0, 1.1), whole)
+        assert_whole(Path("outputs"))
+        runs_there = [*Path("outputs").glob("**/results/[!.]*.json")]
+        assert any(json.loads(file.read_text())["kind"] == "single" for file in runs_there)
+        if program == "prepare":  # it was there before, and so it is after a kill
+            prepare.run(compose("prepare", PrepareConfig, *made))
+        act()
+        assert_whole(Path("outputs"))
+        assert_nothing_left(Path("outputs"), *[path for path in [Path("data")] if path.exists()])
+
+
+@pytest.mark.trains
+def test_a_killed_sweep_goes_on_and_cleans_up(learnable, tmp_path, monkeypatch):
+    monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
+    grid = Path("mine/sweep/tiny.yaml")
+    grid.parent.mkdir(parents=True)
+    grid.write_text(GRID.format(data=learnable))
+    command = (
+        sys.executable,
+        "-m",
+        "hblm.sweep",
+        "submit",
+        "sweep=tiny",
+        "--config-dir",
+        "mine",
+        "wait=true",
+    )
+    draw = random.Random(0)
+    for _ in range(max(1, KILLS // 10)):
+        child = start(*command)
+        time.sleep(draw.uniform(3, 25))
+        end_all_here()
+        child.wait()
+        assert_whole(Path("outputs"))
+    finish(*command)
+    assert_whole(Path("outputs"))
+    assert len(list(Path("outputs/results").glob("*.json"))) == 2
+    assert_nothing_left(Path("outputs"), tmp_path / "devices")
+
+
 def end_all_here() -> None:
     """Kill what runs in this folder: of a sweep also the processes that outlive the one that started it."""
     while True:
@@ -94,83 +207,11 @@ def end_all_here() -> None:
             with contextlib.suppress(psutil.Error):
                 if process.pid != os.getpid() and Path(process.cwd()) == Path.cwd():
                     found.append(process)
-        if not found:
-            return
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, timeout=10)
-
-
-def temporary_names(*roots: Path) -> list[Path]:
-    return [path for root in roots for path in root.rglob(".*.tmp")]
-
-
-@pytest.mark.trains
-@pytest.mark.parametrize("program", ["train", "evaluate", "aggregate", "prepare", "sweep"])
-def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable, tmp_path, monkeypatch):
-    """What was whole before a kill is so after it, and the next start leaves no temporary name anywhere."""
-    system = tmp_path / "tmp"
-    system.mkdir()
-    monkeypatch.setenv("TMPDIR", str(system))
-    monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
-    data = Path("data") / "fruit"
-    shutil.copytree(learnable, data)
-    train = (*TRAIN[:-2], "device=cpu", f"dataset.path={data}", "trainer.processes=2")
-    finish(*train)
-    (result,) = Path("outputs/results").glob("*.json")
-    write_grid(data.resolve(), {"seed": "1,2"}, name="tiny")
-    raw = Path("raw.jsonl")
-    raw.write_text("".join(f'{{"text": "a b {n}", "label": "l{n % 5}"}}\n' for n in range(3000)))
-    python = (sys.executable, "-m")
-    command = {
-        "train": (*train, "force=true"),
-        "evaluate": (
-            *(*python, "hblm.evaluate", f"checkpoint=outputs/checkpoints/{result.stem}", "predictions=true"),
-            "device=cpu",
-        ),
-        "aggregate": (*python, "hblm.aggregate", "frame=[parquet,csv]", "figures=all"),
-        "prepare": (
-            *(
-                *python,
-                "hblm.prepare",
-                "dataset=custom",
-                "dataset.path=data/made",
-                f"raw={raw}",
-                "force=true",
-            ),
-            "dataset.prepare.separator=none",
-        ),
-        "sweep": (
-            *python,
-            "hblm.sweep",
-            "submit",
-            "sweep=tiny",
-            "--config-dir",
-            "mine",
-            "force=true",
-            "wait=true",
-        ),
-    }[program]
-    began = time.monotonic()
-    finish(*command)
-    whole = time.monotonic() - began
-    draw = random.Random(program)
-    for number in range(max(1, KILLS // 5)):
-        child = start(*command)
-        # most of a short run is loading libraries; what writes comes towards its end
-        time.sleep(whole * draw.uniform(0.4, 1.05))
-        end_all_here()
-        child.wait()
-        assert_whole(Path("outputs"))
-        results = [*Path("outputs").glob("**/results/[!.]*.json")]
-        assert any(json.loads(file.read_text())["kind"] == "single" for file in results), number
-        finish(*command)
-        assert_whole(Path("outputs"))
-        assert not temporary_names(Path("outputs"), Path("data"), system, tmp_path / "devices")
-        assert not [path for path in system.iterdir() if path.name.startswith("hblm")]
-        if program == "prepare":
-            finish(*command[:4], command[4], "check=true")
+        if not found or not psutil.wait_procs(found, timeout=10)[1]:
+            return
 
 
 def test_a_killed_preparation_leaves_no_dataset():

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from grids import sweep, write_grid
 from programs import TINY, checkpoint_of, compose
+from users import BEN, as_user, needs_root
 
 from hblm import auto, runs, train
 from hblm.artifacts import HOST, canonical_json, sha256_text
@@ -510,3 +511,28 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
     for cell in cells:
         finish(cell)
     ledger.require_current()  # results of all are there: nothing is pending
+
+
+@needs_root
+def test_a_ledger_that_may_not_be_written_is_shown(learnable, shared):
+    write_grid(learnable, {"seed": "1,2"})
+    ledger, cells = frozen()
+    where = {"on": "local", "devices": [["cpu", 1]]}
+    ledger.write_sweep({"cells": [cell.key for cell in cells], "where": where})
+    finish(cells[0])
+    with ledger.pool_lock(), cells[1].lock():
+        pass
+    assert sweep("status") == 0  # which imports all that it takes
+    for path in (shared, *shared.rglob("*")):
+        os.chown(path, 0, 0)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    before = sorted(shared.rglob("*"))
+    with ledger.pool_lock():
+        assert as_user(BEN, 0o002, lambda: expect(sweep("status"), 0)) == ""
+    assert as_user(BEN, 0o002, lambda: expect(sweep("logs", "cell=2"), 0)) == ""
+    assert sorted(shared.rglob("*")) == before
+    assert as_user(BEN, 0o002, lambda: expect(sweep("retry", "cell=1"), 2)) == ""
+
+
+def expect(found: int, expected: int) -> None:
+    assert found == expected
