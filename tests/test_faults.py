@@ -151,8 +151,9 @@ def collected(predictions: Path) -> dict[str, Any]:
     """Return what tables read of results; nothing of what is passed over by name or refused."""
     table = results("outputs", repeats=True)
     found: dict[str, Any] = {
-        str(file): [  # a column that only another result has is NaN
-            {name: value for name, value in row.items() if value == value} for row in rows.to_dict("records")
+        str(file): [  # a column that only another result has is NaN or None
+            {name: value for name, value in row.items() if value == value and value is not None}
+            for row in rows.to_dict("records")
         ]
         for file, rows in table.groupby("file")
     }
