@@ -284,7 +284,13 @@ def evaluated(checkpoint: Path) -> dict[str, Any]:
 def collected(predictions: Path) -> dict[str, Any]:
     """Return what tables read of results; nothing of what is passed over by name or refused."""
     table = results("outputs", repeats=True)
-    found = {str(file): rows.to_dict("records") for file, rows in table.groupby("file")}
+    found: dict[str, Any] = {
+        str(file): [  # a column that only another result has is NaN or None
+            {name: value for name, value in row.items() if value == value and value is not None}
+            for row in rows.to_dict("records")
+        ]
+        for file, rows in table.groupby("file")
+    }
     passed = {str(each.file) for each in table.attrs["passed_over"]}
     assert found.keys() | passed == {str(path) for path in Path("outputs/results").glob("*.json")}
     documents._read.cache_clear()
@@ -310,7 +316,7 @@ def test_one_flipped_bit_in_any_file_changes_no_number(learnable):
         damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         found = read()
-        assert all(repr(expected[name]) == repr(value) for name, value in found.items()), path
+        assert all(expected[name] == value for name, value in found.items()), path
         if found.keys() != expected.keys():
             refused.add(path.parts[1])
         path.write_bytes(content)
