@@ -53,7 +53,7 @@ class Trial:
     pooling: str
 
     def require_sound(self) -> None:
-        """Refuse an encoder that no scores can be trusted of; three passes in eval mode, in float32.
+        """Refuse an encoder that no scores can be trusted of: three passes in eval mode, one in training.
 
         Raises:
             ConfigError: the model fails on two documents, has no state for each token, reads the padding, or
@@ -87,12 +87,14 @@ class Trial:
                 f"{given} pooling={self.pooling}: in {kind} a token does not see the tokens after it, so the "
                 "first token knows nothing of the rest of a document; write pooling=last, mean or max"
             )
+        if (raised := self.fault_under(contextlib.nullcontext)) is not None:
+            raise ConfigError(f"{given}: {kind} fails in training: {raised}; give another encoder")
 
     def fault_under(self, autocast: Callable[[], AbstractContextManager[object]]) -> str | None:
-        """Return what the model raises in a reduced precision, forward or backward; None if it works.
+        """Return what the model raises in training, forward or backward; None if it works.
 
         Args:
-            autocast: the accelerator's.
+            autocast: the accelerator's, for its precision.
         """
         longer, other = self._documents()
         try:

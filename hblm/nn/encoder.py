@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 import numbers
@@ -348,7 +349,9 @@ def _dropout_names(config: Any) -> list[str]:
 def _finish(encoder: Any) -> None:
     """Take the pooler away, put cheap dropout in."""
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # what `add_pooling_layer=False` does, in the models that know it
+        # None is what `add_pooling_layer=False` leaves; models without that option call their pooler always
+        has_option = "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters
+        encoder.pooler = None if has_option else nn.Identity()
     replace_dropout(encoder)
     if encoder.config._attn_implementation == "sdpa":
         encoder.set_attn_implementation(_ATTENTION)
