@@ -47,7 +47,14 @@ LAYERS = [
         "corpus.clean",
     }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
-    | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
+    | {
+        "corpus.pool",
+        "corpus.stories",
+        "corpus.articles",
+        "corpus.confined",
+        "corpus.hygiene",
+        "tables.collect",
+    }
     | {
         "tables.table",
         "tables.significance",
