@@ -49,7 +49,7 @@ LAYERS = [
     }
     | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
     | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
-    | {"corpus.columnar", "corpus.objects"}
+    | {"corpus.columnar", "corpus.confined", "corpus.hygiene", "corpus.objects"}
     | {
         "tables.table",
         "tables.significance",
