@@ -461,7 +461,7 @@ def test_evaluations_record_their_encoders(tmp_path: Path) -> None:
     assert frame["encoder_id"].notna().tolist() == frame["encoder_commit"].notna().tolist()
 
 
-ODD = [[1], {}, {"a": []}, [[]], "", "x" * 10_000, 10**300, 10**18, True, -1, "../../x"]
+ODD = [[1], {"a": []}, "x" * 10_000, 10**300, True, "../x"]
 PLACES = [
     "run_id",
     "seed",
@@ -479,25 +479,27 @@ PLACES += ["dataset.name", "dataset.files", "choices.film", "config.film", "conf
 PLACES += ["test.single.overall", "test.single.per_level", "test.single.overall.micro_f1", "seconds.train"]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_result_with_an_odd_value_never_spoils_the_others(place: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["run", "ensemble"])
+def test_results_with_odd_values_never_spoil_the_others(kind: str, tmp_path: Path) -> None:
     made_results.write(tmp_path, "good", made_results.result(seed=1))
-    *above, last = place.split(".")
-    for kind in ("run", "ensemble"):
+    td, bu = (made_results.result(method, seed=2) for method in ("top_down", "bottom_up"))
+    sound = json.dumps(td if kind == "run" else made_results.ensemble(td, bu))
+    for place in PLACES:
+        *above, last = place.split(".")
         for number, value in enumerate([*ODD, None]):
-            odd = made_results.result(seed=2)
-            if kind == "ensemble":
-                odd = made_results.ensemble(odd, made_results.result("bottom_up", seed=2))
+            odd = json.loads(sound)
             inner = odd
             for name in above:
                 inner = inner.get(name, {})
             inner[last] = value
-            made_results.write(tmp_path, f"{kind}_{number}", odd)
+            made_results.write(tmp_path, f"{place}_{number}", odd)
     frame = hblm.results(tmp_path, repeats=True)
     assert str(tmp_path / "results/good.json") in set(frame["file"])
     assert all(isinstance(run_id, str) for run_id in frame["run_id"])
     table, _ = tabulate(frame, Ask())
     assert table.rows
+    assert len(why(frame)) > len(PLACES)
     assert all(3 < len(text) < 400 for text in why(frame).values())
 
 
