@@ -15,10 +15,10 @@ from typing import Any
 
 import huggingface_hub
 import huggingface_hub.errors as hub
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from hblm.artifacts import canonical_json, require_file, sha256_once, sha256_text
-from hblm.errors import ConfigError
+from hblm.errors import CheckpointError, ConfigError
 
 TINY = "tiny"
 _CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
@@ -386,18 +386,25 @@ def weight_shapes(source: Pretrained) -> dict[str, tuple[int, ...]] | None:
     files on this machine.
 
     Raises:
-        SafetensorError, OSError: a file is damaged.
+        SafetensorError, OSError: a file of a folder is damaged.
+        CheckpointError: a checkpoint's is.
     """
     if source.folder is None:
         return None
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in [source.weights] if source.weights else _weight_files(source.folder):
-        with safe_open(file, "np") as stored:
-            shapes |= {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     if source.weights is None:
-        return shapes
+        files = _weight_files(source.folder)
+        return {name: shape for file in files for name, shape in _shapes_in(file).items()}
+    try:
+        shapes = _shapes_in(source.weights)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{source.weights}: cannot be read: {error}") from None
     prefix = "encoder."
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+
+
+def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(file, "np") as stored:
+        return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
 
 
 def _holds(folder: Path) -> str:

@@ -266,7 +266,6 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     """
     # only now torch: a run that is done, or a fault, answers in a second
     from hblm import build, team
-    from hblm.checkpoint import not_finite
     from hblm.corpus.batches import NODES, subsample, tokenise
     from hblm.embeddings import Embedder, vectors_of
     from hblm.nn.encoder import load_encoder, load_tokenizer
@@ -287,11 +286,6 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         gradient_checkpointing=config.encoder.gradient_checkpointing,
         max_length=config.encoder.max_length,
     )
-    if odd := not_finite(encoder.state_dict()):
-        raise ConfigError(
-            f"encoder.model_name={config.encoder.model_name}: its tensor {odd[0]} holds numbers that are not "
-            f"finite ({len(odd)} such tensors); give sound weights"
-        )
     tokenizer = load_tokenizer(source)
     record = encoder_record(source)
     with progress() as start:

@@ -336,7 +336,7 @@ def test_the_set_a_checkpoint_was_trained_on_may_be_named(trained, learnable):
     assert without_stored(given) == ([given[0], given[2]], [])
     with pytest.raises(ConfigError) as caught:
         cli.check(evaluate.PROGRAM, ["checkpoint=a,b"])
-    assert str(caught.value).endswith("or write checkpoint=[...] for all at once")
+    assert str(caught.value).endswith("or write 'checkpoint=[a,b]' for all at once")
     assert len(str(caught.value).splitlines()) == 1
 
 

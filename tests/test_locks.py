@@ -26,7 +26,7 @@ with lock_of(Path(sys.argv[1])):
 
 
 def entry_made(folder: Path) -> None:
-    entry = Entry(folder / "cache", {"of": 1})
+    entry = Entry(folder / "cache", {"of": 1}, ["part"])
     with entry.locked(), entry.renewed() as made:
         (made / "part").write_text("whole")
 

@@ -188,8 +188,8 @@ def test_a_file_that_holds_no_taxonomy_is_refused(fault: str, tmp_path: Path) ->
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(DataError, match="cannot be read"):
+    for path, why in ((tmp_path / "none.json", "cannot be read"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=why):
             read_taxonomy(path)
 
 

@@ -182,16 +182,16 @@ def test_an_empty_folder_and_a_file_for_a_folder_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
-@pytest.mark.parametrize("kind", ["folder", "broken link", "pipe"])
+@pytest.mark.parametrize("kind", ["a folder", "a link to nothing", "a named pipe"])
 def test_what_is_not_a_file_is_refused(name: str, kind: str, folder_by_hand: Folder) -> None:
     folder = folder_by_hand({name: None})
-    if kind == "folder":
+    if kind == "a folder":
         (folder / name).mkdir()
-    elif kind == "pipe":
+    elif kind == "a named pipe":
         os.mkfifo(folder / name)
     else:
         (folder / name).symlink_to("nowhere")
-    with pytest.raises(DataError, match=f"{name}: not a file"):
+    with pytest.raises(DataError, match=f"{name}: {kind}"):
         open_prepared(folder)
 
 

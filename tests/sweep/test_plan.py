@@ -517,8 +517,6 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
 def test_a_ledger_that_may_not_be_written_is_shown(learnable, shared):
     write_grid(learnable, {"seed": "1,2"})
     ledger, cells = frozen()
-    where = {"on": "local", "devices": [["cpu", 1]]}
-    ledger.write_sweep({"cells": [cell.key for cell in cells], "where": where})
     finish(cells[0])
     with ledger.pool_lock(), cells[1].lock():
         pass
