@@ -111,7 +111,8 @@ def is_as_sealed(content: Mapping[str, Any]) -> bool:
 
 def _seal_of(content: Mapping[str, Any]) -> str:
     """Hash values of JSON: by orjson, as tables read thousands of results."""
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text.replace(b"e+", b"e")).hexdigest()  # versions of orjson write 1e16 or 1e+16
 
 
 def unfit_as_name(text: str) -> str:
