@@ -234,7 +234,7 @@ def read_bytes(file: Path, largest: int = LARGEST_JSON) -> bytes:
 
 def _without_waiting(file: str, flags: int) -> int:
     """Open a file; a pipe that nobody writes to as well, which otherwise is waited for."""
-    return os.open(file, flags | os.O_NONBLOCK)
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_object(file: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Catalogue:
         self.groups: dict[str, dict[str, Path]] = {}
         for root in roots:
             for file in sorted(root.glob("*/*.yaml")):
+                if file.name.startswith("."):  # what editors and file managers leave
+                    continue
                 require_file(file)
                 if root == self.config_dir and file.parent.name in self.groups:
                     read_yaml(file)  # before Hydra does

@@ -124,12 +124,15 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     remove_stale(folder.parent)  # a folder caught between two renames is put back
     if not folder.is_dir():
         raise CheckpointError(f"{key}={folder} is not a folder{_meant(folder, key)}")
-    missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).is_file()]
+    missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).exists()]
     missing += [] if (folder / ENCODER).is_dir() else [ENCODER]
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
-    for name in (META, WEIGHTS, TAXONOMY):
-        require_file(folder / name)
+    try:
+        for name in (META, WEIGHTS, TAXONOMY):
+            require_file(folder / name)
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
     try:
         meta = read_object(folder / META)
     except (OSError, ValueError) as error:

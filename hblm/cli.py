@@ -273,7 +273,11 @@ def without_spaces(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in argv:
         last = found[-1][-1] if found else ""
         behind = last[-1:] in ("=", ",") and "=" not in word and word[:1] != "-"
-        if last[:1] != "-" and (behind or word[:1] == "," or (word[:1] == "=" and last and "=" not in last)):
+        if (
+            found
+            and last[:1] != "-"
+            and (behind or word[:1] == "," or (word[:1] == "=" and last and "=" not in last))
+        ):
             found[-1].append(word)
         else:
             found.append([word])

@@ -10,9 +10,7 @@ from difflib import get_close_matches
 from os.path import exists, isfile  # False, too, where a text is too long for a path
 from pathlib import Path
 
-import yaml
-
-from hblm.catalogue import Catalogue
+from hblm.catalogue import Catalogue, read_yaml
 from hblm.config import AggregateConfig, EvaluateConfig, PrepareConfig, SweepConfig, TrainConfig
 from hblm.errors import close_names, did_you_mean, nearest
 from hblm.schema import leaves
@@ -53,8 +51,7 @@ def groups_of(program: str, catalogue: Catalogue) -> list[str]:
 @functools.cache  # a catalogue lives as long as a command
 def options_of(dataset: str, catalogue: Catalogue) -> tuple[str, ...]:
     """Return the keys of a dataset's converter, as they are written on the command line."""
-    tree = yaml.safe_load(catalogue.groups["dataset"][dataset].read_text(encoding="utf-8"))
-    options = tree.get("prepare") if isinstance(tree, dict) else None
+    options = read_yaml(catalogue.groups["dataset"][dataset]).get("prepare")
     return tuple(f"{_OPTIONS}{name}" for name in options) if isinstance(options, dict) else ()
 
 

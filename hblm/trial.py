@@ -138,13 +138,18 @@ class Trial:
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
-        with (
-            untouched(self.model, next(self.model.parameters()).device),
-            torch.no_grad(),
-            torch.backends.cudnn.flags(allow_tf32=False),
-        ):
-            self.model.eval()
-            yield
+        of_matmul = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            with (
+                untouched(self.model, next(self.model.parameters()).device),
+                torch.no_grad(),
+                torch.backends.cudnn.flags(allow_tf32=False),
+            ):
+                self.model.eval()
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = of_matmul
 
 
 @contextlib.contextmanager

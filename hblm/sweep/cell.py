@@ -56,7 +56,8 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         os.environ.update(held.environment)
         place = {"device": held.name}  # no "job": the pool starts it again where that is needed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with ledger.living(cell, number):
+    # of a SLURM job the queue says whether it lives; a file server may hold the lock of a dead host for long
+    with contextlib.nullcontext() if "job" in place else ledger.living(cell, number):
         return _do(ledger, cell, number, nodes, place)
 
 

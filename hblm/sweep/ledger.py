@@ -71,7 +71,8 @@ class Frozen:
         folder: the working folder of the submission, where relative paths start.
         submitted: when it was frozen, in seconds since 1970.
         force: results that were there at submission do not count.
-        older: the sha256 of those results; hosts may have other times, so none is compared.
+        older: the sha256 of those results; hosts may have other times, so none is compared. None: frozen
+            before these were kept, so that times must do.
         commit, dirty: of the code, at submission.
         formulas: that its run id stands for; cells of 0.1 do not say.
         chosen: the settings of `config` that nobody gave, and why they are so; cells of 0.2 do not say.
@@ -88,7 +89,7 @@ class Frozen:
     folder: Path
     submitted: float
     force: bool = False
-    older: tuple[str, ...] = ()
+    older: tuple[str, ...] | None = ()
     commit: str | None = None
     dirty: bool | None = None
     formulas: int = 1
@@ -111,12 +112,16 @@ class Frozen:
 
     def result(self) -> Path | None:
         """Return its result file; None while it is not done."""
-        counts = (file for file in self.results() if not self.older or _digest(file) not in self.older)
-        return next(counts, None)
+        return next(filter(self._counts, self.results()), None)
+
+    def _counts(self, result: Path) -> bool:
+        if self.older is None:
+            return not self.force or result.stat().st_mtime >= self.submitted
+        return not self.older or _digest(result) not in self.older
 
     def outdating(self) -> Frozen:
         """Return the cell with the results named that are there now, if they are not to count."""
-        return replace(self, older=tuple(map(_digest, self.results()))) if self.force else self
+        return replace(self, older=tuple(filter(None, map(_digest, self.results())))) if self.force else self
 
     def results(self) -> list[Path]:
         """Return all results of this cell, the newest first; a training has one."""
@@ -308,8 +313,9 @@ class Ledger:
             odd = ["names"]
         if odd:
             raise ConfigError(f"{file} is damaged: no sound {', no '.join(odd)}; {self._again}")
-        for name in ("names", "needs", "older"):
-            told[name] = tuple(told.get(name, ()))
+        for name in ("names", "needs"):
+            told[name] = tuple(told[name])
+        told["older"] = None if (older := told.get("older")) is None else tuple(older)
         for name in ("output_dir", "folder"):
             told[name] = Path(told[name])
         cell = Frozen(**told)

@@ -112,7 +112,7 @@ OF_CELL: Sound = {
     "output_dir": _is_place,
     "folder": _is_place,
     "submitted": is_number,
-    "older": _is_ids,
+    "older": lambda value: value is None or _is_ids(value),
     "force": lambda value: isinstance(value, bool),
     "commit": _is_text_or_null,
     "dirty": lambda value: value is None or isinstance(value, bool),

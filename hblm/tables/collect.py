@@ -214,8 +214,11 @@ def _read(file: Path, wanted: Wanted | None) -> _Found:
     Raises:
         ValueError: it is none, with the reason.
     """
-    changed = os.stat(file).st_mtime
-    record = read_object(file)
+    try:
+        changed = os.stat(file).st_mtime
+        record = read_object(file)
+    except OSError as error:  # it moved meanwhile, or is a link to nothing
+        raise ValueError(f"cannot be read: {error.strerror}") from None
     if "schema_version" not in record or "kind" not in record:
         raise ValueError(_NO_RESULT)
     if SEAL in record and not is_as_sealed(record):
