@@ -238,9 +238,12 @@ def _names_file(files: Raw, chosen: Options, opened: ExitStack) -> RawFile | Non
 
 def _are_objects(table: Table, columns: Columns) -> bool:
     """Tell whether the labels are objects such as {"a": 1.0, "b": 0.0}."""
-    first = next((record for _, record in table.records(*columns.labels)), {}) if columns.labels else {}
-    values = [first.get(name) for name in columns.labels]
-    return any(isinstance(value, dict) or str(value).lstrip().startswith("{") for value in values)
+    if not columns.labels:
+        return False
+    records = (record for _, record in table.records(*columns.labels))
+    values = ([record.get(name) for name in columns.labels] for record in records)
+    first = next((row for row in values if any(value is not None for value in row)), [])
+    return any(isinstance(value, dict) or str(value).lstrip().startswith("{") for value in first)
 
 
 def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tuple[str, ...]:
@@ -261,10 +264,12 @@ def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tup
         text = "".join(read_text(file, chosen.encoding))
         listed = _json_names(text, place) if text.lstrip().startswith("[") else text.rstrip().split("\n")
     names = tuple(plain_name(name) for name in listed)
+    seen: set[str] = set()
     for at, name in enumerate(names):
-        if not name or name in names[:at]:
+        if not name or name in seen:
             why = f"{name!r:.60} is there twice" if name else "a name is empty"
             raise DataError(f"{place}:{at + 1}: {why}; each position has a name of its own")
+        seen.add(name)
     if given == COLUMNS and len(names) < 2:
         raise ConfigError(
             f"dataset.prepare.label_names=columns needs a column for each label, and the labels are in "
@@ -298,12 +303,13 @@ def _read(
     for table in tables:
         for number, record in table.records(*columns.all):
             place = f"{table.place}{number}"
-            if oddities.is_header(record, place) and chosen.repeated_headers == "drop":
+            repeats = chosen.header != "none" and oddities.is_header(record, place)
+            if repeats and chosen.repeated_headers == "drop":
                 counts["repeated_header_lines"] += 1
                 continue
             cells = oddities.labels(labels_of(record, place=place))
             if chosen.null_labels == "empty":
-                cells = without_nulls(cells, place, holes=not columns.levels)
+                cells = without_nulls(cells, place)
             advance(1)
             if not cells and chosen.unlabelled != "keep":
                 if chosen.unlabelled == "refuse":
@@ -362,7 +368,8 @@ def _labelled(
             labels=NONE if names else chosen.label_separator,
             is_node=finder.has if finder else lambda label: False,
         )
-    if not (finder or names or chosen.list or signs.path) and len(columns.labels) == 1:
+    settled = finder or names or chosen.list or signs.path
+    if not settled and len(columns.labels) == 1:
         _require_kind_of_list([cells for cells in first if in_itself.isdisjoint(cells)])
     paths = {cells: _paths_of(cells, columns, chosen, signs, finder) for cells in first}
     if columns.levels and chosen.levels is None:
@@ -396,6 +403,7 @@ def _labelled(
         )
     if chosen.merge_labels:
         times = Counter(path for cells in spool.labels for path in paths[cells])
+        times.update(dict.fromkeys((path for found in paths.values() for path in found), 0))
         spelt = merged(times)
         counts["labels_merged"] = len(times) - len(set(spelt.values()))
         paths = {cells: [spelt[path] for path in found] for cells, found in paths.items()}
@@ -414,14 +422,15 @@ def _paths_of(
     cells: tuple[str, ...], columns: Columns, chosen: Options, signs: Signs, finder: Finder | None
 ) -> list[tuple[str, ...]]:
     """Return the paths of a document's cells."""
-    if finder and len(columns.labels) == 1 and chosen.list is None and finder.has_path(cells):
+    may_be_path = bool(finder and cells) and len(columns.labels) == 1 and chosen.list is None
+    if finder and may_be_path and not finder.are_ids(cells) and finder.has_path(cells):
         return [cells]  # a list that leads down the tree
     found: list[tuple[str, ...]] = []
     for cell in cells:
         path = path_in(cell)
         if not path:
             found += _paths(cell, signs, finder)
-        elif finder and columns.levels and not finder.has_path(path):
+        elif finder and columns.levels and len(cells) > 1 and not finder.has_path(path):
             found += [(name,) for name in path]  # lists of names that are not side by side
         else:
             found.append(path)

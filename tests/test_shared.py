@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from programs import LEARNING, TINY, checkpoint_of, compose, run
+from programs import LEARNING, TINY, checkpoint_of, compose
 from users import ANN, BEN, as_user, modes_below, needs_root, program_as
 
 from hblm import aggregate, train
@@ -26,17 +26,14 @@ def copied(folder: Path, place: Path) -> Path:
 @pytest.mark.trains
 def test_a_run_leaves_nothing_that_the_umask_did_not_give(learnable, shared):
     data = copied(learnable, shared / learnable.name)
-
-    def act() -> None:
-        run(data, "trainer.epochs=1", "output_dir=out")
-
-    act()  # which imports all that it takes
+    config, forced = again(data), again(data, "force=true")
+    train.run(config)  # which imports all that it takes
     shutil.rmtree("out")
-    assert as_user(ANN, 0o002, act) == ""
+    assert as_user(ANN, 0o002, lambda: train.run(config)) == ""
     modes = modes_below(shared / "out")
     assert {mode for name, mode in modes.items() if (shared / "out" / name).is_dir()} == {"775"}
     assert {mode for name, mode in modes.items() if (shared / "out" / name).is_file()} == {"664"}
-    assert as_user(BEN, 0o002, lambda: train.run(again(data, "force=true"))) == ""
+    assert as_user(BEN, 0o002, lambda: train.run(forced)) == ""
     assert list(Path("out/superseded").glob("*/checkpoints/*/hblm.json"))
 
 

@@ -112,7 +112,12 @@ def _path(names: Sequence[str], columns: str | Sequence[str], place: str) -> str
         at = names.index("")
         empty = f"name {at + 1} of a path in {columns}" if isinstance(columns, str) else columns[at]
         raise DataError(f"{place}: {empty} is empty and a level below it is not; a path has no holes")
-    return "".join(f"{name}{PATH}" for name in filled)
+    return path_of(filled)
+
+
+def path_of(names: Iterable[str]) -> str:
+    """Return the names of a path as one cell."""
+    return "".join(f"{name}{PATH}" for name in names)
 
 
 def path_in(cell: str) -> tuple[str, ...]:

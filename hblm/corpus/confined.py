@@ -127,7 +127,7 @@ def _bounded_rows(parquet: pyarrow.parquet.ParquetFile, size: int, columns: Sequ
 
 
 def _batches(content: IO[bytes], rows: int, columns: Sequence[str]) -> Iterator[Any]:
-    with pyarrow.parquet.ParquetFile(content, pre_buffer=False) as parquet:
+    with pyarrow.parquet.ParquetFile(content, pre_buffer=False, buffer_size=1 << 20) as parquet:
         for batch in parquet.iter_batches(rows, columns=list(columns) or None, use_threads=False):
             schema = pyarrow.schema(list(map(_plain, batch.schema)))
             table = pyarrow.Table.from_batches([batch]).cast(schema).combine_chunks()

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from hblm.corpus.cells import path_in, path_of
 from hblm.corpus.trees import Path
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
@@ -108,8 +109,9 @@ class Oddities:
     def labels(self, cells: tuple[str, ...]) -> tuple[str, ...]:
         """Return the cells, those that are words for no value counted."""
         for cell in cells:
-            if cell.casefold() in NO_VALUE:
-                self._null[cell] += 1
+            for name in path_in(cell) or (cell,):
+                if name.casefold() in NO_VALUE:
+                    self._null[name] += 1
         return cells
 
     def is_blank(self, text: str, place: str) -> bool:
@@ -149,16 +151,20 @@ def _first(places: Sequence[str], of: int | None = None) -> str:
     return ", ".join(places[:_SHOWN]) + (" ..." if more else "")
 
 
-def without_nulls(cells: tuple[str, ...], place: str, *, holes: bool) -> tuple[str, ...]:
-    """Return the cells that are no words for no value.
+def without_nulls(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
+    """Return the cells that are no words for no value; a path in one cell ends above such a word.
 
     Raises:
-        DataError: a level without the one above it, where there may be no `holes`.
+        DataError: a path goes on below such a word.
     """
-    left = tuple(cell for cell in cells if cell.casefold() not in NO_VALUE)
-    if not holes and left != cells[: len(left)]:
-        raise DataError(f"{place}: {cells!r:.120}: a level below one without a value; a path has no holes")
-    return left
+    left = []
+    for cell in cells:
+        path = path_in(cell)
+        names = [name for name in path or (cell,) if name.casefold() not in NO_VALUE]
+        if names != list(path or (cell,))[: len(names)]:
+            raise DataError(f"{place}: {path!r:.120}: a level below one without a value; a path has no holes")
+        left += [path_of(names)] if path and names else names
+    return tuple(left)
 
 
 def oddities_of_nodes(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[str]:

@@ -213,7 +213,7 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
 
 def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines = read_lines(file, dialect.encoding)
-    header_line = next(lines, "")
+    header_line = next((line for line in lines if line.strip()), "")
     lines.close()  # type: ignore[attr-defined]
     if dialect.delimiter and dialect.delimiter not in header_line:
         raise ConfigError(

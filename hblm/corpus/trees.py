@@ -144,6 +144,10 @@ class Finder:
         """Tell whether a whole label is a node's id, or the name of one node only."""
         return label in self.taxonomy.index or len(self._named.get(label, ())) == 1
 
+    def are_ids(self, labels: Iterable[str]) -> bool:
+        """Tell whether all labels are ids of nodes, which win over names."""
+        return all(label in self.taxonomy.index for label in labels)
+
     def has_path(self, path: Path) -> bool:
         """Tell whether two or more names lead from a top node down, one node each."""
         if path[0].casefold() == "root" and (None, path[0]) not in self._below:
