@@ -422,9 +422,11 @@ def _zipped(
         if info.flag_bits & 1:
             raise DataError(f"{place}: {info.filename} is encrypted; unpack the archive first")
 
-        def opener(info: zipfile.ZipInfo = info) -> IO[bytes]:
+        def opener(info: zipfile.ZipInfo = info, name: str = name) -> IO[bytes]:
             if info.compress_type == zipfile.ZIP_BZIP2:  # which zipfile unpacks by the gigabyte, unasked
-                raise NotImplementedError("compressed by bzip2")
+                raise DataError(
+                    f"{place}: {name}: cannot be unpacked here (compressed by bzip2); unpack it first"
+                )
             with inside_zip():
                 return archive.open(info)
 
