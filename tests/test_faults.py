@@ -29,21 +29,10 @@ from hblm.tables import documents
 from hblm.tables.collect import results
 
 sys.path.insert(0, str(Path(__file__).parent / "sweep"))
+from grids import write_grid
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("HBLM_KILLS", "5"))
-GRID = """# @package _global_
-defaults:
-  - override /dataset: custom
-  - override /encoder: tiny
-  - override /trainer: smoke
-dataset: {{path: {data}}}
-encoder: {{max_length: 32}}
-trainer: {{epochs: 1}}
-device: cpu
-hydra: {{sweeper: {{params: {{seed: "1,2"}}}}}}
-"""
-
 TRAIN = (
     *(sys.executable, "-m", "hblm.train", "dataset=custom", "encoder=tiny", "trainer=smoke"),
     *("trainer.epochs=3", "encoder.max_length=16", "force=true", "device=cpu"),
@@ -173,9 +162,7 @@ def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learn
 @pytest.mark.trains
 def test_a_killed_sweep_goes_on_and_cleans_up(learnable, tmp_path, monkeypatch):
     monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
-    grid = Path("mine/sweep/tiny.yaml")
-    grid.parent.mkdir(parents=True)
-    grid.write_text(GRID.format(data=learnable))
+    write_grid(learnable, {"seed": "1,2"})
     command = (
         sys.executable,
         "-m",
