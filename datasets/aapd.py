@@ -12,19 +12,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hblm.corpus.cells import cells_of, text_of
-from hblm.corpus.clean import CLEANINGS, Cleaning
-from hblm.corpus.columns import Columns
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw
-from hblm.corpus.spool import Spool
-from hblm.corpus.tables import by_split_name, json_table
-from hblm.corpus.texts import read_lines, require_encoding
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import Advance, StartTask
+from hblm.data.convert.cells import cells_of, text_of
+from hblm.data.convert.columns import Columns
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw
+from hblm.data.raw.cleaning import CLEANINGS, Cleaning
+from hblm.data.raw.tables import by_split_name, json_table
+from hblm.data.raw.text import read_lines, require_encoding
+from hblm.data.writer import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
-from hblm.terminal import Advance, StartTask
 
 # SGM's 54 categories by frequency (its aapd.json), which is also the order of hedwig's 54 digits.
 CATEGORIES = {

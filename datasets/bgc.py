@@ -13,20 +13,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hblm.corpus.books import Book, read_books, read_gold
-from hblm.corpus.clean import CLEANINGS, Cleaning
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.split import fill_splits, require_shares
-from hblm.corpus.spool import Spool
-from hblm.corpus.tables import split_of_name
-from hblm.corpus.texts import require_encoding
-from hblm.corpus.trees import read_tree
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import StartTask
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.convert.splits import fill_splits, require_shares
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.raw.blurbs import Book, read_books, read_gold
+from hblm.data.raw.cleaning import CLEANINGS, Cleaning
+from hblm.data.raw.tables import split_of_name
+from hblm.data.raw.text import require_encoding
+from hblm.data.writer import Conversion
 from hblm.document import SPLITS
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
-from hblm.terminal import StartTask
 
 LICENCE = "CC BY-NC 4.0; the blurbs are (c) Penguin Random House."
 TEXTS: Mapping[str, Callable[[Book], str]] = {

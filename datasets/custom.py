@@ -10,22 +10,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hblm.corpus.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of, path_in, split_of, text_of
-from hblm.corpus.clean import CLEANINGS, Cleaning
-from hblm.corpus.columns import Columns, as_options, choose_columns
-from hblm.corpus.hygiene import Oddities, merged, oddities_of_nodes, without_nulls
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile, source_of
-from hblm.corpus.signs import NONE, Signs, choose_signs
-from hblm.corpus.split import fill_splits, require_shares
-from hblm.corpus.spool import Spool
-from hblm.corpus.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables, split_of_name
-from hblm.corpus.texts import read_text, require_encoding
-from hblm.corpus.trees import Finder, ids_of, infer_tree, plain_name, read_tree, without_root
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import Advance, StartTask
+from hblm.data.convert.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of, path_in, split_of, text_of
+from hblm.data.convert.columns import Columns, as_options, choose_columns
+from hblm.data.convert.label_trees import Finder, ids_of, infer_tree, read_tree, without_root
+from hblm.data.convert.oddities import Oddities, merged, oddities_of_nodes, without_nulls
+from hblm.data.convert.separators import NONE, Signs, choose_signs
+from hblm.data.convert.splits import fill_splits, require_shares
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw, RawFile, source_of
+from hblm.data.raw.cleaning import CLEANINGS, Cleaning, plain_name
+from hblm.data.raw.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables, split_of_name
+from hblm.data.raw.text import read_text, require_encoding
+from hblm.data.writer import Conversion
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Taxonomy
-from hblm.terminal import Advance, StartTask
 
 RAW = "a file or folder: JSON, CSV, TSV, Excel, Parquet, or what Hugging Face's save_to_disk wrote"
 COLUMNS = "columns"  # label_names: the names of the columns

@@ -23,15 +23,15 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from hblm.corpus.docstrings import Extract, Source, Wanted, read_sources
-from hblm.corpus.options import read_options
-from hblm.corpus.pool import in_order
-from hblm.corpus.split import assign_splits
-from hblm.corpus.spool import Spool
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import Advance, StartTask
+from hblm.data.convert.splits import assign_splits
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.docstrings import Extract, Source, Wanted, read_sources
+from hblm.data.raw.parallel import in_order
+from hblm.data.writer import Conversion
 from hblm.errors import ConfigError, DataError
 from hblm.taxonomy import Node, Taxonomy
-from hblm.terminal import Advance, StartTask
 
 LEVELS = 3
 

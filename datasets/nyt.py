@@ -14,18 +14,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hblm.corpus.articles import Paragraphs, parse_nitf
-from hblm.corpus.clean import Cleaning
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile, reading
-from hblm.corpus.spool import Spool
-from hblm.corpus.stories import Corpus, contents
-from hblm.corpus.texts import read_lines
-from hblm.corpus.trees import plain_name, read_tree
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import StartTask
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw, RawFile, reading
+from hblm.data.raw.cleaning import Cleaning, plain_name
+from hblm.data.raw.many_files import Corpus, contents
+from hblm.data.raw.news_xml import Paragraphs, parse_nitf
+from hblm.data.raw.text import read_lines
+from hblm.data.writer import Conversion
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
-from hblm.terminal import StartTask
 
 ARTICLE = r"([0-9]{1,9})\.xml"
 LISTS = {  # HiAGM's, with their md5; lines such as Nytimes/1995/0799990.xml, and not JSON

@@ -14,19 +14,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hblm.corpus.articles import Paragraphs, parse_newsml
-from hblm.corpus.clean import Cleaning
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.split import held_out
-from hblm.corpus.spool import Spool
-from hblm.corpus.stories import Corpus, contents
-from hblm.corpus.texts import read_lines
-from hblm.corpus.trees import read_tree
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import StartTask
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.convert.splits import held_out
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.raw.cleaning import Cleaning
+from hblm.data.raw.many_files import Corpus, contents
+from hblm.data.raw.news_xml import Paragraphs, parse_newsml
+from hblm.data.raw.text import read_lines
+from hblm.data.writer import Conversion
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
-from hblm.terminal import StartTask
 
 STORY = r"([1-9][0-9]{0,8})newsML\.xml"
 QRELS, IDS = "rcv1-v2.topics.qrels", "rcv1v2-ids.dat"  # LYRL2004 files, also with .gz

@@ -16,18 +16,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hblm.corpus.clean import CLEANINGS, Cleaning
-from hblm.corpus.options import read_options
-from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.sheets import read_sheet
-from hblm.corpus.split import held_out
-from hblm.corpus.spool import Spool
-from hblm.corpus.texts import encoding_of, read_lines, require_encoding
-from hblm.corpus.trees import plain_name
-from hblm.corpus.write import Conversion
+from hblm.config.converter_options import read_options
+from hblm.console import StartTask
+from hblm.data.convert.splits import held_out
+from hblm.data.convert.spool import Spool
+from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.raw.cleaning import CLEANINGS, Cleaning, plain_name
+from hblm.data.raw.spreadsheet import read_sheet
+from hblm.data.raw.text import encoding_of, read_lines, require_encoding
+from hblm.data.writer import Conversion
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy
-from hblm.terminal import StartTask
 
 NUMBER = re.compile("[0-9]{1,9}")
 TABLES = ("Data.xlsx", "Data.txt", "Data.xls")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hblm.artifacts import require_file
 from hblm.document import decode_json
 from hblm.errors import DataError, nearest
+from hblm.files import require_file
 
 _MOST = 1 << 22  # objects and lists in a taxonomy.json
 

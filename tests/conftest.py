@@ -19,11 +19,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
-SHAPED = ["hblm.nn", "hblm.conditional", "hblm.loss", "hblm.metrics", "hblm.thresholds"]
-SHAPED += ["hblm.corpus.batches", "hblm.embeddings"]
+SHAPED = ["hblm.nn", "hblm.nn.conditional", "hblm.nn.losses", "hblm.engine.metrics", "hblm.engine.thresholds"]
+SHAPED += ["hblm.data.batches", "hblm.engine.embeddings"]
 install_import_hook(SHAPED, "beartype.beartype")
 
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
 

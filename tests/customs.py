@@ -16,9 +16,9 @@ import pyarrow
 import pyarrow.parquet
 from programs import compose
 
-from hblm import prepare
-from hblm.config import PrepareConfig
-from hblm.corpus.prepared import Prepared, open_prepared
+from hblm.config.prepare import PrepareConfig
+from hblm.data import preparation
+from hblm.data.dataset import Prepared, open_prepared
 from hblm.document import SPLITS
 
 Record = dict[str, Any]
@@ -40,7 +40,7 @@ def config(raw: Path | str, name: str | None = None, *, force: bool = False, **o
 
 def prepared_by(cfg: PrepareConfig) -> Prepared:
     """Prepare as the program does, and open what was made."""
-    prepare.run(cfg)
+    preparation.run(cfg)
     return open_prepared(cfg.dataset.folder)
 
 

@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hblm.config import TrainConfig
+from hblm.config.train import TrainConfig
 
 OVERALL = [
     "micro_precision",

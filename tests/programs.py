@@ -9,10 +9,13 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
-from hblm import evaluate, train
-from hblm.artifacts import sealed, sha256_file
-from hblm.config import EvaluateConfig, TrainConfig
-from hblm.schema import typed
+from hblm.config.evaluate import EvaluateConfig
+from hblm.config.schema import typed
+from hblm.config.train import TrainConfig
+from hblm.engine import training
+from hblm.files import sha256_file
+from hblm.inference import evaluate
+from hblm.json_files import sealed
 
 TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
 
@@ -27,7 +30,7 @@ def compose(program: str, schema: type, *overrides: str) -> Any:
 def run(data: Path, *overrides: str) -> Path:
     """Train and return the result's path."""
     before = set(Path().glob("*/results/*.json"))
-    train.run(compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides))
+    training.run(compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides))
     (made,) = set(Path().glob("*/results/*.json")) - before
     return made
 

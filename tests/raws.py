@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.texts import read_lines
+from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.raw.text import read_lines
 from hblm.errors import DataError
 
 TEXT = "".join(random.Random(3).choices("abcdef ghij\n", k=4000)).encode()

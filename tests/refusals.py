@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from hblm.config import Dataset, Encoder
-from hblm.prepare import prepare
+from hblm.config.train import Dataset, Encoder
+from hblm.data.preparation import prepare
 
 
 class Refusal(NamedTuple):

@@ -22,10 +22,15 @@ import pytest
 from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, run
 from safetensors.torch import load_file
 
-from hblm import aggregate, evaluate, prepare, train
-from hblm.config import AggregateConfig, EvaluateConfig, PrepareConfig, TrainConfig
+from hblm.config.aggregate import AggregateConfig
+from hblm.config.evaluate import EvaluateConfig
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import TrainConfig
+from hblm.data import preparation
+from hblm.engine import training
 from hblm.errors import DataError, HblmError
-from hblm.tables import documents
+from hblm.inference import evaluate
+from hblm.tables import documents, report
 from hblm.tables.collect import results
 
 sys.path.insert(0, str(Path(__file__).parent / "sweep"))
@@ -134,12 +139,12 @@ def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learn
     again = compose("prepare", PrepareConfig, *made, f"raw={raw}", "force=true")
     table = AggregateConfig(frame=["parquet", "csv"], formats=["markdown", "csv"])
     acts: dict[str, Callable[[], object]] = {
-        "train": lambda: train.run(compose("train", TrainConfig, *TINY, *train_again)),
+        "train": lambda: training.run(compose("train", TrainConfig, *TINY, *train_again)),
         "evaluate": lambda: evaluate.run(
             EvaluateConfig(checkpoint=[str(checkpoint_of(result))], predictions=True, device="cpu")
         ),
-        "aggregate": lambda: aggregate.run(table),
-        "prepare": lambda: prepare.run(again),
+        "aggregate": lambda: report.run(table),
+        "prepare": lambda: preparation.run(again),
     }
     act = acts[program]
     act()
@@ -153,7 +158,7 @@ def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learn
         runs_there = [*Path("outputs").glob("**/results/[!.]*.json")]
         assert any(json.loads(file.read_text())["kind"] == "single" for file in runs_there)
         if program == "prepare":  # it was there before, and so it is after a kill
-            prepare.run(compose("prepare", PrepareConfig, *made))
+            preparation.run(compose("prepare", PrepareConfig, *made))
         act()
         assert_whole(Path("outputs"))
         assert_nothing_left(Path("outputs"), *[path for path in [Path("data")] if path.exists()])

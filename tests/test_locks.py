@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from users import ANN, BEN, as_user, modes_below, needs_root
 
-from hblm import artifacts, runs
-from hblm.corpus.cache import Entry
+from hblm import files, json_files
+from hblm.data.cache import Entry
 from hblm.locks import is_held, lock_of
-from hblm.runs import Run
-from hblm.sweep.ledger import Ledger
+from hblm.runs import paths
+from hblm.runs.paths import Run
+from hblm.sweep.state import Ledger
 
 HOLD = """
 import sys, time
@@ -33,7 +34,7 @@ def entry_made(folder: Path) -> None:
 
 def library_file(folder: Path) -> None:
     """Write a folder with a file that is its owner's alone, as safetensors makes them."""
-    with artifacts.new_folder(folder / "checkpoint") as made:
+    with files.new_folder(folder / "checkpoint") as made:
         (made / "encoder").mkdir()
         for file in (made / "weights", made / "encoder" / "weights"):
             file.touch(mode=0o600)
@@ -51,12 +52,12 @@ def ledger_locked(folder: Path) -> None:
 
 def run_writable(folder: Path) -> None:
     run = Run("0" * 64, "name", folder)
-    with run.alone(), runs.naming(folder):
+    with run.alone(), paths.naming(folder):
         run.require_writable()
 
 
 def file_written(folder: Path) -> None:
-    artifacts.write_json(folder / "tables" / "a.json", {})
+    json_files.write_json(folder / "tables" / "a.json", {})
 
 
 WRITERS = [entry_made, library_file, lock_taken, ledger_locked, run_writable, file_written]
@@ -99,7 +100,7 @@ def test_what_a_run_will_write_is_tried_before_it_trains(missing, shared):
 
     def first() -> None:
         run.checkpoint.mkdir(parents=True)
-        artifacts.write_json(run.result, {"run_id": run.id})
+        json_files.write_json(run.result, {"run_id": run.id})
         run_writable(shared)
 
     assert as_user(ANN, 0o002, first) == ""

@@ -13,7 +13,7 @@ from programs import TINY
 
 PRINTER = """
 import subprocess, sys
-from hblm.terminal import outlive_readers
+from hblm.console import outlive_readers
 outlive_readers()
 outlive_readers()
 for number in range(20_000):

@@ -9,8 +9,10 @@ import pytest
 from programs import LEARNING, TINY, checkpoint_of, compose
 from users import ANN, BEN, as_user, modes_below, needs_root, program_as
 
-from hblm import aggregate, train
-from hblm.config import AggregateConfig, TrainConfig
+from hblm.config.aggregate import AggregateConfig
+from hblm.config.train import TrainConfig
+from hblm.engine import training
+from hblm.tables import report
 
 pytestmark = needs_root
 
@@ -27,13 +29,13 @@ def copied(folder: Path, place: Path) -> Path:
 def test_a_run_leaves_nothing_that_the_umask_did_not_give(learnable, shared):
     data = copied(learnable, shared / learnable.name)
     config, forced = again(data), again(data, "force=true")
-    train.run(config)  # which imports all that it takes
+    training.run(config)  # which imports all that it takes
     shutil.rmtree("out")
-    assert as_user(ANN, 0o002, lambda: train.run(config)) == ""
+    assert as_user(ANN, 0o002, lambda: training.run(config)) == ""
     modes = modes_below(shared / "out")
     assert {mode for name, mode in modes.items() if (shared / "out" / name).is_dir()} == {"775"}
     assert {mode for name, mode in modes.items() if (shared / "out" / name).is_file()} == {"664"}
-    assert as_user(BEN, 0o002, lambda: train.run(forced)) == ""
+    assert as_user(BEN, 0o002, lambda: training.run(forced)) == ""
     assert list(Path("out/superseded").glob("*/checkpoints/*/hblm.json"))
 
 
@@ -49,9 +51,9 @@ def test_a_run_that_is_done_is_shown_where_nothing_may_be_written(trained, learn
     shared.chmod(0o755)
     asked = ("output_dir=out", f"dataset.path={data}", *LEARNING)
     done = compose("train", TrainConfig, *TINY, *asked)
-    assert as_user(BEN, 0o002, lambda: train.run(done)) == ""
+    assert as_user(BEN, 0o002, lambda: training.run(done)) == ""
     other = compose("train", TrainConfig, *TINY, *asked, "seed=2")
-    said = as_user(BEN, 0o002, lambda: train.run(other))
+    said = as_user(BEN, 0o002, lambda: training.run(other))
     assert said.startswith("SharingError: out/.locks")
 
 
@@ -61,9 +63,9 @@ def test_results_that_may_not_be_written_are_aggregated_elsewhere(trained, share
     (shared / "mine").mkdir()
     (shared / "mine").chmod(0o777)
     config = AggregateConfig(results=["out"], output_dir="mine")
-    aggregate.run(config)  # which imports all that it takes
+    report.run(config)  # which imports all that it takes
     shutil.rmtree("mine/tables")
-    assert as_user(BEN, 0o002, lambda: aggregate.run(config)) == ""
+    assert as_user(BEN, 0o002, lambda: report.run(config)) == ""
     assert set(modes_below(shared / "mine").values()) == {"775", "664"}
 
 

@@ -16,16 +16,20 @@ import pytest
 from mutations import mutated
 from programs import TINY, compose
 
-from hblm import aggregate, prepare, train
-from hblm.checkpoint import SCHEMA_VERSION, open_checkpoint
-from hblm.config import AggregateConfig, Encoder, PrepareConfig, TrainConfig
-from hblm.corpus.write import FILES
+from hblm.config.aggregate import AggregateConfig
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import Encoder, TrainConfig
+from hblm.data import preparation
+from hblm.data.preparation import open_or_prepare
+from hblm.data.writer import FILES
+from hblm.engine import training
+from hblm.engine.initial_weights import source_of
 from hblm.errors import HblmError
-from hblm.initial import source_of
-from hblm.prepare import open_or_prepare
+from hblm.runs.checkpoint import SCHEMA_VERSION, open_checkpoint
 from hblm.sweep.__main__ import main as sweep
-from hblm.sweep.ledger import ledger_of
 from hblm.sweep.plan import freeze, make_plan
+from hblm.sweep.state import ledger_of
+from hblm.tables import report
 from hblm.version import FORMULAS
 
 MUTATIONS, SECONDS = 200, 120.0
@@ -49,7 +53,7 @@ def results() -> Read:
         metric=["test.macro_f1", "test.td.level_0.micro_f1", "seconds.train"], frame=["csv", "parquet"]
     )
     config.formats = ["markdown", "csv"]
-    return Read(sorted(Path("outputs/results").glob("*.json")), lambda: aggregate.run(config))
+    return Read(sorted(Path("outputs/results").glob("*.json")), lambda: report.run(config))
 
 
 def manifest(data: Path) -> Read:
@@ -59,7 +63,7 @@ def manifest(data: Path) -> Read:
         (folder / name).write_bytes((data / name).read_bytes())
     config = PrepareConfig(check=True, encoder=Encoder(model_name="FacebookAI/roberta-large"))
     config.dataset.path = str(folder)
-    return Read([folder / "manifest.json"], lambda: prepare.run(config))
+    return Read([folder / "manifest.json"], lambda: preparation.run(config))
 
 
 def taxonomy(data: Path) -> Read:
@@ -112,13 +116,13 @@ def checkpoint(data: Path) -> Read:
 def done(data: Path) -> Read:
     config = compose("train", TrainConfig, *TINY, f"dataset.path={data}", "dataset.name=fruit")
     prepared, source = open_or_prepare(config.dataset, config.encoder), source_of(config)
-    this = train.identify(config, prepared, source)
+    this = training.identify(config, prepared, source)
     made_results.write(Path("outputs"), this.name, {**made_results.result(seed=1), "run_id": this.id})
 
     def read() -> None:
-        this = train.identify(config, prepared, source)
+        this = training.identify(config, prepared, source)
         if this.is_done:
-            train.show_done(config, this)
+            training.show_done(config, this)
 
     return Read([this.result], read)
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hblm.corpus.raw import Raw
-from hblm.corpus.trees import read_tree
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.converters import converter
+from hblm.data.raw.archives import Raw
 from hblm.errors import DataError
-from hblm.prepare import converter
 from hblm.taxonomy import Node, Taxonomy, names_are_words, parse_taxonomy, read_taxonomy
 
 SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

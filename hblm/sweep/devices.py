@@ -22,10 +22,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hblm.artifacts import remove_stale, write_json
 from hblm.errors import ConfigError
+from hblm.files import remove_stale
+from hblm.json_files import write_json
 from hblm.locks import lock_of
-from hblm.processes import n_cores
+from hblm.process import n_cores
 
 CPU = "cpu"
 _LOCAL = "/var/tmp"  # of the machine, and kept when it starts again

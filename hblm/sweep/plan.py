@@ -15,19 +15,22 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from hblm import auto, cli, runs
-from hblm.artifacts import code, read_object
-from hblm.catalogue import Catalogue
-from hblm.compose import Composer, parse
-from hblm.config import TrainConfig
-from hblm.corpus.prepared import Prepared
+from hblm.cli import check
+from hblm.cli.programs import TRAIN as TRAIN
+from hblm.config.compose import Composer, parse
+from hblm.config.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
+from hblm.config.groups import Catalogue
+from hblm.config.train import TrainConfig
+from hblm.data.dataset import Prepared
+from hblm.data.preparation import open_or_prepare
+from hblm.encoders.pretrained import Pretrained
+from hblm.engine import auto
+from hblm.engine.initial_weights import source_of
 from hblm.errors import CheckpointError, ConfigError, DataError
-from hblm.initial import source_of
-from hblm.prepare import open_or_prepare
-from hblm.pretrained import Pretrained
-from hblm.sweep.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
-from hblm.sweep.ledger import Frozen, ensemble_id
-from hblm.train import PROGRAM as TRAIN
+from hblm.json_files import read_object
+from hblm.runs import paths
+from hblm.runs.environment import code
+from hblm.sweep.state import Frozen, ensemble_id
 from hblm.version import FORMULAS
 
 _FAULTS_SHOWN = 20
@@ -49,7 +52,7 @@ class Planned:
     label: str
     values: Mapping[str, str]
     config: TrainConfig
-    run: runs.Run | None
+    run: paths.Run | None
     chosen: auto.Chosen = field(default_factory=dict)
     also: list[str] = field(default_factory=list)
 
@@ -103,7 +106,7 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
         place = "DIR" if put else shlex.quote(str(file.parent.parent))
         raise ConfigError(f"sweep={name} is a path; {put}write --config-dir {place} sweep={file.stem}")
     sweep = read_sweep(name, catalogue)
-    faults, wrong_values = cli.axis_faults(TRAIN, sweep, catalogue)
+    faults, wrong_values = check.axis_faults(TRAIN, sweep, catalogue)
     of_overrides = [fault for text in overrides for fault in _faults_of(text, catalogue)]
     if of_overrides:
         faults += of_overrides
@@ -121,7 +124,7 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
         if wrong_values & {*cell.overrides}:
             continue
         texts = [f"sweep={name}", *cell.overrides]
-        wrong = list(cli.composition_faults(composer, catalogue, judged, texts))
+        wrong = list(check.composition_faults(composer, catalogue, judged, texts))
         label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several)
         for fault in wrong:
             labels_of.setdefault(fault, []).append(label or name)
@@ -148,7 +151,7 @@ def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
         override = parse(text)
     except HydraException:
         return [f"{text} is not of the form key=value"]
-    return list(cli.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
+    return list(check.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
 
 
 def _with_runs(
@@ -186,7 +189,7 @@ def _with_runs(
                 continue
             if not config.left_open:
                 identity = source.identity()
-                run = runs.identify(config, data=prepared.fingerprint, encoder=identity, tag=source.tag)
+                run = paths.identify(config, data=prepared.fingerprint, encoder=identity, tag=source.tag)
         cell = Planned(label, values, config, run, chosen)
         found.append(cell)
         if run is not None and run.id in by_id:

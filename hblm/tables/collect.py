@@ -16,31 +16,67 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hblm.artifacts import SEAL, canonical_json, is_as_sealed, read_object, sha256_text
-from hblm.config import FUSE_KEYS, TrainConfig
+from hblm.config.identity import acting
+from hblm.config.train import FUSE_KEYS
 from hblm.errors import DataError
-from hblm.runs import inert_keys
-from hblm.schema import leaves
+from hblm.files import sha256_text
+from hblm.json_files import SEAL, canonical_json, is_as_sealed, read_object
 
 SCHEMA_VERSION = 1  # of the result files that are understood
+
+
 SPLITS = ("val", "test")
+
+
 RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")
+
+
 _LEFT_OUT = ("superseded", "checkpoints", "cache", "state", "sweeps", "hydra", "trackers")  # no result counts
+
+
 _NO_RESULT = "not a result"
+
+
 # of a checkpoint, an encoder, a dataset, a ledger: what lies beside them, or one folder below, is theirs
 _OTHERS = ("hblm.json", "config.json", "taxonomy.json", "sweep.json")
+
+
 _NO_SCORE = ("level", "train_documents")  # which part of the nodes the others are about
+
+
 _CONFIG_ELSEWHERE = ("dataset", "trackers")  # parts of a configuration that other columns tell
+
+
 _RENAMED = {"threshold": "training_threshold"}  # `threshold` is the column of the one that scored
+
+
 _FIRST_FORMULAS = 1  # of results that do not name theirs: version 0.1 wrote them
+
+
 _ENVIRONMENT = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
+
+
 ENCODER = ("encoder_commit", "encoder_id")  # columns; results of version 0.1 have neither
+
+
 _ID_DIGITS = 8
+
+
 _OWN = frozenset(("file", "kind", "run_id", "data", "taxonomy", "levels", "split", "view", "closed"))
+
+
 _TEXTS = ("file", "run_id", "dataset", "data", "taxonomy", "levels", "finished")
+
+
 _RUN_ID = re.compile(r"[\w.-]{1,200}")  # + joins an ensemble's
+
+
 _LONGEST = 4096  # characters of a text in a column
+
+
 _LARGEST = 2**53  # of a number: a float holds every whole one up to here
+
+
 ENSEMBLE = "ensemble"  # the method of two models
 
 
@@ -472,36 +508,6 @@ def _joined(values: Sequence[Any]) -> Any:
     """Return what values share, or their texts joined by +."""
     same = all(value == values[0] for value in values)
     return values[0] if same else "+".join(map(str, values))
-
-
-DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
-    "joint_variant": ("joint_variant", "joint_variant"),
-    "film": ("film", "propagation_method"),
-    "head": ("head", "classification_head_type"),
-    "head.output_init": ("head", "output_init"),
-    "loss": ("loss", "loss"),
-    "direction": ("direction", "cascade_direction"),
-    "joint_variant.joint_objective": ("joint_variant", "joint_objective"),
-    "encoder.project_embedding": ("encoder", "project_embedding"),
-    "encoder.trainable": ("encoder", "trainable"),
-}
-
-
-def acting(options: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
-    """Return the method that options make, and the columns that change nothing under them."""
-    return _acting(tuple((name, options[name]) for name in DECIDING if name in options))
-
-
-@functools.cache
-def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]:
-    config = TrainConfig()
-    for name, value in deciding:
-        node, key = DECIDING[name]
-        setattr(getattr(config, node), key, value)
-    columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
-    # they are part of the encoder's own identity, which a result of version 0.1 does not tell
-    inert = inert_keys(config) - {"encoder.model_name", "encoder.revision", "init_from"}
-    return config.method, frozenset(columns[name] for name in inert)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

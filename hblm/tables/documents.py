@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hblm.errors import DataError
-from hblm.runs import PREDICTIONS
+from hblm.runs.paths import PREDICTIONS
 from hblm.tables.metric import Metric
 from hblm.tables.significance import RESAMPLES, Counts, OverDocuments, counts, over_documents
 

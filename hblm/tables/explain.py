@@ -11,12 +11,12 @@ import pandas as pd
 
 from hblm.errors import ConfigError, nearest
 from hblm.tables.collect import ENCODER, count_nodes
+from hblm.tables.comparisons import name_of_test, p_in_words, shared_runs, source_of_p
 from hblm.tables.documents import can_compare, compare_documents
-from hblm.tables.marks import MADE_WITH, natural
+from hblm.tables.footnotes import MADE_WITH, natural
 from hblm.tables.metric import Metric
 from hblm.tables.pivot import keys_apart, labels_of
 from hblm.tables.significance import effect, paired_permutation, runs_needed, smallest_p
-from hblm.tables.standing import name_of_test, p_in_words, shared_runs, source_of_p
 from hblm.tables.table import NOTHING, Cell, Column, Row, Run, Table, plural
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from hblm.config import SINGLE_VIEW
+from hblm.config.train import SINGLE_VIEW
 from hblm.tables.collect import SPLITS
 from hblm.tables.table import Column
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hblm.config import FUSE_KEYS, SINGLE_VIEW, TrainConfig
+from hblm.config.identity import DECIDING, acting
+from hblm.config.schema import leaves, plain
+from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.errors import ConfigError, DataError, nearest
-from hblm.schema import leaves, plain
-from hblm.tables.collect import DECIDING, ENCODER, ENSEMBLE, RUNS, acting
-from hblm.tables.marks import MADE_WITH, Notes, datasets_apart, mark_cells, natural
+from hblm.tables.collect import ENCODER, ENSEMBLE, RUNS
+from hblm.tables.footnotes import MADE_WITH, Notes, datasets_apart, mark_cells, natural
 from hblm.tables.metric import SCORES, Metric, column_of, metric_of
 from hblm.tables.significance import mean_interval, t_factors
 from hblm.tables.table import NOTHING, Cell, Row, Run, Table, plural

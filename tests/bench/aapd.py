@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_scale import documents, forest
 from programs import checkpoint_of, evaluation, run
 
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.data.writer import Conversion, write_dataset
 
 GIVEN = (
     *("encoder=minilm", "encoder.trainable=false", "encoder.max_length=128", "pooling=mean"),

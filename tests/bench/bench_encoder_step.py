@@ -17,8 +17,8 @@ import transformers
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from hblm.nn.encoder import load_encoder
-from hblm.pretrained import locate
+from hblm.encoders.encoder import load_encoder
+from hblm.encoders.pretrained import locate
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 DOCUMENTS = 32

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from hblm.metrics import ScoreCounter
+from hblm.engine.metrics import ScoreCounter
 from hblm.taxonomy import Node, Taxonomy
 
 # (documents in a batch, nodes of each level): deep, then about RCV1-v2, WOS, BGC. The largest comes first:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
 

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # whose conftes
 import conftest
 from grids import write_grid
 
-from hblm.compose import Composer
-from hblm.config import TrainConfig
-from hblm.sweep.ledger import ledger_of
+from hblm.config.compose import Composer
+from hblm.config.train import TrainConfig
 from hblm.sweep.plan import freeze, make_plan
+from hblm.sweep.state import ledger_of
 
 
 def main(seeds: int) -> None:

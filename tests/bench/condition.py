@@ -31,19 +31,20 @@ import numpy as np
 from condition_variants import INDEPENDENT, ORACLE, TOP_DOWN, VARIANTS, Built, Variant
 from torch import nn
 
-from hblm import auto, build
-from hblm.compose import Composer, Unreadable
-from hblm.config import SINGLE_VIEW, TrainConfig
-from hblm.corpus.batches import JoinedSplit
-from hblm.embeddings import vectors_of
+from hblm.config.compose import Composer, Unreadable
+from hblm.config.train import SINGLE_VIEW, TrainConfig
+from hblm.data.batches import JoinedSplit
+from hblm.data.preparation import open_or_prepare
+from hblm.encoders.pretrained import locate
+from hblm.engine import auto, build, device
+from hblm.engine.embeddings import vectors_of
+from hblm.engine.loop import Watch, fit
+from hblm.engine.scoring import score
+from hblm.engine.session import Job, set_up
+from hblm.engine.training import identify
 from hblm.errors import ConfigError, HblmError, nearest
-from hblm.fit import Watch, fit
-from hblm.loss import LOSSES, Objective
-from hblm.prepare import open_or_prepare
-from hblm.pretrained import locate
-from hblm.score import score
+from hblm.nn.losses import LOSSES, Objective
 from hblm.tables.significance import mean_interval, paired_permutation, shaffer
-from hblm.train import Job, identify, set_up
 
 DEFAULTS = ("experiment=quickstart", "head=residual_mlp", "dataset=custom")
 ALWAYS = (INDEPENDENT, TOP_DOWN, ORACLE)
@@ -176,7 +177,7 @@ def train_one(frame: Frame, config: TrainConfig, variant: Variant, *, with_test:
     job, splits, taxonomy = frame.job, frame.splits, frame.job.prepared.taxonomy
     nodes = splits["nodes"]
     texts = vectors_of(job.model, nodes, job.scoring, job.accelerator)
-    build.seed_everything(config.seed, job.accelerator.device)
+    device.seed_everything(config.seed, job.accelerator.device)
     model = build.classifier(config, taxonomy, job.model.encoder, job.scoring.objective.loss.link)
     model.encoder = nn.Identity()  # what it makes of the documents is there: no need to copy its state
     model.to(job.accelerator.device)
@@ -188,7 +189,7 @@ def train_one(frame: Frame, config: TrainConfig, variant: Variant, *, with_test:
     label_text = config.head.output_init == "label_text"
     build.initialise_output(model, config, scoring, texts if label_text else None)
     # anew, so that a variant's own layers do not shift the stream of dropout
-    build.seed_everything(config.seed, job.accelerator.device)
+    device.seed_everything(config.seed, job.accelerator.device)
 
     def tell(entry: Mapping[str, Any]) -> None:
         if change.gold is not None:

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hblm import build
-from hblm.config import SINGLE_VIEW, TrainConfig
-from hblm.corpus.batches import Batch, Split
+from hblm.config.train import SINGLE_VIEW, TrainConfig
+from hblm.data.batches import Batch, Split
+from hblm.engine import build
+from hblm.engine.scoring import Collate, Scoring
 from hblm.nn.cascade import Cascade, CascadeOutput
 from hblm.nn.classifier import Classifier
 from hblm.nn.film import Film, GatherSpace, Propagation, SourceSpace
 from hblm.nn.heads import OutputStart
 from hblm.nn.joint import BranchesOutput
-from hblm.score import Collate, Scoring
 from hblm.taxonomy import Taxonomy
 
 GOLD = "gold"  # the input under which targets travel to a model that reads them

@@ -31,12 +31,13 @@ from aapd import SHARED
 from learning_lines import DIGITS, METHODS, Line, Variant, line_of, merge, read_lines, write_lines
 from learning_table import markdown
 
-from hblm import cli, runs
-from hblm.artifacts import write_text
+from hblm.config import overrides
+from hblm.config.schema import plain
 from hblm.errors import HblmError
-from hblm.schema import plain
-from hblm.sweep.ledger import Ledger, ledger_of
+from hblm.files import write_text
+from hblm.runs import paths
 from hblm.sweep.plan import make_plan
+from hblm.sweep.state import Ledger, ledger_of
 
 BENCH = Path(__file__).resolve().parent
 AXES = ("method", "head.output_init", "loss", "trainer.label_documents")  # in the order of Variant
@@ -59,8 +60,8 @@ class Data(NamedTuple):
         """Return what prepares it, as arguments of Python."""
         if self.option is None:
             return [str(BENCH / "aapd.py"), str(target)]
-        raw = [] if self.raw is None else [cli.override("raw", str(SHARED / self.raw))]
-        place = cli.override("dataset.path", str(target))
+        raw = [] if self.raw is None else [overrides.override("raw", str(SHARED / self.raw))]
+        place = overrides.override("dataset.path", str(target))
         return ["-m", "hblm.prepare", f"dataset={self.option}", *raw, *self.more, place, "encoder=minilm"]
 
 
@@ -136,7 +137,7 @@ class Cell(NamedTuple):
 
     variant: Variant
     seed: int
-    run: runs.Run
+    run: paths.Run
 
 
 Plans = Mapping[Setting, Sequence[Cell]]
@@ -252,7 +253,7 @@ class Bench:
 
     def harvest(self, plans: Plans) -> list[Line]:
         """Take the results that are there into the file; return all lines."""
-        with runs.locked(self.place, "learning"):
+        with paths.locked(self.place, "learning"):
             lines = read_lines(self.file)
             known = {line.run for line in lines}
             new = []
@@ -260,7 +261,7 @@ class Bench:
                 for variant, seed, planned in cells:
                     if planned.id[:DIGITS] in known:
                         continue
-                    run = runs.find(planned.output_dir, planned.id, planned.names)
+                    run = paths.find(planned.output_dir, planned.id, planned.names)
                     if run.is_done:
                         record = json.loads(run.result.read_text(encoding="utf-8"))
                         new.append(line_of(setting.name, variant, seed, record))
@@ -289,7 +290,7 @@ class Bench:
     def _submit(self, sweep: str, jobs: int | None, plans: Plans) -> bool:
         """Run a sweep file, and harvest until it ends; return whether no run failed."""
         _forget(ledger_of(self.place, sweep))
-        options = [f"sweep={sweep}", cli.override("output_dir", str(self.place)), "wait=true"]
+        options = [f"sweep={sweep}", overrides.override("output_dir", str(self.place)), "wait=true"]
         options += [f"per_device={jobs}"] if jobs else []
         command = [sys.executable, "-m", "hblm.sweep", "submit", *options, "--config-dir", str(self.grids)]
         log = self.place / "sweep.log"
@@ -305,7 +306,7 @@ class Bench:
                 self.harvest(plans)
                 raise
         if process.returncode:
-            place = cli.argument("output_dir", str(self.place))
+            place = overrides.argument("output_dir", str(self.place))
             print(f"{sweep}: not all runs are done; see {log}, and what these print:")
             print(f"python -m hblm.sweep logs sweep={sweep} {place}", flush=True)
         return process.returncode == 0

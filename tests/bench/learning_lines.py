@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from hblm.artifacts import write_text
 from hblm.errors import DataError
+from hblm.files import write_text
 
 METHODS = ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat")
 DIGITS = 16  # of a run id and of a dataset's fingerprint

@@ -9,15 +9,15 @@ from condition import ALWAYS, Line, Settings, by_variant, choice, holm, main, re
 from condition_variants import GOLD, INDEPENDENT, ORACLE, VARIANTS, Built, Gold, ancestors_at
 from torch import nn
 
-from hblm import build
-from hblm.corpus.batches import Batch
+from hblm.data.batches import Batch
+from hblm.encoders.encoder import load_encoder
+from hblm.encoders.pretrained import locate
+from hblm.engine import build
+from hblm.engine.loop import Fitted
+from hblm.engine.scoring import Scoring
 from hblm.errors import ConfigError
-from hblm.fit import Fitted
-from hblm.loss import BceLoss, Objective
-from hblm.nn.encoder import load_encoder
+from hblm.nn.losses import BceLoss, Objective
 from hblm.nn.pooling import MeanPooling
-from hblm.pretrained import locate
-from hblm.score import Scoring
 from hblm.tables.significance import paired_permutation
 from hblm.taxonomy import read_taxonomy
 

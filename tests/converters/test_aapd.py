@@ -19,14 +19,16 @@ from typing import Any
 import pytest
 from programs import compose
 
-from hblm.config import Dataset, PrepareConfig
-from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.corpus.raw import Raw
-from hblm.corpus.trees import read_tree
-from hblm.corpus.write import write_dataset
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import Dataset
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.converters import load_converter
+from hblm.data.dataset import Prepared, open_prepared
+from hblm.data.preparation import run
+from hblm.data.raw.archives import Raw
+from hblm.data.writer import write_dataset
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
-from hblm.prepare import load_converter, run
 from hblm.taxonomy import Taxonomy
 
 ROOT = Path(__file__).parents[2]

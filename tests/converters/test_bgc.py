@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from programs import compose
 
-from hblm.config import PrepareConfig
-from hblm.corpus.books import Book, read_books
-from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.corpus.raw import Raw, RawFile
-from hblm.corpus.trees import read_tree
-from hblm.corpus.write import write_dataset
+from hblm.config.prepare import PrepareConfig
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.converters import load_converter
+from hblm.data.dataset import Prepared, open_prepared
+from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.raw.blurbs import Book, read_books
+from hblm.data.writer import write_dataset
 from hblm.document import SPLITS, Document
-from hblm.prepare import load_converter
 from hblm.taxonomy import Taxonomy
 
 SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -40,9 +40,9 @@ from omegaconf import OmegaConf
 from programs import run
 
 import datasets
-from hblm import prepare
-from hblm.corpus.prepared import Prepared
-from hblm.corpus.write import FILES
+from hblm.data import converters, preparation
+from hblm.data.dataset import Prepared
+from hblm.data.writer import FILES
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
@@ -358,7 +358,9 @@ def test_a_tree_may_be_named_by_its_path(folder: str) -> None:
     assert found.manifest is not None
     read = [Path(source["name"]).name for source in found.manifest["sources"]]
     assert sorted(read) == ["news.jsonl", "tree.csv"]
-    assert prepare.prepare(config(raw, taxonomy=str(tree)).dataset, raw, config(raw).encoder) is None  # again
+    assert (
+        preparation.prepare(config(raw, taxonomy=str(tree)).dataset, raw, config(raw).encoder) is None
+    )  # again
 
 
 @pytest.mark.parametrize("name", ["hierarchy.txt", "taxonomy.json"])
@@ -659,7 +661,7 @@ def test_a_sign_that_the_shell_has_swallowed_is_missed(option: str) -> None:
     write({"x.csv": delimited(PATHS)})
     cfg = composed("raw=raw/x.csv", f"dataset.prepare.{option}=")
     with pytest.raises(ConfigError, match=rf"dataset\.prepare\.{option}="):
-        prepare.run(cfg)
+        preparation.run(cfg)
     assert left() == set()
 
 
@@ -714,7 +716,7 @@ def test_what_was_made_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_dataset_options_name_every_key_with_its_default() -> None:
-    options = prepare.load_converter("custom").__globals__["Options"]  # type: ignore[attr-defined]
+    options = converters.load_converter("custom").__globals__["Options"]  # type: ignore[attr-defined]
     given = OmegaConf.load(ROOT / "conf/dataset/custom.yaml").prepare
     assert dict(given) == options._field_defaults
 
@@ -940,7 +942,7 @@ def test_a_fault_is_one_message_and_leaves_nothing(kind: str) -> None:
     content, options, expected = FAULTS[kind]
     cfg = config(write(content), **options)
     with pytest.raises((ConfigError, DataError)) as caught:
-        prepare.run(cfg)
+        preparation.run(cfg)
     for part in expected:
         assert part in str(caught.value)
     assert len(str(caught.value)) < 700
@@ -960,18 +962,18 @@ def test_a_fault_leaves_an_older_folder_as_it_was() -> None:
 
 def test_raw_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match=r"^raw=nowhere\.csv is not there"):
-        prepare.run(config("nowhere.csv"))
+        preparation.run(config("nowhere.csv"))
     assert left() == set()
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
 def test_a_line_without_an_end_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.corpus.texts.LONGEST", 50_000)
+    monkeypatch.setattr("hblm.data.raw.text.LONGEST", 50_000)
     start = JSONL + b'{"text": "' if name == "x.jsonl" else CSV + b"d9,"
     before = csv.field_size_limit()
     raw = write({name: start + b"word " * 20_000})
     with pytest.raises(DataError, match=rf"^{raw}:[78]: a line of more than 50,000 characters"):
-        prepare.run(config(raw))
+        preparation.run(config(raw))
     csv.field_size_limit(before)
     assert left() == set()
 

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hblm.corpus.docstrings import Source, Wanted, clean, forbidden_names, leaks, read_sources, shingles
-from hblm.corpus.write import write_dataset
+from hblm.data.raw.docstrings import Source, Wanted, clean, forbidden_names, leaks, read_sources, shingles
+from hblm.data.writer import write_dataset
 from hblm.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
@@ -388,7 +388,7 @@ def test_same_input_same_bytes_with_processes_or_without(
 
     manifests = []
     for folder, processors in (("a", 2), ("b", 1)):
-        monkeypatch.setattr("hblm.corpus.pool._cores", lambda found=processors: found)
+        monkeypatch.setattr("hblm.data.raw.parallel._cores", lambda found=processors: found)
         (tmp_path / folder).mkdir()
         conversion = script.convert(None, options, tmp_path / folder, progress)
         manifests.append(write_dataset(tmp_path / folder / "wood", conversion, converter="docstrings"))

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 from refusals import files_below, refusal_of
 
-from hblm.config import Dataset
-from hblm.corpus import books as books_module
-from hblm.corpus import texts as texts_module
-from hblm.corpus.prepared import open_prepared
-from hblm.corpus.write import FILES, write_dataset
+from hblm.config.train import Dataset
+from hblm.data.converters import load_converter
+from hblm.data.dataset import open_prepared
+from hblm.data.raw import blurbs as books_module
+from hblm.data.raw import text as texts_module
+from hblm.data.writer import FILES, write_dataset
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import load_converter
 
 Files = Mapping[str, bytes]
 

@@ -21,18 +21,21 @@ import pytest
 from programs import compose
 from raws import packed
 
-from hblm import cli
-from hblm.config import Dataset, Encoder, PrepareConfig
-from hblm.corpus import stories
-from hblm.corpus.articles import Article
-from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.corpus.raw import Raw
-from hblm.corpus.stories import Story
-from hblm.corpus.write import Conversion, write_dataset
+from hblm.cli import main
+from hblm.cli.programs import PREPARE
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import Dataset, Encoder
+from hblm.data.converters import load_converter
+from hblm.data.dataset import Prepared, open_prepared
+from hblm.data.preparation import prepare, run
+from hblm.data.raw import many_files
+from hblm.data.raw.archives import Raw
+from hblm.data.raw.many_files import Story
+from hblm.data.raw.news_xml import Article
+from hblm.data.writer import Conversion, write_dataset
 from hblm.document import SPLITS, Document
+from hblm.encoders.pretrained import MINILM
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import PROGRAM, load_converter, prepare, run
-from hblm.pretrained import MINILM
 from hblm.taxonomy import Taxonomy
 
 SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -305,7 +308,7 @@ def test_a_large_archive_gives_the_same_files(
     name, files = FORMS[form]
     raw = packed(tmp_path / name, {**files(ARTICLES), **CONTROL})
     small = convert(raw, "small")
-    monkeypatch.setattr(stories, "_STREAMED", 0)
+    monkeypatch.setattr(many_files, "_STREAMED", 0)
     large = convert(raw, "large")
     assert content(large) == content(small)
     assert manifest(large)["sources"] == manifest(small)["sources"]
@@ -1257,7 +1260,7 @@ def test_a_month_that_cannot_be_read_inside_the_download_is_told(tmp_path: Path)
 def test_a_download_that_is_cut_short_is_told(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stories, "_STREAMED", size)
+    monkeypatch.setattr(many_files, "_STREAMED", size)
     lists_apart = packed(tmp_path / "lists", CONTROL)
     whole = tar_of({**GOOD_MONTHS, "docs/about.txt": random.Random(1).randbytes(20_000)})
     raw = tmp_path / "nyt_corpus_LDC2008T19.tgz"
@@ -1277,7 +1280,7 @@ def test_a_month_that_another_process_cannot_read_is_told(tmp_path: Path) -> Non
 
 
 def test_an_article_without_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stories, "LONGEST", len(SOUND))
+    monkeypatch.setattr(many_files, "LONGEST", len(SOUND))
     articles = {**ARTICLES, "0099902": SOUND + b"\n"}
     for name, (file, files, place) in PACKINGS.items():
         small = {key: nitf(key, body="") if key != "0099902" else data for key, data in articles.items()}
@@ -1310,7 +1313,7 @@ def test_the_program_ends_with_the_message_alone_and_exit_code_2(
     raw = packed(tmp_path / "raw", {**FATAL[name], **CONTROL})
     monkeypatch.setattr(sys, "argv", ["prepare"])
     with pytest.raises(SystemExit) as caught:
-        cli.main(PROGRAM, run, ["dataset=nyt", f"raw={raw}", "encoder=minilm"])
+        main.run_program(PREPARE, run, ["dataset=nyt", f"raw={raw}", "encoder=minilm"])
     assert caught.value.code == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told

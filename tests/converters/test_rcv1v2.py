@@ -21,18 +21,20 @@ from programs import compose
 from raws import packed
 from refusals import Refusal, files_below, refusal_of
 
-from hblm import cli
-from hblm import prepare as prepare_module
-from hblm.artifacts import sha256_file
-from hblm.config import Dataset, Encoder, PrepareConfig
-from hblm.corpus import pool, stories
-from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.corpus.raw import Raw
-from hblm.corpus.split import held_out
-from hblm.corpus.write import write_dataset
+from hblm.cli import main, programs
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import Dataset, Encoder
+from hblm.data import preparation as prepare_module
+from hblm.data.convert.splits import held_out
+from hblm.data.converters import load_converter
+from hblm.data.dataset import Prepared, open_prepared
+from hblm.data.preparation import prepare
+from hblm.data.raw import many_files, parallel
+from hblm.data.raw.archives import Raw
+from hblm.data.writer import write_dataset
 from hblm.document import SPLITS, Document
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import load_converter, prepare
+from hblm.files import sha256_file
 from hblm.taxonomy import Taxonomy
 
 SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -258,7 +260,7 @@ FORMS: Mapping[str, Callable[[Path], Download]] = {
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in one process: several give the same (test_stories.py), and take a second to start."""
-    monkeypatch.setattr(pool, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "_cores", lambda: 1)
 
 
 def converter() -> Any:
@@ -367,8 +369,8 @@ def test_a_large_archive_gives_the_same_files(
     form: str, tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = splits_of(convert({**loose(), **LISTS}, "plain"))
-    monkeypatch.setattr(stories, "_STREAMED", 1)
-    monkeypatch.setattr(stories, "_AT_ONCE", 3)
+    monkeypatch.setattr(many_files, "_STREAMED", 1)
+    monkeypatch.setattr(many_files, "_AT_ONCE", 3)
     raw, options = FORMS[form](tmp_path)
     assert splits_of(convert(raw, **options)) == expected
 
@@ -843,7 +845,7 @@ def test_a_bad_story_is_one_message_with_its_place_and_leaves_nothing(
         raw = packed(tmp_path / "raw", loose(days) | LISTS)
         place = f"{raw}/rcv1/19960820/2287newsML.xml"
     elif packing == "streamed tar":
-        monkeypatch.setattr(stories, "_STREAMED", 1)
+        monkeypatch.setattr(many_files, "_STREAMED", 1)
         raw = packed(tmp_path / "raw.tar", loose(days) | LISTS)
         place = f"{raw}:rcv1/19960820/2287newsML.xml"
     else:
@@ -875,7 +877,7 @@ def test_an_entity_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_story_longer_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stories, "LONGEST", 2000)
+    monkeypatch.setattr(many_files, "LONGEST", 2000)
     raw = packed(tmp_path / "raw", with_story(2287, story(2287, "x" * 2000)))
     require_one_message(tmp_path, raw, f"{raw}/rcv1/19960820/2287newsML.xml", ("more than 2,000 bytes",))
 
@@ -1101,7 +1103,7 @@ def test_a_bad_day_between_good_ones_is_one_message_with_its_place(
     if nested:
         files, above = {"reuters.zip": archive_of("zip", files, tmp_path)}, "reuters.zip:"
     if streamed:
-        monkeypatch.setattr(stories, "_STREAMED", 0)
+        monkeypatch.setattr(many_files, "_STREAMED", 0)
     raw = packed(tmp_path / "raw", files | LISTS)
     require_one_message(tmp_path, raw, f"{raw}/{above}19961101.zip{place}", words)
 
@@ -1113,7 +1115,7 @@ def test_a_tar_that_is_cut_short_is_one_message_with_its_place(
     kind: str, share: int, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if streamed:
-        monkeypatch.setattr(stories, "_STREAMED", 0)
+        monkeypatch.setattr(many_files, "_STREAMED", 0)
     noise = {
         name: data + bytes(random.Random(name).choices(b"\n \t", k=4000)) for name, data in loose().items()
     }
@@ -1231,7 +1233,9 @@ def test_a_fault_ends_the_program_with_code_2_and_no_traceback(
         monkeypatch.setenv(name, value)  # which the program sets, and must not outlive this test
     raw = packed(tmp_path / "raw", with_story(2287, BAD_STORIES["a raw &"][0]))
     with pytest.raises(SystemExit) as caught:
-        cli.main(prepare_module.PROGRAM, prepare_module.run, ["dataset=rcv1v2", f"raw={raw}", "encoder=tiny"])
+        main.run_program(
+            programs.PREPARE, prepare_module.run, ["dataset=rcv1v2", f"raw={raw}", "encoder=tiny"]
+        )
     assert caught.value.code == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith(f"hblm.prepare: {raw}/rcv1/19960820/2287newsML.xml: not well-formed XML")

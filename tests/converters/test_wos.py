@@ -29,16 +29,17 @@ from sklearn.model_selection import train_test_split
 from wos_rows import published_counts
 from wos_rows import rows as published_rows
 
-from hblm.config import Dataset, PrepareConfig
-from hblm.corpus import texts as texts_module
-from hblm.corpus.clean import CLEANINGS
-from hblm.corpus.prepared import Prepared, open_prepared
-from hblm.corpus.raw import Raw
-from hblm.corpus.trees import read_tree
-from hblm.corpus.write import FILES, write_dataset
+from hblm.config.prepare import PrepareConfig
+from hblm.config.train import Dataset
+from hblm.data.convert.label_trees import read_tree
+from hblm.data.converters import load_converter
+from hblm.data.dataset import Prepared, open_prepared
+from hblm.data.raw import text as texts_module
+from hblm.data.raw.archives import Raw
+from hblm.data.raw.cleaning import CLEANINGS
+from hblm.data.writer import FILES, write_dataset
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
-from hblm.prepare import load_converter
 from hblm.taxonomy import Node, Taxonomy
 
 ROOT = Path(__file__).parents[2]

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hblm.conditional import ConditionalLoss, ConditionalSoftmaxLoss
-from hblm.loss import BceLoss, Objective
 from hblm.nn.cascade import SPACES, Cascade
 from hblm.nn.classifier import Classifier, Projection
+from hblm.nn.conditional import ConditionalLoss, ConditionalSoftmaxLoss
 from hblm.nn.film import PROPAGATIONS
 from hblm.nn.heads import HEADS, OutputStart
 from hblm.nn.joint import Dual, Single, TriHeadDiffcat
+from hblm.nn.losses import BceLoss, Objective
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Node, Taxonomy
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for grids.py
 # what a cell of these seeds does instead of its run; loaded by Python itself in every process
 MISBEHAVE = """
 import os, signal, sys, time
-if {"hblm.sweep.cell", "submitit.core._submit"} & set(sys.orig_argv):
+if {"hblm.sweep.job", "submitit.core._submit"} & set(sys.orig_argv):
     from hblm import train
     right = train.run
     def run(config, **how):

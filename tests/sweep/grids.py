@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from hblm.sweep.__main__ import main
-from hblm.sweep.ledger import Ledger, Standing, ledger_of
-from hblm.sweep.slurm import Queue
+from hblm.sweep.launchers.slurm import Queue
+from hblm.sweep.state import Ledger, Standing, ledger_of
 
 HEAD = """# @package _global_
 # a grid of tiny runs

@@ -147,7 +147,6 @@ def test_the_environment_of_a_device(monkeypatch):
 
 
 def test_the_parent_loads_no_torch():
-    code = (
-        "import sys, hblm.sweep.__main__, hblm.sweep.pool, hblm.sweep.cell; sys.exit('torch' in sys.modules)"
-    )
+    modules = "hblm.sweep.__main__, hblm.sweep.launchers.local, hblm.sweep.job"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

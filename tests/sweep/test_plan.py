@@ -17,17 +17,20 @@ from grids import sweep, write_grid
 from programs import TINY, checkpoint_of, compose
 from users import BEN, as_user, needs_root
 
-from hblm import auto, runs, train
-from hblm.artifacts import HOST, canonical_json, sha256_text
-from hblm.config import Cluster, TrainConfig
-from hblm.corpus.prepared import open_prepared
+from hblm.config.schema import typed
+from hblm.config.sweep import Cluster
+from hblm.config.train import TrainConfig
+from hblm.data.dataset import open_prepared
+from hblm.encoders.pretrained import locate
+from hblm.engine import auto, training
 from hblm.errors import ConfigError, DataError
-from hblm.pretrained import locate
-from hblm.schema import typed
-from hblm.sweep.__main__ import Asked
-from hblm.sweep.ledger import Frozen, Ledger, ledger_of
+from hblm.files import HOST, sha256_text
+from hblm.json_files import canonical_json
+from hblm.runs import paths
+from hblm.sweep.arguments import Asked
 from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
-from hblm.sweep.show import took
+from hblm.sweep.progress import took
+from hblm.sweep.state import Frozen, Ledger, ledger_of
 from hblm.version import FORMULAS
 
 
@@ -394,16 +397,16 @@ def test_cells_are_frozen_with_what_was_chosen_for_them(learnable):
         compose("train", TrainConfig, *TINY, *words), open_prepared(learnable), locate("tiny")
     )
     assert chosen == tuned.chosen
-    assert train.identify(config, open_prepared(learnable), locate("tiny")).id == tuned.id
+    assert training.identify(config, open_prepared(learnable), locate("tiny")).id == tuned.id
 
 
 def test_a_cell_passes_on_what_was_chosen_for_it(learnable, monkeypatch):
-    from hblm.sweep import cell as cells
+    from hblm.sweep import job as cells
 
     write_grid(learnable, {"trainer": "auto"})
     ledger, (frozen_cell,) = frozen()
     given = {}
-    monkeypatch.setattr(train, "run", lambda config, **more: given.update(more, config=config))
+    monkeypatch.setattr(training, "run", lambda config, **more: given.update(more, config=config))
     cells.run(ledger, ledger.cell(frozen_cell.key), None)
     assert given["chosen"] == frozen_cell.chosen
     assert given["config"].left_open == ()
@@ -433,9 +436,9 @@ def test_an_encoder_of_unknown_size_is_told_and_refused_where_it_decides(learnab
 @pytest.mark.parametrize("options", [[], ["trainer=auto", "loss=auto", "film=none"]], ids=["given", "auto"])
 def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypatch, options):
     """Its old run could not be made any more, and what was chosen by the old data is no part of the cell."""
-    from hblm.sweep import pool
+    from hblm.sweep.launchers import local
 
-    monkeypatch.setattr(pool, "start", lambda ledger: True)  # what is written is looked at, not run
+    monkeypatch.setattr(local, "start", lambda ledger: True)  # what is written is looked at, not run
     write_grid("data/fruit", {"seed": "1,2"})
     Path("data").mkdir()
     Path("data/fruit").symlink_to(learnable)
@@ -474,15 +477,15 @@ def test_a_clusters_options_come_from_its_file_and_the_command_line():
 def test_a_frozen_cell_whose_data_changed_is_refused(learnable):
     config = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}")
     with pytest.raises(DataError, match="was run 00000000 when it was frozen or started and would now be"):
-        train.run(config, expected="0" * 64)
+        training.run(config, expected="0" * 64)
     assert not list(Path("outputs/results").glob("*.json"))
 
 
 def test_a_run_that_another_process_does_is_not_waited_for(learnable):
     write_grid(learnable, {"seed": "1"})
     _, (cell,) = frozen()
-    with cell.lock(), pytest.raises(runs.Busy):
-        train.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False)
+    with cell.lock(), pytest.raises(paths.Busy):
+        training.run(typed(cell.config, TrainConfig), expected=cell.id, wait=False)
 
 
 def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
@@ -501,7 +504,7 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
         assert "2 pending cells made by hblm 0.1" in said
         assert "changed" not in said
     assert sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json")) == before
-    words = [sys.executable, "-m", "hblm.sweep.cell", str(ledger.folder), cells[0].key, "1", '[["cpu", 1]]']
+    words = [sys.executable, "-m", "hblm.sweep.job", str(ledger.folder), cells[0].key, "1", '[["cpu", 1]]']
     assert subprocess.run(words, capture_output=True, check=False).returncode == 2
     (attempt,) = ledger.attempts(cells[0])
     assert (attempt.cause, attempt.told["why"]) == (

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
 
-from hblm.sweep import slurm
+from hblm.sweep.launchers import slurm
 
 pytestmark = pytest.mark.slurm
 UP = Path(__file__).parent.parent / "slurm-up.sh"
@@ -158,7 +158,7 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
     ranks = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "hblm.member" in process.cmdline():
+            if "hblm.engine.worker" in process.cmdline():
                 ranks[process.environ()["RANK"]] = process
     assert set(ranks) == {"0", "1", "2", "3"}
     ranks["3"].kill()  # of the second node

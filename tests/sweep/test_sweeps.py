@@ -18,10 +18,11 @@ from grids import attempts, by_label, ledger, start, states, sweep, until, write
 def test_a_sweep_with_every_kind_of_failure(learnable: Path, misbehaving, capsys, monkeypatch):
     # two of the runs are there before: by Hydra's own multirun
     write_grid(learnable, {"method": "flat,dual", "seed": "1,11,12,13,14,15"})
-    from hblm import cli, train
+    from hblm.cli import main, programs
+    from hblm.engine import training
 
-    cli.main(
-        train.PROGRAM, train.run, ["--config-dir", "mine", "-m", "sweep=tiny", "method=flat", "seed=1,11"]
+    main.run_program(
+        programs.TRAIN, training.run, ["--config-dir", "mine", "-m", "sweep=tiny", "method=flat", "seed=1,11"]
     )
     made = sorted(Path("outputs/results").glob("*.json"))
     assert len(made) == 2

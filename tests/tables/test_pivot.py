@@ -10,9 +10,9 @@ import pytest
 
 from hblm.errors import ConfigError, DataError
 from hblm.tables.collect import collect
+from hblm.tables.comparisons import judge, rank_over_datasets
 from hblm.tables.metric import metric_of
 from hblm.tables.pivot import Ask, tabulate
-from hblm.tables.standing import judge, rank_over_datasets
 from hblm.tables.table import Cell, Table
 
 MACRO = ("test.fused.macro_f1",)

@@ -1,0 +1,81 @@
+"""The words of a command line: flags, and key=value arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from hblm.cli.programs import SWEPT, Program
+from hblm.config.groups import Catalogue
+from hblm.config.hints import flag_hint
+from hblm.errors import ConfigError
+
+_NO_NAME = (
+    " is no flag here; keys of your own go into DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME"
+)
+
+
+_CROSSES = " (-m) is for hblm.train; a sweep crosses all its values without it"
+
+
+_SHOWN = " is a flag of hblm.train; plan shows what a sweep would run"
+
+
+def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return flags, and key=value arguments as `overrides`, which may stand in any order; and the faults.
+
+    Raises:
+        ConfigError: a flag lacks its value, or cannot have the one given.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is")
+
+    parser.error = refuse  # type: ignore[method-assign]  # which prints a usage of Hydra's, and exits
+    long = {f"-{name.replace('_', '-')}" for name in vars(parser.parse_args([]))}
+    argv = [f"-{text}" if text.partition("=")[0] in long else text for text in argv]
+    unknown = {text for text in parser.parse_known_intermixed_args(argv)[1] if text.startswith("-")}
+    faults: list[str] = []
+    known: list[str] = []
+    words = [*argv]
+    while words:
+        word = words.pop(0)
+        if word not in unknown:
+            known.append(word)
+            continue
+        has_value = words and "=" not in word and "=" not in words[0] and not words[0].startswith("-")
+        value = words.pop(0) if has_value else ""
+        programs = (program.name,) if program.by_hydra else (program.name, *SWEPT)
+        hint = flag_hint(word, value, programs, Catalogue())
+        faults.append(f"{' '.join([word, value]).strip()} is not a flag of hblm.{program.name}{hint}")
+    arguments = parser.parse_intermixed_args(known)
+    refused = {"config_name": _NO_NAME, "config_path": _NO_NAME} | (
+        {} if program.by_hydra else {"multirun": _CROSSES, "cfg": _SHOWN, "info": _SHOWN}
+    )
+    for name, why in refused.items():
+        if getattr(arguments, name):
+            faults.append(f"--{name.replace('_', '-')}{why}")
+            setattr(arguments, name, None)
+    return arguments, faults
+
+
+def without_spaces(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Put arguments together that spaces around = or behind a comma took apart; return the faults, too."""
+    found: list[list[str]] = []
+    for word in argv:
+        last = found[-1][-1] if found else ""
+        behind = last[-1:] in ("=", ",") and "=" not in word and word[:1] != "-"
+        if (
+            found
+            and last[:1] != "-"
+            and (behind or word[:1] == "," or (word[:1] == "=" and last and "=" not in last))
+        ):
+            found[-1].append(word)
+        else:
+            found.append([word])
+    faults = [f"{' '.join(each)}: write {''.join(each)}, without spaces" for each in found if len(each) > 1]
+    return ["".join(each) for each in found], faults

@@ -1,0 +1,1 @@
+"""Configurations: their keys, the groups and options of YAML files, how they compose."""

@@ -1,0 +1,115 @@
+"""The groups and options that stand in YAML files: conf/, multirun/, and a folder of the user's own."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hblm.errors import ConfigError
+from hblm.files import read_bytes, require_file
+
+PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
+
+_LARGEST = 1 << 20  # bytes of a YAML file
+
+
+_DEEPEST, _MOST_VALUES = 50, 100_000
+
+
+def is_shipped(group: str, option: str) -> bool:
+    """Return whether an option stands in conf/, where Hydra looks before it looks into --config-dir."""
+    return (resources.files("hblm.conf") / group / f"{option}.yaml").is_file()
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the keys of an option's YAML file, empty for an empty one.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML or no group of keys, or is out of all proportion: nested
+            deeply, or of references (*name) that unfold to more than they say.
+    """
+    try:
+        text = read_bytes(file, _LARGEST).decode("utf-8")
+        _require_modest(text)
+        tree = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{file} cannot be read: it is not a group of keys")
+    return tree or {}
+
+
+def _require_modest(text: str) -> None:
+    """Refuse a YAML text before anything follows its references.
+
+    Raises:
+        ValueError: why.
+    """
+    sizes: dict[str | None, int] = {}  # of what has a name
+    above: list[tuple[str | None, int]] = []  # what is open: its name, and how much came before it
+    total = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            above.append((event.anchor, total))
+        if isinstance(event, yaml.CollectionEndEvent):
+            name, before = above.pop()
+            sizes[name] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(name == event.anchor for name, _ in above):
+                raise ValueError(f"*{event.anchor} refers to what holds it")
+            total += sizes.get(event.anchor, 1)
+        else:
+            total += 1
+        if len(above) > _DEEPEST or total > _MOST_VALUES:
+            raise ValueError(f"more than {_DEEPEST} levels or {_MOST_VALUES:,} values")
+
+
+class Catalogue:
+    """The groups and options that stand in conf/, multirun/ and --config-dir."""
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        self.config_dir = Path(config_dir).resolve() if config_dir else None
+        roots = [Path(str(resources.files(package))) for package in ("hblm.conf", "hblm.multirun")]
+        if self.config_dir:
+            if not self.config_dir.is_dir():
+                raise ConfigError(f"--config-dir {config_dir} is not a folder")
+            roots.append(self.config_dir)
+        self.groups: dict[str, dict[str, Path]] = {}
+        for root in roots:
+            for file in sorted(root.glob("*/*.yaml")):
+                if file.name.startswith("."):  # what editors and file managers leave
+                    continue
+                require_file(file)
+                if root == self.config_dir and file.parent.name in self.groups:
+                    read_yaml(file)  # before Hydra does
+                self.groups.setdefault(file.parent.name, {})[file.stem] = file
+
+    @property
+    def of_runs(self) -> list[str]:
+        """Return the groups that a run chooses from; a cluster is none of them."""
+        return sorted(self.groups.keys() - {"cluster"})
+
+    @property
+    def search_path(self) -> list[str]:
+        """Return the override that makes Hydra look into the user's folder, too."""
+        if not self.config_dir:
+            return []
+        return [f"hydra.searchpath=[pkg://hblm.multirun,file://{self.config_dir}]"]
+
+    def place_of(self, key: str, choices: dict[str, str | None]) -> str:
+        """Return the YAML file which gives `key` its value, as far as the chosen options tell."""
+        node, _, rest = key.partition(".")
+        for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in PRESETS):
+            file = self.groups.get(group, {}).get(option or "")
+            if file is None:
+                continue
+            tree: Any = read_yaml(file)
+            path = rest.split(".") if group == node and rest else key.split(".")
+            while path and isinstance(tree, dict) and path[0] in tree:
+                tree, path = tree[path[0]], path[1:]
+            if not path:
+                return f"{group}/{file.name}: "
+        return ""

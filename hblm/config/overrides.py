@@ -1,0 +1,32 @@
+"""key=value arguments: how they are written for a shell and for Hydra."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+
+
+def at_home(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the home folder where they say ~."""
+    return [_at_home(text) for text in argv]
+
+
+def override(key: str, value: str) -> str:
+    """Return key=value as Hydra's parser takes it, once the shell has taken its quotes off."""
+    return shlex.split(argument(key, value))[0]
+
+
+def _at_home(text: str) -> str:
+    """Return an argument with the home folder for ~, which shells leave alone behind dataset.path=."""
+    found = re.fullmatch(r"([\w.@/+]+=[\"']?)(~(?:/.*)?)", text, re.DOTALL)
+    return found[1] + os.path.expanduser(found[2]) if found else text
+
+
+def argument(key: str, value: str) -> str:
+    """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
+    if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
+    return shlex.quote(f'{key}="{escaped}"')

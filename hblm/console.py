@@ -1,0 +1,297 @@
+"""What a person sees: progress bars on a terminal, plain lines elsewhere, and the table of scores."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TextIO, cast
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+Advance = Callable[[int], None]
+
+
+StartTask = Callable[[str, "int | None"], Advance]
+
+log = logging.getLogger("hblm")
+
+
+_CLOSED = ", predictions closed under ancestors"
+
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+_quiet = False
+
+
+def visible(text: str) -> str:
+    """Return a text in which what steers a terminal, or the direction of writing, is written out: \\x1b.
+
+    Newlines and tabs stay, and half surrogate pairs, which no terminal takes, are written out as well.
+    """
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class VisibleConsole(Console):
+    """A console of rich's on which a text stands as it is: no [markup], no :emoji:, nothing that steers."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        """Write to standard output or error."""
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, *args: Any, **how: Any) -> Text:
+        """Return a text for the console."""
+        return super().render_str(visible(text), *args, **how)
+
+
+class _Visible:
+    """A stream that writes everything out visibly; rich, which steers the terminal, goes past it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # where rich looks for the stream behind one
+
+    def write(self, text: str) -> int:
+        start = text[:1] if text[:1] == "\r" else ""  # of a bar of tqdm's, which draws over itself
+        self.rich_proxied_file.write(start + visible(text[len(start) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """Let nothing that is printed steer the terminal: names, labels, messages of libraries, tracebacks."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Visible(stream)) for stream in before)
+    try:
+        yield
+    except Exception:
+        before = sys.stdout, sys.stderr  # its traceback is still to be printed
+        raise
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def hush() -> None:
+    """Show neither bars nor lines from now on, but for warnings: another process of the run shows them."""
+    global _quiet
+    _quiet = True
+    log.setLevel(logging.WARNING)
+
+
+class _Output(io.FileIO):
+    """Standard output or error; what is written after its reader is gone, as that of `| head`, is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # for what libraries and children write there as well
+            os.close(null)
+            return super().write(data)
+
+
+def outlive_readers() -> None:
+    """Go on when the reader of this process's output is gone: its work is more than what it prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue  # a test's capture, or that of a notebook, is left alone
+        stream.flush()
+        output: Any = _Output(stream.fileno(), "wb", closefd=False)
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                output if stream.write_through else io.BufferedWriter(output),  # as `python -u` has it
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            ),
+        )
+
+
+def print_log() -> None:
+    """Print the log on standard output, as Hydra does."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stdout,
+        format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
+    )
+
+
+_LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+_DRAW_EVERY = 0.1  # seconds between steps of a bar: a million single ones take longer than the work
+
+
+def lines(description: str, total: int | None) -> Advance:
+    """Start a task that is a line of log now and then, with the time left; none where it is short."""
+    begun = said = time.monotonic()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal said, done
+        done += steps
+        now = time.monotonic()
+        if now - said < _LINE_EVERY:
+            return
+        said = now
+        left = ""
+        if total and done:
+            minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
+            left = f" of {total:,}, {minutes}:{seconds:02} left"
+        log.info("%s: %s%s", description, f"{done:,}", left)
+
+    return advance
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[StartTask]:
+    """Give a function that starts a task, `start("tokenising", total)`, and returns how to advance it.
+
+    On a terminal these are bars on standard error, which go when they are done; elsewhere lines of the log.
+    """
+    console = VisibleConsole(stderr=True)
+    if _quiet or not console.is_terminal:
+        yield lines
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+
+        def start(description: str, total: int | None) -> Advance:
+            task = bars.add_task(description, total=total)
+            waiting, drawn = 0, time.monotonic()
+
+            def advance(steps: int) -> None:
+                nonlocal waiting, drawn
+                waiting += steps
+                now = time.monotonic()
+                if now - drawn >= _DRAW_EVERY:
+                    bars.advance(task, waiting)
+                    waiting, drawn = 0, now
+
+            return advance
+
+        yield start
+
+
+class TrainingBar:
+    """The bar of a training run: epoch, loss, validation micro/macro-F1, documents per second, time left.
+
+    It fits 80 columns. Off a terminal it is one line of log an epoch.
+    """
+
+    def __init__(self, documents: int, epochs: int, console: Console | None = None) -> None:
+        """Stand ready for `epochs` passes over `documents` documents."""
+        self.epochs = epochs
+        self.console = console or VisibleConsole(stderr=True)
+        self.shown: dict[str, Any] = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
+        self.seen, self.started = 0, time.perf_counter()
+        columns = [TextColumn("{task.fields[" + name + "]}", markup=False) for name in self.shown]
+        self.bars = Progress(
+            columns[0],
+            BarColumn(bar_width=12),
+            *columns[1:],
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=_quiet or not self.console.is_terminal,
+        )
+        self.task = self.bars.add_task("training", total=documents * epochs, **self.shown)
+
+    def __enter__(self) -> TrainingBar:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def step(self, documents: int, loss: float | None) -> None:
+        """Count an optimizer step; `loss` is the epoch's mean so far, where it was read."""
+        self.seen += documents
+        if loss is not None:
+            speed = self.seen / (time.perf_counter() - self.started)
+            self.shown.update(loss=f"loss {loss:.4f}", speed=f"{speed:.0f} docs/s")
+        self.bars.update(self.task, advance=documents, **self.shown)
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """Show an epoch's entry in the history."""
+        number = entry["epoch"]
+        micro, macro = 100 * entry["val_micro_f1"], 100 * entry["val_macro_f1"]
+        self.shown.update(
+            epoch=f"epoch {min(number + 1, self.epochs)}/{self.epochs}", val=f"F1 {micro:.1f}/{macro:.1f}"
+        )
+        self.bars.update(self.task, **self.shown)
+        if not self.console.is_terminal:
+            log.info(
+                "epoch %d/%d  loss %.4f  val micro-F1 %.2f  macro-F1 %.2f  %.0f documents/s",
+                *(number, self.epochs, entry["train_loss"], micro, macro, entry["documents_per_second"]),
+            )
+
+
+def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: bool, title: str) -> None:
+    """Print the scores of one view, level by level, or of `all`, a row each."""
+    if shown != "all":
+        print_scores(shown, views[shown], repath=repath, title=title)
+        return
+    print(f"{title}, all views{_CLOSED if repath else ''}")
+    table = Table()
+    table.add_column("view")
+    for column in ("micro-F1", "macro-F1", "samples-F1", "violations"):
+        table.add_column(column, justify="right")
+    for view, scores in views.items():
+        overall = (scores["repath"] if repath else scores)["overall"]
+        names = ("micro_f1", "macro_f1", "samples_f1", "violation_rate")
+        table.add_row(view, *(f"{100 * overall[name]:.2f}" for name in names))
+    VisibleConsole().print(table)
+
+
+def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: str) -> None:
+    """Print one view's scores: a row a level, and all nodes."""
+    shown = scores["repath"] if repath else scores
+    print(f"{title}, view {view}{_CLOSED if repath else ''}")
+    table = Table()
+    table.add_column("level")
+    for column in ("nodes", "micro-F1", "macro-F1", "support"):
+        table.add_column(column, justify="right")
+    rows = [(str(level["level"]), level["nodes"], level) for level in shown["per_level"]]
+    rows.append(("all", sum(row[1] for row in rows), shown["overall"]))
+    for level, nodes, row in rows:
+        if level == "all":
+            table.add_section()
+        f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
+        table.add_row(level, f"{nodes:,}", *f1, f"{row['support']:,}")
+    VisibleConsole().print(table)

@@ -1,0 +1,1 @@
+"""From raw records to documents, labels and splits: the parts that converters share."""

@@ -1,0 +1,197 @@
+"""What spoils labels and texts without breaking any format: spellings of one name, words for no value."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from hblm.data.convert.cells import path_in, path_of
+from hblm.data.convert.label_trees import Path
+from hblm.errors import DataError
+from hblm.taxonomy import Taxonomy
+
+NO_VALUE = frozenset(("nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "nat", "undefined"))
+
+
+_SHOWN = 3
+
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+
+
+_AT_THE_END = " .,;:!?"
+
+
+def sense_of(name: str) -> str:
+    """Return what spellings of one name have in common.
+
+    Left out are case, the Unicode form (NFKC), blanks of any kind and number, signs of no width, punctuation
+    at the end, and the decimals of a whole number, as in 76.0. Of a name that is punctuation, all stays.
+    """
+    found = unicodedata.normalize("NFKC", name)
+    found = "".join(sign for sign in found if sign.isspace() or not _is_hidden(sign))
+    found = " ".join(found.split()).casefold()
+    whole = _WHOLE.fullmatch(found)
+    return whole[1] if whole else found.rstrip(_AT_THE_END) or found
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text has no sign that is seen."""
+    return all(sign.isspace() or _is_hidden(sign) for sign in text)
+
+
+def _is_hidden(sign: str) -> bool:
+    return unicodedata.category(sign) in ("Cf", "Cc")  # of no width, or for control
+
+
+def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
+    """Return each path with the most frequent spelling of each of its names.
+
+    Args:
+        paths: how many documents have each; spellings are those of one name below one parent.
+    """
+    spellings: dict[Path, Counter[str]] = {}
+    for path, documents in paths.items():
+        senses = tuple(map(sense_of, path))
+        for depth, name in enumerate(path, 1):
+            spellings.setdefault(senses[:depth], Counter())[name] += documents
+    best = {senses: min(found, key=lambda name: (-found[name], name)) for senses, found in spellings.items()}
+    return {
+        path: tuple(best[senses[: depth + 1]] for depth in range(len(path)))
+        for path in paths
+        for senses in [tuple(map(sense_of, path))]
+    }
+
+
+def spellings(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[list[tuple[str, int]]]:
+    """Return (name, documents) of the siblings that are spellings of one name, the most frequent ones first.
+
+    Args:
+        taxonomy: the nodes.
+        support: node id -> documents.
+    """
+    found: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
+    for node in taxonomy.nodes:
+        found.setdefault((node.parent, sense_of(node.name)), []).append((node.name, support.get(node.id, 0)))
+    several = [sorted(names, key=lambda item: -item[1]) for names in found.values() if names[1:]]
+    return sorted(several, key=lambda names: (-sum(documents for _, documents in names), names))
+
+
+def spelt_alike(found: Sequence[Sequence[tuple[str, int]]]) -> str:
+    """Return the line that says how many nodes are spellings of others, "" for none."""
+    if not found:
+        return ""
+    shown = "; ".join(
+        " and ".join(f"{name!r:.60} ({documents:,} documents)" for name, documents in names[:_SHOWN])
+        for names in found[:_SHOWN]
+    )
+    return (
+        f"{sum(map(len, found)):,} nodes are {len(found):,} names in several spellings (case, blanks, signs "
+        f"of no width, Unicode form, punctuation at the end, 76.0 for 76): "
+        f"{shown}{' ...' if found[_SHOWN:] else ''}"
+    )
+
+
+class Oddities:
+    """Counts what is odd in records as they are read."""
+
+    def __init__(self) -> None:
+        self._null: Counter[str] = Counter()
+        self._blank: list[str] = []
+        self._headers: list[str] = []
+        self._n_blank = 0
+
+    def is_header(self, record: Mapping[str, object], place: str) -> bool:
+        """Tell whether a record only repeats the names of its columns, and note it."""
+        same = len(record) > 1 and all(
+            isinstance(value, str) and value.strip() == name for name, value in record.items()
+        )
+        if same:
+            self._headers.append(place)
+        return same
+
+    def labels(self, cells: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the cells, those that are words for no value counted."""
+        for cell in cells:
+            for name in path_in(cell) or (cell,):
+                if name.casefold() in NO_VALUE:
+                    self._null[name] += 1
+        return cells
+
+    def is_blank(self, text: str, place: str) -> bool:
+        """Tell whether a text is empty, and note it."""
+        found = is_blank(text)
+        if found:
+            self._n_blank += 1
+            if len(self._blank) < _SHOWN:
+                self._blank.append(place)
+        return found
+
+    def notes(self, options: Mapping[str, object]) -> list[str]:
+        """Return a line for each kind; `options` say what became of them."""
+        notes = []
+        if self._headers:
+            places = _first(self._headers)
+            notes.append(
+                f"{len(self._headers):,} lines repeat the header ({places}), as in files that were pasted "
+                f"together: dataset.prepare.repeated_headers={options['repeated_headers']}"
+            )
+        if self._null:
+            words = ", ".join(f"{word!r} {times:,} times" for word, times in self._null.most_common(_SHOWN))
+            notes.append(
+                f"labels that often stand for no value ({words}): dataset.prepare.null_labels="
+                f"{options['null_labels']} (keep, or empty: they are no labels)"
+            )
+        if self._n_blank:
+            notes.append(
+                f"{self._n_blank:,} documents have no text ({_first(self._blank, self._n_blank)}): "
+                f"dataset.prepare.empty_texts={options['empty_texts']} (keep or drop)"
+            )
+        return notes
+
+
+def _first(places: Sequence[str], of: int | None = None) -> str:
+    more = (of or len(places)) > _SHOWN
+    return ", ".join(places[:_SHOWN]) + (" ..." if more else "")
+
+
+def without_nulls(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
+    """Return the cells that are no words for no value; a path in one cell ends above such a word.
+
+    Raises:
+        DataError: a path goes on below such a word.
+    """
+    left = []
+    for cell in cells:
+        path = path_in(cell)
+        names = [name for name in path or (cell,) if name.casefold() not in NO_VALUE]
+        if names != list(path or (cell,))[: len(names)]:
+            raise DataError(f"{place}: {path!r:.120}: a level below one without a value; a path has no holes")
+        left += [path_of(names)] if path and names else names
+    return tuple(left)
+
+
+def oddities_of_nodes(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[str]:
+    """Return a line for each: nodes that are spellings of others, equal texts with different labels.
+
+    Args:
+        taxonomy: the nodes.
+        labels: of each document, node ids.
+        texts: a hash of each document's text.
+    """
+    support = Counter(label for found in labels for label in found)
+    alike = spelt_alike(spellings(taxonomy, support))
+    notes = [f"{alike}; dataset.prepare.merge_labels=true makes one node of each"] if alike else []
+    number = contradicting(texts, map(frozenset, labels))
+    if number:
+        notes.append(f"{number:,} texts stand there more than once, with different labels")
+    return notes
+
+
+def contradicting(texts: Iterable[int], labels: Iterable[object]) -> int:
+    """Return how many texts stand there with different labels, texts given by their hashes."""
+    first: dict[int, object] = {}
+    pairs = zip(texts, labels, strict=True)
+    return len({text for text, found in pairs if first.setdefault(text, found) != found})

@@ -1,0 +1,199 @@
+"""The signs between the names of a path, and between the labels of a cell: found, or asked for.
+
+A guess that is wrong makes another tree in silence, so that every rule here ends in yes, no, or a question.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from hblm.data.convert.label_trees import Path
+from hblm.data.raw.cleaning import plain_name
+from hblm.errors import ConfigError
+
+NONE = "none"  # an option's word for: there is no such thing, do not look for it
+
+
+PATH_SIGNS = (
+    "--",
+    "->",
+    "=>",
+    ">>",
+    "→",
+    "»",
+    ">",
+    "::",
+    "/",
+    "\\",
+    "|",
+    ".",
+    ":",
+)  # one that holds another comes first
+
+
+LIST_SIGNS = (";", "|", "\n", ",", " ")
+
+
+_IN_TEXT = (".", ":")  # punctuation, where a blank follows
+
+
+_BETWEEN_EQUALS = ("/", "|", ":", "::", "\\")  # as in Action/Comedy
+
+
+class Signs(NamedTuple):
+    """What separates the names of a path, and the labels of a cell; None for nothing."""
+
+    path: str | None
+    labels: str | None
+
+    def paths(self, cell: str) -> list[Path]:
+        """Return the paths of a cell; names are stripped of blanks."""
+        found = []
+        for label in _split(cell, self.labels):
+            found.append(tuple(plain_name(name) for name in _names(label, self.path)))
+        return found
+
+
+def choose_signs(
+    cells: Iterable[str], *, path: str | None, labels: str | None, is_node: Callable[[str], bool]
+) -> Signs:
+    """Return the separators that were given, else those that the distinct cells leave no doubt of.
+
+    A sign separates labels if splitting by it leaves fewer distinct labels than there were cells. It
+    separates the names of a path if at least half of the labels hold it, no name is empty, and there are
+    fewer first names than labels. `_is_list` and `_is_path` have the exceptions.
+
+    Args:
+        cells: the distinct label cells.
+        path, labels: as given; None: to be detected, "none": there is none.
+        is_node: tells whether a whole label is a node of a given taxonomy.
+
+    Raises:
+        ConfigError: several readings would do, or a given sign separates nothing.
+    """
+    found = {cell for cell in cells if not is_node(cell)}
+    if labels is None:
+        labels = next(
+            (sign for sign in LIST_SIGNS if sign != path and _is_list(found, sign, path, is_node)), NONE
+        )
+    else:
+        _require_occurring("label_separator", labels, found)
+    chosen = None if labels == NONE else labels
+    single = {label for cell in found for label in _split(cell, chosen) if not is_node(label)}
+    if path is not None:
+        _require_occurring("separator", path, single)
+        return Signs(None if path == NONE else path, chosen)
+    fitting: list[str] = []
+    for sign in PATH_SIGNS:
+        held = any(sign in longer for longer in fitting)
+        if sign != chosen and not held and _is_path(single, sign):
+            fitting.append(sign)
+    if len(fitting) > 1:
+        example = max(sorted(single), key=lambda label: sum(sign in label for sign in fitting))
+        raise ConfigError(
+            f"what separates the names of a path, as in {example!r:.80}? {' or '.join(map(repr, fitting))} "
+            f"would do; {_way_out('separator', fitting[0])} (none: labels are names, not paths)"
+        )
+    return Signs(fitting[0] if fitting else None, chosen)
+
+
+def _split(cell: str, sign: str | None) -> list[str]:
+    return [label for part in (cell.split(sign) if sign else [cell]) if (label := part.strip())]
+
+
+def _names(label: str, sign: str | None) -> list[str]:
+    """Return the names of a path; a sign at its very beginning or end separates nothing."""
+    if not sign or label == sign:
+        return [label]
+    return label.removeprefix(sign).removesuffix(sign).split(sign)
+
+
+def _way_out(option: str, sign: str) -> str:
+    quoted = f"'dataset.prepare.{option}=\"{sign}\"'" if sign not in (".", "/", ":", "--", "::") else ""
+    return f"write {quoted or f'dataset.prepare.{option}={sign}'}"
+
+
+def _require_occurring(option: str, sign: str, labels: set[str]) -> None:
+    """Refuse a given sign that separates nothing."""
+    if sign != NONE and labels and (not sign or not any(sign in label for label in labels)):
+        shown = ", ".join(map(repr, sorted(labels)[:3]))
+        raise ConfigError(f"dataset.prepare.{option}={sign} is in none of the labels ({shown:.200} ...)")
+
+
+def _is_list(cells: set[str], sign: str, path: str | None, is_node: Callable[[str], bool]) -> bool:
+    """Tell whether a sign separates labels.
+
+    Raises:
+        ConfigError: it may or may not.
+    """
+    holding = sorted(cell for cell in cells if sign in cell)
+    if not holding:
+        return False
+    inside = {part for cell in holding for part in _split(cell, sign)}
+    if all(map(is_node, inside)):
+        return True
+    times = Counter(part for cell in cells for part in _split(cell, sign))
+    fewer = len(times) < len(cells)
+    paths = [other for other in ((path,) if path else PATH_SIGNS) if other not in (NONE, sign)]
+    if sign == " ":  # most names hold blanks: a list only where every part is a path, or a label of its own
+        sure = any(all(other in part or part in cells for part in inside) for other in paths)
+        likely = any(_share_below_known_tops(inside, cells, other) > 0.6 for other in paths)
+        if (sure and not fewer) or (likely and not sure):
+            raise ConfigError(_question(sign, holding[0]))
+        return sure
+    if any(
+        all(other in cell for cell in cells) and not all(other in part for part in inside) for other in paths
+    ):
+        return False  # part of a name: every cell is a path, the parts are not
+    recurring = any(times[part] > 1 for part in inside)
+    also_path = sign in PATH_SIGNS and path is None and _is_path(cells, sign)
+    if (fewer and also_path) or (not fewer and not also_path and (recurring or sign != ",")):
+        raise ConfigError(_question(sign, holding[0]))
+    return fewer and not also_path
+
+
+def _share_below_known_tops(parts: set[str], cells: set[str], sign: str) -> float:
+    tops = {cell.split(sign)[0] for cell in cells if sign in cell}
+    known = sum((sign in part and part.split(sign)[0] in tops) or part in cells for part in parts)
+    return known / len(parts)
+
+
+def _question(sign: str, example: str) -> str:
+    return (
+        f"does {sign!r} separate several labels in {example!r:.80}, or the names of a path, or is it part "
+        f"of a name? {_way_out('label_separator', sign)}, or dataset.prepare.label_separator=none; and "
+        f"dataset.prepare.separator= with what separates the names of a path"
+    )
+
+
+def _is_path(labels: set[str], sign: str) -> bool:
+    """Tell whether a sign separates the names of a path.
+
+    Raises:
+        ConfigError: it may stand between equals as well.
+    """
+    paths = [[name.strip() for name in _names(label, sign)] for label in labels]
+    deep = sum(len(names) > 1 for names in paths)
+    tops = {names[0] for names in paths}
+    if not deep or 2 * deep < len(labels) or not all(map(all, paths)) or len(tops) >= len(labels):
+        return False
+    if sign == ">" and any("<" in label for label in labels):
+        return False  # tags
+    if any("://" in label for label in labels) or all(name.isdigit() for names in paths for name in names):
+        return False  # addresses; numbers, dates and times
+    if sign in _IN_TEXT and any(f"{sign} " in label for label in labels):
+        return False
+    if sign == ":" and len(tops) == 1:
+        return False  # a prefix
+    below = {name for names in paths for name in names[1:]}
+    if sign in _BETWEEN_EQUALS and tops & below:
+        both = sorted(tops & below)[0]
+        way_out = _way_out("separator", sign)
+        raise ConfigError(
+            f"is {sign!r} between the names of a path? {both!r} is first in some labels and below another in "
+            f"others; {way_out}, or dataset.prepare.separator=none (labels are names), or "
+            f"dataset.prepare.label_separator= if it separates several labels"
+        )
+    return True

@@ -1,0 +1,1 @@
+"""Raw downloads, read safely: archives, texts, tables, XML, spreadsheets."""

@@ -1,0 +1,165 @@
+"""Records of columnar files: Parquet, and what `save_to_disk` of Hugging Face's datasets wrote.
+
+Only the columns that are asked for are read: one of a type that nothing here knows does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from hblm.data.raw import limited_process
+from hblm.data.raw.archives import RawFile
+from hblm.errors import DataError
+
+_ROWS = 1000  # of save_to_disk, read at once
+
+
+# reads (number, record) of some columns; () for all
+Records = Callable[[Collection[str]], Iterator[tuple[int, Mapping[str, Any]]]]
+
+
+def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
+    """Return a Parquet file's columns, and what reads them; class numbers come as their names.
+
+    Raises:
+        DataError: damaged, or not Parquet; while reading also a class number without a name.
+    """
+    with _library(file.place), file.open() as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
+        columns = list(parquet.schema_arrow.names)
+        metadata = json.loads((parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+
+    def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        with _library(file.place), file.open() as stream:
+            for batch in limited_process.batches(stream, wanted):
+                yield batch.select(wanted).to_pylist()
+
+    features = _inside(_inside(metadata, "info"), "features")
+    return columns, _reader(columns, batches, features, f"{file.place}: row ")
+
+
+def open_saved(path: Path) -> list[tuple[str, Sequence[str], Records]]:
+    """Return name, columns and reader of each split in a folder of `save_to_disk`; "" for a single one.
+
+    Raises:
+        DataError: damaged, or not such a folder; while reading also a class number without a name.
+    """
+    datasets = importlib.import_module("datasets")  # by name: a folder of ours is called so as well
+    datasets.disable_progress_bars()
+    with _library(str(path)):
+        _require_sound(path)
+        found = datasets.load_from_disk(str(path))
+    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
+    opened = []
+    for name, part in parts:
+        place = str(path / name if name else path)
+
+        def batches(wanted: Sequence[str], part: Any = part, place: str = place) -> Iterator[list[Any]]:
+            with _library(place):
+                plain = part.select_columns(wanted).with_format("arrow")  # no images or sounds decoded
+                for table in plain.iter(batch_size=_ROWS):
+                    yield table.to_pylist()
+
+        features = part.features.to_dict()
+        opened.append(
+            (name, part.column_names, _reader(part.column_names, batches, features, f"{place}: row "))
+        )
+    return opened
+
+
+def _reader(
+    columns: Sequence[str],
+    batches: Callable[[Sequence[str]], Iterator[list[dict[str, Any]]]],
+    features: Mapping[str, Any],
+    place: str,
+) -> Records:
+    """Return what reads a table's records, class numbers turned into names."""
+
+    def records(wanted: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        chosen = [name for name in columns if name in wanted or not wanted]
+        number = 0
+        for batch in batches(chosen):
+            for record in batch:
+                number += 1
+                yield (
+                    number,
+                    {
+                        name: named(features.get(name), value, f"{place}{number}: {name}")
+                        for name, value in record.items()
+                    },
+                )
+
+    return records
+
+
+def named(feature: Any, value: Any, place: str) -> Any:
+    """Return a value with the names of its classes, as the features of datasets describe it.
+
+    A list's feature is `{"feature": ..., "_type": "Sequence"}` (or "List", "LargeList", with datasets 4), or
+    `[...]` (datasets 2); an object's has one for each key. Class -1 is none: test splits have it.
+
+    Raises:
+        DataError: a class without a name.
+    """
+    inner = feature[0] if isinstance(feature, list) and feature else _inside(feature, "feature")
+    if isinstance(value, list):
+        return [named(inner or feature, item, place) for item in value]
+    if isinstance(value, dict):  # of a list of objects, datasets 2 and 3 make an object of lists
+        return {
+            key: named(
+                inner.get(key) if isinstance(inner, dict) and inner else _inside(feature, key), item, place
+            )
+            for key, item in value.items()
+        }
+    names = _inside(feature, "names")
+    if _inside(feature, "_type") != "ClassLabel" or not isinstance(names, list) or type(value) is not int:
+        return value
+    if value == -1:
+        return None
+    if not 0 <= value < len(names):
+        raise DataError(
+            f"{place} is class {value}, and the file names the classes 0 to {len(names) - 1} "
+            f"({', '.join(map(str, names)):.80}); -1 is for documents without a label"
+        )
+    return names[value]
+
+
+def _inside(value: Any, key: str) -> Any:
+    """Return what stands under a key, {} where nothing does."""
+    return value.get(key, {}) if isinstance(value, dict) else {}
+
+
+def _require_sound(path: Path) -> None:
+    """Look through the Arrow files of a folder: reading damaged ones, which are mapped, ends the process.
+
+    Raises:
+        pyarrow.ArrowException, OSError: one of them is damaged.
+    """
+    for file in sorted(path.glob("**/*.arrow")):
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+
+
+_RAISED = (
+    *(pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+    OverflowError,  # of a date or a duration that Python has no room for
+)
+
+
+@contextlib.contextmanager
+def _library(place: str) -> Iterator[None]:
+    """Turn what the libraries raise at damaged files into a DataError."""
+    try:
+        yield
+    except (MemoryError, RecursionError) as error:
+        raise DataError(f"{place}: unpacks to more than the memory holds, or is damaged ({error})") from None
+    except _RAISED as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{place}: cannot be read, damaged or of another kind: {why:.200}") from None

@@ -1,0 +1,315 @@
+"""A prepared dataset as a person reads it: report.md in its folder, and the same tables on the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hblm.config.schema import plain
+from hblm.console import VisibleConsole, visible
+from hblm.data.statistics import SAMPLE, Measure, Survey
+from hblm.document import SPLITS
+
+_LISTED = 20  # nodes that are named one by one
+
+
+_PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How texts are measured in tokens.
+
+    Attributes:
+        model: whose tokenizer it is.
+        max_length: tokens that training cuts a document to.
+        measure: returns each text's tokens, special ones included; None: the tokenizer is not to be had.
+        why_not: why it is not.
+    """
+
+    model: str
+    max_length: int
+    measure: Measure | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled table and the notes below it."""
+
+    title: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    notes: Sequence[str] = ()
+
+
+class Description:
+    """All that is told of a dataset.
+
+    Attributes:
+        survey: the counts.
+        sections: what is shown, in order.
+    """
+
+    def __init__(self, survey: Survey, tokens: Tokens) -> None:
+        """Describe what was surveyed, texts measured in `tokens`."""
+        self.survey = survey
+        self.sections = [
+            _documents(survey),
+            _levels(survey),
+            _support(survey),
+            _paths(survey),
+            _nodes(survey),
+            _duplicates(survey),
+            _lengths(survey, tokens),
+            _provenance(survey),
+        ]
+
+    def markdown(self) -> str:
+        """Return the text of report.md."""
+        fingerprint = self.survey.prepared.fingerprint
+        lines = [f"# {_escaped(self.survey.prepared.name)}", "", _headline(self.survey), ""]
+        lines += [f"sha256 of the four files together: {fingerprint}", ""]
+        for section in self.sections:
+            lines += [f"## {section.title}", ""]
+            if section.rows:
+                lines.append(_row(section.columns))
+                lines.append(_row("---:" if at else "---" for at in range(len(section.columns))))
+                lines += [_row(map(_cell, row)) for row in section.rows]
+                lines.append("")
+            lines += [f"- {_escaped(note)}" for note in section.notes]
+            lines += [""] if section.notes else []
+        return "\n".join(lines)
+
+    def show(self, console: Console | None = None) -> None:
+        """Print it."""
+        console = console or VisibleConsole()
+        place = Text(visible(f"{self.survey.prepared.folder}: {_headline(self.survey)}"))
+        console.print(place)
+        for section in self.sections:
+            if section.rows:
+                table = Table(title=section.title, title_justify="left")
+                for at, column in enumerate(section.columns):
+                    table.add_column(column, justify="right" if at else "left", overflow="fold")
+                for row in section.rows:
+                    table.add_row(*(Text(visible(_cell(value))) for value in row))
+                console.print(table)
+            else:
+                console.print(section.title, style="italic", highlight=False)
+            for note in section.notes:
+                console.print(Text(visible(f"  {note}")))
+
+
+def _headline(survey: Survey) -> str:
+    taxonomy = survey.prepared.taxonomy
+    documents = sum(found.counts.documents for found in survey.splits.values())
+    levels = " / ".join(f"{len(level):,}" for level in taxonomy.levels)
+    return f"{documents:,} documents, {len(taxonomy):,} nodes on {len(taxonomy.levels)} levels ({levels})."
+
+
+def _documents(survey: Survey) -> Section:
+    columns = ("split", "documents", "labels each", "most labels", "several paths", "stop above a leaf")
+    rows = []
+    for split, found in survey.splits.items():
+        counts = found.counts
+        several = sum(count for paths, count in found.n_paths.items() if paths > 1)
+        rows.append(
+            (
+                split,
+                counts.documents,
+                f"{counts.support.total() / counts.documents:.2f}",
+                max(found.n_labels),
+                _share(several, counts.documents),
+                _share(found.above_a_leaf, counts.documents),
+            )
+        )
+    manifest = survey.prepared.manifest or {}
+    notes = list(manifest.get("warnings") or [])
+    for split, number in (manifest.get("dropped") or {}).items():
+        notes.append(f"{split}: {number:,} more are listed, and were dropped for having no text or no label")
+    for split, found in survey.splits.items():
+        if found.counts.unlabelled:
+            notes.append(f"{split}: {found.counts.unlabelled:,} documents without labels")
+        if found.counts.blank_texts:
+            notes.append(f"{split}: {found.counts.blank_texts:,} documents without text")
+    return Section("Documents", columns, rows, notes)
+
+
+def _levels(survey: Survey) -> Section:
+    rows: list[tuple[object, ...]] = []
+    supports = {split: found.counts.support for split, found in survey.splits.items()}
+    for level, ids in enumerate(_ids(survey)):
+        unused = sum(not any(support[node] for support in supports.values()) for node in ids)
+        unlearnt = sum(not supports["train"][node] for node in ids)
+        labels = [sum(support[node] for node in ids) for support in supports.values()]
+        rows.append((level, len(ids), unused, unlearnt, *labels))
+    columns = (
+        "level",
+        "nodes",
+        "without documents",
+        "without training",
+        *(f"{split} labels" for split in SPLITS),
+    )
+    return Section("Levels", columns, rows)
+
+
+def _support(survey: Survey) -> Section:
+    rows: list[tuple[object, ...]] = []
+    support = survey.splits["train"].counts.support
+    for level, ids in enumerate(_ids(survey)):
+        spread = np.quantile([support[node] for node in ids], (0, 0.25, 0.5, 0.75, 1), method="nearest")
+        rows.append((level, *(int(value) for value in spread)))
+    return Section("Training documents of a node", ("level", "least", "25 %", "median", "75 %", "most"), rows)
+
+
+def _ids(survey: Survey) -> list[list[str]]:
+    """Return the node ids of each level."""
+    taxonomy = survey.prepared.taxonomy
+    return [[taxonomy.nodes[at].id for at in level] for level in taxonomy.levels]
+
+
+def _paths(survey: Survey) -> Section:
+    rows = []
+    for level in range(len(survey.prepared.taxonomy.levels)):
+        for leaf in (True, False):
+            ends = [found.ends[level, leaf] for found in survey.splits.values()]
+            if any(ends):
+                rows.append((f"level {level}, {'at a leaf' if leaf else 'above a leaf'}", *ends))
+    most = max(max(found.n_paths, default=0) for found in survey.splits.values())
+    for number in range(min(most, 4) + 1):
+        more = number == 4 and most > 4
+        documents = [
+            sum(count for paths, count in found.n_paths.items() if paths == number or (more and paths > 4))
+            for found in survey.splits.values()
+        ]
+        if any(documents):
+            name = f"{number}{' or more' * more} path{'' if number == 1 else 's'}"
+            rows.append((f"documents with {name}", *documents))
+    return Section("Path shapes", ("paths that end on ...", *SPLITS), rows, _closed(survey))
+
+
+def _closed(survey: Survey) -> list[str]:
+    repaired = (survey.prepared.manifest or {}).get("repaired")
+    if not isinstance(repaired, dict):
+        return ["every document has the ancestors of its labels"]
+    closed = repaired.get("documents_closed", 0)
+    return [f"label sets that were not closed: {closed:,}; their ancestors were added"]
+
+
+def _nodes(survey: Survey) -> Section:
+    nodes = survey.prepared.taxonomy.nodes
+    supports = {split: found.counts.support for split, found in survey.splits.items()}
+    by_train = sorted(nodes, key=lambda node: supports["train"][node.id])
+    shown = by_train if len(nodes) <= 10 else [*by_train[:5], *by_train[-5:]]
+    rows = [(node.id, *(supports[split][node.id] for split in SPLITS)) for node in reversed(shown)]
+    title = "Nodes" if len(nodes) <= 10 else "Most and least frequent nodes"
+    unused = [node.id for node in nodes if not any(support[node.id] for support in supports.values())]
+    unlearnt = [node.id for node in nodes if not supports["train"][node.id] and node.id not in unused]
+    children = Counter(survey.prepared.taxonomy.parents)
+    only = sum(count == 1 for parent, count in children.items() if parent >= 0)
+    repeated = len(nodes) - len({node.name for node in nodes})
+    notes = []
+    if unused:
+        notes.append(f"nodes without documents: {_named(unused)}; each adds a zero to macro-F1")
+    if unlearnt:
+        notes.append(f"nodes without training documents: {_named(unlearnt)}")
+    if repeated:
+        notes.append(f"names that repeat: {repeated:,} nodes share theirs with an earlier one")
+    if only:
+        notes.append(f"nodes with a single child: {only:,}")
+    return Section(title, ("node", *(f"{split} documents" for split in SPLITS)), rows, notes)
+
+
+def _duplicates(survey: Survey) -> Section:
+    rows = [(f"within {split}", survey.repeated_within(split)) for split in SPLITS]
+    rows += [(f"{later}, text also in {earlier}", survey.shared(earlier, later)) for earlier, later in _PAIRS]
+    notes = []
+    if any(count for _, count in rows[len(SPLITS) :]):
+        notes.append("texts that stand in two splits make scores look better than they are")
+    return Section("Documents with equal texts", ("where", "documents"), rows, notes)
+
+
+def _lengths(survey: Survey, tokens: Tokens) -> Section:
+    rows = [(split, "words", *_spread(found.words)) for split, found in survey.splits.items()]
+    columns = ("split", "unit", "median", "90 %", "99 %", "longest", f"cut at {tokens.max_length} tokens")
+    rows = [(*row, "") for row in rows]
+    if tokens.measure is None:
+        notes = [f"tokens of {tokens.model} are not counted: {tokens.why_not}"]
+        return Section("Text lengths", columns[:-1], [row[:-1] for row in rows], notes)
+    notes = [f"tokens: those of {tokens.model}, special tokens included"]
+    for split, found in survey.splits.items():
+        cut = sum(length > tokens.max_length for length in found.tokens)
+        rows.append((split, "tokens", *_spread(found.tokens), _share(cut, len(found.tokens))))
+        if len(found.tokens) < found.counts.documents:
+            notes.append(f"{split}: tokens of {SAMPLE:,} documents drawn at random")
+    return Section("Text lengths", columns, rows, notes)
+
+
+def _spread(lengths: Any) -> tuple[int, ...]:
+    return tuple(
+        int(value) for value in np.quantile(np.asarray(lengths), (0.5, 0.9, 0.99, 1), method="nearest")
+    )
+
+
+def _provenance(survey: Survey) -> Section:
+    manifest = survey.prepared.manifest
+    if manifest is None:
+        return Section("Where it comes from", notes=["made by hand: there is no manifest.json"])
+    rows: list[tuple[object, object]] = [
+        ("converter", f"{manifest.get('converter')} {manifest.get('version')}")
+    ]
+    for kind in ("options", "repaired"):
+        values = manifest.get(kind)
+        unsaid = (None,) if kind == "options" else (None, 0)
+        told = (item for item in (values or {}).items() if item[1] not in unsaid)
+        for name, value in told:
+            what = (
+                f"options: {name}" if kind == "options" else f"repaired or dropped: {name.replace('_', ' ')}"
+            )
+            rows.append((what, plain(value)))
+    sources = manifest.get("sources") or []
+    if len(sources) > _LISTED and all("bytes" in source for source in sources):
+        size = sum(source["bytes"] for source in sources)
+        rows.append((f"read: {len(sources):,} files", f"{size:,} bytes; manifest.json names them"))
+        sources = []
+    for source in sources[:_LISTED]:
+        size = f"{source['bytes']:,} bytes, " if "bytes" in source else ""
+        known = f"sha256 {source['sha256'][:12]}..." if "sha256" in source else source.get("version", "")
+        rows.append((f"read: {source.get('name')}", f"{size}{known}"))
+    notes = []
+    if len(sources) > _LISTED:
+        notes.append(f"and {len(sources) - _LISTED:,} more sources; manifest.json names all")
+    if manifest.get("licence"):
+        notes.append(f"licence: {manifest['licence']}")
+    return Section("Where it comes from", ("what", "value"), rows, notes)
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
+    return f"{len(ids):,} ({', '.join(ids[:_LISTED])}{more})"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %"
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Keep a name from being read as Markdown or HTML."""
+    for sign in "\\`*_[]<>|":
+        text = text.replace(sign, f"\\{sign}")
+    return visible(" ".join(text.split()))

@@ -1,0 +1,139 @@
+"""What a prepared dataset holds, counted in one pass: labels, paths, duplicates, lengths."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hblm.data.convert.spool import text_digest
+from hblm.data.dataset import Prepared
+from hblm.data.writer import SplitCounts
+from hblm.document import SPLITS, Document
+from hblm.taxonomy import Taxonomy
+
+SAMPLE = 5_000  # texts of a split whose tokens are counted
+
+
+_AT_ONCE = 500  # texts given to the tokenizer together
+
+
+Measure = Callable[[Sequence[str]], Sequence[int]]
+
+
+@dataclass
+class SplitSurvey:
+    """Counts of one split; memory grows by 12 bytes a document.
+
+    Attributes:
+        counts: what the manifest holds, and each node's support.
+        n_labels: number of labels -> documents.
+        n_paths: number of paths -> documents.
+        ends: (level, at a leaf) -> paths that end there.
+        above_a_leaf: documents of which a path stops above a leaf.
+        digests: a hash of each text that is not blank.
+        words: of each text.
+        tokens: of each text, or of SAMPLE texts drawn at random; empty where nothing counts them.
+    """
+
+    taxonomy: Taxonomy
+    counts: SplitCounts = field(init=False)
+    n_labels: Counter[int] = field(default_factory=Counter)
+    n_paths: Counter[int] = field(default_factory=Counter)
+    ends: Counter[tuple[int, bool]] = field(default_factory=Counter)
+    above_a_leaf: int = 0
+    digests: array[int] = field(default_factory=lambda: array("Q"))
+    words: array[int] = field(default_factory=lambda: array("I"))
+    tokens: array[int] = field(default_factory=lambda: array("I"))
+
+    def __post_init__(self) -> None:
+        """Note which nodes are leaves."""
+        self.counts = SplitCounts(self.taxonomy)
+        self._parent = {node.id: node.parent for node in self.taxonomy.nodes}
+        self._inner = set(self._parent.values())
+
+    def add(self, document: Document) -> None:
+        """Count a document, verified before."""
+        self.counts.add(document)
+        labels = document.labels
+        above = {self._parent[label] for label in labels}
+        ends = [label for label in labels if label not in above]
+        self.n_labels[len(labels)] += 1
+        self.n_paths[len(ends)] += 1
+        for label in ends:
+            self.ends[self.counts.level[label], label not in self._inner] += 1
+        self.above_a_leaf += any(label in self._inner for label in ends)
+        if document.text and not document.text.isspace():
+            self.digests.append(text_digest(document.text))
+        self.words.append(len(document.text.split()))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A dataset's splits, surveyed."""
+
+    prepared: Prepared
+    splits: dict[str, SplitSurvey]
+
+    def counts(self) -> dict[str, Any]:
+        """Return per split and level the counts that a manifest holds."""
+        return {split: found.counts.as_json() for split, found in self.splits.items()}
+
+    def repeated_within(self, split: str) -> int:
+        """Return how many texts of a split another document before it has."""
+        return len(self.splits[split].digests) - len(self._texts(split))
+
+    def shared(self, earlier: str, later: str) -> int:
+        """Return how many documents of a split have a text that an earlier split has as well."""
+        digests = np.array(self.splits[later].digests, dtype=np.uint64)
+        return int(np.isin(digests, self._texts(earlier)).sum())
+
+    def _texts(self, split: str) -> NDArray[np.uint64]:
+        return np.unique(np.array(self.splits[split].digests, dtype=np.uint64))
+
+
+def survey(
+    prepared: Prepared,
+    measure: Measure | None = None,
+    on_document: Callable[[int], None] = lambda steps: None,
+) -> Survey:
+    """Read, and so verify, every document.
+
+    Args:
+        prepared: the dataset.
+        measure: returns the tokens of texts; None: they are not counted.
+        on_document: called after each document, for a progress bar.
+
+    Raises:
+        DataError: the first fault.
+    """
+    found = {}
+    for split in SPLITS:
+        found[split] = SplitSurvey(prepared.taxonomy)
+        sampled = _sampled(prepared.folder / f"{split}.jsonl") if measure else None
+        waiting: list[str] = []
+        for at, document in enumerate(prepared.documents(split)):
+            found[split].add(document)
+            on_document(1)
+            if measure and (sampled is None or at in sampled):
+                waiting.append(document.text)
+                if len(waiting) == _AT_ONCE:
+                    found[split].tokens.extend(measure(waiting))
+                    waiting = []
+        if measure:
+            found[split].tokens.extend(measure(waiting))
+    return Survey(prepared, found)
+
+
+def _sampled(path: Path) -> set[int] | None:
+    """Return which documents are in the sample; None: all."""
+    with path.open("rb") as stream:
+        documents = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    return set(random.Random(0).sample(range(documents), SAMPLE)) if documents > SAMPLE else None

@@ -1,0 +1,1 @@
+"""Training and scoring: set-up of a model, training loop, scores, processes."""

@@ -1,0 +1,234 @@
+"""From the typed configuration to objects: the only place where configuration meets code."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hblm.config.train import TrainConfig
+from hblm.data.batches import collate
+from hblm.data.tokens import TokenisedSplit
+from hblm.encoders.encoder import embedding_rows, encoder_width
+from hblm.encoders.tokenizer import Tokenizer
+from hblm.engine.loop import Schedule
+from hblm.engine.scoring import Scoring
+from hblm.errors import ConfigError
+from hblm.nn.cascade import Cascade
+from hblm.nn.classifier import Classifier, Projection
+from hblm.nn.heads import OutputStart
+from hblm.nn.joint import Dual, Single, TriHeadDiffcat
+from hblm.nn.link import Link
+from hblm.nn.losses import LOSSES, Loss, Objective
+from hblm.nn.pooling import POOLINGS
+from hblm.taxonomy import Taxonomy
+
+
+def classifier(
+    config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module, link: Link | None = None
+) -> Classifier:
+    """Return the model that a configuration describes, around an encoder; `link` as of `branches`."""
+    pooled = encoder_width(encoder)
+    options = config.encoder
+    width = (options.projection_dim or pooled) if options.project_embedding else pooled
+    projection = (
+        Projection(pooled, width, options.projection_dropout) if options.project_embedding else nn.Identity()
+    )
+    pooling = POOLINGS[config.pooling.pooling]()
+    stands = branches(config, taxonomy, width, link)
+    return Classifier(encoder, pooling, projection, stands, trainable=options.trainable)
+
+
+def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | None = None) -> Single | Dual:
+    """Return what stands on the embedding, `width` wide: one branch, or two and what mixes them.
+
+    `link` is the loss's; None: that of the configured loss before any training document, whose state is a
+    checkpoint's.
+    """
+    if link is None:
+        none = torch.zeros(len(taxonomy), dtype=torch.int64)
+        link = loss(config, taxonomy, positives=none, n_documents=0, stops=none).link
+
+    def cascade(direction: str) -> Cascade:
+        return Cascade(
+            taxonomy,
+            direction=direction,
+            width=width,
+            head=config.head.classification_head_type,
+            head_dropout=config.head.dropout,
+            propagation_method=config.film.propagation_method,
+            propagation_space=config.film.propagation_space,
+            film_scale=config.film.film_scale,
+            detach_parent_signal=config.film.detach_parent_signal,
+            threshold=config.threshold,
+            link=link,
+        )
+
+    joint = config.joint_variant
+    if not joint.is_joint:
+        return Single(cascade(config.direction.cascade_direction))
+    td, bu = cascade("top_down"), cascade("bottom_up")
+    if joint.joint_variant == "dual":
+        return Dual(td, bu)
+    return TriHeadDiffcat(
+        td,
+        bu,
+        taxonomy=taxonomy,
+        width=width,
+        head=config.head.classification_head_type,
+        head_dropout=config.head.dropout,
+        fuse=joint.fuse_weights,
+    )
+
+
+def loss(
+    config: TrainConfig, taxonomy: Taxonomy, *, positives: Tensor, n_documents: int, stops: Tensor
+) -> Loss:
+    """Return the loss, given what the training split's documents bear.
+
+    Args:
+        positives: how many of them bear each node.
+        n_documents: how many there are.
+        stops: how many of them bear each node and none of its children.
+    """
+    options = config.loss
+    own: dict[str, dict[str, Any]] = {
+        "bce": {"level_reduction": options.level_reduction},
+        "focal": {"level_reduction": options.level_reduction, "gamma": options.gamma},
+        "conditional_softmax": {"stops": stops, "tau": options.tau},
+        "conditional": {"stops": stops},
+    }
+    return LOSSES[options.loss](taxonomy, positives=positives, n_documents=n_documents, **own[options.loss])
+
+
+def initialise_output(
+    model: Classifier,
+    config: TrainConfig,
+    scoring: Scoring,
+    label_texts: Float[Tensor, "nodes width"] | None,
+) -> None:
+    """Start the heads where the configuration says.
+
+    Args:
+        model: new, on its device.
+        config: the run's.
+        scoring: its loss knows the prior logits.
+        label_texts: the pooled states of the texts of nodes; None where no row comes from a text.
+    """
+    if config.head.output_init == "default":
+        model.branches.initialise_output(None)
+        return
+    priors = scoring.objective.loss.prior_logits()
+    embeddings = None
+    if label_texts is not None:
+        model.eval()  # without dropout
+        with torch.no_grad():
+            embeddings = model.projection(label_texts)
+    model.branches.initialise_output(OutputStart(priors, embeddings, config.head.label_text_gain))
+
+
+def require_single_paths(
+    config: TrainConfig, splits: Mapping[str, TokenisedSplit], taxonomy: Taxonomy
+) -> None:
+    """Refuse documents that a loss of one path each cannot take.
+
+    Raises:
+        ConfigError: with loss=conditional_softmax, a document with two nodes on one level.
+    """
+    if config.loss.loss != "conditional_softmax":
+        return
+    level_of = np.repeat(np.arange(len(taxonomy.levels)), [len(level) for level in taxonomy.levels])
+    for name, split in splits.items():
+        rows, nodes = split.labels(np.arange(len(split)))
+        counts = np.bincount(rows * len(taxonomy.levels) + level_of[nodes])
+        if counts.max(initial=0) > 1:
+            document = int(counts.argmax()) // len(taxonomy.levels)
+            several = int((counts > 1).sum())
+            raise ConfigError(
+                f"loss=conditional_softmax takes documents with one path, and {name} has document "
+                f"{split.document_ids()[document]!r} with {counts.max()} nodes on one level "
+                f"({several} such places); write loss=conditional, which takes several paths"
+            )
+
+
+def require_rows(
+    encoder: nn.Module, tokenizer: Tokenizer, splits: Mapping[str, TokenisedSplit], model_name: str
+) -> None:
+    """Refuse token ids for which the encoder's embedding has no row.
+
+    Args:
+        encoder, tokenizer: that go together.
+        splits: all tokenised ones, the texts of nodes among them.
+        model_name: of the encoder, for the message.
+
+    Raises:
+        ConfigError: the first such id of a document, or the padding token's.
+    """
+    rows = embedding_rows(encoder)
+    if rows is None:
+        return
+    way_out = "give the tokenizer that the model was trained with, or resize_token_embeddings(len(tokenizer))"
+    for name, split in splits.items():
+        if (found := split.first_beyond(rows)) is not None:
+            token, document = found
+            where = f"{name} has it in {document!r}"
+            break
+    else:
+        token = int(tokenizer.pad_token_id)
+        where = "it is the padding token"
+        end = tokenizer.eos_token
+        if end is not None and tokenizer.eos_token_id < rows:
+            way_out = f'write "pad_token": {json.dumps(end)} in tokenizer_config.json, or {way_out}'
+        if token < rows:
+            return
+    raise ConfigError(
+        f"encoder.model_name={model_name}: its tokenizer has the token "
+        f"{tokenizer.convert_ids_to_tokens(token)!r} with the id {token} ({where}), and its embedding has "
+        f"{rows} rows, for ids up to {rows - 1}; {way_out}"
+    )
+
+
+def schedule(config: TrainConfig) -> Schedule:
+    """Return how long and how fast to train."""
+    names = Schedule.__dataclass_fields__.keys() - {"seed"}
+    return Schedule(seed=config.seed, **{name: getattr(config.trainer, name) for name in names})
+
+
+def scoring(
+    config: TrainConfig,
+    taxonomy: Taxonomy,
+    tokenizer: Tokenizer,
+    train: TokenisedSplit,
+    *,
+    threshold: float,
+    batch_size: int,
+    num_workers: int,
+) -> Scoring:
+    """Return how splits are scored, given the training split as the run saw it."""
+    positives = torch.as_tensor(train.label_counts(len(taxonomy)))
+    stops = torch.as_tensor(train.stop_counts(taxonomy.parents))
+    chosen = loss(config, taxonomy, positives=positives, n_documents=len(train), stops=stops)
+    return Scoring(
+        taxonomy=taxonomy,
+        objective=Objective(chosen, config.joint_variant.loss_weights),
+        train_support=positives.tolist(),
+        threshold=threshold,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate=functools.partial(
+            collate,
+            n_nodes=len(taxonomy),
+            pad_id=tokenizer.pad_token_id,
+        ),
+    )
+
+
+def eval_batch_size(config: TrainConfig) -> int:
+    """Return documents per batch without gradients: twice a micro-batch fits where one with them does."""
+    return max(1, 2 * schedule(config).batch_size // config.trainer.gradient_accumulation)

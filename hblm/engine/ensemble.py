@@ -1,0 +1,92 @@
+"""Two models' logits, averaged: kept on disk between the two, so that memory is that of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hblm.data.batches import Split, targets_of
+from hblm.data.tokens import TokenisedSplit
+from hblm.engine.metrics import ScoreCounter
+from hblm.engine.scoring import Scores, Scoring, Sink, Tally, nobody, outputs, silent
+from hblm.nn.classifier import Classifier
+from hblm.nn.joint import weighted_mean
+
+WEIGHTS = tuple(step / 20 for step in range(21))  # what auto tries
+
+
+_AT_ONCE = 1024  # documents averaged at a time
+
+
+def keep_logits(
+    path: Path,
+    model: Classifier,
+    split: Split,
+    scoring: Scoring,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = silent,
+) -> None:
+    """Write a single model's float32 logits to `path`, a row a document, in the split's order.
+
+    Not through a memory map, whose pages would count as memory, and in which a full disk is no exception.
+    """
+    width = len(scoring.taxonomy) * np.dtype(np.float32).itemsize
+    with path.open("wb") as file:
+        for positions, batch, output in outputs(model, split, scoring, accelerator):
+            for position, row in zip(positions, output.views["single"].cpu().numpy(), strict=True):
+                file.seek(int(position) * width)
+                file.write(row.tobytes())
+            advance(len(batch))
+
+
+def score_fused(
+    td: Path,
+    bu: Path,
+    weight: float,
+    split: TokenisedSplit,
+    scoring: Scoring,
+    advance: Callable[[int], None] = silent,
+    sink: Sink = nobody,
+) -> dict[str, Scores]:
+    """Return the scores of the views fused (w z_td + (1 - w) z_bu), td and bu, from logits on disk."""
+    tally = Tally(scoring, "cpu")
+    for positions, z_td, z_bu, targets in _stream(td, bu, split, scoring):
+        views = {"fused": weighted_mean([z_td, z_bu], (weight, 1 - weight)), "td": z_td, "bu": z_bu}
+        sink(positions, tally.add(views, targets), targets)
+        advance(len(positions))
+    return tally.found()
+
+
+def search_weight(
+    td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring, monitor: str
+) -> tuple[float, dict[str, Any]]:
+    """Return the weight with the best `monitor`, among equals the closest to 0.5, and all that was tried."""
+    counters = {
+        weight: ScoreCounter(scoring.taxonomy, scoring.threshold, ranking=False) for weight in WEIGHTS
+    }
+    for _, z_td, z_bu, targets in _stream(td, bu, split, scoring):
+        for weight, counter in counters.items():
+            fused = weighted_mean([z_td, z_bu], (weight, 1 - weight))
+            counter.update(scoring.objective.loss.to_scores(fused), targets)
+    found = {weight: counter.compute()["overall"][monitor] for weight, counter in counters.items()}
+    best = max(WEIGHTS, key=lambda weight: (found[weight], -abs(weight - 0.5)))
+    tried = [{"weight": weight, monitor: score} for weight, score in found.items()]
+    return best, {"split": split.name, "monitor": monitor, "tried": tried}
+
+
+def _stream(
+    td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    n_nodes = len(scoring.taxonomy)
+    with td.open("rb") as td_file, bu.open("rb") as bu_file:
+        for start in range(0, len(split), _AT_ONCE):
+            positions = np.arange(start, min(start + _AT_ONCE, len(split)))
+            rows = (np.fromfile(file, np.float32, len(positions) * n_nodes) for file in (td_file, bu_file))
+            z_td, z_bu = (torch.from_numpy(each.reshape(-1, n_nodes)) for each in rows)
+            yield positions, z_td, z_bu, targets_of(split, positions, n_nodes)

@@ -1,0 +1,1 @@
+"""The use of trained checkpoints: evaluation, with every setting restored from them."""

@@ -1,0 +1,107 @@
+"""What the command line of an evaluation says, against what its checkpoints say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from hblm.config import identity
+from hblm.config.compose import SWEEP, plain_tree, resolved
+from hblm.config.evaluate import EvaluateConfig
+from hblm.config.groups import Catalogue
+from hblm.config.schema import Leaf, leaves, plain, read_leaf, read_tree
+from hblm.config.train import TrainConfig
+from hblm.errors import CheckpointError
+from hblm.runs.checkpoint import open_checkpoint
+
+
+def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Drop arguments that say what the checkpoints say anyway; return the others, and the contradictions."""
+    try:
+        stored = [open_checkpoint(Path(place)).config for place in _places(argv)]
+    except CheckpointError as error:
+        return argv, [str(error)]
+    if not stored:
+        return argv, []
+    own = {leaf.name for leaf in leaves(EvaluateConfig)}
+    known = {leaf.name: leaf for leaf in leaves(TrainConfig)}
+    by_group = {leaf.rules["option_of"]: leaf for leaf in known.values() if leaf.rules["option_of"]}
+    groups = Catalogue().groups
+    kept, faults = [], []
+    for text in argv:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            kept.append(text)
+            continue
+        name = override.key_or_group
+        leaf = by_group.get(name) or known.get(name)
+        if name in own or override.is_sweep_override() or (leaf is None and name not in groups):
+            kept.append(text)
+        elif leaf is not None and (key := name.rpartition(".")[2]) in own:
+            faults.append(f"{text} is written {key}={plain(override.value())} in an evaluation")
+        else:
+            wrong = (_difference(config, leaf, name, override.value(), text) for config in stored)
+            faults += [fault for fault in dict.fromkeys(wrong) if fault]
+    return kept, faults
+
+
+def _places(argv: list[str]) -> list[str]:
+    """Return the folders that the last checkpoint= names, for one evaluation or several."""
+    for text in reversed(argv):
+        if text.startswith("checkpoint="):
+            try:
+                override = OverridesParser.create().parse_override(text)
+            except HydraException:
+                return []  # said again, and better, when all arguments are checked
+            values = [override.value()]
+            if override.is_discrete_sweep():
+                values = list(override.sweep_iterator(transformer=Transformer.identity))
+            return [str(place) for each in values for place in (each if isinstance(each, list) else [each])]
+    return []
+
+
+def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, text: str) -> str:
+    """Return how an argument contradicts a checkpoint, with both values; "" where it does not."""
+    if leaf is None:
+        return _option_difference(config, name, text)
+    given, why = read_leaf(leaf, resolved(value))
+    has = identity.value_of(config, leaf)
+    if not why and leaf.name in config.having({leaf.name: given}).left_open:
+        return ""  # what is left to choose contradicts nothing
+    if why or given != has:
+        return f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
+    return ""
+
+
+def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
+    """Return the first key which an option sets to something else than the checkpoint has."""
+    try:
+        with initialize_config_module("hblm.conf", version_base="1.3"):
+            composed = compose("train", ["dataset=wos", text] if group != "dataset" else [text])
+    except HydraException as error:
+        return " ".join(str(error).split())
+    if group not in composed:  # a preset sets keys of many groups
+        return f"{text} was decided at training, and the checkpoint has all it set; leave it out"
+    tree = {name: value for name, value in plain_tree(composed).items() if name != SWEEP}
+    left_open = read_tree(tree, TrainConfig)[0].left_open
+    for leaf in leaves(TrainConfig):
+        if leaf.name in left_open:
+            continue
+        if leaf.name.startswith(f"{group}.") and leaf.name not in ("dataset.path", "dataset.prepare"):
+            says, _ = read_leaf(leaf, OmegaConf.select(composed, leaf.name))
+            if leaf.name == "dataset.name" and says is None:  # a custom set's, which its folder tells
+                continue
+            has = identity.value_of(stored, leaf)
+            if says != has:
+                return (
+                    f"{text} contradicts the checkpoint: it says {leaf.name}={plain(says)}, "
+                    f"the checkpoint has {plain(has)}; leave it out"
+                )
+    return ""

@@ -1,0 +1,1 @@
+"""Where the cells of a sweep run: one file a launcher."""

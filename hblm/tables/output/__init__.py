@@ -1,0 +1,1 @@
+"""A table drawn: text formats, HTML, figures."""

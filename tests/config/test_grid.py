@@ -1,0 +1,291 @@
+"""Sweep files: what they say, what is refused, and which cells come of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from grids import write_grid
+
+from hblm.cli import check
+from hblm.cli.programs import TRAIN as TRAIN
+from hblm.config.compose import Composer
+from hblm.config.grid import axes_of, cells_of, read_sweep
+from hblm.config.groups import Catalogue, read_yaml
+from hblm.config.schema import read_tree
+from hblm.config.sweep import Cluster
+from hblm.config.train import TrainConfig
+from hblm.errors import ConfigError
+from hblm.sweep.plan import make_plan
+
+SHIPPED = sorted(Catalogue().groups["sweep"])
+
+
+def cells(*overrides: str, name: str = "tiny") -> list[str]:
+    catalogue = Catalogue("mine")
+    sweep = read_sweep(name, catalogue)
+    return [" ".join(cell.overrides) for cell in cells_of(sweep, axes_of(sweep, catalogue, overrides))]
+
+
+def refusal(axes: dict[str, str], node: str = "") -> str:
+    write_grid("data/x", axes, node)
+    with pytest.raises(ConfigError) as caught:
+        read_sweep("tiny", Catalogue("mine"))
+    return str(caught.value)
+
+
+def test_axes_cross_and_the_last_one_varies_fastest():
+    write_grid("data/x", {"film": "logit,none", "seed": "range(1,3)"})
+    assert cells() == ["film=logit seed=1", "film=logit seed=2", "film=none seed=1", "film=none seed=2"]
+
+
+def test_an_override_takes_the_place_of_its_axis():
+    write_grid("data/x", {"film": "logit,none", "seed": "choice(1,2)"})
+    assert cells("seed=7", "pooling=max,mean") == [
+        f"film={film} seed=7 pooling={pooling}" for film in ("logit", "none") for pooling in ("max", "mean")
+    ]
+
+
+def test_a_glob_names_options():
+    write_grid("data/x", {"film": "glob(*)"})
+    assert cells() == ["film=logit", "film=multi_hot", "film=none", "film=sigmoid"]
+
+
+def test_excluded_cells_are_left_out():
+    write_grid(
+        "data/x",
+        {"method": "flat,dual", "film.film_scale": "0.2,1.0", "seed": "1,2,3"},
+        "  exclude:\n    - {method: dual, seed: [1, 3]}\n    - {film.film_scale: 1.0, method: flat}",
+    )
+    assert cells() == [
+        *(f"method=flat film.film_scale=0.2 seed={seed}" for seed in (1, 2, 3)),
+        "method=dual film.film_scale=0.2 seed=2",
+        "method=dual film.film_scale=1.0 seed=2",
+    ]
+
+
+def test_zipped_axes_advance_together():
+    write_grid(
+        "data/x", {"head": "mlp,linear", "seed": "1,2", "pooling": "max,mean"}, "  zip: [[seed, pooling]]"
+    )
+    assert cells() == [
+        f"head={head} seed={seed} pooling={pooling}"
+        for head in ("mlp", "linear")
+        for seed, pooling in ((1, "max"), (2, "mean"))
+    ]
+    with pytest.raises(ConfigError, match="seed has 3, pooling has 2"):
+        cells("seed=1,2,3")
+
+
+@pytest.mark.parametrize(
+    ("axes", "node", "said"),
+    [
+        ({"seed": "[1,2,3]"}, "", "hydra.sweeper.params.seed is a YAML list"),
+        ({"seed": "[1,2,3]"}, "", "write seed: 1,2,3"),
+        ({"seed": "1,2"}, "  exlude: []", "sweep.exlude=[] is not a key; did you mean sweep.exclude?"),
+        ({"seed": "1,2"}, "  exclude: [{sed: 1}]", "names sed, which is not an axis; did you mean seed?"),
+        ({"seed": "1,2"}, "  exclude: [{seed: 3}]", "seed is never 3"),
+        ({"seed": "1,2"}, "  exclude: [seed]", "is not a mapping such as"),
+        ({"seed": "1,2"}, "  zip: [seed]", "is not a list of axes"),
+        ({"seed": "1,2"}, "  zip: [[seed, hed]]", "names hed, which is not an axis"),
+        ({"seed": "1,2"}, "  zip: [[seed, seed]]", "names seed twice"),
+        ({"seed": "1,2"}, "  ensemble_weight: 0.5", "pairs cells by direction or method"),
+        ({"seed": "1,(2"}, "", "cannot be read"),
+    ],
+)
+def test_a_slip_in_a_sweep_file_is_named(axes, node, said):
+    found = refusal(axes, node)
+    assert said in found
+    assert "tiny.yaml" in found
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_cell_of_every_shipped_sweep_composes(name):
+    catalogue = Catalogue()
+    sweep = read_sweep(name, catalogue)
+    composer = Composer("train", TrainConfig)
+    found = list(cells_of(sweep, axes_of(sweep, catalogue)))
+    assert found
+    for cell in found:
+        composed = composer.compose([f"sweep={name}", *cell.overrides])
+        assert not composed.faults
+        assert not composed.config.conflicts()
+        # a benchmark's file says how its runs are trained; smoke has the quickstart's settings
+        assert bool(composed.config.left_open) == (name == "smoke")
+        assert composed.config.method == cell.values.get("method", composed.config.method)
+    first = sweep.file.read_text().splitlines()
+    assert first[0] == "# @package _global_"
+    assert first[1].startswith("# ")
+
+
+def test_the_main_table_is_what_the_project_compares():
+    catalogue = Catalogue()
+    sweep = read_sweep("main", catalogue)
+    assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 6 * 5
+
+
+@pytest.mark.parametrize(
+    "key", ["seed=3", "film.film_scale=0.7", "dataset.name=y", "output_dir=z", "trainer.epochs=3"]
+)
+def test_a_key_set_after_composition_is_as_one_that_hydra_sets(key):
+    base = ["dataset=wos", "method=dual"]
+    composer = Composer("train", TrainConfig)
+    composer.compose(base)
+    fast = composer.compose([*base, key])
+    whole = Composer("train", TrainConfig)._hydra((*base, key))
+    assert fast.config == whole.config
+    assert fast.faults == whole.faults
+
+
+def test_composing_does_not_mix_cells_up():
+    composer = Composer("train", TrainConfig)
+    configs = [composer.compose(["dataset=wos", f"seed={seed}"]).config for seed in (1, 2)]
+    assert [config.seed for config in configs] == [1, 2]
+    assert composer.compose(["dataset=wos"]).config.seed == 1
+
+
+def refused_by_train(*argv: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check.check(TRAIN, ["--config-dir", "mine", *argv])
+    return str(caught.value)
+
+
+def test_hydras_multirun_takes_a_sweep_file():
+    write_grid("data/x", {"method": "flat,dual", "seed": "1,2"})
+    check.check(TRAIN, ["--config-dir", "mine", "-m", "sweep=tiny"])
+
+
+def test_a_sweep_file_without_m_is_refused():
+    write_grid("data/x", {"seed": "1,2"})
+    assert "add -m, or write: python -m hblm.sweep submit sweep=tiny" in refused_by_train("sweep=tiny")
+
+
+@pytest.mark.parametrize("node", ["exclude: [{seed: 1}]", "zip: [[seed, pooling]]"])
+def test_what_hydras_sweeper_cannot_do_is_refused(node):
+    write_grid("data/x", {"seed": "1,2", "pooling": "max,mean"}, f"  {node}")
+    said = refused_by_train("-m", "sweep=tiny")
+    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in said
+    assert "python -m hblm.sweep submit sweep=tiny" in said
+
+
+def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
+    write_grid("data/x", {"method": "flat,duel"})
+    assert "duel" in refused_by_train("-m", "sweep=tiny")
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"sed": "1,2,3"}, "hydra.sweeper.params.sed: sed=1,2,3 is not a key; did you mean seed?"),
+        ({"trainer.epoch": "1,2"}, "did you mean trainer.epochs?"),
+        ({"methd": "flat,dual"}, "did you mean method?"),
+        ({"method": "flat,duel"}, "method=duel is not one of"),
+        ({"trainer.epochs": "1,0"}, "trainer.epochs=0 is out of range"),
+        ({"predictions": "true,false"}, "predictions= is a key of hblm.evaluate"),
+    ],
+)
+def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str, str], said: str) -> None:
+    write_grid("data/x", {**axes, "pooling": "max,mean"})
+    with pytest.raises(ConfigError) as planned:
+        make_plan("tiny", [], "mine", prepare=False)
+    for message in (str(planned.value), refused_by_train("-m", "sweep=tiny")):
+        (fault,) = message.splitlines()
+        key = next(iter(axes))
+        assert fault.startswith(f"{Path('mine/sweep/tiny.yaml').resolve()}: hydra.sweeper.params.{key}: ")
+        assert said in fault
+
+
+def test_a_fault_of_many_cells_is_told_once() -> None:
+    write_grid(
+        "data/x", {"seed": "1,2,3", "trainer.gradient_accumulation": "1,64", "trainer.batch_size": "8"}
+    )
+    with pytest.raises(ConfigError) as planned:
+        make_plan("tiny", [], "mine", prepare=False)
+    (fault,) = str(planned.value).splitlines()
+    assert fault.startswith(
+        "seed=1 trainer.gradient_accumulation=64 and 2 more: trainer.gradient_accumulation=64"
+    )
+
+
+def test_a_method_that_a_file_contradicts_is_refused():
+    write_grid("data/x", {"method": "flat,top_down", "film": "none,sigmoid"})
+    said = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "method=flat contradicts film=sigmoid",
+        "method=top_down contradicts film=none",
+    ]
+    write_grid("data/x", {"method": "independent,bottom_up"})
+    file = Path("mine/sweep/tiny.yaml")
+    file.write_text(file.read_text().replace("defaults:", "defaults:\n  - override /film: none"))
+    (fault,) = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert fault.startswith("method=bottom_up contradicts sweep=tiny: ")
+
+
+def test_the_launcher_preset_is_submitits():
+    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+        cfg = hydra.compose("train", ["dataset=wos", "hydra/launcher=slurm"], return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert cfg.hydra.launcher.max_num_timeout == 3
+
+
+@pytest.mark.parametrize("file", sorted(Catalogue().groups["cluster"].values()), ids=lambda file: file.stem)
+def test_a_shipped_cluster_says_every_key(file):
+    cluster, faults = read_tree(yaml.safe_load(file.read_text()), Cluster)
+    assert not faults
+    assert cluster == Cluster()  # the defaults are told once, and the file shows them
+    assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["range(0,1e9)", "range(0,1000000000)", "range(0,10,1e-9)", "range(0,inf)", "sort(range(0,1e9))"],
+)
+def test_an_axis_is_refused_by_its_length_before_it_is_made(values):
+    assert "at most 10,000 can be run" in refusal({"seed": values})
+    write_grid("data/x", {"seed": "1,2"})
+    with pytest.raises(ConfigError, match="values; at most 10,000 can be run"):
+        cells(f"seed={values}")
+
+
+def test_a_grid_is_refused_by_the_number_of_its_cells():
+    write_grid("data/x", {"seed": "range(0,9000)", "film": "logit,none", "trainer.epochs": "range(1,101)"})
+    with pytest.raises(ConfigError, match=r"1,800,000 cells \(9,000 seed x 2 film x 100 trainer.epochs\)"):
+        cells()
+
+
+BOMB = "".join(f"x{at}: &x{at} [{', '.join(f'*x{at - 1}' for _ in range(9)) or 1}]\n" for at in range(1, 10))
+ODD_YAML = {
+    "nested deeply": "sweep: " + "[" * 100_000,
+    "nested by indentation": "".join(f"{' ' * at}a:\n" for at in range(900)),
+    "references that unfold": "x0: &x0 1\n" + BOMB,
+    "a reference to itself": "sweep: &a [*a]\n",
+    "a tag that makes objects": "sweep: !!python/object/apply:os.system [echo]\n",
+    "a tab": "sweep:\n\ttable: 1\n",
+    "a list": "- 1\n",
+    "a number of 5,000 digits": "sweep: " + "9" * 5_000,
+    "not UTF-8": b"sweep: \xff",
+    "too large": "# " + "x" * 2_000_000,
+    "a date that is none": "sweep: 2026-99-99",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_YAML)
+@pytest.mark.parametrize("group", ["sweep", "cluster", "film"])
+def test_an_odd_yaml_file_is_one_message(kind, group):
+    file = Path("mine") / group / "odd.yaml"
+    file.parent.mkdir(parents=True)
+    content = ODD_YAML[kind]
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=r"odd.yaml cannot be read: "):
+        Catalogue("mine")
+
+
+def test_what_is_modest_in_yaml_is_read():
+    file = Path("mine/film/some.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text("a: &a {b: 1}\nc: [*a, *a]\n")
+    assert read_yaml(file) == {"a": {"b": 1}, "c": [{"b": 1}, {"b": 1}]}
+    file.write_text("")
+    assert read_yaml(file) == {}

@@ -1,0 +1,115 @@
+"""Pictures: what is drawn, that it can be told apart, and that it is the same each time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from math import nan
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.colors import to_hex
+from tables.made_tables import HOSTILE
+
+from hblm.tables.output import figures
+from hblm.tables.output.figures import (
+    Group,
+    Panel,
+    Series,
+    cliques,
+    critical_difference,
+    lines,
+    points,
+    style_of,
+)
+
+SERIES = [Series("flat", [[0.5, 0.6], [], [0.7]]), Series("_dual", [[0.6], [nan, 0.7], [0.8]])]
+
+
+def test_the_same_data_is_the_same_picture_in_another_process() -> None:
+    code = (
+        "import sys; from hblm.tables.output.figures import *;"
+        "d = lines([Panel('wos', ['0', '1'], [Series('a', [[.5], [.6]])])], x_label='x', y_label='y');"
+        "sys.stdout.buffer.write(d.svg + d.png)"
+    )
+    made = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in "12"
+    ]
+    assert made[0] == made[1]
+    assert b"\x89PNG" in made[0]
+    assert b"Matplotlib v" not in made[0]
+
+
+def test_lines_show_means_in_percent_and_gaps() -> None:
+    with figures._styled():
+        figure = figures._lines([Panel("wos", [1, 2, 3], SERIES)], "epoch", "F1 (%)")
+    (axis,) = figure.axes
+    first, second = (line.get_ydata().tolist() for line in axis.lines)
+    assert first[0] == pytest.approx(55)
+    assert first[1] != first[1], "a gap"
+    assert second == pytest.approx([60, 70, 80])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["flat", "_dual"]
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("wos", "epoch", "F1 (%)")
+
+
+def test_a_series_keeps_its_look_over_panels() -> None:
+    panels = [Panel("a", ["0", "1", "2"], SERIES[:1]), Panel("b", ["0", "1", "2"], SERIES[::-1])]
+    with figures._styled():
+        figure = figures._lines(panels, "", "")
+    colours = [
+        [to_hex(line.get_color()) for line in axis.lines if len(line.get_xdata())] for axis in figure.axes
+    ]
+    assert colours[0][0] == style_of(0)["color"].lower()
+    assert style_of(0)["color"].lower() in colours[1]
+
+
+def test_thirty_series_look_different() -> None:
+    looks = [tuple(map(str, style_of(number).values())) for number in range(30)]
+    assert len(set(looks)) == 30
+    in_print = [look[1:] for look in looks]
+    assert len(set(in_print)) == 30, "marker and dashes tell them apart without colour"
+
+
+def test_points_show_every_seed() -> None:
+    groups = [Group("flat", [0.7, 0.7, 0.8], 0.6, 0.9), Group("dual", [0.75], nan, nan)]
+    with figures._styled():
+        figure = figures._points([("wos", groups)], "F1 (%)")
+    (axis,) = figure.axes
+    drawn = [line.get_xdata().tolist() for line in axis.lines]
+    assert drawn[0] == pytest.approx([70, 70, 80])
+    assert drawn[2] == pytest.approx([60, 90])
+    assert len(drawn) == 5, "no interval of one run"
+    heights = axis.lines[0].get_ydata()
+    assert heights[0] != heights[1], "equal seeds are both seen"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["flat", "dual"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "difference", "wanted"),
+    [
+        ([1, 2, 3, 4], 1.5, [(0, 1), (1, 2), (2, 3)]),
+        ([1, 1.2, 1.4, 4], 1.0, [(0, 2)]),
+        ([3, 1, 2], 5, [(0, 2)]),
+        ([1, 3, 5], 1, []),
+        ([1, 2], 1, []),
+    ],
+)
+def test_cliques_by_hand(ranks: list[float], difference: float, wanted: list[tuple[int, int]]) -> None:
+    assert cliques(ranks, difference) == wanted
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "", "$", "_", "\N{GRINNING FACE}", "x" * 300])
+def test_any_name_can_be_drawn(name: str) -> None:
+    for drawing in (
+        lines([Panel(name, [name, "1"], [Series(name, [[0.5], [0.6]])])], x_label=name, y_label=name),
+        points([(name, [Group(name, [0.5, 0.6], 0.4, 0.7)])], x_label=name),
+        critical_difference([name, "b", "c"], [1.2, 2.0, 2.8], 1.0, title=name),
+    ):
+        ElementTree.fromstring(drawing.svg)
+        assert drawing.png.startswith(b"\x89PNG")
+
+
+def test_what_is_empty_says_so() -> None:
+    with figures._styled():
+        figure = figures._lines([Panel("wos", [], [])], "", "")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no results"]
