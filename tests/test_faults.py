@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from grids import write_grid
 from programs import LEARNING, TINY, checkpoint_of, compose, evaluation, run
 from safetensors.torch import load_file
 
@@ -32,9 +33,6 @@ from hblm.errors import DataError, HblmError
 from hblm.inference import evaluate
 from hblm.tables import documents, report
 from hblm.tables.collect import results
-
-sys.path.insert(0, str(Path(__file__).parent / "sweep"))
-from grids import write_grid
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("HBLM_KILLS", "5"))

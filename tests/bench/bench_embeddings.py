@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # whose programs these are
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "helpers"))  # whose programs these are
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_scale import documents, forest
 from programs import checkpoint_of, evaluation, run

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "helpers"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # whose conftest it is
 import conftest
 from grids import write_grid

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 
-import made_results
-import pytest
-from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import learning
 import learning_lines
 import learning_table
+import made_results
+import pytest
 from learning_lines import Line, Variant
+from scipy import stats
 
 from hblm.config.grid import axes_of, cells_of, read_sweep
 from hblm.config.groups import Catalogue

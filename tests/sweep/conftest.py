@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for grids.py
 
 # what a cell of these seeds does instead of its run; loaded by Python itself in every process
 MISBEHAVE = """
 import os, signal, sys, time
 if {"hblm.sweep.job", "submitit.core._submit"} & set(sys.orig_argv):
-    from hblm import train
+    from hblm.engine import training as train
     right = train.run
     def run(config, **how):
         seed = config.seed
