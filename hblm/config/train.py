@@ -247,7 +247,7 @@ class JointVariant:
 
 @dataclass
 class Trainer:
-    """How long, how fast, on what; null leaves a value to the documents and the encoder, by engine/auto.py."""
+    """How long, how fast, on what; null: engine/auto.py chooses by the documents and the encoder."""
 
     learning_rate: float | None = key(
         3e-5, "peak learning rate of AdamW; null: by documents and encoder", low=0, open_low=True

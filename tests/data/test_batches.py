@@ -267,7 +267,7 @@ def test_no_room_for_text(prepared, tokenizer, tmp_path):
 WORKER = """
 import sys, time
 from pathlib import Path
-from hblm.corpus import batches
+from hblm.data import tokens as batches
 from hblm.data.dataset import open_prepared
 from transformers import PreTrainedTokenizerFast  # importing hblm.encoders.encoder would take twice as long
 prepared, cache, seconds = open_prepared(Path(sys.argv[1])), Path(sys.argv[2]), float(sys.argv[3])

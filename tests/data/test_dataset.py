@@ -358,12 +358,12 @@ LONG_LINE = """
 import resource, sys
 from pathlib import Path
 from hblm.config.train import Dataset, Encoder
-from hblm.corpus import prepared as prepared_module
+from hblm.data import dataset as prepared_module
 from hblm.data.dataset import open_prepared
 from hblm.data.report import Description, Tokens
 from hblm.data.statistics import survey
 from hblm.errors import DataError
-from hblm.prepare import open_or_prepare
+from hblm.data.preparation import open_or_prepare
 prepared = open_prepared(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

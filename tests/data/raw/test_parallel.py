@@ -161,7 +161,7 @@ def test_results_that_are_not_asked_for_leave_no_process() -> None:
 def test_ctrl_c_leaves_no_process() -> None:
     """It goes to all processes of a terminal at once."""
     program = (
-        "from hblm.corpus import pool\n"
+        "from hblm.data.raw import parallel as pool\n"
         "pool._cores = lambda: 2\n"
         "work = '__import__(\"time\").sleep(0.05) or n'\n"
         "if __name__ == '__main__':\n"
