@@ -1,4 +1,4 @@
-"""The house as its imports draw it: layers, and which library may be known where."""
+"""The rules of the house: which folder may import which, and where a library is known."""
 
 from __future__ import annotations
 
@@ -14,93 +14,27 @@ import hblm
 
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
-LAYERS = [
-    {"", "version", "stopping", "errors", "taxonomy", "document", "artifacts", "locks"},
-    {
-        "schema",
-        "config",
-        "catalogue",
-        "hints",
-        "compose",
-        "cli",
-        "terminal",
-        "runs",
-        "record",
-        "pretrained",
-        "auto",
-        "notes",
-    }
-    | {
-        "corpus.write",
-        "corpus.prepared",
-        "corpus.docstrings",
-        "corpus.expect",
-        "corpus.survey",
-        "corpus.report",
-    }
-    | {
-        "corpus.raw",
-        "corpus.texts",
-        "corpus.trees",
-        "corpus.spool",
-        "corpus.split",
-        "corpus.options",
-        "corpus.clean",
-    }
-    | {"corpus.tables", "corpus.columns", "corpus.cells", "corpus.signs", "corpus.books", "corpus.sheets"}
-    | {"corpus.pool", "corpus.stories", "corpus.articles", "tables.collect"}
-    | {"corpus.columnar", "corpus.confined", "corpus.hygiene", "corpus.objects"}
-    | {
-        "tables.table",
-        "tables.significance",
-        "tables.pivot",
-        "tables.metric",
-        "tables.marks",
-        "tables.standing",
-        "tables.documents",
-    }
-    | {
-        "tables.references",
-        "tables.explain",
-        "tables.render",
-        "tables.page",
-        "tables.figures",
-        "tables.panels",
-    }
-    | {"processes", "sweep.grid", "sweep.ledger", "sweep.sound", "sweep.devices", "sweep.show"},
-    {
-        "corpus.cache",
-        "corpus.batches",
-        "nn.encoder",
-        "nn.pooling",
-        "nn.link",
-        "nn.film",
-        "nn.heads",
-        "nn.dropout",
-    },
-    {"nn.cascade", "nn.joint", "conditional", "loss", "metrics", "thresholds", "predictions"},
-    {"nn.classifier", "optim", "checkpoint"},
-    {"team", "score", "embeddings", "fit", "probe", "trial", "ensemble", "build", "initial"},
-    {"stored", "request", "train", "member", "evaluate", "prepare", "aggregate"}
-    | {"sweep.plan", "sweep.slurm", "sweep.cell", "sweep.pool", "sweep.__main__"},
-]
-ONLY_IN = {
-    "hydra": {"compose", "cli", "stored", "sweep.grid", "sweep.plan", "sweep.__main__"},
-    "omegaconf": {"schema", "compose", "cli", "stored"},
-    "transformers": {"nn.encoder", "corpus.batches", "optim"},
+PROGRAMS = {"train", "evaluate", "prepare", "aggregate", "sweep.__main__"}
+# A file imports its own folder and those before it; "" is the ground floor, the files beside the programs.
+FOLDERS = ("", "config", "encoders", "nn", "data", "runs", "cli", "engine", "inference", "tables", "sweep")
+LIBRARIES = {  # library -> the folders and files that may import it
+    "hydra": {"config", "cli", "sweep"},
+    "omegaconf": {"config", "cli", "sweep"},
+    "transformers": {"encoders", "data.tokens"},
 }
 
 
-def name_of(file: Path) -> str:
-    parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
+def _name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-EMPTY = {"nn", "corpus", "tables", "sweep"}  # package docstrings
+FILES = {_name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name for name, file in FILES.items() if file.name != "__init__.py"}
 
 
-def imports(name: str) -> set[str]:
+def _imported_by(name: str) -> set[str]:
+    """Return what a file imports, also inside functions and by importlib: modules, and names in them."""
     found = set()
     for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -108,30 +42,31 @@ def imports(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: a relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            assert isinstance(node.args[0], ast.Constant), f"{name}: an import by a computed name"
+            found.add(str(node.args[0].value))
     return found
 
 
-def own(name: str) -> set[str]:
-    """Return the modules of the package that a module imports, `hblm` itself left out."""
-    return {
-        module.removeprefix("hblm.")
-        for module in imports(name)
-        if module.startswith("hblm.") and module.removeprefix("hblm.") in FILES.keys() - EMPTY
-    }
+USES = {name: {each.removeprefix("hblm.") for each in _imported_by(name)} & MODULES for name in MODULES}
 
 
-def layer_of(name: str) -> int:
-    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+def _folder_of(name: str) -> str:
+    return name.partition(".")[0] if "." in name else ""
 
 
-def test_every_file_has_a_layer_and_every_layer_its_files():
-    assert set().union(*LAYERS) == FILES.keys() - EMPTY
+def test_a_file_imports_only_its_own_folder_and_those_before_it():
+    assert {_folder_of(name) for name in FILES} == set(FOLDERS)
+    for name in MODULES - PROGRAMS:
+        for used in USES[name]:
+            own, other = FOLDERS.index(_folder_of(name)), FOLDERS.index(_folder_of(used))
+            assert other <= own, f"{name} imports {used}; {_folder_of(used)}/ comes after"
 
 
-def test_imports_point_down_or_sideways():
-    for name in FILES.keys() - EMPTY - {""}:  # which lends names of other layers when they are asked for
-        for used in own(name):
-            assert layer_of(used) <= layer_of(name), f"{name} imports {used}, which lies above it"
+def test_nothing_imports_a_program():
+    assert PROGRAMS <= MODULES
+    for name in MODULES:
+        assert not USES[name] & PROGRAMS, name
 
 
 def test_no_circles():
@@ -140,27 +75,36 @@ def test_no_circles():
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, f"a circle: {' -> '.join([*trail, name])}"
         if name not in done:
-            for used in own(name):
+            for used in USES[name]:
                 visit(used, (*trail, name))
             done.add(name)
 
-    for name in FILES.keys() - EMPTY:
+    for name in MODULES:
         visit(name, ())
 
 
-@pytest.mark.parametrize("library", ONLY_IN)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_is_known_where_it_belongs(library):
-    users = {name for name in FILES if any(module.split(".")[0] == library for module in imports(name))}
-    assert users <= ONLY_IN[library]
+    for name in MODULES:
+        if library in {each.partition(".")[0] for each in _imported_by(name)}:
+            assert {name, _folder_of(name)} & LIBRARIES[library], f"{name} imports {library}"
 
 
-def test_nothing_below_build_sees_a_configuration_but_checkpoint():
-    for layer in LAYERS[2:5]:
-        for name in layer - {"checkpoint"}:
-            assert "config" not in own(name), name
+def test_models_and_data_see_no_run_configuration():
+    """engine/build.py makes objects of it; what they are made of takes plain arguments."""
+    for name in MODULES:
+        if _folder_of(name) in ("nn", "encoders"):
+            assert not any(used.startswith("config.") for used in USES[name]), name
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "prepare", "aggregate", "sweep.__main__"])
+def test_every_module_says_in_one_line_what_it_holds():
+    for name, file in FILES.items():
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        assert text, f"{name} has no docstring"
+        assert text.splitlines()[0].endswith("."), name
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
 def test_a_program_starts_without_torch(program):
     """So that a finished run, a fault or --help answers at once."""
     code = f"import sys, hblm.{program}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -19,7 +19,7 @@ from hblm.cli.command_line import arguments_of, without_spaces
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import CHDIR, Composer, Unreadable, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import Catalogue, is_shipped
+from hblm.config.groups import OptionGroups, is_shipped
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
@@ -39,7 +39,7 @@ PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answe
 
 
 def _unreadable(
-    text: str, program: Program, catalogue: Catalogue, many: bool, given: Mapping[str, str]
+    text: str, program: Program, catalogue: OptionGroups, many: bool, given: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
@@ -76,7 +76,7 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     ]
     if any(getattr(arguments, name, None) for name in PASSED_ON):
         return [*flags, *arguments.overrides]
-    catalogue = Catalogue(arguments.config_dir)
+    catalogue = OptionGroups(arguments.config_dir)
     if arguments.multirun and arguments.cfg:
         faults.append("--cfg shows one run; drop --multirun (-m)")
     as_written = {key: value for key, _, value in (text.partition("=") for text in arguments.overrides)}
@@ -149,7 +149,7 @@ def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
         yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
 
 
-def axis_faults(program: Program, grid: SweepFile, catalogue: Catalogue) -> tuple[list[str], set[str]]:
+def axis_faults(program: Program, grid: SweepFile, catalogue: OptionGroups) -> tuple[list[str], set[str]]:
     """Return what is wrong with a sweep file's axes, once and not in each cell; and the key=value of it."""
     found: list[str] = []
     wrong: set[str] = set()
@@ -167,7 +167,7 @@ def axis_faults(program: Program, grid: SweepFile, catalogue: Catalogue) -> tupl
 
 def override_faults(
     program: Program,
-    catalogue: Catalogue,
+    catalogue: OptionGroups,
     override: Override,
     many: bool,
     given: Mapping[str, str],
@@ -227,7 +227,9 @@ def override_faults(
         yield f"{key}={value} is not a key{hint}"
 
 
-def no_option(group: str, value: str, program: Program, catalogue: Catalogue, data_dir: str = "data") -> str:
+def no_option(
+    group: str, value: str, program: Program, catalogue: OptionGroups, data_dir: str = "data"
+) -> str:
     """Say that a group does not have an option, and what to write."""
     options = ", ".join(sorted(catalogue.groups[group]))
     return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
@@ -267,7 +269,7 @@ def _value_faults(leaf: Leaf, values: Iterable[Any], many: bool) -> Iterator[str
 
 
 def composition_faults(
-    composer: Composer, catalogue: Catalogue, overrides: list[Override], cell: list[str]
+    composer: Composer, catalogue: OptionGroups, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
     """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
     judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}

@@ -9,7 +9,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from hblm.cli.programs import SWEPT, Program
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.hints import flag_hint
 from hblm.errors import ConfigError
 
@@ -50,7 +50,7 @@ def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namesp
         has_value = words and "=" not in word and "=" not in words[0] and not words[0].startswith("-")
         value = words.pop(0) if has_value else ""
         programs = (program.name,) if program.by_hydra else (program.name, *SWEPT)
-        hint = flag_hint(word, value, programs, Catalogue())
+        hint = flag_hint(word, value, programs, OptionGroups())
         faults.append(f"{' '.join([word, value]).strip()} is not a flag of hblm.{program.name}{hint}")
     arguments = parser.parse_intermixed_args(known)
     refused = {"config_name": _NO_NAME, "config_path": _NO_NAME} | (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hblm.cli.command_line import arguments_of
 from hblm.cli.programs import Program
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.hints import groups_of
 from hblm.config.schema import leaves, plain
 from hblm.config.train import OF_TRAINER
@@ -19,7 +19,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
 
     An option among the arguments, such as dataset=custom, is shown as its YAML file has it.
     """
-    catalogue = Catalogue(arguments_of(program, argv)[0].config_dir)
+    catalogue = OptionGroups(arguments_of(program, argv)[0].config_dir)
     lines = [
         program.summary,
         "",

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeS
 from hydra.errors import HydraException
 
 from hblm.config.compose import parse
-from hblm.config.groups import Catalogue, read_yaml
+from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.schema import plain, read_tree
 from hblm.config.sweep import SweepNode
 from hblm.errors import ConfigError, nearest
@@ -65,7 +65,7 @@ class SweepFile:
         return [name for name in ("exclude", "zip", "ensemble_weight") if getattr(self.node, name)]
 
 
-def read_sweep(given: str, catalogue: Catalogue) -> SweepFile:
+def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
     """Read a sweep file, by its name or its path.
 
     Raises:
@@ -107,7 +107,7 @@ def read_sweep(given: str, catalogue: Catalogue) -> SweepFile:
     return sweep
 
 
-def axes_of(sweep: SweepFile, catalogue: Catalogue, overrides: Sequence[str] = ()) -> list[Axis]:
+def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] = ()) -> list[Axis]:
     """Return the axes of a sweep, in their order: the file's, then those of the command line.
 
     An override of an axis takes its place; one with a single value is an axis with one value.
@@ -169,7 +169,7 @@ def count_values(override: Override) -> float:
     return 1
 
 
-def values_of(override: Override, catalogue: Catalogue) -> list[Any]:
+def values_of(override: Override, catalogue: OptionGroups) -> list[Any]:
     """Return the values that an override names, as Python's."""
     value = override.value()
     if isinstance(value, Glob):
@@ -179,7 +179,7 @@ def values_of(override: Override, catalogue: Catalogue) -> list[Any]:
     return [value]
 
 
-def _axis(key: str, override: Override, catalogue: Catalogue) -> Axis:
+def _axis(key: str, override: Override, catalogue: OptionGroups) -> Axis:
     if (count := count_values(override)) > MOST_VALUES:
         raise ConfigError(f"{override.input_line} names {count:,} values; at most {MOST_VALUES:,} can be run")
     values = values_of(override, catalogue)
@@ -200,7 +200,7 @@ def _listed(wanted: Any) -> list[str]:
     return [plain(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
 
 
-def _faults(sweep: SweepFile, catalogue: Catalogue) -> Iterator[str]:
+def _faults(sweep: SweepFile, catalogue: OptionGroups) -> Iterator[str]:
     """Yield what is wrong between a file's axes and its rules: a rule that can match nothing is a slip."""
     axes = {}
     for key, value in sweep.params.items():

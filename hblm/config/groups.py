@@ -67,7 +67,7 @@ def _require_modest(text: str) -> None:
             raise ValueError(f"more than {_DEEPEST} levels or {_MOST_VALUES:,} values")
 
 
-class Catalogue:
+class OptionGroups:
     """The groups and options that stand in conf/, multirun/ and --config-dir."""
 
     def __init__(self, config_dir: str | None = None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.groups import Catalogue, read_yaml
+from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.overrides import argument
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import leaves
@@ -46,20 +46,22 @@ _PREPARED, _CHECKPOINT = "taxonomy.json", "hblm.json"  # files by which such fol
 _NO_VALUE = "..."
 
 
-def groups_of(program: str, catalogue: Catalogue) -> list[str]:
+def groups_of(program: str, catalogue: OptionGroups) -> list[str]:
     """Return the groups that a program chooses options from."""
     groups = {"train": catalogue.of_runs, "prepare": ["dataset", "encoder"], "sweep": ["sweep", "cluster"]}
     return groups.get(program, [])
 
 
 @functools.cache  # a catalogue lives as long as a command
-def options_of(dataset: str, catalogue: Catalogue) -> tuple[str, ...]:
+def options_of(dataset: str, catalogue: OptionGroups) -> tuple[str, ...]:
     """Return the keys of a dataset's converter, as they are written on the command line."""
     options = read_yaml(catalogue.groups["dataset"][dataset]).get("prepare")
     return tuple(f"{_OPTIONS}{name}" for name in options) if isinstance(options, dict) else ()
 
 
-def accepted(programs: Iterable[str], catalogue: Catalogue, datasets: Iterable[str] = ()) -> dict[str, str]:
+def accepted(
+    programs: Iterable[str], catalogue: OptionGroups, datasets: Iterable[str] = ()
+) -> dict[str, str]:
     """Return each name that programs know -> how it is written: a group, for a key that options set.
 
     Args:
@@ -77,7 +79,7 @@ def accepted(programs: Iterable[str], catalogue: Catalogue, datasets: Iterable[s
 
 
 def key_hint(
-    key: str, value: str, programs: Sequence[str], catalogue: Catalogue, datasets: Collection[str] = ()
+    key: str, value: str, programs: Sequence[str], catalogue: OptionGroups, datasets: Collection[str] = ()
 ) -> str:
     """Say what to write for a key that programs do not know; "" where nothing is like it.
 
@@ -96,7 +98,7 @@ def key_hint(
     return _elsewhere(names[0], value, programs, catalogue) if names else ""
 
 
-def flag_hint(flag: str, value: str, programs: Sequence[str], catalogue: Catalogue) -> str:
+def flag_hint(flag: str, value: str, programs: Sequence[str], catalogue: OptionGroups) -> str:
     """Say how a flag such as --epochs 3 is written here; `value` is "" where none was given."""
     key, equals, behind = flag.lstrip("-").replace("-", "_").partition("=")
     value = flag.partition("=")[2] if equals and behind else value
@@ -120,7 +122,7 @@ def flag_hint(flag: str, value: str, programs: Sequence[str], catalogue: Catalog
     return "; keys are written KEY=VALUE, and --help lists them"
 
 
-def word_hint(text: str, program: str, catalogue: Catalogue) -> str:
+def word_hint(text: str, program: str, catalogue: OptionGroups) -> str:
     """Say what to write for a word that is no key=value: an option, a key, or a file or folder."""
     if text and text[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":
         return "; a flag begins with a plain hyphen, -"
@@ -136,7 +138,7 @@ def word_hint(text: str, program: str, catalogue: Catalogue) -> str:
     return _place_hint(text, program) if exists(text) else ""
 
 
-def option_hint(group: str, value: str, program: str, catalogue: Catalogue, data_dir: str) -> str:
+def option_hint(group: str, value: str, program: str, catalogue: OptionGroups, data_dir: str) -> str:
     """Say what to write for an option that a group does not have."""
     options = catalogue.groups[group]
     if group == "dataset" and value:
@@ -163,7 +165,7 @@ def _joint(before: str) -> str:
 
 
 def _nearest_keys(
-    key: str, own: Mapping[str, str], catalogue: Catalogue, programs: Sequence[str]
+    key: str, own: Mapping[str, str], catalogue: OptionGroups, programs: Sequence[str]
 ) -> list[str]:
     """Return the names nearest to a key: by last part, then inside its group, then of all programs."""
     others = accepted(set(SCHEMAS) - {*programs}, catalogue, catalogue.groups["dataset"])
@@ -193,7 +195,7 @@ def _nearest_keys(
     return close_names(key, own)
 
 
-def _elsewhere(name: str, value: str, programs: Sequence[str], catalogue: Catalogue) -> str:
+def _elsewhere(name: str, value: str, programs: Sequence[str], catalogue: OptionGroups) -> str:
     """Say which other program takes a key, and how it is started with it."""
     datasets = [each for each in catalogue.groups["dataset"] if name in options_of(each, catalogue)]
     if datasets and {"train", "prepare"} & {*programs}:

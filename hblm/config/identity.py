@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hblm.config.schema import Leaf, leaves
 from hblm.config.train import FUSE_KEYS, TrainConfig
+from hblm.files import sha256_text
+from hblm.json_files import canonical_json
 
 # What a file name tells: deviating in these alone, a run bears the plain name.
 _NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
@@ -18,6 +20,17 @@ _OF_METHOD = {  # what a method's own name tells besides
     "independent": {"film.propagation_method"},
     "flat": {"film.propagation_method", "head.classification_head_type", "encoder.project_embedding"},
 }
+
+
+def ensemble_id(run_ids: Sequence[str], weight: str | None = None) -> str:
+    """Return the id of an ensemble of two runs, the top-down one first.
+
+    Args:
+        run_ids: of the two.
+        weight: as it was given, for the id of a sweep's cell; None: the id in results, which is of the runs alone.
+    """
+    more = {} if weight is None else {"ensemble_weight": weight}
+    return sha256_text(canonical_json({"ensemble": [*run_ids], **more}))
 
 
 def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: str) -> list[str]:

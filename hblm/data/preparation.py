@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from hblm.config import overrides
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import plain
 from hblm.config.train import Dataset, Encoder
@@ -288,7 +288,7 @@ def run(config: PrepareConfig) -> None:
 
 def _dataset_arguments(dataset: Dataset) -> str:
     """Return the arguments, safe to paste, by which training finds the dataset."""
-    options = Catalogue().groups["dataset"]
+    options = OptionGroups().groups["dataset"]
     if dataset.name in options and str(dataset.folder) == f"data/{dataset.name}":
         return f"dataset={dataset.name}"
     return f"dataset=custom {overrides.argument('dataset.path', str(dataset.folder))}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import get_linear_schedule_with_warmup
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def adamw(
@@ -40,14 +40,16 @@ def adamw(
     )
 
 
-def linear_schedule(
-    optimizer: torch.optim.Optimizer, *, steps: int, warmup_ratio: float
-) -> torch.optim.lr_scheduler.LambdaLR:
+def linear_schedule(optimizer: torch.optim.Optimizer, *, steps: int, warmup_ratio: float) -> LambdaLR:
     """Return a rise over `warmup_ratio` of the steps and a fall to zero over the rest."""
-    schedule: torch.optim.lr_scheduler.LambdaLR = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
-        optimizer, num_warmup_steps=round(steps * warmup_ratio), num_training_steps=steps
-    )
-    return schedule
+    warmup = round(steps * warmup_ratio)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return max(0.0, (steps - step) / max(1, steps - warmup))
+
+    return LambdaLR(optimizer, factor)
 
 
 def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> bool:

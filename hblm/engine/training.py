@@ -22,7 +22,6 @@ from hblm.encoders.pretrained import Pretrained
 from hblm.engine import auto, launch
 from hblm.engine.initial_weights import source_of
 from hblm.engine.notes import Note, Trained, notes
-from hblm.engine.session import Job, set_up
 from hblm.errors import DataError
 from hblm.files import scratch_folder
 from hblm.runs import paths, result
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from hblm.engine.loop import Fitted
     from hblm.engine.scoring import Scores
+    from hblm.engine.session import Job
 
 
 def run(
@@ -192,6 +192,8 @@ def train(
     chosen: auto.Chosen,
 ) -> None:
     """Do the run: load, fit, test, write; of several processes the first one writes."""
+    from hblm.engine.session import set_up  # only now torch: what is done, or wrong, answers in a second
+
     for line in auto.lines(chosen):
         log.info("%s", line)
     job = set_up(config, prepared, source, this.name)

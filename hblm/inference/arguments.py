@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from hblm.config import identity
 from hblm.config.compose import SWEEP, plain_tree, resolved
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.schema import Leaf, leaves, plain, read_leaf, read_tree
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError
@@ -32,7 +32,7 @@ def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
     own = {leaf.name for leaf in leaves(EvaluateConfig)}
     known = {leaf.name: leaf for leaf in leaves(TrainConfig)}
     by_group = {leaf.rules["option_of"]: leaf for leaf in known.values() if leaf.rules["option_of"]}
-    groups = Catalogue().groups
+    groups = OptionGroups().groups
     kept, faults = [], []
     for text in argv:
         try:

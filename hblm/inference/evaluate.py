@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hblm.config.evaluate import EvaluateConfig
+from hblm.config.identity import ensemble_id
 from hblm.console import StartTask, log, print_views, progress
-from hblm.files import adopt_folder, scratch_folder, sha256_text
+from hblm.files import adopt_folder, scratch_folder
 from hblm.inference.inputs import Request, understand
-from hblm.json_files import canonical_json
 from hblm.runs import paths
 
 if TYPE_CHECKING:
@@ -256,4 +256,4 @@ def subject(request: Request) -> dict[str, Any]:
     for branch, checkpoint in request.checkpoints.items():  # as each was scored; `environment` is td's
         members[branch] |= {key: checkpoint.meta[key] for key in ("eval_batch_size", "precision")}
     ids = [member["run_id"] for member in members.values()]
-    return {"kind": "ensemble", "run_id": sha256_text(canonical_json({"ensemble": ids})), "members": members}
+    return {"kind": "ensemble", "run_id": ensemble_id(ids), "members": members}

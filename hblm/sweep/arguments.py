@@ -11,7 +11,7 @@ from hblm.cli import check, command_line
 from hblm.cli.programs import SWEEP
 from hblm.config import overrides
 from hblm.config.compose import parse, resolved
-from hblm.config.groups import Catalogue, read_yaml
+from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.hints import word_hint
 from hblm.config.schema import Fault, leaves, read_leaf, read_tree
 from hblm.config.sweep import Cluster, SweepConfig
@@ -39,7 +39,7 @@ class Asked:
         if not verbs or verbs[0] not in VERBS:
             given = f"{verbs[0]} is not" if verbs else "write"
             close = nearest(verbs[0], VERBS) if verbs else ""
-            if verbs and verbs[0] in Catalogue(self.config_dir).groups["sweep"]:
+            if verbs and verbs[0] in OptionGroups(self.config_dir).groups["sweep"]:
                 close = f"; did you mean submit sweep={verbs[0]}?"
             raise ConfigError("\n".join([*faults, f"{given} one of {', '.join(VERBS)}{close}"]))
         self.verb = verbs[0]
@@ -57,7 +57,7 @@ class Asked:
                 faults.append(f"{text} is not a key{nearest(key, known)}")
                 continue
             if "=" not in text:
-                hint = word_hint(text, SWEEP.name, Catalogue(self.config_dir))
+                hint = word_hint(text, SWEEP.name, OptionGroups(self.config_dir))
                 faults.append(f"{text} is not of the form key=value{hint}")
                 continue
             if key not in known and not key.startswith("cluster.additional."):
@@ -105,7 +105,7 @@ class Asked:
 
 def _cluster(option: str, given: Mapping[str, Any], config_dir: str | None, faults: list[str]) -> Cluster:
     """Return a cluster's options, from its file in multirun/cluster/ and what was given."""
-    catalogue = Catalogue(config_dir)
+    catalogue = OptionGroups(config_dir)
     options = catalogue.groups["cluster"]
     if option not in options:
         faults.append(f"cluster={option} {check.no_option('cluster', option, SWEEP, catalogue)}")

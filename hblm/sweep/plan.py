@@ -19,7 +19,8 @@ from hblm.cli import check
 from hblm.cli.programs import TRAIN as TRAIN
 from hblm.config.compose import Composer, parse
 from hblm.config.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
+from hblm.config.identity import ensemble_id
 from hblm.config.train import TrainConfig
 from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
@@ -30,7 +31,7 @@ from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.json_files import read_object
 from hblm.runs import paths
 from hblm.runs.environment import code
-from hblm.sweep.state import Frozen, ensemble_id
+from hblm.sweep.state import Frozen
 from hblm.version import FORMULAS
 
 _FAULTS_SHOWN = 20
@@ -99,7 +100,7 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     Raises:
         ConfigError: all that is wrong with the file, the overrides and the cells.
     """
-    catalogue = Catalogue(config_dir)
+    catalogue = OptionGroups(config_dir)
     if name not in catalogue.groups.get("sweep", {}):
         file = read_sweep(name, catalogue).file.resolve()  # says which there are, or is a path
         put = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
@@ -146,7 +147,7 @@ def _some(labels: Sequence[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1:,} more"
 
 
-def _faults_of(text: str, catalogue: Catalogue) -> list[str]:
+def _faults_of(text: str, catalogue: OptionGroups) -> list[str]:
     try:
         override = parse(text)
     except HydraException:

@@ -28,11 +28,12 @@ from typing import Any, NamedTuple, Protocol
 import psutil
 from filelock import FileLock
 
+from hblm.config.identity import ensemble_id
 from hblm.config.sweep import FAILURES
 from hblm.console import log
 from hblm.errors import ConfigError
-from hblm.files import HOST, remove_stale, sha256_file, sha256_text
-from hblm.json_files import canonical_json, read_object, write_json
+from hblm.files import HOST, remove_stale, sha256_file
+from hblm.json_files import read_object, write_json
 from hblm.locks import is_held, lock_of
 from hblm.runs import paths
 from hblm.sweep.state_types import OF_ATTEMPT, OF_CELL, OF_SWEEP, is_config_of, is_number, is_texts, odd_keys
@@ -531,14 +532,9 @@ def checkpoints_of(ledger: Ledger, cell: Frozen) -> list[Path]:
     return [paths.find(member.output_dir, member.id, member.names).checkpoint for member in members]
 
 
-def ensemble_id(members: Sequence[str], weight: str) -> str:
-    """Return the id of an ensemble's cell: of its members and the weight between them."""
-    return sha256_text(canonical_json({"ensemble": [*members], "ensemble_weight": weight}))
-
-
 def _find_ensembles(cell: Frozen) -> list[Path]:
     """Return the evaluations of these members with this weight, whoever made them, the newest first."""
-    wanted = sha256_text(canonical_json({"ensemble": [*cell.needs]}))
+    wanted = ensemble_id(cell.needs)
     weight = str(cell.config["ensemble_weight"])
     found = []
     for file in (cell.output_dir / "results").glob(f"eval_ensemble_{escape(cell.config['dataset'])}_*.json"):

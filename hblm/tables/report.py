@@ -14,7 +14,7 @@ import pandas as pd
 
 from hblm.config.aggregate import FIGURES, AggregateConfig
 from hblm.config.grid import read_sweep
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.console import VisibleConsole, log
 from hblm.errors import DataError
 from hblm.files import cell_text, new_file, remove_stale, write_text
@@ -150,7 +150,7 @@ def _sweep(given: str | None) -> Sweep:
     """
     if given is None:
         return Sweep()
-    file = read_sweep(given, Catalogue())
+    file = read_sweep(given, OptionGroups())
     table = {name: asked for name, asked in vars(file.node.table).items() if asked}
     return Sweep(str(file.file), file.name, table, file.node.expect)
 

@@ -16,7 +16,7 @@ from learning_lines import Line, Variant
 from scipy import stats
 
 from hblm.config.grid import axes_of, cells_of, read_sweep
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.engine.metrics import FREQUENCIES
 from hblm.errors import DataError
 from hblm.sweep.plan import make_plan
@@ -72,7 +72,7 @@ def test_what_is_compared():
 def test_every_setting_crosses_to_its_variants_seed_by_seed(setting, tmp_path):
     bench = learning.Bench(tmp_path, tmp_path / "lines.csv", 3)
     bench._write("one", learning.grid(setting, tmp_path, bench.seeds(setting)))
-    catalogue = Catalogue(str(bench.grids))
+    catalogue = OptionGroups(str(bench.grids))
     sweep = read_sweep("one", catalogue)
     cells = [cell.values for cell in cells_of(sweep, axes_of(sweep, catalogue))]
     found = [(int(cell["seed"]), learning.variant_of(cell)) for cell in cells]

@@ -17,7 +17,7 @@ from hblm.cli.programs import PREPARE as PREPARE
 from hblm.cli.programs import TRAIN as TRAIN
 from hblm.config import overrides, schema
 from hblm.config.compose import Composer, parse
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
 from hblm.runs.checkpoint import open_checkpoint
@@ -178,7 +178,7 @@ def test_right_command_lines_pass(argv):
     check.check(TRAIN, argv)
 
 
-CATALOGUE = Catalogue()
+CATALOGUE = OptionGroups()
 COMPOSER = Composer("train", TrainConfig)
 BESIDE = [
     *(
@@ -427,7 +427,7 @@ def test_a_prepared_folder_is_named_where_it_is_given_for_an_option(learnable: P
 def test_a_missing_option_names_the_folder_of_ones_own(group: str, tmp_path: Path) -> None:
     (fault,) = check.override_faults(TRAIN, CATALOGUE, parse(f"{group}=zzzz"), True, {})
     assert fault.endswith(f"--config-dir DIR adds options of your own, as DIR/{group}/NAME.yaml")
-    (fault,) = check.override_faults(TRAIN, Catalogue(str(tmp_path)), parse(f"{group}=zzzz"), True, {})
+    (fault,) = check.override_faults(TRAIN, OptionGroups(str(tmp_path)), parse(f"{group}=zzzz"), True, {})
     assert fault.endswith(f"options of your own are files {tmp_path / group}/NAME.yaml")
 
 
@@ -532,8 +532,8 @@ def test_help_names_every_key_and_option(program):
             assert f"\n  {leaf.name}=" in text
             assert leaf.rules["doc"] in text
     if program is TRAIN:
-        for group in Catalogue().of_runs:
-            options = Catalogue().groups[group]
+        for group in OptionGroups().of_runs:
+            options = OptionGroups().groups[group]
             assert f"\n  {group}=" in text
             assert all(f"\n    {option} " in text for option in options)
 

@@ -13,18 +13,18 @@ from hblm.cli import check
 from hblm.cli.programs import TRAIN as TRAIN
 from hblm.config.compose import Composer
 from hblm.config.grid import axes_of, cells_of, read_sweep
-from hblm.config.groups import Catalogue, read_yaml
+from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.schema import read_tree
 from hblm.config.sweep import Cluster
 from hblm.config.train import TrainConfig
 from hblm.errors import ConfigError
 from hblm.sweep.plan import make_plan
 
-SHIPPED = sorted(Catalogue().groups["sweep"])
+SHIPPED = sorted(OptionGroups().groups["sweep"])
 
 
 def cells(*overrides: str, name: str = "tiny") -> list[str]:
-    catalogue = Catalogue("mine")
+    catalogue = OptionGroups("mine")
     sweep = read_sweep(name, catalogue)
     return [" ".join(cell.overrides) for cell in cells_of(sweep, axes_of(sweep, catalogue, overrides))]
 
@@ -32,7 +32,7 @@ def cells(*overrides: str, name: str = "tiny") -> list[str]:
 def refusal(axes: dict[str, str], node: str = "") -> str:
     write_grid("data/x", axes, node)
     with pytest.raises(ConfigError) as caught:
-        read_sweep("tiny", Catalogue("mine"))
+        read_sweep("tiny", OptionGroups("mine"))
     return str(caught.value)
 
 
@@ -103,7 +103,7 @@ def test_a_slip_in_a_sweep_file_is_named(axes, node, said):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_cell_of_every_shipped_sweep_composes(name):
-    catalogue = Catalogue()
+    catalogue = OptionGroups()
     sweep = read_sweep(name, catalogue)
     composer = Composer("train", TrainConfig)
     found = list(cells_of(sweep, axes_of(sweep, catalogue)))
@@ -121,7 +121,7 @@ def test_every_cell_of_every_shipped_sweep_composes(name):
 
 
 def test_the_main_table_is_what_the_project_compares():
-    catalogue = Catalogue()
+    catalogue = OptionGroups()
     sweep = read_sweep("main", catalogue)
     assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 6 * 5
 
@@ -230,7 +230,9 @@ def test_the_launcher_preset_is_submitits():
     assert cfg.hydra.launcher.max_num_timeout == 3
 
 
-@pytest.mark.parametrize("file", sorted(Catalogue().groups["cluster"].values()), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(OptionGroups().groups["cluster"].values()), ids=lambda file: file.stem
+)
 def test_a_shipped_cluster_says_every_key(file):
     cluster, faults = read_tree(yaml.safe_load(file.read_text()), Cluster)
     assert not faults
@@ -279,7 +281,7 @@ def test_an_odd_yaml_file_is_one_message(kind, group):
     content = ODD_YAML[kind]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=r"odd.yaml cannot be read: "):
-        Catalogue("mine")
+        OptionGroups("mine")
 
 
 def test_what_is_modest_in_yaml_is_read():

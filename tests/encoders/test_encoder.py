@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hblm.encoders import encoder as encoders
-from hblm.encoders import pretrained, tokenizer
+from hblm.encoders import pretrained
+from hblm.encoders import tokenizer as tokenizers
 from hblm.encoders.encoder import (
     check_max_length,
     encoder_from_folder,
@@ -240,12 +241,12 @@ def test_padding_is_the_end_where_there_is_none(stored):
     assert len(loaded) == len(tokenizer)
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="neither a padding nor an end token"):
-        tokenizer._ready(tokenizer, "x")
+        tokenizers._ready(tokenizer, "x")
 
 
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(ConfigError, match="not a fast tokenizer"):
-        tokenizer._ready(object(), "x")
+        tokenizers._ready(object(), "x")
 
 
 @pytest.mark.parametrize("name", ["tiny", MINILM])

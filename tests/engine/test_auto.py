@@ -16,7 +16,7 @@ import yaml
 from programs import checkpoint_of, compose, run
 
 from hblm.config.compose import Composer
-from hblm.config.groups import Catalogue
+from hblm.config.groups import OptionGroups
 from hblm.config.train import OF_TRAINER, TrainConfig
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.encoders.pretrained import locate
@@ -29,7 +29,7 @@ from hblm.runs import paths
 LARGE = 1024
 EXPECTED = {
     name: yaml.safe_load(file.read_text()).get("expect") or {}
-    for name, file in Catalogue().groups["dataset"].items()
+    for name, file in OptionGroups().groups["dataset"].items()
 }
 BENCHMARKS = {name: told for name, told in EXPECTED.items() if told}
 TINY = ("dataset=custom", "encoder=tiny", "encoder.max_length=32", "device=cpu")
@@ -108,7 +108,7 @@ def test_a_value_of_an_experiment_or_an_option_stays(tmp_path):
         (tmp_path / group).mkdir()
     (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\ntrainer:\n  epochs: 7\n")
     (tmp_path / "trainer/patient.yaml").write_text("defaults: [auto, _self_]\npatience: 7\n")
-    composer = Composer("train", TrainConfig, Catalogue(str(tmp_path)).search_path)
+    composer = Composer("train", TrainConfig, OptionGroups(str(tmp_path)).search_path)
     made = composer.compose(["dataset=wos", "experiment=mine", "trainer=patient"]).config
     made, chosen = auto.resolve(made, Facts(800, True, 384))
     assert (made.trainer.epochs, made.trainer.patience) == (7, 7)
@@ -135,7 +135,7 @@ def test_the_device_decides_nothing(device):
     assert identify(resolved(f"device={device}")) == identify(resolved())
 
 
-@pytest.mark.parametrize("method", Catalogue().groups["method"])
+@pytest.mark.parametrize("method", OptionGroups().groups["method"])
 def test_the_method_decides_nothing_of_the_training(method, one_path):
     prepared, source = open_prepared(one_path), locate("tiny")
     made = config("encoder=tiny", f"method={method}")
@@ -258,7 +258,7 @@ def test_choosing_loads_no_torch(learnable):
     code = f"""
 import sys
 from pathlib import Path
-from hblm import auto
+from hblm.engine import auto
 from hblm.config.train import TrainConfig, Trainer
 from hblm.data.dataset import open_prepared
 from hblm.encoders.pretrained import locate

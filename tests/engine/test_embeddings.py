@@ -18,7 +18,7 @@ from hblm.config.train import TrainConfig
 from hblm.data.batches import PooledSplit, collate, subsample
 from hblm.data.dataset import open_prepared
 from hblm.data.tokens import tokenise
-from hblm.encoders.encoder import encoder_from_folder, load_encoder, save_encoder
+from hblm.encoders.encoder import encoder_from_folder, frozen_encoder_hash, load_encoder, save_encoder
 from hblm.encoders.pretrained import locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.engine import build, device, embeddings
@@ -230,15 +230,15 @@ def test_an_encoder_is_known_by_its_content(name, tmp_path):
     source = locate(name)
     torch.manual_seed(0)
     encoder = load_encoder(source, dropout=0.3, gradient_checkpointing=True)
-    known = encoder.frozen_encoder_hash(encoder)
+    known = frozen_encoder_hash(encoder)
     save_encoder(tmp_path, encoder, load_tokenizer(source))
     kept, _ = encoder_from_folder(tmp_path)
-    assert encoder.frozen_encoder_hash(kept) != known  # random weights
+    assert frozen_encoder_hash(kept) != known  # random weights
     kept.load_state_dict(encoder.state_dict())
-    assert encoder.frozen_encoder_hash(kept) == known
+    assert frozen_encoder_hash(kept) == known
     torch.manual_seed(1)
     other = load_encoder(source, dropout=None, gradient_checkpointing=False)
-    assert (encoder.frozen_encoder_hash(other) == known) == (name != "tiny")
+    assert (frozen_encoder_hash(other) == known) == (name != "tiny")
 
 
 @pytest.mark.parametrize("more", [(), ("dataset_fraction=0.5", "trainer.num_workers=1")])

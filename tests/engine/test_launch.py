@@ -20,6 +20,7 @@ from programs import TINY, compose, numbers, run
 
 from hblm import evaluate, json_files, process, signals
 from hblm.cli import main, programs
+from hblm.config.identity import identity_values
 from hblm.config.train import TrainConfig
 from hblm.engine import collectives, launch, training
 from hblm.engine.metrics import ScoreCounter
@@ -238,7 +239,7 @@ def test_a_launcher_may_not_start_everything(learnable, monkeypatch, capsys):
 def test_processes_are_part_of_no_identity(learnable):
     given = command(learnable)
     names = [
-        training.runs.identity_values(compose("train", TrainConfig, *given, *more))
+        identity_values(compose("train", TrainConfig, *given, *more))
         for more in ((), ("trainer.processes=4",))
     ]
     assert names[0] == names[1]

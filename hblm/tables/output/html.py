@@ -14,7 +14,7 @@ from hblm.tables.comparisons import p_in_words, source_of_p
 from hblm.tables.output.text import HOLE, plain_text, reference_notes
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
-_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_TEMPLATE = Path(__file__).with_name("table.html.j2")
 
 
 def page(table: Table, figures: Mapping[str, bytes]) -> str:

@@ -614,7 +614,7 @@ def test_a_table_of_too_many_columns_is_refused(name: str, read: Read) -> None:
 
 
 def test_empty_rows_without_end_are_refused(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.data.raw.text.MOST_BLANK", 10)
+    monkeypatch.setattr("hblm.data.raw.tables.MOST_BLANK", 10)
     assert len(read({"x.csv": b"text,label\n" + b"a,b\n,\n" * 20})[1]) == 20
     with pytest.raises(DataError, match=r"x\.csv:13: 11 empty rows"):
         read({"x.csv": b"text,label\na,b\n" + b",\n" * 20})

@@ -8,8 +8,8 @@ from math import nan
 from xml.etree import ElementTree
 
 import pytest
+from made_tables import HOSTILE
 from matplotlib.colors import to_hex
-from tables.made_tables import HOSTILE
 
 from hblm.tables.output import figures
 from hblm.tables.output.figures import (

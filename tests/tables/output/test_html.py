@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tables.made_tables import HOSTILE, made
+from made_tables import HOSTILE, made
 
 from hblm.tables.output.html import page
 

@@ -7,8 +7,8 @@ import io
 import re
 
 import pytest
+from made_tables import HOSTILE, made
 from rich.console import Console
-from tables.made_tables import HOSTILE, made
 
 from hblm.files import cell_text
 from hblm.tables.output.text import comparisons_csv, latex, markdown, table_csv, terminal
