@@ -27,7 +27,7 @@ def ensemble_id(run_ids: Sequence[str], weight: str | None = None) -> str:
 
     Args:
         run_ids: of the two.
-        weight: as it was given, for the id of a sweep's cell; None: the id in results, which is of the runs alone.
+        weight: as it was given, for the id of a cell of a sweep; None: the id in results, of the runs alone.
     """
     more = {} if weight is None else {"ensemble_weight": weight}
     return sha256_text(canonical_json({"ensemble": [*run_ids], **more}))
