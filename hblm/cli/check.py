@@ -10,16 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from hblm.cli.command_line import arguments_of, without_spaces
 from hblm.cli.programs import SWEPT, Program
-from hblm.config.compose import CHDIR, Composer, Unreadable, parse
+from hblm.config.compose import CHDIR, Composer, Unreadable, compose, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import OptionGroups, is_shipped
+from hblm.config.groups import OptionGroups, shipped_options
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
@@ -49,7 +47,7 @@ def _unreadable(
         quoted = argument(key, value.strip(chr(34)))
         try:
             override = parse(shlex.split(quoted)[0])
-        except HydraException:  # the key cannot be read either
+        except Unreadable:  # the key cannot be read either
             yield f"{text} is not of the form key=value"
             return
         wrong = [*override_faults(program, catalogue, override, many, given)]
@@ -84,7 +82,7 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     for text in arguments.overrides:
         try:
             override = parse(text)
-        except HydraException:
+        except Unreadable:
             override = None
         if override is None or not override.key_or_group:
             wrong = [*_unreadable(text, program, catalogue, arguments.multirun, as_written)]
@@ -303,7 +301,7 @@ def _contradicted_method(choices: Mapping[str, str | None], config: Any) -> str 
     A preset of the user's own is not judged: its name says nothing about the model.
     """
     name = choices.get("method")
-    return name if name and is_shipped("method", name) and config.method != name else None
+    return name if name in shipped_options("method") and config.method != name else None
 
 
 def _contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
@@ -334,7 +332,6 @@ def _causes(composer: Composer, name: str, cell: Sequence[str]) -> list[str]:
 def _unknown_option(program: str, texts: list[str], group: str, name: str) -> str:
     """Say which keys a free group of keys has, when one that it has not was given."""
     others = [text for text in texts if not text.startswith(f"{group}.")]
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        known = list(OmegaConf.select(hydra.compose(program, others), group) or {})
+    known = list(OmegaConf.select(compose(program, others), group) or {})
     has = f"; it has {', '.join(known)}" if known else "; this dataset has none"
     return f"{group}.{name} is not an option of the dataset{nearest(name, known)}{has}"

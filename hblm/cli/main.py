@@ -28,7 +28,7 @@ from hblm.cli.check import _contradicted_method, _contradiction, check
 from hblm.cli.command_line import arguments_of
 from hblm.cli.help import help_text
 from hblm.cli.programs import SWEPT, Program
-from hblm.config.compose import plain_tree
+from hblm.config.compose import job_tree
 from hblm.config.overrides import at_home
 from hblm.config.schema import typed
 from hblm.console import outlive_readers, visible_output
@@ -66,10 +66,7 @@ def run_program(
 
     def job(cfg: DictConfig) -> None:
         try:
-            tree = plain_tree(cfg)
-            if program.name in SWEPT:  # a grid's node is no part of its runs
-                tree.pop("sweep", None)
-            config: Any = typed(tree, program.schema)
+            config: Any = typed(job_tree(cfg, program.schema)[0], program.schema)
             name = _contradicted_method(HydraConfig.get().runtime.choices, config)
             if name:
                 raise ConfigError(_contradiction(name, config, []))

@@ -1,28 +1,50 @@
 """What a command line composes to: Hydra's tree once for each choice of options, then keys set one by one.
 
+Every configuration starts from the defaults of its dataclass, which stand in Hydra's ConfigStore; YAML files
+hold only what differs. So every key is there, whichever options are chosen, and the command line can set it.
+
+The defaults in the store are plain values without types: OmegaConf would refuse the first wrong value or
+unknown key of a YAML file, and `read_values` names all of them, each with its key.
+
 Hydra takes 60 ms and more for a composition. The cells of a grid share few of them: a plain key such as
-`seed=3`, which no other value refers to, is set in the typed configuration of the options alone.
+`seed=3`, which no other value refers to, is set in the values of the options alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.config.schema import Fault, Leaf, leaves, read_leaf, read_tree
+from hblm.config.aggregate import AggregateConfig
+from hblm.config.evaluate import EvaluateConfig
+from hblm.config.prepare import PrepareConfig
+from hblm.config.schema import Fault, Leaf, build, defaults, leaves, read_leaf, read_values
 from hblm.config.sweep import SweepNode
+from hblm.config.train import TrainConfig
+
+SCHEMAS: Mapping[str, type] = {  # of the programs that Hydra composes: conf/NAME.yaml begins with NAME_schema
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "prepare": PrepareConfig,
+    "aggregate": AggregateConfig,
+}
+
+
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(f"{_name}_schema", defaults(_schema), provider="hblm")
+
 
 CHDIR = "hydra.job.chdir"
 
@@ -33,8 +55,8 @@ _DEEPEST = 50
 SWEEP = "sweep"  # a grid's own node, which no run has
 
 
-class Unreadable(Exception):
-    """What Hydra, OmegaConf or YAML says of options that do not compose."""
+class Unreadable(HydraException):
+    """Why an argument cannot be read, or options do not compose, in the words of Hydra, OmegaConf or YAML."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +64,12 @@ class Composed:
     """One run's configuration, what is wrong with it, and the options that Hydra chose.
 
     Attributes:
+        values: those of the configuration, in nested groups, without the faulty ones.
         refers_to: the keys that other values are made of.
     """
 
     config: Any
+    values: Mapping[str, Any]
     faults: list[Fault]
     choices: Mapping[str, str | None]
     refers_to: frozenset[str]
@@ -81,24 +105,25 @@ class Composer:
         if not later:
             return base
         faults = [fault for fault in base.faults if fault.key not in later]
-        changed: dict[str, dict[str, Any]] = {}
+        values = dict(base.values)
         for key, text in later.items():
             checked, why = self._read(text)
+            group, _, name = key.rpartition(".")
             if why:
                 faults.append(Fault(key, parse(text).value(), why))
+            elif group:
+                values[group] = {**values.get(group, {}), name: checked}
             else:
-                node, _, name = key.rpartition(".")
-                changed.setdefault(node, {})[name] = checked
-        top = changed.pop("", {})
-        for node, values in changed.items():
-            top[node] = dataclasses.replace(getattr(base.config, node), **values)
-        return dataclasses.replace(base, config=dataclasses.replace(base.config, **top), faults=faults)
+                values[name] = checked
+        return replace(base, config=build(values, self.schema), values=values, faults=faults)
 
     def _plain_key(self, text: str) -> str | None:
         """Return the key of an override that only sets a key of the schema; None of any other."""
         key, _, value = text.partition("=")
         leaf = self.leaves.get(key)
         if leaf is None or leaf.rules["option_of"] or "${" in value or key.count(".") > 1:
+            return None
+        if isinstance(leaf.default, dict):  # which Hydra merges
             return None
         return key if parse(text).type == OverrideType.CHANGE else None
 
@@ -112,26 +137,35 @@ class Composer:
         return self._known[overrides]
 
     def _hydra(self, overrides: tuple[str, ...]) -> Composed:
+        cfg = compose(self.name, [*overrides, *self.search_path])
         try:
-            with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-                cfg = hydra.compose(self.name, [*overrides, *self.search_path], return_hydra_config=True)
-                choices = dict(cfg.hydra.runtime.choices)
-                tree = plain_tree(cfg)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise Unreadable(f"a YAML file cannot be read: {' '.join(str(error).split())}") from None
-        except (HydraException, OmegaConfBaseException) as error:
+            tree, node = job_tree(cfg, self.schema)
+        except OmegaConfBaseException as error:  # an interpolation
             raise Unreadable(" ".join(str(error).split())) from error
-        faults: list[Fault] = []
-        if SWEEP not in self.leaves:
-            _, faults = read_tree(tree.pop(SWEEP, None) or {}, SweepNode, f"{SWEEP}.")
+        faults = read_values(node, SweepNode, f"{SWEEP}.")[1]
         if cfg.hydra.job.chdir:
             why = "would move relative paths, such as data and outputs, into Hydra's folder; leave it out"
             faults.append(Fault(CHDIR, True, why))
-        config: Any
-        config, others = read_tree(tree, self.schema)
+        values, others = read_values(tree, self.schema)
         raw = OmegaConf.to_container(_of_the_job(cfg), resolve=False)
         refers_to = frozenset(re.findall(r"\$\{([\w.]+)", str(raw)))
-        return Composed(config, faults + others, choices, refers_to)
+        choices = dict(cfg.hydra.runtime.choices)
+        return Composed(build(values, self.schema), values, faults + others, choices, refers_to)
+
+
+def compose(program: str, overrides: Sequence[str]) -> DictConfig:
+    """Return what Hydra makes of a program's overrides, its own node `hydra` included.
+
+    Raises:
+        Unreadable: an option is not there, a YAML file cannot be read, a key cannot be set.
+    """
+    try:
+        with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
+            return hydra.compose(program, [*overrides], return_hydra_config=True)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Unreadable(f"a YAML file cannot be read: {' '.join(str(error).split())}") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Unreadable(" ".join(str(error).split())) from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -139,27 +173,36 @@ def parse(text: str) -> Override:
     """Return an override as Hydra reads it.
 
     Raises:
-        HydraException: it cannot be read, or holds lists in lists that nothing here asks for.
+        Unreadable: it cannot be read, or holds lists in lists that nothing here asks for.
     """
     depth = 0
     for sign in text:
         depth += (sign in "[{(") - (sign in "]})")
         if depth > _DEEPEST:
-            raise HydraException(f"more than {_DEEPEST} brackets in each other")
+            raise Unreadable(f"more than {_DEEPEST} brackets in each other")
     if re.search(r"\d{4000}", text):  # beyond what Python converts
-        raise HydraException("a number of more than 4,000 digits")
-    return OverridesParser.create().parse_override(text)
+        raise Unreadable("a number of more than 4,000 digits")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise Unreadable(" ".join(str(error).split())) from error
 
 
 def _is_among(key: str, others: frozenset[str]) -> bool:
     return any(other == key or other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in others)
 
 
-def plain_tree(cfg: DictConfig) -> dict[str, Any]:
-    """Return the composed job configuration as plain values, interpolations resolved."""
+def job_tree(cfg: DictConfig, schema: type) -> tuple[dict[str, Any], Any]:
+    """Return a composed configuration as plain values, interpolations resolved, and a grid's node `sweep`.
+
+    Raises:
+        OmegaConfBaseException: an interpolation refers to nothing.
+    """
     tree = OmegaConf.to_container(_of_the_job(cfg), resolve=True, throw_on_missing=False)
     assert isinstance(tree, dict)
-    return {str(name): value for name, value in tree.items()}
+    values = {str(name): value for name, value in tree.items()}
+    of_the_run = any(leaf.name == SWEEP for leaf in leaves(schema))
+    return values, {} if of_the_run else values.pop(SWEEP, None) or {}
 
 
 def resolved(value: Any) -> Any:

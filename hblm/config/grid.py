@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep, Transformer
-from hydra.errors import HydraException
 
-from hblm.config.compose import parse
+from hblm.config.compose import Unreadable, parse
 from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.schema import plain, read_tree
 from hblm.config.sweep import SweepNode
@@ -114,7 +113,7 @@ def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] 
 
     Raises:
         ConfigError: an axis has too many values.
-        HydraException: an axis cannot be read.
+        Unreadable: an axis cannot be read.
     """
     written = {key: f"{key}={value}" for key, value in sweep.params.items()}
     for text in overrides:
@@ -209,7 +208,7 @@ def _faults(sweep: SweepFile, catalogue: OptionGroups) -> Iterator[str]:
         except ConfigError as error:
             yield f"hydra.sweeper.params.{error}"
             return
-        except HydraException:
+        except Unreadable:
             yield f"hydra.sweeper.params.{key}: {value} cannot be read; write {key}: a,b or range(1,6)"
             return
     zipped: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ _LARGEST = 1 << 20  # bytes of a YAML file
 _DEEPEST, _MOST_VALUES = 50, 100_000
 
 
-def is_shipped(group: str, option: str) -> bool:
-    """Return whether an option stands in conf/, where Hydra looks before it looks into --config-dir."""
-    return (resources.files("hblm.conf") / group / f"{option}.yaml").is_file()
+@functools.cache
+def shipped_options(group: str) -> tuple[str, ...]:
+    """Return the options of a group in conf/, where Hydra looks before it looks into --config-dir."""
+    names = (file.name for file in (resources.files("hblm.conf") / group).iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

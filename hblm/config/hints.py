@@ -9,23 +9,14 @@ from difflib import get_close_matches
 from os.path import exists, isfile
 from pathlib import Path
 
-from hblm.config.aggregate import AggregateConfig
-from hblm.config.evaluate import EvaluateConfig
+from hblm.config.compose import SCHEMAS
 from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.overrides import argument
-from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import leaves
 from hblm.config.sweep import SweepConfig
-from hblm.config.train import TrainConfig
 from hblm.errors import close_names, did_you_mean, nearest
 
-SCHEMAS: Mapping[str, type] = {
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "prepare": PrepareConfig,
-    "sweep": SweepConfig,
-    "aggregate": AggregateConfig,
-}
+_SCHEMAS: Mapping[str, type] = {**SCHEMAS, "sweep": SweepConfig}
 
 
 _NEEDS = {  # without which a program does not start
@@ -71,7 +62,7 @@ def accepted(
     """
     found: dict[str, str] = {}
     for program in programs:
-        keys = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(SCHEMAS[program])}
+        keys = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(_SCHEMAS[program])}
         found |= keys | {group: group for group in groups_of(program, catalogue)}
         if _OPTIONS.rstrip(".") in keys:
             found |= {option: option for name in datasets for option in options_of(name, catalogue)}
@@ -117,7 +108,7 @@ def flag_hint(flag: str, value: str, programs: Sequence[str], catalogue: OptionG
         arguments = (_given(name, each) for name, each in zip(written, values, strict=True))
         return f"; write {' or '.join(arguments)}"
     if names and names[0] not in own:
-        value = value or ("true" if _is_switch(names[0], SCHEMAS) else _NO_VALUE)
+        value = value or ("true" if _is_switch(names[0], _SCHEMAS) else _NO_VALUE)
         return _elsewhere(names[0], value, programs, catalogue)
     return "; keys are written KEY=VALUE, and --help lists them"
 
@@ -168,7 +159,7 @@ def _nearest_keys(
     key: str, own: Mapping[str, str], catalogue: OptionGroups, programs: Sequence[str]
 ) -> list[str]:
     """Return the names nearest to a key: by last part, then inside its group, then of all programs."""
-    others = accepted(set(SCHEMAS) - {*programs}, catalogue, catalogue.groups["dataset"])
+    others = accepted(set(_SCHEMAS) - {*programs}, catalogue, catalogue.groups["dataset"])
     prefix, _, last = key.rpartition(".")
     whole = [name for name in own if name.replace(".", "_").casefold() == key.replace(".", "_").casefold()]
     same = [name for name in own if _last(name).casefold() == last.casefold()]
@@ -202,7 +193,7 @@ def _elsewhere(name: str, value: str, programs: Sequence[str], catalogue: Option
         return f"{did_you_mean([name])} It is an option of dataset={' and of dataset='.join(datasets)}"
     program, written = next(
         (program, known[name])
-        for program in SCHEMAS
+        for program in _SCHEMAS
         if name in (known := accepted([program], catalogue, catalogue.groups["dataset"]))
         if (program, name) != ("train", "sweep")  # which needs -m
         if not (program == "train" and datasets)
@@ -254,7 +245,7 @@ def _is_switch(name: str, programs: Iterable[str]) -> bool:
     return any(
         leaf.name == name and isinstance(leaf.default, bool)
         for program in programs
-        for leaf in leaves(SCHEMAS[program])
+        for leaf in leaves(_SCHEMAS[program])
     )
 
 

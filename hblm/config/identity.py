@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from hblm.config.schema import Leaf, leaves
-from hblm.config.train import FUSE_KEYS, TrainConfig
+from hblm.config.train import TrainConfig
 from hblm.files import sha256_text
 from hblm.json_files import canonical_json
 
@@ -71,14 +71,17 @@ def twins(config: TrainConfig) -> list[TrainConfig]:
 def identity_values(config: TrainConfig) -> dict[str, Any]:
     """Return the keys that can change the numbers and are not at the schema's default."""
     inert = inert_keys(config)
+    trainer = config.trainer
+    same: dict[str, Any] = {"joint_variant.joint_eval_view": config.joint_variant.monitored}
+    if not config.encoder.trainable:  # the heads' rate is the only one that acts
+        same["trainer.learning_rate"] = trainer.head_learning_rate or trainer.learning_rate
+    if trainer.head_learning_rate == trainer.learning_rate:  # null means the same
+        same["trainer.head_learning_rate"] = None
     values = {}
     for leaf in leaves(TrainConfig):
-        value = value_of(config, leaf)
-        if leaf.name == "joint_variant.joint_eval_view":  # what it monitors is what changes the numbers
-            value = config.joint_variant.monitored
-        if leaf.name == "trainer.learning_rate" and not config.encoder.trainable:
-            value = config.trainer.head_learning_rate or value  # the only rate there is
-        if leaf.rules["identity"] and leaf.name not in inert and value != leaf.default:
+        value = same.get(leaf.name, value_of(config, leaf))
+        is_part = leaf.rules["identity"] and not leaf.rules["by_content"] and leaf.name not in inert
+        if is_part and value != leaf.default:
             values[leaf.name] = value
     return values
 
@@ -93,71 +96,48 @@ def value_of(config: TrainConfig, leaf: Leaf) -> Any:
 
 def inert_keys(config: TrainConfig) -> set[str]:
     """Return the keys that cannot change this run's numbers, given its other keys."""
-    # what they name has an identity of its own, from its content
-    inert: set[str] = {"encoder.model_name", "encoder.revision", "init_from"}
-    joint = config.joint_variant
-    if joint.is_joint:
-        inert.add("direction.cascade_direction")
-    if joint.joint_variant != "tri_head_diffcat":
-        inert |= {f"joint_variant.{key}" for key in ("joint_loss_mix", *FUSE_KEYS)}
-    if not joint.is_joint:
-        inert |= {f"joint_variant.joint_{key}" for key in ("eval_view", "loss_fused", "loss_td", "loss_bu")}
-    if joint.joint_objective == "aux_only":
-        inert.add("joint_variant.joint_loss_fused")
-    inert.add("joint_variant.joint_objective")  # aux_only is full with joint_loss_fused=0
-    if config.loss.loss != "focal":
-        inert.add("loss.gamma")
-    if config.loss.loss != "conditional_softmax":
-        inert.add("loss.tau")
-    if config.loss.is_conditional:
-        inert.add("loss.level_reduction")
-    if config.film.propagation_method == "none":
-        inert |= {
-            "direction.cascade_direction",
-            "film.propagation_space",
-            "film.film_scale",
-            "film.detach_parent_signal",
-        }
-    if config.film.propagation_method == "multi_hot":  # a step function has no gradient to detach
-        inert.add("film.detach_parent_signal")
-    if config.head.classification_head_type == "linear":
-        inert.add("head.dropout")
-    if config.head.output_init != "label_text":
-        inert.add("head.label_text_gain")
-    if not config.encoder.project_embedding:
-        inert.add("encoder.projection_dropout")
-    if not config.encoder.trainable:
-        inert |= {"encoder.gradient_checkpointing", "encoder.dropout", "trainer.head_learning_rate"}
-    if config.trainer.head_learning_rate == config.trainer.learning_rate:  # what null says as well
-        inert.add("trainer.head_learning_rate")
-    return inert
+    values = {column: value_of(config, leaf) for column, leaf in _COLUMNS.items()}
+
+    def acts(rules: Mapping[str, Any]) -> bool:
+        return all(values[column] in allowed for column, allowed in rules["acts"].items()) and not any(
+            values[column] in without for column, without in rules["inert"].items()
+        )
+
+    return {leaf.name for leaf in leaves(TrainConfig) if not acts(leaf.rules)}
 
 
-DECIDING = {  # the values on which it depends what a model is, and which of its other keys act
-    "joint_variant": ("joint_variant", "joint_variant"),
-    "film": ("film", "propagation_method"),
-    "head": ("head", "classification_head_type"),
-    "head.output_init": ("head", "output_init"),
-    "loss": ("loss", "loss"),
-    "direction": ("direction", "cascade_direction"),
-    "joint_variant.joint_objective": ("joint_variant", "joint_objective"),
-    "encoder.project_embedding": ("encoder", "project_embedding"),
-    "encoder.trainable": ("encoder", "trainable"),
-}
+def arguments(config: TrainConfig, group: str) -> dict[str, Any]:
+    """Return the keys of a group that act in a run, with their values and without the option itself."""
+    inert = inert_keys(config)
+    return {
+        leaf.field.name: value_of(config, leaf)
+        for leaf in leaves(TrainConfig)
+        if leaf.name.startswith(f"{group}.") and leaf.name not in inert and not leaf.rules["option_of"]
+    }
 
 
 def acting(options: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
     """Return the method that options make, and the columns that change nothing under them."""
-    return _acting(tuple((name, options[name]) for name in DECIDING if name in options))
+    return _acting(tuple((column, options[column]) for column in DECIDING if column in options))
 
 
 @functools.cache
 def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]:
-    config = TrainConfig()
-    for name, value in deciding:
-        node, key = DECIDING[name]
-        setattr(getattr(config, node), key, value)
-    columns = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(TrainConfig)}
-    # they are part of the encoder's own identity, which a result of version 0.1 does not tell
-    inert = inert_keys(config) - {"encoder.model_name", "encoder.revision", "init_from"}
-    return config.method, frozenset(columns[name] for name in inert)
+    config = TrainConfig().having({_COLUMNS[column].name: value for column, value in deciding})
+    inert = inert_keys(config)
+    return config.method, frozenset(column for column, leaf in _COLUMNS.items() if leaf.name in inert)
+
+
+# how tables name a key: by its group where it carries the group's option
+_COLUMNS = {leaf.rules["option_of"] or leaf.name: leaf for leaf in leaves(TrainConfig)}
+
+
+# the columns that decide what a model is, and which of its keys act
+_RULES = [{**leaf.rules["acts"], **leaf.rules["inert"]} for leaf in leaves(TrainConfig)]
+
+
+DECIDING = tuple(
+    column
+    for column, leaf in _COLUMNS.items()
+    if leaf.rules["option_of"] or any(column in rules for rules in _RULES)
+)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hblm.config.groups import shipped_options
 from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ def key(
     open_low: bool = False,
     choices: tuple[str, ...] = (),
     identity: bool = True,
+    by_content: bool = False,
+    acts: Mapping[str, tuple[Any, ...]] | None = None,
+    inert: Mapping[str, tuple[Any, ...]] | None = None,
     option_of: str | None = None,
     one: bool = False,
 ) -> Any:
@@ -50,6 +54,11 @@ def key(
         low, high, open_low: the closed range, or half-open where `low` itself is not allowed.
         choices: the only values allowed.
         identity: False for a key that cannot change a run's numbers and so stays out of its run id.
+        by_content: True for a key that names weights; their content is in the run id, the name is not.
+        acts: group or key -> the options or values with which this key acts. Without one of them it changes
+            no number, stays out of the run id, and is not passed to the option's class.
+        inert: group or key -> the options or values with which this key does not act; with all others, those
+            of a new option included, it does.
         option_of: the group whose chosen option this key carries; it is set by choosing the option only.
         one: a list that may be given as its only item.
     """
@@ -60,12 +69,20 @@ def key(
         "open_low": open_low,
         "choices": choices,
         "identity": identity,
+        "by_content": by_content,
+        "acts": acts or {},
+        "inert": inert or {},
         "option_of": option_of,
         "one": one,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def option(group: str, default: str, **rules: Any) -> Any:
+    """Declare the key that carries a group's chosen option: the name of one of the group's files in conf/."""
+    return key(default, "the option", choices=shipped_options(group), option_of=group, **rules)
 
 
 def group(schema: type, doc: str) -> Any:
@@ -117,14 +134,22 @@ def nested_schema(fld: dataclasses.Field[Any]) -> type | None:
     return made if isinstance(made, type) and dataclasses.is_dataclass(made) else None
 
 
-def leaves(schema: type, prefix: str = "") -> Iterator[Leaf]:
-    """Yield every key of a schema."""
+@functools.cache
+def leaves(schema: type, prefix: str = "") -> tuple[Leaf, ...]:
+    """Return every key of a schema."""
+    found: list[Leaf] = []
     for fld in dataclasses.fields(schema):
         nested = nested_schema(fld)
-        if nested:
-            yield from leaves(nested, f"{prefix}{fld.name}.")
-        else:
-            yield Leaf(prefix + fld.name, schema, fld)
+        found += leaves(nested, f"{prefix}{fld.name}.") if nested else [Leaf(prefix + fld.name, schema, fld)]
+    return tuple(found)
+
+
+def defaults(schema: type) -> dict[str, Any]:
+    """Return the default of every key, in nested groups; interpolations stay as they are written."""
+    return {
+        fld.name: defaults(nested) if (nested := nested_schema(fld)) else Leaf(fld.name, schema, fld).default
+        for fld in dataclasses.fields(schema)
+    }
 
 
 def typed(tree: Mapping[str, Any], schema: type[T]) -> T:
@@ -144,9 +169,25 @@ def typed(tree: Mapping[str, Any], schema: type[T]) -> T:
 
 def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tuple[T, list[Fault]]:
     """Return the typed tree, defaults where a value is faulty or absent, and the faults."""
+    values, faults = read_values(tree, schema, prefix)
+    return build(values, schema), faults
+
+
+def build(values: Mapping[str, Any], schema: type[T]) -> T:
+    """Return the dataclass of checked values, defaults where a value is absent."""
+    nested = {fld.name: nested_schema(fld) for fld in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    return schema(
+        **{name: build(value, inner) if (inner := nested[name]) else value for name, value in values.items()}
+    )
+
+
+def read_values(
+    tree: Mapping[str, Any], schema: type, prefix: str = ""
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the values that fit their keys, in nested groups, and the faults of all others."""
     if not isinstance(tree, Mapping):
-        return schema(), [Fault(prefix.rstrip(".") or "configuration", tree, "is not a group of keys")]
-    fields = {fld.name: fld for fld in dataclasses.fields(schema)}  # type: ignore[arg-type]
+        return {}, [Fault(prefix.rstrip(".") or "configuration", tree, "is not a group of keys")]
+    fields = {fld.name: fld for fld in dataclasses.fields(schema)}
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, value in tree.items():
@@ -158,7 +199,7 @@ def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tup
         nested = nested_schema(fields[name])
         if nested:
             if isinstance(value, Mapping):
-                values[name], inner = read_tree(value, nested, f"{full}.")
+                values[name], inner = read_values(value, nested, f"{full}.")
                 faults += inner
             else:
                 faults.append(
@@ -170,7 +211,7 @@ def read_tree(tree: Mapping[str, Any], schema: type[T], prefix: str = "") -> tup
             faults.append(Fault(full, value, why))
         else:
             values[name] = checked
-    return schema(**values), faults
+    return values, faults
 
 
 def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hblm.config.schema import group, key
+from hblm.config.schema import group, key, option
 from hblm.files import unfit_as_name
 
 SINGLE_VIEW = "single"  # of a model with one branch
@@ -40,6 +40,16 @@ OF_TRAINER = (
 
 
 CONDITIONAL = ("conditional_softmax", "conditional")  # losses of a node given its parent
+
+
+# for `acts` and `inert`: the option, or the value of a key, on which it depends whether a key acts
+_SINGLE = {"joint_variant": ("none",)}
+
+
+_TRI = {"joint_variant": ("tri_head_diffcat",)}
+
+
+_FROZEN = {"encoder.trainable": (False,)}
 
 
 @dataclass
@@ -77,61 +87,66 @@ class Dataset:
 class Encoder:
     """The transformer, and the projection of its pooled state."""
 
-    model_name: str = key("FacebookAI/roberta-large", "hub id, local folder, or tiny")
-    revision: str | None = key(None, "hub revision: a tag or commit")
+    model_name: str = key("FacebookAI/roberta-large", "hub id, local folder, or tiny", by_content=True)
+    revision: str | None = key(None, "hub revision: a tag or commit", by_content=True)
     max_length: int = key(512, "tokens a document is cut to, special tokens included", low=4, high=1_000_000)
     trainable: bool = key(True, "false: frozen, in eval mode")
-    gradient_checkpointing: bool = key(False, "less memory for about a third more time")
-    dropout: float | None = key(None, "null: the checkpoint's own", low=0, high=0.99)
+    gradient_checkpointing: bool = key(False, "less memory for about a third more time", inert=_FROZEN)
+    dropout: float | None = key(None, "null: the checkpoint's own", low=0, high=0.99, inert=_FROZEN)
     project_embedding: bool = key(
         True, "a residual layer and a norm; false: heads and FiLM see the pooled state itself"
     )
     projection_dim: int | None = key(
         None, "width P of the projection; null: as the encoder", low=1, high=16_384
     )
-    projection_dropout: float = key(0.1, "dropout on the projection's residual layer", low=0, high=0.99)
+    projection_dropout: float = key(
+        0.1,
+        "dropout on the projection's residual layer",
+        low=0,
+        high=0.99,
+        inert={"encoder.project_embedding": (False,)},
+    )
 
 
 @dataclass
 class Pooling:
     """How token states become one vector."""
 
-    pooling: str = key("cls", "the option", choices=("cls", "mean", "last", "max"), option_of="pooling")
+    pooling: str = option("pooling", "cls")
 
 
 @dataclass
 class Direction:
     """In which order the cascade visits the levels."""
 
-    cascade_direction: str = key(
-        "top_down", "the option", choices=("top_down", "bottom_up"), option_of="direction"
-    )
+    cascade_direction: str = option("direction", "top_down", acts=_SINGLE, inert={"film": ("none",)})
 
 
 @dataclass
 class Film:
     """How the level predicted before modulates the embedding for the next."""
 
-    propagation_method: str = key(
-        "sigmoid", "the option", choices=("sigmoid", "multi_hot", "logit", "none"), option_of="film"
-    )
+    propagation_method: str = option("film", "sigmoid")
     propagation_space: str = key(
         "child_space",
         "conditioning on the source level's nodes, or carried along the tree to the target level's",
         choices=("parent_space", "child_space"),
+        inert={"film": ("none",)},
     )
-    film_scale: float = key(0.2, "a in e (1 + a γ) + a β", low=0)
-    detach_parent_signal: bool = key(True, "no gradient from a level into the one predicted before")
+    film_scale: float = key(0.2, "a in e (1 + a γ) + a β", low=0, inert={"film": ("none",)})
+    detach_parent_signal: bool = key(
+        True,
+        "no gradient from a level into the one predicted before",
+        inert={"film": ("none", "multi_hot")},  # a step function has no gradient to detach
+    )
 
 
 @dataclass
 class Head:
     """What turns a level's embedding into its logits."""
 
-    classification_head_type: str = key(
-        "mlp", "the option", choices=("mlp", "wide_mlp", "residual_mlp", "linear"), option_of="head"
-    )
-    dropout: float = key(0.1, "dropout inside the head", low=0, high=0.99)
+    classification_head_type: str = option("head", "mlp")
+    dropout: float = key(0.1, "dropout inside the head", low=0, high=0.99, inert={"head": ("linear",)})
     output_init: str = key(
         "prior",
         "where output layers start. prior: label frequencies of the training split; label_text: also the "
@@ -139,7 +154,11 @@ class Head:
         choices=("prior", "default", "label_text", AUTO),
     )
     label_text_gain: float = key(
-        6.0, "label_text: about so much a text of a label adds to its logit", low=0, open_low=True
+        6.0,
+        "label_text: about so much a text of a label adds to its logit",
+        low=0,
+        open_low=True,
+        acts={"head.output_init": ("label_text",)},
     )
 
 
@@ -147,14 +166,22 @@ class Head:
 class Loss:
     """What is minimised."""
 
-    loss: str = key("bce", "the option", choices=("bce", "focal", *CONDITIONAL, AUTO), option_of="loss")
+    loss: str = option("loss", "bce")
     level_reduction: str = key(
         "nodes",
         "bce, focal: mean over all nodes; or over a level's nodes, then over levels",
         choices=("levels", "nodes"),
+        acts={"loss": ("bce", "focal", AUTO)},
     )
-    gamma: float = key(2.0, "focal: how much what is right already counts less; 0 is bce", low=0)
-    tau: float = key(1.0, "conditional_softmax: strength of the logit adjustment; 0 is none", low=0)
+    gamma: float = key(
+        2.0, "focal: how much what is right already counts less; 0 is bce", low=0, acts={"loss": ("focal",)}
+    )
+    tau: float = key(
+        1.0,
+        "conditional_softmax: strength of the logit adjustment; 0 is none",
+        low=0,
+        acts={"loss": ("conditional_softmax",)},
+    )
 
     @property
     def is_conditional(self) -> bool:
@@ -166,22 +193,30 @@ class Loss:
 class JointVariant:
     """Whether top-down and bottom-up branches share one model."""
 
-    joint_variant: str = key(
-        "none", "the option", choices=("none", "dual", "tri_head_diffcat"), option_of="joint_variant"
-    )
+    joint_variant: str = option("joint_variant", "none")
     joint_objective: str = key(
-        "full", "aux_only (dual): the losses of the two branches alone", choices=("full", "aux_only")
+        "full",
+        "aux_only (dual): the losses of the two branches alone",
+        choices=("full", "aux_only"),
+        acts={"joint_variant": ()},  # aux_only is full with joint_loss_fused=0, and the run id has that
     )
     joint_eval_view: str = key(
-        "fused", "the view that is monitored and shown; all are stored", choices=EVAL_VIEWS
+        "fused", "the view that is monitored and shown; all are stored", choices=EVAL_VIEWS, inert=_SINGLE
     )
-    joint_loss_fused: float = key(0.0, "weight of the loss of the fused logits", low=0)
-    joint_loss_td: float = key(0.5, "weight of the top-down branch's loss", low=0)
-    joint_loss_bu: float = key(0.5, "weight of the bottom-up branch's loss", low=0)
-    joint_loss_mix: float = key(1.0, "tri_head_diffcat: weight of the mix head's loss", low=0)
-    tri_fuse_td: float = key(1.0, "tri_head_diffcat: the top-down logits' weight in the fused ones", low=0)
-    tri_fuse_bu: float = key(1.0, "tri_head_diffcat: the bottom-up logits' weight", low=0)
-    tri_fuse_mix: float = key(1.0, "tri_head_diffcat: the mix head's weight", low=0)
+    joint_loss_fused: float = key(
+        0.0,
+        "weight of the loss of the fused logits",
+        low=0,
+        inert={**_SINGLE, "joint_variant.joint_objective": ("aux_only",)},
+    )
+    joint_loss_td: float = key(0.5, "weight of the top-down branch's loss", low=0, inert=_SINGLE)
+    joint_loss_bu: float = key(0.5, "weight of the bottom-up branch's loss", low=0, inert=_SINGLE)
+    joint_loss_mix: float = key(1.0, "tri_head_diffcat: weight of the mix head's loss", low=0, acts=_TRI)
+    tri_fuse_td: float = key(
+        1.0, "tri_head_diffcat: the top-down logits' weight in the fused ones", low=0, acts=_TRI
+    )
+    tri_fuse_bu: float = key(1.0, "tri_head_diffcat: the bottom-up logits' weight", low=0, acts=_TRI)
+    tri_fuse_mix: float = key(1.0, "tri_head_diffcat: the mix head's weight", low=0, acts=_TRI)
 
     @property
     def is_joint(self) -> bool:
@@ -257,6 +292,7 @@ class Trainer:
         "the same for everything above the encoder; null: learning_rate, or chosen with it",
         low=0,
         open_low=True,
+        inert=_FROZEN,
     )
     epochs: int | None = key(
         65, "at most so many passes over the training split; null: by documents and encoder", low=1
@@ -297,7 +333,9 @@ class TrainConfig:
         1.0, "share of the training and validation splits used", low=0, high=1, open_low=True
     )
     init_from: str | None = key(
-        None, "checkpoint of another run, whose weights are taken where the two models agree"
+        None,
+        "checkpoint of another run, whose weights are taken where the two models agree",
+        by_content=True,
     )
     data_dir: str = key("data", "where prepared datasets lie", identity=False)
     output_dir: str = key("outputs", "where checkpoints, results and caches go", identity=False)

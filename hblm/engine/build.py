@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hblm.config.identity import arguments
 from hblm.config.train import TrainConfig
 from hblm.data.batches import collate
 from hblm.data.tokens import TokenisedSplit
@@ -97,14 +98,10 @@ def loss(
         n_documents: how many there are.
         stops: how many of them bear each node and none of its children.
     """
-    options = config.loss
-    own: dict[str, dict[str, Any]] = {
-        "bce": {"level_reduction": options.level_reduction},
-        "focal": {"level_reduction": options.level_reduction, "gamma": options.gamma},
-        "conditional_softmax": {"stops": stops, "tau": options.tau},
-        "conditional": {"stops": stops},
-    }
-    return LOSSES[options.loss](taxonomy, positives=positives, n_documents=n_documents, **own[options.loss])
+    counts: dict[str, Any] = {"positives": positives, "n_documents": n_documents}
+    if config.loss.is_conditional:
+        counts["stops"] = stops
+    return LOSSES[config.loss.loss](taxonomy, **counts, **arguments(config, "loss"))
 
 
 def initialise_output(

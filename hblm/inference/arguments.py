@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Transformer
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-
 from hblm.config import identity
-from hblm.config.compose import SWEEP, plain_tree, resolved
+from hblm.config.compose import Composer, Unreadable, parse, resolved
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.groups import OptionGroups
-from hblm.config.schema import Leaf, leaves, plain, read_leaf, read_tree
+from hblm.config.grid import values_of
+from hblm.config.groups import PRESETS, OptionGroups
+from hblm.config.schema import Leaf, leaves, plain, read_leaf
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError
 from hblm.runs.checkpoint import open_checkpoint
@@ -36,8 +31,8 @@ def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
     kept, faults = [], []
     for text in argv:
         try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
+            override = parse(text)
+        except Unreadable:
             kept.append(text)
             continue
         name = override.key_or_group
@@ -57,12 +52,11 @@ def _places(argv: list[str]) -> list[str]:
     for text in reversed(argv):
         if text.startswith("checkpoint="):
             try:
-                override = OverridesParser.create().parse_override(text)
-            except HydraException:
+                override = parse(text)
+            except Unreadable:
                 return []  # said again, and better, when all arguments are checked
-            values = [override.value()]
-            if override.is_discrete_sweep():
-                values = list(override.sweep_iterator(transformer=Transformer.identity))
+            discrete = override.is_discrete_sweep()
+            values = values_of(override, OptionGroups()) if discrete else [override.value()]
             return [str(place) for each in values for place in (each if isinstance(each, list) else [each])]
     return []
 
@@ -82,26 +76,23 @@ def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, t
 
 def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
     """Return the first key which an option sets to something else than the checkpoint has."""
-    try:
-        with initialize_config_module("hblm.conf", version_base="1.3"):
-            composed = compose("train", ["dataset=wos", text] if group != "dataset" else [text])
-    except HydraException as error:
-        return " ".join(str(error).split())
-    if group not in composed:  # a preset sets keys of many groups
+    if group in PRESETS:  # which set keys of many groups
         return f"{text} was decided at training, and the checkpoint has all it set; leave it out"
-    tree = {name: value for name, value in plain_tree(composed).items() if name != SWEEP}
-    left_open = read_tree(tree, TrainConfig)[0].left_open
+    texts = [text] if group == "dataset" else ["dataset=wos", text]
+    try:
+        option = Composer("train", TrainConfig).compose(texts).config
+    except Unreadable as error:
+        return str(error)
     for leaf in leaves(TrainConfig):
-        if leaf.name in left_open:
+        if leaf.name in option.left_open or leaf.name in ("dataset.path", "dataset.prepare"):
             continue
-        if leaf.name.startswith(f"{group}.") and leaf.name not in ("dataset.path", "dataset.prepare"):
-            says, _ = read_leaf(leaf, OmegaConf.select(composed, leaf.name))
-            if leaf.name == "dataset.name" and says is None:  # a custom set's, which its folder tells
+        if leaf.name.startswith(f"{group}."):
+            of_option, has = identity.value_of(option, leaf), identity.value_of(stored, leaf)
+            if leaf.name == "dataset.name" and of_option is None:  # a custom set's name is its folder's
                 continue
-            has = identity.value_of(stored, leaf)
-            if says != has:
+            if of_option != has:
                 return (
-                    f"{text} contradicts the checkpoint: it says {leaf.name}={plain(says)}, "
+                    f"{text} contradicts the checkpoint: it sets {leaf.name}={plain(of_option)}, "
                     f"the checkpoint has {plain(has)}; leave it out"
                 )
     return ""

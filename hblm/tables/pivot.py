@@ -38,6 +38,12 @@ _COMMIT_DIGITS = 10
 _ORDER = {
     "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
     "dataset": ("wos", "rcv1v2", "nyt", "aapd", "bgc"),
+    "direction": ("top_down", "bottom_up"),
+    "film": ("sigmoid", "multi_hot", "logit", "none"),
+    "head": ("mlp", "wide_mlp", "residual_mlp", "linear"),
+    "joint_variant": ("none", "dual", "tri_head_diffcat"),
+    "loss": ("bce", "focal", "conditional_softmax", "conditional", "auto"),
+    "pooling": ("cls", "mean", "last", "max"),
 }
 
 
@@ -370,11 +376,8 @@ def _order(keys: Sequence[str], labels: Sequence[str]) -> tuple[Any, ...]:
 
 @functools.cache
 def _positions(key: str) -> dict[str, int]:
-    """Return label -> position where an order is known: of methods, sets, and options as declared."""
-    choices = _ORDER.get(key) or next(
-        (leaf.rules["choices"] for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == key), ()
-    )
-    return {choice: at for at, choice in enumerate(choices)}
+    """Return label -> position where an order is known; a label without one comes last."""
+    return {label: at for at, label in enumerate(_ORDER.get(key, ()))}
 
 
 def _caption(

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import OmegaConf
-
+from hblm.config import compose as composing
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.schema import typed
 from hblm.config.train import TrainConfig
@@ -23,8 +21,7 @@ LEARNING = ("trainer.epochs=25", "trainer.batch_size=6", "trainer.learning_rate=
 
 
 def compose(program: str, schema: type, *overrides: str) -> Any:
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        return typed(OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True), schema)
+    return typed(composing.job_tree(composing.compose(program, overrides), schema)[0], schema)
 
 
 def run(data: Path, *overrides: str) -> Path:
