@@ -8,7 +8,7 @@ import signal
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
 
 
-_asked: list[str] = []
+_received: list[str] = []
 
 
 _listening = False
@@ -25,12 +25,12 @@ def listen() -> None:
     """
     global _listening
     owner = os.getpid()
-    _asked.clear()
+    _received.clear()
     _listening = True
 
     def note(number: int, frame: object) -> None:
         if os.getpid() == owner:
-            _asked.append(signal.Signals(number).name)
+            _received.append(signal.Signals(number).name)
 
     for number in SIGNALS:
         signal.signal(number, note)
@@ -50,12 +50,12 @@ def ignore(listening: bool, worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def asked() -> str | None:
+def received() -> str | None:
     """Return the name of the first signal that has come; None as long as there is none."""
-    return _asked[0] if _asked else None
+    return _received[0] if _received else None
 
 
 def check() -> None:
     """Raise Stopped if a signal has come."""
-    if _asked:
-        raise Stopped(_asked[0])
+    if _received:
+        raise Stopped(_received[0])

@@ -26,7 +26,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from hblm.encoders.fast_dropout import attend, replace_dropout
 from hblm.encoders.pretrained import Pretrained, acting_config, weight_shapes
-from hblm.encoders.tokenizer import Tokenizer, _explained, _place, _quiet, _tiny_tokenizer, load_tokenizer
+from hblm.encoders.tokenizer import (
+    Tokenizer,
+    load_errors,
+    load_tokenizer,
+    path_or_id,
+    quiet_libraries,
+    tiny_tokenizer,
+)
 from hblm.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -88,7 +95,7 @@ def save_encoder(folder: Path, encoder: nn.Module, tokenizer: Tokenizer) -> None
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # whatever the last call asked for is no part of the tokenizer
     backend.no_padding()
-    with _quiet():
+    with quiet_libraries():
         encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
         tokenizer.save_pretrained(folder)
 
@@ -190,15 +197,15 @@ def _maker(config: Any) -> Any:
 
 def _architecture(source: Pretrained, dropout: float | None) -> Any:
     """Build the encoder that a folder's config.json describes, with random weights."""
-    with _quiet(), _explained(source, "weights"):
+    with quiet_libraries(), load_errors(source, "weights"):
         shapes = weight_shapes(source) if source.weights else None
     _require_as_many_layers(source, shapes)
-    with _quiet(), _explained(source, "config.json"):
+    with quiet_libraries(), load_errors(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(
-            _place(source), trust_remote_code=False, local_files_only=True
+            path_or_id(source), trust_remote_code=False, local_files_only=True
         )
     _set_dropout(config, dropout, source)
-    with _quiet(), _explained(source, "configuration"):
+    with quiet_libraries(), load_errors(source, "configuration"):
         if shapes is not None:
             with _no_larger(source, shapes), torch.device("meta"):  # which takes no memory
                 _from_config(config)
@@ -208,11 +215,11 @@ def _architecture(source: Pretrained, dropout: float | None) -> Any:
 def _load_weights(source: Pretrained, dropout: float | None) -> Any:
     """Load configuration, then weights: what the configuration forbids is not downloaded."""
     where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
-    with _quiet(), _explained(source, "weights"):
+    with quiet_libraries(), load_errors(source, "weights"):
         shapes = weight_shapes(source)
     _require_as_many_layers(source, shapes)
-    with _quiet(), _explained(source, "config.json"):
-        config = transformers.AutoConfig.from_pretrained(_place(source), **where)
+    with quiet_libraries(), load_errors(source, "config.json"):
+        config = transformers.AutoConfig.from_pretrained(path_or_id(source), **where)
     maker = _maker(config)
     if config.is_encoder_decoder and maker is transformers.AutoModel:
         raise ConfigError(
@@ -220,9 +227,9 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
             "needs a decoder's input; give an encoder such as FacebookAI/roberta-large"
         )
     _set_dropout(config, dropout, source)
-    with _quiet(), _explained(source, "encoder"), _no_larger(source, shapes):
+    with quiet_libraries(), load_errors(source, "encoder"), _no_larger(source, shapes):
         encoder, report = maker.from_pretrained(
-            _place(source),
+            path_or_id(source),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -377,7 +384,7 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 def _tiny_config() -> transformers.BertConfig:
     return transformers.BertConfig(
-        vocab_size=len(_tiny_tokenizer()),
+        vocab_size=len(tiny_tokenizer()),
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -206,14 +206,14 @@ def resolved_commit(source: Pretrained) -> str | None:
     return None if config is None else config.parent.name  # .../snapshots/COMMIT/config.json
 
 
-def encoder_record(source: Pretrained) -> dict[str, Any]:
+def encoder_entry(source: Pretrained) -> dict[str, Any]:
     """Return what a result file says of an encoder that is loaded: name, revision, commit and identity."""
     record = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
     return record | source.identity()
 
 
-def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what run ids hold of an encoder, from what `encoder_record` noted of it."""
+def identity_of_entry(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what run ids hold of an encoder, from what `encoder_entry` noted of it."""
     hashes = {name: record[name] for name in ("origin", "weights", "config", "tokenizer") if name in record}
     if hashes or record.get("model_name") != TINY:
         return hashes or {name: record.get(name) for name in ("model_name", "revision")}

@@ -27,10 +27,10 @@ def load_tokenizer(source: Pretrained) -> Tokenizer:
         ConfigError: not to be had, or not a fast one.
     """
     if source.is_tiny:
-        return _tiny_tokenizer()
-    with _quiet(), _explained(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
+        return tiny_tokenizer()
+    with quiet_libraries(), load_errors(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            _place(source), revision=source.revision, trust_remote_code=False
+            path_or_id(source), revision=source.revision, trust_remote_code=False
         )
     return _ready(tokenizer, source.model_name)
 
@@ -58,12 +58,12 @@ def _ready(tokenizer: Any, name: str) -> Tokenizer:
     return checked
 
 
-def _place(source: Pretrained) -> str:
+def path_or_id(source: Pretrained) -> str:
     return source.model_name if source.folder is None else str(source.folder)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Silence loading reports and bars for a while; a download keeps its bar."""
     bars: Any = logging  # untyped
     levels = (logging.get_verbosity(), hub_logging.get_verbosity())
@@ -83,7 +83,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(source: Pretrained, what: str) -> Iterator[None]:
+def load_errors(source: Pretrained, what: str) -> Iterator[None]:
     """Turn what libraries raise while they read an encoder's files into one line that says what to do.
 
     Only calls of transformers and safetensors stand within. What they raise of a damaged file may be of any
@@ -97,7 +97,7 @@ def _explained(source: Pretrained, what: str) -> Iterator[None]:
         raise ConfigError(explain(source, what, error)) from error
 
 
-def _tiny_tokenizer() -> Tokenizer:
+def tiny_tokenizer() -> Tokenizer:
     """Build a tokenizer whose tokens are bytes, so that nothing is unknown and nothing is downloaded."""
     symbols = ["[PAD]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     vocabulary = {symbol: position for position, symbol in enumerate(symbols)}

@@ -26,7 +26,7 @@ from hblm.data.tokens import Array, StartTask, TokenisedSplit
 from hblm.encoders.encoder import encoder_width, frozen_encoder_hash
 from hblm.encoders.tokenizer import Tokenizer
 from hblm.engine import collectives
-from hblm.engine.scoring import Scoring, on_device, silent
+from hblm.engine.scoring import Scoring, no_progress, on_device
 from hblm.nn.classifier import Classifier
 
 FORMAT = 1
@@ -104,14 +104,12 @@ class Embedder:
         first = self.accelerator.is_main_process
         alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         # all processes do what the first decides, or they would wait for each other for ever
-        if collectives.of_the_first(first and not entry.is_whole()):
+        if collectives.broadcast(first and not entry.is_whole()):
             with entry.locked() if first else alone:
-                if collectives.of_the_first(
-                    first and not entry.is_whole()
-                ):  # another run may have been faster
+                if collectives.broadcast(first and not entry.is_whole()):  # another run may have been faster
                     with entry.renewed() if first else alone as folder:
                         self._run(split, folder, progress(f"embedding {name}", len(split)))
-            collectives.of_the_first(None)  # no process opens before the first has written
+            collectives.broadcast(None)  # no process opens before the first has written
         if not first:
             entry.require_whole()
         return PooledSplit(split, entry.folder / _FILE)
@@ -157,7 +155,7 @@ def _vectors(
     batches: Sequence[Array],
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> Float32[Tensor, "documents width"]:
     """Return the vectors of some batches' documents, in the order of the batches, on every process."""
     documents = np.concatenate(batches)
@@ -169,4 +167,4 @@ def _vectors(
         with accelerator.autocast():
             vectors[torch.from_numpy(row_of[positions]).to(device)] = model.pool(**batch.inputs)
         advance(len(batch) * accelerator.num_processes)
-    return collectives.total(accelerator, vectors)  # a row is filled by one process, and 0 on the others
+    return collectives.reduce_sum(accelerator, vectors)  # a row is filled by one process, and 0 on the others

@@ -41,7 +41,7 @@ class _Fault(Exception):
 
 
 @dataclass(frozen=True)
-class Trial:
+class EncoderCheck:
     """A model on its device, and how its documents are padded.
 
     Attributes:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hblm.data.batches import Split, targets_of
 from hblm.data.tokens import TokenisedSplit
 from hblm.engine.metrics import ScoreCounter
-from hblm.engine.scoring import Scores, Scoring, Sink, Tally, nobody, outputs, silent
+from hblm.engine.scoring import Scores, Scoring, Sink, Tally, no_progress, no_sink, outputs
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
 
@@ -30,7 +30,7 @@ def keep_logits(
     split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> None:
     """Write a single model's float32 logits to `path`, a row a document, in the split's order.
 
@@ -51,8 +51,8 @@ def score_fused(
     weight: float,
     split: TokenisedSplit,
     scoring: Scoring,
-    advance: Callable[[int], None] = silent,
-    sink: Sink = nobody,
+    advance: Callable[[int], None] = no_progress,
+    sink: Sink = no_sink,
 ) -> dict[str, Scores]:
     """Return the scores of the views fused (w z_td + (1 - w) z_bu), td and bu, from logits on disk."""
     tally = Tally(scoring, "cpu")

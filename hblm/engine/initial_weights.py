@@ -234,7 +234,7 @@ class Origin:
                 found.append(f"{n_layers} FiLM layers of {view} (another direction or other nodes there)")
         return found
 
-    def record(self) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
         """Return what a result says of it: which run, and what was taken."""
         return {
             "path": str(self.checkpoint.folder.resolve()),

@@ -109,7 +109,7 @@ def end(nodes: Nodes) -> None:
 def take_part(nodes: Nodes, node: int) -> int:
     """Be another machine of a run: start its processes once the first one says so; return the exit code."""
     while not (nodes.folder / TASK).exists():
-        if (nodes.folder / OVER).exists() or signals.asked():
+        if (nodes.folder / OVER).exists() or signals.received():
             return 0
         time.sleep(_EVERY)
     task = json.loads((nodes.folder / TASK).read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def _watch(folder: Path, members: Sequence[_Member], failed: Callable[[Reports],
     passed_on = False
     first_seen: float | None = None
     while True:
-        if signals.asked() and not passed_on:
+        if signals.received() and not passed_on:
             passed_on = True
             for member in members:
                 member.process.send_signal(signals.SIGNALS[0])

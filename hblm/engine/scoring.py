@@ -90,11 +90,11 @@ class Tally:
         return self.counters[view]
 
 
-def silent(documents: int) -> None:
+def no_progress(documents: int) -> None:
     """Show no progress."""
 
 
-def nobody(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+def no_sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
     """Do nothing with a batch."""
 
 
@@ -104,8 +104,8 @@ def score(
     split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
-    sink: Sink = nobody,
+    advance: Callable[[int], None] = no_progress,
+    sink: Sink = no_sink,
 ) -> tuple[dict[str, Scores], float]:
     """Return the scores of every view over a split, and the objective per document.
 
@@ -123,7 +123,7 @@ def score(
         total += scoring.objective(output.views, batch.targets).cpu()
         advance(len(batch) * accelerator.num_processes)
     return _merged(
-        scoring, len(split), collectives.parts(accelerator, Part(mine.counted(), modulation, total))
+        scoring, len(split), collectives.gather(accelerator, Part(mine.counted(), modulation, total))
     )
 
 
@@ -181,7 +181,7 @@ def on_device(
     mine = collectives.batches_of(accelerator, batches)
     in_all = len(batches) // accelerator.num_processes  # so many every process has
     for number, (positions, batch) in enumerate(zip(mine, loader(split, mine, scoring), strict=True)):
-        collectives.check_stop(accelerator, meet=number < in_all and number % collectives.STEPS == 0)
+        collectives.check_stop(accelerator, synchronise=number < in_all and number % collectives.STEPS == 0)
         yield positions, batch.to(accelerator.device)
 
 

@@ -5,34 +5,24 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import Timeout
 
 from hblm import process
 from hblm.config import identity, overrides
-from hblm.config.schema import leaves
 from hblm.config.train import TrainConfig
-from hblm.console import Advance, TrainingBar, hush, log, print_views, progress
+from hblm.console import log, print_views, silence
 from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
 from hblm.encoders.pretrained import Pretrained
 from hblm.engine import auto, launch
 from hblm.engine.initial_weights import source_of
-from hblm.engine.notes import Note, Trained, notes
 from hblm.errors import DataError
 from hblm.files import scratch_folder
 from hblm.runs import paths, result
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch import Tensor
-
-    from hblm.engine.loop import Fitted
-    from hblm.engine.scoring import Scores
-    from hblm.engine.session import Job
 
 
 def run(
@@ -112,7 +102,7 @@ def join(
         DataError: data or encoder are no longer those of the id expected.
     """
     if process.place().rank:
-        hush()
+        silence()
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
@@ -127,7 +117,7 @@ def _agreed(config: TrainConfig, run_id: str | None) -> str | None:
     from hblm.engine import collectives, device
 
     device.accelerator(config.device, config.trainer.precision)  # which lets the processes find each other
-    agreed: str | None = collectives.of_the_first(run_id)
+    agreed: str | None = collectives.broadcast(run_id)
     return agreed
 
 
@@ -172,17 +162,6 @@ def show(config: TrainConfig, this: paths.Run, record: Mapping[str, Any]) -> Non
     _print_places(config, this)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What fitting and testing gave."""
-
-    fitted: Fitted
-    val: dict[str, Scores]
-    test: dict[str, Scores]
-    thresholds: list[dict[str, Any]]  # the monitored view's validation scores at each (see thresholds.py)
-    eval_seconds: float
-
-
 def train(
     config: TrainConfig,
     prepared: Prepared,
@@ -191,189 +170,35 @@ def train(
     started: float,
     chosen: auto.Chosen,
 ) -> None:
-    """Do the run: load, fit, test, write; of several processes the first one writes."""
-    from hblm.engine.session import set_up  # only now torch: what is done, or wrong, answers in a second
+    """Do the run: load, fit, test, write; of several ranks the first one writes."""
+    # imported here, because torch takes seconds to load: a finished run or a wrong setting is reported first
+    from hblm.engine import outcome, session
 
     for line in auto.lines(chosen):
         log.info("%s", line)
-    job = set_up(config, prepared, source, this.name)
-    job = replace(job, chosen={**chosen, **job.chosen})
+    loaded = session.from_config(config, prepared, source, this.name)
+    loaded = replace(loaded, chosen={**chosen, **loaded.chosen})
     expect(identify(config, prepared, source), this.id, config, prepared)  # the encoder that was loaded
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
-        *(this.name, len(job.train), len(job.val), len(job.test)),
+        *(this.name, len(loaded.train), len(loaded.val), len(loaded.test)),
         *(len(prepared.taxonomy), len(prepared.taxonomy.levels)),
     )
-    outcome = fit_and_test(config, job, this)
-    if not job.accelerator.is_main_process:
+    scores = outcome.fit_and_test(config, loaded, this)
+    if not loaded.accelerator.is_main_process:
         return
     with paths.naming(this.output_dir):
         # another run may have taken the name meanwhile; data and encoder are those that were loaded
         this = paths.find(this.output_dir, this.id, this.names)
-        # written apart, so that what bears the names now stays until the new files are whole
+        # into temporary folders: older files keep their names until the new ones are complete
         with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
-                keep_checkpoint(config, this, job, checkpoint)
-            record = write_record(config, this, job, outcome, results / this.result.name, started)
+                outcome.write_checkpoint(config, this, loaded, checkpoint)
+            path = results / this.result.name
+            content = outcome.write_result(config, this, loaded, scores, path, started)
             this.replace_by(results, checkpoint)
-    show(config, this, record)
-
-
-def fit_and_test(config: TrainConfig, job: Job, this: paths.Run) -> Outcome:
-    """Train the job's model, then score the best epoch on the validation and test splits."""
-    from hblm.engine import build
-    from hblm.engine.loop import Watch, fit, overall_f1
-    from hblm.engine.scoring import score
-
-    _start_trackers(job.accelerator, config, this)
-    schedule = build.schedule(config)
-    with TrainingBar(len(job.trained_on), schedule.epochs) as bar:
-
-        def tell(entry: dict[str, Any]) -> None:
-            bar.epoch(entry)
-            numbers = {name: entry[name] for name in ("train_loss", "val_loss", "documents_per_second")}
-            job.accelerator.log({**numbers, **_by_view("val", entry["views"])}, step=entry["epoch"])
-
-        fitted = fit(
-            job.model,
-            job.trained_on,
-            job.val,
-            schedule=schedule,
-            scoring=job.scoring,
-            monitor=(config.joint_variant.monitored, config.trainer.monitor),
-            accelerator=job.accelerator,
-            watch=Watch(step=bar.step, epoch=tell),
-        )
-    began = time.perf_counter()
-    with progress() as start:
-        val, thresholds = validate(job, config.joint_variant.monitored, start("validating", len(job.val)))
-        test, _ = score(job.model, job.test, job.scoring, job.accelerator, start("testing", len(job.test)))
-    job.accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
-    job.accelerator.end_training()
-    return Outcome(fitted, val, test, thresholds, time.perf_counter() - began)
-
-
-def validate(job: Job, view: str, advance: Advance) -> tuple[dict[str, Scores], list[dict[str, Any]]]:
-    """Return every view's scores on the validation split, and one view's at each threshold of a grid."""
-    from hblm.engine import collectives
-    from hblm.engine.scoring import score
-    from hblm.engine.thresholds import ThresholdCounter
-
-    mine, counter = (ThresholdCounter(job.prepared.taxonomy) for _ in range(2))
-
-    def count(_: Any, scores: Mapping[str, Tensor], targets: Tensor) -> None:
-        mine.update(scores[view], targets)
-
-    found, _ = score(job.model, job.val, job.scoring, job.accelerator, advance, count)
-    for counted in collectives.parts(job.accelerator, mine.counted()):
-        counter.add(counted)
-    return found, counter.table()
-
-
-def keep_checkpoint(config: TrainConfig, this: paths.Run, job: Job, folder: Path) -> None:
-    """Write the model and all that an evaluation needs to `folder`."""
-    import torch
-
-    from hblm.encoders.encoder import save_encoder
-    from hblm.engine import device
-    from hblm.nn.losses import node_priors
-    from hblm.runs.checkpoint import save_checkpoint
-    from hblm.runs.result import place_record
-
-    save_checkpoint(
-        folder,
-        model=job.model,
-        save_encoder=lambda folder: save_encoder(folder, job.model.encoder, job.tokenizer),
-        config=config,
-        taxonomy=job.prepared.taxonomy,
-        meta={
-            "run_id": this.id,
-            "name": this.name,
-            "tag": job.source.tag,
-            "dataset": place_record(job.prepared),
-            "encoder": job.encoder,
-            "training": job.mark,
-            "node_priors": node_priors(torch.tensor(job.scoring.train_support), len(job.train)).tolist(),
-            "thresholds": {"training": config.threshold},
-            "precision": device.resolved_precision(job.accelerator),
-            "eval_batch_size": job.scoring.batch_size,
-        },
-    )
-
-
-def write_record(
-    config: TrainConfig, this: paths.Run, job: Job, outcome: Outcome, path: Path, started: float
-) -> dict[str, Any]:
-    """Write the result file and its CSVs to `path`; return what the result says."""
-    from hblm.engine import device
-    from hblm.runs.result import dataset_record, without_nodes, write_result
-
-    documents = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
-    record = {
-        "run_id": this.id,
-        "status": "done",
-        "kind": "joint" if config.joint_variant.is_joint else "single",
-        "choices": config.choices(),
-        "config": dataclasses.asdict(config),
-        "auto": dict(job.chosen),
-        "dataset": dataset_record(job.prepared, documents),
-        "seed": config.seed,
-        "best_epoch": outcome.fitted.best_epoch,
-        "history": outcome.fitted.history,
-        "val": without_nodes(outcome.val),
-        "test": without_nodes(outcome.test),
-        "parameters": {
-            "total": sum(parameter.numel() for parameter in job.model.parameters()),
-            "trainable": sum(p.numel() for p in job.model.parameters() if p.requires_grad),
-        },
-        "seconds": {
-            "total": time.perf_counter() - started,
-            "train": outcome.fitted.seconds,
-            "eval": outcome.eval_seconds,
-        },
-        "throughput": {"train_documents_per_second": outcome.fitted.documents / outcome.fitted.seconds},
-        "encoder": job.encoder,
-        "training": job.mark,
-        "init_from": job.init_from,
-        "environment": device.environment_record(job.accelerator, job.scoring),
-        "notes": notes_of(config, this, outcome),
-    }
-    write_result(path, record, outcome.test)
-    return record
-
-
-def notes_of(config: TrainConfig, this: paths.Run, outcome: Outcome) -> list[Note]:
-    """Return what is to be known of the run besides its scores."""
-    checkpoint = overrides.argument("checkpoint", str(this.checkpoint))
-    return notes(
-        Trained(
-            config=config,
-            history=outcome.fitted.history,
-            best_epoch=outcome.fitted.best_epoch,
-            val=outcome.val[config.joint_variant.monitored],
-            thresholds=outcome.thresholds,
-            evaluate=f"python -m hblm.evaluate {checkpoint}" if config.trainer.keep_checkpoint else None,
-        )
-    )
-
-
-def _start_trackers(accelerator: Accelerator, config: TrainConfig, this: paths.Run) -> None:
-    if config.trackers:
-        flat = {leaf.name: identity.value_of(config, leaf) for leaf in leaves(TrainConfig)}
-        shown = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in flat.items()}
-        accelerator.init_trackers(
-            "hblm",
-            config=shown,
-            init_kwargs={"wandb": {"name": this.name}, "mlflow": {"run_name": this.name}},
-        )
-
-
-def _by_view(split: str, views: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return scores by view as trackers group them: val/fused/micro_f1."""
-    return {
-        f"{split}/{view}/{name}": value for view, scores in views.items() for name, value in scores.items()
-    }
+    show(config, this, content)
 
 
 def _print_places(config: TrainConfig, this: paths.Run) -> None:

@@ -15,7 +15,7 @@ from hblm.config.schema import typed
 from hblm.config.train import TrainConfig
 from hblm.console import log
 from hblm.data.dataset import Prepared, open_prepared
-from hblm.encoders.pretrained import recorded_identity
+from hblm.encoders.pretrained import identity_of_entry
 from hblm.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from hblm.files import new_folder, remove_stale, require_file, sha256_file, sha256_once, unfit_as_name
 from hblm.json_files import SEAL, is_as_sealed, read_object, sealed
@@ -206,7 +206,7 @@ def _compare_sums(folder: Path, meta: Mapping[str, Any], key: str) -> bool:
 
 def _require_own_id(folder: Path, config: TrainConfig, meta: Mapping[str, Any]) -> None:
     """Refuse an hblm.json without a seal whose run id is not that of its own values."""
-    encoder = recorded_identity(meta["encoder"])
+    encoder = identity_of_entry(meta["encoder"])
     try:
         run_id = paths.id_of(config, data=meta["dataset"]["fingerprint"], encoder=encoder)
     except (ValueError, RecursionError):  # NaN and the like, which no run id was made of

@@ -76,7 +76,7 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
     write_json(path, sealed({**versions, **record}))
 
 
-def place_record(prepared: Prepared) -> dict[str, str]:
+def dataset_reference(prepared: Prepared) -> dict[str, str]:
     """Return what it takes to find a dataset again."""
     return {
         "name": prepared.name,
@@ -85,10 +85,10 @@ def place_record(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
+def dataset_entry(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
     """Return what a result says of the documents it stands on, and how many of each split."""
     return {
-        **place_record(prepared),
+        **dataset_reference(prepared),
         "files": dict(prepared.files),
         "documents": dict(documents),
         "levels": [len(level) for level in prepared.taxonomy.levels],

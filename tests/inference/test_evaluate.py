@@ -405,7 +405,7 @@ def test_the_weight_is_searched_on_validation_only(pair, split, capsys, caplog):
         abs(chosen - 0.5) <= abs(weight - 0.5) for weight, score in tried.items() if score == tried[chosen]
     )
     assert f"ensemble_weight=auto chose {chosen:g}" in caplog.text
-    assert ("flatter" in caplog.text) == (split == "val")
+    assert ("optimistic" in caplog.text) == (split == "val")
     fixed = evaluation(pair, f"ensemble_weight={chosen}", f"split={split}")
     assert fixed[split] == found[split]
     fixed = evaluation(pair, "ensemble_weight=0.25", "split=val")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from hblm.config import schema, train
 from hblm.encoders.encoder import load_encoder
-from hblm.encoders.pretrained import locate, recorded_identity
+from hblm.encoders.pretrained import identity_of_entry, locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.errors import CheckpointError, ConfigError, TrainingError
 from hblm.runs import checkpoint as checkpoint_module
@@ -154,7 +154,7 @@ def renamed(copy: Path, **change: Any) -> None:
     unseal(copy, **change)
     meta = json.loads((copy / "hblm.json").read_text())
     config = schema.typed(meta["config"], train.TrainConfig)
-    encoder = recorded_identity(meta["encoder"])
+    encoder = identity_of_entry(meta["encoder"])
     edit(copy / "hblm.json", run_id=paths.id_of(config, data=meta["dataset"]["fingerprint"], encoder=encoder))
 
 
