@@ -1,4 +1,4 @@
-"""A run that is asked to stop by a signal stops at its next step, not wherever the signal found it."""
+"""Stop signals: a run that receives one stops after its current step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _listening = False
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, by the signal named; no `except Exception` takes it for a failure."""
+    """The run stopped at the signal named. Not an Exception, so that no `except Exception` catches it."""
 
 
 def listen() -> None:
-    """From now on the signals that announce a time limit, a preemption or a requeue only set a flag.
+    """From now on, SIGNALS (time limit, preemption, requeue) only set a flag in this process.
 
-    In a process forked from this one the handler does nothing.
+    In a process forked from this one the handlers do nothing.
     """
     global _listening
     owner = os.getpid()
@@ -42,20 +42,20 @@ def is_listening() -> bool:
 
 
 def ignore(listening: bool, worker: int = 0) -> None:
-    """Go on whatever signals say, in a process that loads the data of one that listens.
+    """Ignore SIGNALS in a process that loads data, if the run's process listens for them.
 
-    Its SIGTERM would otherwise be PyTorch's, which ends it.
+    PyTorch's own handler of SIGTERM would end it.
     """
     for number in SIGNALS if listening else ():
         signal.signal(number, signal.SIG_IGN)
 
 
 def received() -> str | None:
-    """Return the name of the first signal that has come; None as long as there is none."""
+    """Return the name of the first signal received; None for none."""
     return _received[0] if _received else None
 
 
 def check() -> None:
-    """Raise Stopped if a signal has come."""
+    """Raise Stopped if a signal was received."""
     if _received:
         raise Stopped(_received[0])

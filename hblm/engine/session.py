@@ -35,7 +35,8 @@ from hblm.engine.scoring import Scores, Scoring, Sink, no_progress, no_sink, sco
 from hblm.engine.time_estimate import expected_seconds
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
-from hblm.runs.checkpoint import WEIGHTS, Checkpoint, load_weights
+from hblm.runs.checkpoint import WEIGHTS, Checkpoint
+from hblm.runs.weights import load_weights
 
 Inputs = Mapping[str, TokenisedSplit | PooledSplit]  # splits by name, as a model takes them
 
@@ -147,7 +148,7 @@ def from_config(
     model.to(accelerator.device)
     origin = Origin(config, prepared.taxonomy) if config.init_from else None
     if origin:
-        origin.give_layers(model)
+        origin.copy_layers(model)
     accelerator, chosen = _checked(config, model, tokenizer, accelerator, accelerator_for)
     session = _session(
         LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator),
@@ -159,7 +160,7 @@ def from_config(
         label_texts = vectors_of(model, inputs[NODES], scoring, accelerator)
     build.initialise_output(model, config, scoring, label_texts)
     if origin:
-        origin.give_nodes(model)
+        origin.copy_nodes(model)
         log.info("%s", origin)
     return TrainingSession(
         **_fields_of(session),

@@ -1,4 +1,4 @@
-"""`python -m hblm.train`: one run, from a configuration to a checkpoint and a result."""
+"""Training runs: which of them are to be done, in how many processes, and their result on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from hblm import process
 from hblm.config import identity, overrides
@@ -19,7 +19,7 @@ from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
 from hblm.encoders.pretrained import Pretrained
 from hblm.engine import auto, launch
-from hblm.engine.initial_weights import source_of
+from hblm.engine.encoder_source import source_of
 from hblm.errors import DataError
 from hblm.files import scratch_folder
 from hblm.runs import paths, result
@@ -30,29 +30,29 @@ def run(
     *,
     expected: str | None = None,
     wait: bool = True,
-    nodes: launch.Nodes | None = None,
+    machines: launch.Machines | None = None,
     chosen: auto.Chosen | None = None,
 ) -> None:
-    """Train, test and write, unless the run's result is there already.
+    """Train, test and write, unless the run's result exists already.
 
     Args:
-        config: the run.
-        expected: the run id that this configuration had when it was frozen.
-        wait: for another process that does this run; otherwise runs.Busy is raised.
-        nodes: the machines to share it with, beside this one.
-        chosen: what was chosen for it when it was frozen, and why.
+        config: the run's configuration.
+        expected: the run id of this configuration when a sweep was submitted; None for any.
+        wait: for another process that does this run; otherwise paths.Busy is raised.
+        machines: that share the run, of which this is the first; None for this machine alone.
+        chosen: settings that were chosen automatically when the sweep was submitted, with reasons.
 
     Raises:
-        ConfigError: the encoder's size, by which settings are chosen, is not to be had.
-        DataError: data or encoder are no longer those of the id expected.
+        ConfigError: the configuration does not fit the encoder or the documents.
+        DataError: dataset or encoder have changed, so that the run id is not the one expected.
     """
     started = time.perf_counter()
-    # a custom set is named after its folder: from here on, and in the checkpoint, by that name
+    # a custom dataset gets the name of its folder, here and in the checkpoint
     config = replace(config, dataset=replace(config.dataset, name=config.dataset_name))
     process.require_fitting(config.trainer.processes)
     here = process.place()
-    if here.rank:  # a launcher's: the first process decides
-        if expected := _agreed(config, None):
+    if here.rank:  # started by a launcher such as torchrun: rank 0 decides
+        if expected := _run_id_of_rank_0(config, None):
             join(config, expected, started)
         return
     prepared = open_or_prepare(config.dataset, config.encoder)
@@ -64,25 +64,18 @@ def run(
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     this = expect(identify(config, prepared, source), expected, config, prepared)
     if here.size == 1 and not config.force and this.is_done:
-        show_done(config, this)  # without the lock, for which the folder must be writable
+        show_done(config, this)  # without the lock, which needs a writable folder
         return
-    lock = this.alone()
-    try:
-        lock.acquire(timeout=0 if wait else 1)  # a look whether it is held holds it for a moment
-    except Timeout:
-        if not wait:
-            raise paths.Busy from None
-        log.info("another process does this run: waiting for it")
-        lock.acquire()
+    lock = _acquired(this, wait=wait)
     try:
         this = identify(config, prepared, source)
-        if not _agreed(config, this.id if config.force or not this.is_done else None):
+        if not _run_id_of_rank_0(config, this.id if config.force or not this.is_done else None):
             show_done(config, this)
             return
         this.require_writable()
-        if here.size == 1 and (config.trainer.processes > 1 or nodes is not None):
-            told = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
-            launch.launch(told, config.trainer.processes, nodes)
+        if here.size == 1 and (config.trainer.processes > 1 or machines is not None):
+            arguments = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
+            launch.launch(arguments, config.trainer.processes, machines)
         else:
             train(config, prepared, source, this, started, chosen)
     finally:
@@ -92,14 +85,14 @@ def run(
 def join(
     config: TrainConfig, expected: str | None, started: float, chosen: auto.Chosen | None = None
 ) -> None:
-    """Be one of the processes of a run that another process has decided to do, and holds the lock of.
+    """Train as one rank of a run whose lock another process holds.
 
     Args:
         config, expected, chosen: as for `run`.
         started: when the run began, by time.perf_counter.
 
     Raises:
-        DataError: data or encoder are no longer those of the id expected.
+        DataError: dataset or encoder have changed, so that the run id is not the one expected.
     """
     if process.place().rank:
         silence()
@@ -110,15 +103,32 @@ def join(
     train(config, prepared, source, this, started, {**(chosen or {}), **just_chosen})
 
 
-def _agreed(config: TrainConfig, run_id: str | None) -> str | None:
-    """Return the id of the run to be done, as the first of a launcher's processes says; None: it is done."""
+def _acquired(this: paths.Run, *, wait: bool) -> FileLock:
+    """Return the run's lock, held by this process.
+
+    Raises:
+        paths.Busy: another process holds it, and `wait` is False.
+    """
+    lock = this.lock()
+    try:
+        lock.acquire(timeout=0 if wait else 1)  # is_locked in another process holds it for a moment
+    except Timeout:
+        if not wait:
+            raise paths.Busy from None
+        log.info("another process does this run: waiting for it")
+        lock.acquire()
+    return lock
+
+
+def _run_id_of_rank_0(config: TrainConfig, run_id: str | None) -> str | None:
+    """Return the id, as rank 0 has it, of the run to be done; None where its result exists already."""
     if process.place().size == 1:
         return run_id
     from hblm.engine import collectives, device
 
-    device.accelerator(config.device, config.trainer.precision)  # which lets the processes find each other
-    agreed: str | None = collectives.broadcast(run_id)
-    return agreed
+    device.accelerator(config.device, config.trainer.precision)  # starts the process group
+    common: str | None = collectives.broadcast(run_id)
+    return common
 
 
 def expect(this: paths.Run, expected: str | None, config: TrainConfig, prepared: Prepared) -> paths.Run:
@@ -137,29 +147,8 @@ def expect(this: paths.Run, expected: str | None, config: TrainConfig, prepared:
 
 
 def identify(config: TrainConfig, prepared: Prepared, source: Pretrained) -> paths.Run:
-    """Return the run, its name as the files now tell it."""
+    """Return the run with its id, from the present files of dataset and encoder, and its name."""
     return paths.identify(config, data=prepared.fingerprint, encoder=source.identity(), tag=source.tag)
-
-
-def show_done(config: TrainConfig, this: paths.Run) -> None:
-    """Say where the result of a finished run lies, and print it.
-
-    Raises:
-        DataError: the result is damaged.
-    """
-    record = result.read_result(this, config.joint_variant.views)
-    print("done before; force=true runs it again")
-    show(config, this, record)
-
-
-def show(config: TrainConfig, this: paths.Run, record: Mapping[str, Any]) -> None:
-    """Print of a result the test scores of the views that are to be shown, the notes, and where it lies."""
-    joint = config.joint_variant
-    shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(record["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
-    for note in record.get("notes", ()):  # results of earlier versions have none
-        log.info(note["text"])
-    _print_places(config, this)
 
 
 def train(
@@ -170,7 +159,11 @@ def train(
     started: float,
     chosen: auto.Chosen,
 ) -> None:
-    """Do the run: load, fit, test, write; of several ranks the first one writes."""
+    """Load the model, fit, test and write; of several ranks the first one writes.
+
+    Raises:
+        DataError: dataset or encoder changed while they were loaded.
+    """
     # imported here, because torch takes seconds to load: a finished run or a wrong setting is reported first
     from hblm.engine import outcome, session
 
@@ -178,7 +171,7 @@ def train(
         log.info("%s", line)
     loaded = session.from_config(config, prepared, source, this.name)
     loaded = replace(loaded, chosen={**chosen, **loaded.chosen})
-    expect(identify(config, prepared, source), this.id, config, prepared)  # the encoder that was loaded
+    expect(identify(config, prepared, source), this.id, config, prepared)
     log.info(
         "run %s: %d documents to train, %d to validate, %d to test; %d nodes on %d levels",
         *(this.name, len(loaded.train), len(loaded.val), len(loaded.test)),
@@ -188,7 +181,7 @@ def train(
     if not loaded.accelerator.is_main_process:
         return
     with paths.naming(this.output_dir):
-        # another run may have taken the name meanwhile; data and encoder are those that were loaded
+        # another run may have taken the name meanwhile; dataset and encoder are those that were loaded
         this = paths.find(this.output_dir, this.id, this.names)
         # into temporary folders: older files keep their names until the new ones are complete
         with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
@@ -201,7 +194,29 @@ def train(
     show(config, this, content)
 
 
-def _print_places(config: TrainConfig, this: paths.Run) -> None:
+def show_done(config: TrainConfig, this: paths.Run) -> None:
+    """Print the result of a run that was done before.
+
+    Raises:
+        DataError: the result is damaged.
+    """
+    content = result.read_result(this, config.joint_variant.views)
+    print("done before; force=true runs it again")
+    show(config, this, content)
+
+
+def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> None:
+    """Print a result's test scores of the configured views, its notes, and the paths of its files."""
+    joint = config.joint_variant
+    shown = joint.joint_eval_view if joint.is_joint else joint.monitored
+    print_views(content["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    for note in content.get("notes", ()):  # results of earlier versions have none
+        log.info(note["text"])
+    _print_paths(config, this)
+
+
+def _print_paths(config: TrainConfig, this: paths.Run) -> None:
+    """Print the paths of result and checkpoint, and commands to try next."""
     print(f"result      {this.result}")
     if this.checkpoint.exists():
         print(f"checkpoint  {this.checkpoint}")

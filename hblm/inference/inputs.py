@@ -10,7 +10,8 @@ from hblm.config.evaluate import EvaluateConfig
 from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.data.dataset import Prepared
 from hblm.errors import ConfigError
-from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data, pair_of
+from hblm.inference.pair import pair_of
+from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data
 
 ENSEMBLE_VIEWS = ("fused", "td", "bu")
 

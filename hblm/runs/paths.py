@@ -56,7 +56,7 @@ class Run:
         """The checkpoint's folder."""
         return self.output_dir / "checkpoints" / self.name
 
-    def alone(self) -> FileLock:
+    def lock(self) -> FileLock:
         """Return the lock of this run id: of two processes that want the same run, one waits."""
         return locked(self.output_dir, self.id[:16])
 

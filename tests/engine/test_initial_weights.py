@@ -23,7 +23,8 @@ from hblm.encoders.encoder import load_encoder, save_encoder
 from hblm.encoders.pretrained import locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.engine import build, session, training
-from hblm.engine.initial_weights import Origin, source_of
+from hblm.engine.encoder_source import source_of
+from hblm.engine.initial_weights import Origin
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
 from hblm.nn.heads import OutputStart
@@ -92,9 +93,9 @@ def started(
     alone.branches.initialise_output(OutputStart(priors))
     before = {name: tensor.clone() for name, tensor in alone.state_dict().items()}
     origin = Origin(mine, taxonomy)
-    origin.give_layers(model)
+    origin.copy_layers(model)
     model.branches.initialise_output(OutputStart(priors))
-    origin.give_nodes(model)
+    origin.copy_nodes(model)
     return model.eval(), origin, before
 
 
