@@ -14,7 +14,7 @@ import pytest
 import yaml
 from programs import edit
 
-from hblm.encoders import pretrained
+from hblm.encoders import model_files, pretrained
 from hblm.encoders.pretrained import Pretrained, encoder_entry, locate, resolved_commit, width_of
 from hblm.errors import ConfigError
 
@@ -197,7 +197,7 @@ OTHERS = {  # values that a key may have, and that the loadable model has not
 }
 
 
-@pytest.mark.parametrize(("name", "keys"), pretrained._INERT.items())
+@pytest.mark.parametrize(("name", "keys"), model_files._INERT.items())
 def test_inert_keys_change_nothing_that_is_loaded(loadable, tmp_path, name, keys):
     import torch
 
