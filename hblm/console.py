@@ -96,7 +96,7 @@ def visible_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def hush() -> None:
+def silence() -> None:
     """Show neither bars nor lines from now on, but for warnings: another process of the run shows them."""
     global _quiet
     _quiet = True

@@ -1,4 +1,4 @@
-"""One process of a run: its rank, its processors, and what its end means."""
+"""This process: its rank among those of a run, its processors, its end; causes of failures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from hblm.errors import ConfigError, HblmError, ProcessError
 
-# else torch warns of every run in which all parameters get a gradient, and it cannot be known that they do
+# Otherwise torch warns in every run in which all parameters get a gradient: find_unused_parameters=True is
+# needed for the runs in which some get none.
 QUIET = ("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which of a run's processes this is: `rank` of `size`, `local_size` of them on this machine."""
+    """The rank of this process among `size`, of which `local_size` are on this machine."""
 
     rank: int
     size: int
@@ -23,7 +24,7 @@ class Place:
 
 
 def place() -> Place:
-    """Return which of a run's processes this is, by the variables that torchrun sets."""
+    """Return the rank of this process, from the environment variables that torchrun sets."""
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1:
         return Place(0, 1, 1)
@@ -38,10 +39,10 @@ def n_cores() -> int:
 
 
 def require_fitting(processes: int) -> None:
-    """Refuse a number of processes that contradicts the launcher's.
+    """Refuse a number of processes that differs from the launcher's.
 
     Raises:
-        ConfigError: `trainer.processes` is neither 1 nor what the launcher started on this machine.
+        ConfigError: `trainer.processes` is neither 1 nor the number that the launcher started here.
     """
     here = place()
     if here.size > 1 and processes not in (1, here.local_size):
@@ -51,8 +52,8 @@ def require_fitting(processes: int) -> None:
         )
 
 
-def died(code: int) -> tuple[str, str]:
-    """Return the cause and what is said of a process that wrote nothing itself."""
+def cause_of_exit(code: int) -> tuple[str, str]:
+    """Return the cause (a key of config.FAILURES), and one line, for an exit code; below 0: a signal."""
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; the host's memory may have run out" if name == "SIGKILL" else ""
@@ -61,7 +62,7 @@ def died(code: int) -> tuple[str, str]:
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
-    """Return the cause (a key of config.FAILURES, or interrupted), one line on it, and the exit code."""
+    """Return an exception's cause (a key of config.FAILURES, or interrupted), one line, and the exit code."""
     name = type(error).__name__
     why = f"{name}: {error}".strip().splitlines()[0] if str(error) else name
     if isinstance(error, ProcessError):
@@ -79,10 +80,10 @@ def explain(error: BaseException) -> tuple[str, str, int]:
 
 
 def die_with_parent() -> None:
-    """End this process at once when the one that started it is gone, which closes standard input."""
+    """End this process as soon as its parent has ended, which closes standard input."""
 
     def wait() -> None:
-        os.read(0, 1)  # without a lock, which the interpreter would miss at its end
+        os.read(0, 1)  # sys.stdin has a lock, which the interpreter needs when it exits
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A run that is asked to stop by a signal stops at its next step, not wherever the signal found it."""
+"""Stop signals: a run that receives one stops after its current step."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import signal
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
 
 
-_asked: list[str] = []
+_received: list[str] = []
 
 
 _listening = False
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, by the signal named; no `except Exception` takes it for a failure."""
+    """The run stopped at the signal named. Not an Exception, so that no `except Exception` catches it."""
 
 
 def listen() -> None:
-    """From now on the signals that announce a time limit, a preemption or a requeue only set a flag.
+    """From now on, SIGNALS (time limit, preemption, requeue) only set a flag in this process.
 
-    In a process forked from this one the handler does nothing.
+    In a process forked from this one the handlers do nothing.
     """
     global _listening
     owner = os.getpid()
-    _asked.clear()
+    _received.clear()
     _listening = True
 
     def note(number: int, frame: object) -> None:
         if os.getpid() == owner:
-            _asked.append(signal.Signals(number).name)
+            _received.append(signal.Signals(number).name)
 
     for number in SIGNALS:
         signal.signal(number, note)
@@ -42,20 +42,20 @@ def is_listening() -> bool:
 
 
 def ignore(listening: bool, worker: int = 0) -> None:
-    """Go on whatever signals say, in a process that loads the data of one that listens.
+    """Ignore SIGNALS in a process that loads data, if the run's process listens for them.
 
-    Its SIGTERM would otherwise be PyTorch's, which ends it.
+    PyTorch's own handler of SIGTERM would end it.
     """
     for number in SIGNALS if listening else ():
         signal.signal(number, signal.SIG_IGN)
 
 
-def asked() -> str | None:
-    """Return the name of the first signal that has come; None as long as there is none."""
-    return _asked[0] if _asked else None
+def received() -> str | None:
+    """Return the name of the first signal received; None for none."""
+    return _received[0] if _received else None
 
 
 def check() -> None:
-    """Raise Stopped if a signal has come."""
-    if _asked:
-        raise Stopped(_asked[0])
+    """Raise Stopped if a signal was received."""
+    if _received:
+        raise Stopped(_received[0])

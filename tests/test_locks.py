@@ -52,7 +52,7 @@ def ledger_locked(folder: Path) -> None:
 
 def run_writable(folder: Path) -> None:
     run = Run("0" * 64, "name", folder)
-    with run.alone(), paths.naming(folder):
+    with run.lock(), paths.naming(folder):
         run.require_writable()
 
 

@@ -18,7 +18,7 @@ from hblm.engine.scoring import loader
 def _handlers_as_before():
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     yield
-    signals._asked.clear()
+    signals._received.clear()
     signals._listening = False
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -45,7 +45,7 @@ def test_a_process_that_loads_data_goes_on():
     loaded = list(loader(Documents(), batches, scoring))  # type: ignore[arg-type]
     assert [position for position, _ in loaded] == [0, 1, 2, 3]
     assert os.getpid() not in {process for _, process in loaded}
-    assert signals.asked() is None
+    assert signals.received() is None
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
@@ -54,7 +54,7 @@ def test_a_signal_is_heard_at_the_next_step(number):
     signals.listen()
     signals.check()
     os.kill(os.getpid(), number)
-    assert signals.asked() == number.name
+    assert signals.received() == number.name
     with pytest.raises(signals.Stopped, match=number.name):
         signals.check()
     assert not issubclass(signals.Stopped, Exception)

@@ -23,7 +23,7 @@ from hblm.data import preparation
 from hblm.data.preparation import open_or_prepare
 from hblm.data.writer import FILES
 from hblm.engine import training
-from hblm.engine.initial_weights import source_of
+from hblm.engine.encoder_source import source_of
 from hblm.errors import HblmError
 from hblm.runs.checkpoint import SCHEMA_VERSION, open_checkpoint
 from hblm.sweep.__main__ import main as sweep

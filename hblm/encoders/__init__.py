@@ -1,1 +1,1 @@
-"""Pretrained encoders and tokenizers: where they lie, what identifies them, how they are loaded."""
+"""Pretrained encoders and tokenizers: their files, identity and loading."""

@@ -1,7 +1,8 @@
-"""Encoders and tokenizers of `transformers`: loaded, checked, and kept beside a checkpoint.
+"""Encoders of `transformers`: loading, checks of size, and storing beside a checkpoint.
 
-Everything is float32 in the way `transformers` built it, but for three things: the pooler goes (nothing reads
-it, so its parameters would never get a gradient), dropout is drawn by `fast_dropout.py`, and `tiny` is ours.
+An encoder is in float32 and as `transformers` builds it, with three exceptions: the pooler is removed (its
+output is not used, so its parameters would get no gradient), dropout masks come from `fast_dropout.py`, and
+`tiny` is defined here.
 """
 
 from __future__ import annotations
@@ -25,13 +26,21 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from hblm.encoders.fast_dropout import attend, replace_dropout
-from hblm.encoders.pretrained import Pretrained, acting_config, weight_shapes
-from hblm.encoders.tokenizer import Tokenizer, _explained, _place, _quiet, _tiny_tokenizer, load_tokenizer
+from hblm.encoders.model_files import acting_config, weight_shapes
+from hblm.encoders.pretrained import Pretrained
+from hblm.encoders.tokenizer import (
+    Tokenizer,
+    load_errors,
+    load_tokenizer,
+    path_or_id,
+    quiet_libraries,
+    tiny_tokenizer,
+)
 from hblm.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# A model may have more parameters than its files have numbers: the pooler, tied weights, packed integers.
+# How many times as many parameters as stored numbers a model may have: pooler, tied weights, packed integers.
 _LARGER = 16
 
 
@@ -46,18 +55,19 @@ def load_encoder(
 ) -> nn.Module:
     """Load an encoder in float32, without pooler, in eval mode.
 
-    `forward(input_ids=, attention_mask=)` returns an object with `last_hidden_state`. The weights of tiny
-    come from torch's global generator, and so do those of a checkpoint's encoder: its own lie among those of
-    the whole model, and follow with them.
+    `forward(input_ids=, attention_mask=)` returns an object with `last_hidden_state`. The weights of tiny are
+    drawn from torch's global generator. So are those of a checkpoint's encoder, which are replaced when the
+    weights of the whole model are loaded.
 
     Args:
-        source: where its files lie.
-        dropout: set all its dropout probabilities; None leaves the checkpoint's own.
-        gradient_checkpointing: keep less of the forward pass, compute it again for the gradient.
-        max_length: the tokens that documents are cut to, to be refused if they are too many.
+        source: its files.
+        dropout: sets all dropout probabilities; None keeps those of its config.json.
+        gradient_checkpointing: recompute the forward pass for the gradient, to save memory.
+        max_length: documents are truncated to this many tokens; None is not checked.
 
     Raises:
-        ConfigError: not to be had, not an encoder, weights that do not fit, or an option it does not know.
+        ConfigError: it cannot be loaded, is not an encoder, has weights of other shapes, does not support an
+            option, or cannot take `max_length` tokens.
     """
     if source.is_tiny:
         config = _tiny_config()
@@ -77,31 +87,31 @@ def load_encoder(
                 f"encoder.gradient_checkpointing=true: {type(encoder).__name__} ({source.model_name}) does "
                 "not support it; set it to false"
             )
-        newer = getattr(encoder, "activation_checkpointing_enable", None)  # the newer name of the same
+        newer = getattr(encoder, "activation_checkpointing_enable", None)  # of newer versions of transformers
         (newer or encoder.gradient_checkpointing_enable)({"use_reentrant": False})
     model: nn.Module = encoder.eval()
     return model
 
 
 def save_encoder(folder: Path, encoder: nn.Module, tokenizer: Tokenizer) -> None:
-    """Write config.json and the tokenizer's files, not the weights, so that a checkpoint loads offline."""
+    """Write config.json and the tokenizer's files, without weights."""
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # whatever the last call asked for is no part of the tokenizer
+    backend.no_truncation()  # settings of the last call, which would be stored
     backend.no_padding()
-    with _quiet():
+    with quiet_libraries():
         encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
         tokenizer.save_pretrained(folder)
 
 
 def encoder_from_folder(folder: Path, weights: Path | None = None) -> tuple[nn.Module, Tokenizer]:
-    """Rebuild what `save_encoder` wrote: the architecture with random weights, and the tokenizer.
+    """Load the files of `save_encoder`: the architecture, with random weights, and the tokenizer.
 
     Args:
         folder: with config.json and the tokenizer's files.
-        weights: the file of the whole model's weights; a configuration that is far larger is refused.
+        weights: the file of the whole model's weights; a far larger architecture is refused.
 
     Raises:
-        ConfigError: missing or damaged files.
+        ConfigError: files are missing or damaged.
     """
     source = Pretrained(str(folder), None, folder, weights)
     encoder = _architecture(source, dropout=None)
@@ -121,20 +131,20 @@ def encoder_width(encoder: nn.Module) -> int:
 
 
 def embedding_rows(encoder: Any) -> int | None:
-    """Return how many token ids the encoder has a row for; None where it has no table of tokens."""
+    """Return the number of rows of the token embedding; None for an encoder without one."""
     try:
         table = encoder.get_input_embeddings()
-    except (AttributeError, NotImplementedError):  # models of images and of characters
+    except (AttributeError, NotImplementedError):  # models of images or characters
         return None
     weight = getattr(table, "weight", None)
     return len(weight) if isinstance(weight, torch.Tensor) else None
 
 
 def frozen_encoder_hash(encoder: nn.Module) -> str:
-    """Return the sha256 of what a loaded encoder computes in eval mode, wherever it came from.
+    """Return a sha256 that identifies a loaded encoder's function in eval mode.
 
-    These are the names, types, shapes and bytes of its tensors, and its configuration without the keys that
-    act in training only or not at all.
+    It is of names, types, shapes and bytes of the tensors, and of the configuration without the keys that are
+    used in training only or not at all.
     """
     config: Any = encoder.config
     values = acting_config(json.loads(config.to_json_string(use_diff=False)))
@@ -148,10 +158,10 @@ def frozen_encoder_hash(encoder: nn.Module) -> str:
 
 
 def max_positions(encoder: nn.Module) -> int | None:
-    """Return how many tokens the encoder can hold; None where nothing limits them.
+    """Return the maximum number of tokens of a document; None for no limit.
 
-    A table of positions is a hard limit; RoBERTa's counts from its padding index on, so 514 rows hold 512
-    tokens. Rotary positions are good for as many as were trained; relative distances are unlimited.
+    A table of positions is a hard limit; RoBERTa's starts after its padding index, so that 514 rows are for
+    512 tokens. Rotary positions are limited to the length of training; relative distances are not limited.
     """
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES:
@@ -164,10 +174,10 @@ def max_positions(encoder: nn.Module) -> int | None:
 
 
 def check_max_length(encoder: nn.Module, max_length: int) -> None:
-    """Refuse more tokens than the encoder can hold.
+    """Refuse more tokens than the encoder can take.
 
     Raises:
-        ConfigError: both numbers named.
+        ConfigError: with both numbers.
     """
     limit = max_positions(encoder)
     if limit is not None and max_length > limit:
@@ -178,57 +188,57 @@ def check_max_length(encoder: nn.Module, max_length: int) -> None:
 
 
 def _from_config(config: Any) -> Any:
-    return _maker(config).from_config(config, dtype=torch.float32)
+    return _auto_class(config).from_config(config, dtype=torch.float32)
 
 
-def _maker(config: Any) -> Any:
-    """Return what builds the encoder: of T5 and the like, with or without decoder, the encoder alone."""
-    alone: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
-    has_class = alone is not None and alone.__name__.endswith("EncoderModel")
+def _auto_class(config: Any) -> Any:
+    """Return the class of transformers that builds an encoder without its decoder, as for T5."""
+    encoder_only: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+    has_class = encoder_only is not None and encoder_only.__name__.endswith("EncoderModel")
     return transformers.AutoModelForTextEncoding if has_class else transformers.AutoModel
 
 
 def _architecture(source: Pretrained, dropout: float | None) -> Any:
-    """Build the encoder that a folder's config.json describes, with random weights."""
-    with _quiet(), _explained(source, "weights"):
-        shapes = weight_shapes(source) if source.weights else None
+    """Return the encoder of a folder's config.json, with random weights."""
+    with quiet_libraries(), load_errors(source, "weights"):
+        shapes = weight_shapes(source.folder, source.weights) if source.weights else None
     _require_as_many_layers(source, shapes)
-    with _quiet(), _explained(source, "config.json"):
+    with quiet_libraries(), load_errors(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(
-            _place(source), trust_remote_code=False, local_files_only=True
+            path_or_id(source), trust_remote_code=False, local_files_only=True
         )
     _set_dropout(config, dropout, source)
-    with _quiet(), _explained(source, "configuration"):
+    with quiet_libraries(), load_errors(source, "configuration"):
         if shapes is not None:
-            with _no_larger(source, shapes), torch.device("meta"):  # which takes no memory
+            with _no_larger(source, shapes), torch.device("meta"):  # where tensors take no memory
                 _from_config(config)
         return _from_config(config)
 
 
 def _load_weights(source: Pretrained, dropout: float | None) -> Any:
-    """Load configuration, then weights: what the configuration forbids is not downloaded."""
-    where: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
-    with _quiet(), _explained(source, "weights"):
-        shapes = weight_shapes(source)
+    """Load configuration, then weights, so that nothing is downloaded for an invalid configuration."""
+    options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
+    with quiet_libraries(), load_errors(source, "weights"):
+        shapes = weight_shapes(source.folder, source.weights)
     _require_as_many_layers(source, shapes)
-    with _quiet(), _explained(source, "config.json"):
-        config = transformers.AutoConfig.from_pretrained(_place(source), **where)
-    maker = _maker(config)
-    if config.is_encoder_decoder and maker is transformers.AutoModel:
+    with quiet_libraries(), load_errors(source, "config.json"):
+        config = transformers.AutoConfig.from_pretrained(path_or_id(source), **options)
+    auto_class = _auto_class(config)
+    if config.is_encoder_decoder and auto_class is transformers.AutoModel:
         raise ConfigError(
             f"encoder.model_name={source.model_name} is an encoder-decoder ({config.model_type}), which "
             "needs a decoder's input; give an encoder such as FacebookAI/roberta-large"
         )
     _set_dropout(config, dropout, source)
-    with _quiet(), _explained(source, "encoder"), _no_larger(source, shapes):
-        encoder, report = maker.from_pretrained(
-            _place(source),
+    with quiet_libraries(), load_errors(source, "encoder"), _no_larger(source, shapes):
+        encoder, report = auto_class.from_pretrained(
+            path_or_id(source),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # they are refused below, with their names
             output_loading_info=True,
-            **where,
+            **options,
         )
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
@@ -246,26 +256,29 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
             f"such as {', '.join(missing[:3])}, which would start at random; are config.json and weights of "
             "the same model?"
         )
-    odd = [name for name, weight in encoder.named_parameters() if not weight.isfinite().all()]
-    if odd:
+    not_finite = [name for name, weight in encoder.named_parameters() if not weight.isfinite().all()]
+    if not_finite:
         raise ConfigError(
-            f"encoder.model_name={source.model_name}: {len(odd)} of its weights hold values that are not "
-            f"finite numbers, such as {', '.join(odd[:3])}; copy the model again"
+            f"encoder.model_name={source.model_name}: {len(not_finite)} of its weights hold values that "
+            f"are not finite numbers, such as {', '.join(not_finite[:3])}; copy the model again"
         )
     return encoder
 
 
 def _require_as_many_layers(source: Pretrained, shapes: Shapes | None) -> None:
-    """Refuse counts of layers in config.json that the weights do not have, before lists of them are made.
+    """Refuse a config.json with far more layers or labels than the weights have, before it takes memory.
 
-    A layer has a stored tensor of its own, and labels a row of one.
+    Each layer has at least one stored tensor, and each label a row of one.
+
+    Raises:
+        ConfigError: there are too many.
     """
     if shapes is None or source.folder is None:
         return
     try:
         values = json.loads((source.folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
-        return  # transformers says what is wrong with it
+        return  # transformers reports what is wrong
     most = _LARGER * (len(shapes) + sum(math.prod(shape[:1]) for shape in shapes.values()))
     for name, value in values.items() if isinstance(values, dict) else ():
         if ("layer" in name or "label" in name) and isinstance(value, int) and value > most:
@@ -277,10 +290,10 @@ def _require_as_many_layers(source: Pretrained, shapes: Shapes | None) -> None:
 
 @contextlib.contextmanager
 def _no_larger(source: Pretrained, shapes: Shapes | None) -> Iterator[None]:
-    """Stop the building of a model that is far larger than its stored weights, before it takes the memory.
+    """Stop building a model in the block that is far larger than its stored weights.
 
     Raises:
-        ConfigError: there are too many parameters, or too large ones.
+        ConfigError: it gets too many parameters, or too large ones.
     """
     if shapes is None:
         yield
@@ -305,7 +318,11 @@ def _no_larger(source: Pretrained, shapes: Shapes | None) -> Iterator[None]:
 
 
 def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None:
-    """Set every dropout probability that the configuration has, whatever each model calls them."""
+    """Set all dropout probabilities of the configuration, whose names differ by model.
+
+    Raises:
+        ConfigError: it has none, and the value is above 0.
+    """
     if dropout is None:
         return
     names = _dropout_names(config)
@@ -329,9 +346,9 @@ def _dropout_names(config: Any) -> list[str]:
 
 
 def _finish(encoder: Any) -> None:
-    """Take the pooler away, put cheap dropout in."""
+    """Remove the pooler, and replace dropout by the fast one."""
     if getattr(encoder, "pooler", None) is not None:
-        # None is what `add_pooling_layer=False` leaves; models without that option call their pooler always
+        # add_pooling_layer=False gives None; models without that option always call their pooler
         has_option = "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters
         encoder.pooler = None if has_option else nn.Identity()
     replace_dropout(encoder)
@@ -350,7 +367,7 @@ def _attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Be sdpa, except where a CPU trains with dropout on plain attention."""
+    """Compute sdpa, or on a CPU plain attention with dropout by `attend`."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     plain = (
         query.device.type == "cpu"
@@ -377,7 +394,7 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 def _tiny_config() -> transformers.BertConfig:
     return transformers.BertConfig(
-        vocab_size=len(_tiny_tokenizer()),
+        vocab_size=len(tiny_tokenizer()),
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -1,10 +1,10 @@
-"""Dropout whose masks cost little on a CPU.
+"""Dropout with masks that are cheap to draw on a CPU.
 
 PyTorch draws a CPU dropout mask with one Bernoulli variate per element, on one core. In a step of MiniLM with
 32 documents of 128 tokens that is 58 million variates, two thirds of them for attention weights. Here one
-64-bit draw of the same generator gives four 16-bit lanes, and an element stays iff its lane is at least
-p * 2^16, rounded: independent variates, p exact to 2^-17, the rescaling made from the rounded p. Same seed,
-same mask. On any other device this is PyTorch's dropout.
+64-bit draw of the same generator gives four 16-bit lanes, and an element is kept iff its lane is at least
+p * 2^16, rounded. The variates are independent, p is exact to 2^-17, and rescaling uses the rounded p. The
+same seed gives the same mask. On other devices this is PyTorch's dropout.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LaneDropout(nn.Dropout):
 
 
 def replace_dropout(model: nn.Module) -> None:
-    """Put a `LaneDropout` in the place of every `nn.Dropout` below `model`."""
+    """Replace every `nn.Dropout` in `model` by a `LaneDropout`."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
@@ -57,8 +57,8 @@ def attend(
 ) -> Float[Tensor, "batch heads tokens width"]:
     """Compute attention with dropout on its weights, the softmax in float32.
 
-    A CPU's fused attention knows no dropout: with it, `scaled_dot_product_attention` takes this way too, with
-    Bernoulli masks and, for bfloat16, in float32 throughout.
+    Fused attention on a CPU has no dropout: PyTorch's `scaled_dot_product_attention` then computes the
+    same as here, with Bernoulli masks, and bfloat16 in float32 throughout.
     """
     logits = torch.matmul(query, key.transpose(-2, -1)) * scale
     if mask is not None:

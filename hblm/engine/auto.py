@@ -1,8 +1,9 @@
-"""Settings that choose themselves: what is left open is filled in before a run has an id. No torch.
+"""Automatic choice of the settings that a configuration leaves open. No torch.
 
 `trainer=auto` leaves learning rates, epochs, batch size and patience open (null). `loss=auto`,
-`head.output_init=auto` and `trainer.label_documents=null` leave an option open. The documents, the names of
-nodes and the encoder decide. The device does not, nor does the method: all rows of a table are trained alike.
+`head.output_init=auto` and `trainer.label_documents=null` leave an option open. The choice depends on the
+documents, the names of nodes and the encoder. It does not depend on the device or the method, so that all
+rows of a table are trained with the same settings. It is made before the run id is computed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from hblm.taxonomy import names_are_words
 Chosen = Mapping[str, Mapping[str, Any]]  # key -> {"value", "reason"}; plain values, for JSON
 
 
-_MANY = 20_000  # documents; each of the five benchmark sets has more
+_MANY = 20_000  # training documents; each of the five benchmark datasets has more
 
 
-_RARE = 10  # documents a node; where there are fewer, the softmax's flat prior among siblings pays
+_RARE = 10  # documents a node; with fewer, the softmax's flat prior among siblings gives better scores
 
 
 _LARGE, _BASE = 1024, 768  # widths of RoBERTa-large and -base
@@ -35,15 +36,15 @@ _LARGE, _BASE = 1024, 768  # widths of RoBERTa-large and -base
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings are chosen by; None where no open key needs it.
+    """The facts that settings are chosen by; None where no open key needs one.
 
     Attributes:
-        documents: of the training split, those that `dataset_fraction` leaves.
+        documents: number of training documents, after `dataset_fraction`.
         trainable: whether the encoder is tuned.
-        width: the encoder's.
+        width: of the encoder.
         one_path: whether every document of all splits has at most one node on each level.
-        words: whether the nodes are named in words.
-        nodes: of the taxonomy.
+        words: whether the nodes have names in words.
+        nodes: number of nodes of the taxonomy.
     """
 
     documents: int
@@ -55,17 +56,17 @@ class Facts:
 
     @property
     def summary(self) -> str:
-        """What the trainer's values are chosen by, in words."""
+        """The facts that the trainer's values are chosen by, in words."""
         assert self.width is not None
         encoder = f"tuned encoder of width {self.width}" if self.trainable else "frozen encoder"
         return f"{self.documents:,} documents, {encoder}"
 
 
 def settle(config: TrainConfig, prepared: Prepared, source: Pretrained) -> tuple[TrainConfig, Chosen]:
-    """Return a configuration that leaves nothing open, and what was chosen for it.
+    """Return a configuration with no key open, and the choices made for it.
 
     Raises:
-        ConfigError, DataError: as `facts` and `resolve` do.
+        ConfigError, DataError: as `facts` and `resolve`.
     """
     if not config.left_open:
         return config, {}
@@ -73,10 +74,10 @@ def settle(config: TrainConfig, prepared: Prepared, source: Pretrained) -> tuple
 
 
 def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
-    """Return what the open keys of a configuration are chosen by.
+    """Return the facts that the open keys of a configuration are chosen by.
 
     Raises:
-        ConfigError: the encoder's size is not to be had.
+        ConfigError: the encoder's width cannot be read.
         DataError: a split cannot be read.
     """
     left_open = config.left_open
@@ -93,10 +94,10 @@ def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
 
 
 def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
-    """Return a configuration with its open keys filled in, and these keys with value and reason.
+    """Return a configuration with its open keys set, and these keys with value and reason.
 
     Raises:
-        ConfigError: a value that was chosen does not go together with another key.
+        ConfigError: a chosen value contradicts another key.
     """
     chosen: dict[str, dict[str, Any]] = {}
     value: Any
@@ -121,9 +122,9 @@ def resolve(config: TrainConfig, known: Facts) -> tuple[TrainConfig, Chosen]:
 def training(known: Facts) -> dict[str, Any]:
     """Return the trainer's values: learning rates, epochs, batch size and patience.
 
-    A large encoder on a large training split gets the original's. A smaller encoder stands higher rates, and
-    heads, which are new, higher ones than the encoder. With a frozen encoder there is one rate, the heads'.
-    How they were found is in docs/experiments.md.
+    A large encoder with many training documents gets the values of the original HBLM. A smaller encoder
+    trains well with higher rates, and the heads, which are new, with higher rates than the encoder. With a
+    frozen encoder there is one rate, for the heads. The experiments are in docs/experiments.md.
     """
     assert known.width is not None
     always = {"batch_size": 32, "patience": 10}
@@ -141,7 +142,7 @@ def training(known: Facts) -> dict[str, Any]:
 
 
 def lines(chosen: Chosen) -> list[str]:
-    """Return what was chosen, as it would be given, and why; a line for each reason."""
+    """Return the choices as arguments of the command line, with reasons; a line for each reason."""
     by_reason: dict[str, list[str]] = {}
     for name, choice in chosen.items():
         by_reason.setdefault(choice["reason"], []).append(_written(name, choice["value"]))
@@ -149,19 +150,19 @@ def lines(chosen: Chosen) -> list[str]:
 
 
 def _written(name: str, value: Any) -> str:
-    """Return a value as it would be given."""
+    """Return a key and value as an argument of the command line."""
     return f"{name.removeprefix('loss.')}={plain(value)}"
 
 
 def _with_reasons(problem: str, chosen: Chosen) -> str:
-    """Return what does not go together, and why the values in it that were chosen are so."""
+    """Return a message of contradicting keys, with the reasons of the chosen values in it."""
     given = {_written(name, choice["value"]): choice["reason"] for name, choice in chosen.items()}
     reasons = [f"{text} was chosen: {reason}" for text, reason in given.items() if text in problem]
     return f"{problem} ({'; '.join(reasons)})" if reasons else problem
 
 
 def _loss(config: TrainConfig, known: Facts) -> tuple[str, str]:
-    if config.is_flat:  # one layer without levels has no node given its parent
+    if config.is_flat:  # one layer for all levels has no conditional probabilities
         return "bce", "method=flat has one layer for all levels"
     if not known.one_path:
         return "conditional", "documents have several paths"
@@ -182,17 +183,21 @@ def _has_words(prepared: Prepared) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _has_one_path(prepared: Prepared) -> bool:
-    """Return whether no document has two nodes on a level; the first one that has ends the search."""
+    """Return whether no document has two nodes on one level.
+
+    Raises:
+        DataError: a split cannot be read, or has changed.
+    """
     level = {
         prepared.taxonomy.nodes[position].id: number
         for number, positions in enumerate(prepared.taxonomy.levels)
         for position in positions
     }
-    found = all(
+    one_path = all(
         max(Counter(level[label] for label in document.labels).values(), default=0) <= 1
         for split in SPLITS
         for document in prepared.documents(split)
     )
-    if not found:  # what was not read to its end was not compared
+    if not one_path:  # the search ended early, and only complete reading compares the hash of a file
         prepared.require_unchanged()
-    return found
+    return one_path

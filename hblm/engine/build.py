@@ -1,4 +1,4 @@
-"""From the typed configuration to objects: the only place where configuration meets code."""
+"""Objects from the typed configuration: the only file where a configuration becomes a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hblm.taxonomy import Taxonomy
 def classifier(
     config: TrainConfig, taxonomy: Taxonomy, encoder: nn.Module, link: Link | None = None
 ) -> Classifier:
-    """Return the model that a configuration describes, around an encoder; `link` as of `branches`."""
+    """Return the model of a configuration, with the encoder given; `link` as in `branches`."""
     pooled = encoder_width(encoder)
     options = config.encoder
     width = (options.projection_dim or pooled) if options.project_embedding else pooled
@@ -42,15 +42,24 @@ def classifier(
         Projection(pooled, width, options.projection_dropout) if options.project_embedding else nn.Identity()
     )
     pooling = POOLINGS[config.pooling.pooling]()
-    stands = branches(config, taxonomy, width, link)
-    return Classifier(encoder, pooling, projection, stands, trainable=options.trainable)
+    return Classifier(
+        encoder,
+        pooling,
+        projection,
+        branches(config, taxonomy, width, link),
+        trainable=options.trainable,
+    )
 
 
 def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | None = None) -> Single | Dual:
-    """Return what stands on the embedding, `width` wide: one branch, or two and what mixes them.
+    """Return the branches of a model: one, or two with or without a mix head.
 
-    `link` is the loss's; None: that of the configured loss before any training document, whose state is a
-    checkpoint's.
+    Args:
+        config: the run's configuration.
+        taxonomy: the label forest.
+        width: of the embedding that the branches read.
+        link: of the loss, which depends on the training documents; None for a model whose state is loaded
+            from a checkpoint.
     """
     if link is None:
         none = torch.zeros(len(taxonomy), dtype=torch.int64)
@@ -91,12 +100,14 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | N
 def loss(
     config: TrainConfig, taxonomy: Taxonomy, *, positives: Tensor, n_documents: int, stops: Tensor
 ) -> Loss:
-    """Return the loss, given what the training split's documents bear.
+    """Return the loss, given counts of the training split.
 
     Args:
-        positives: how many of them bear each node.
-        n_documents: how many there are.
-        stops: how many of them bear each node and none of its children.
+        config: the run's configuration.
+        taxonomy: the label forest.
+        positives: documents with each node.
+        n_documents: all documents.
+        stops: documents with each node and none of its children.
     """
     counts: dict[str, Any] = {"positives": positives, "n_documents": n_documents}
     if config.loss.is_conditional:
@@ -110,13 +121,13 @@ def initialise_output(
     scoring: Scoring,
     label_texts: Float[Tensor, "nodes width"] | None,
 ) -> None:
-    """Start the heads where the configuration says.
+    """Initialise the heads' output layers by head.output_init.
 
     Args:
         model: new, on its device.
-        config: the run's.
-        scoring: its loss knows the prior logits.
-        label_texts: the pooled states of the texts of nodes; None where no row comes from a text.
+        config: the run's configuration.
+        scoring: its loss has the prior logits.
+        label_texts: the pooled states of the nodes' texts; None if head.output_init is not label_text.
     """
     if config.head.output_init == "default":
         model.branches.initialise_output(None)
@@ -133,10 +144,10 @@ def initialise_output(
 def require_single_paths(
     config: TrainConfig, splits: Mapping[str, TokenisedSplit], taxonomy: Taxonomy
 ) -> None:
-    """Refuse documents that a loss of one path each cannot take.
+    """Refuse documents with several paths if the loss takes one path each.
 
     Raises:
-        ConfigError: with loss=conditional_softmax, a document with two nodes on one level.
+        ConfigError: with loss=conditional_softmax, a document has two nodes on one level.
     """
     if config.loss.loss != "conditional_softmax":
         return
@@ -157,23 +168,23 @@ def require_single_paths(
 def require_rows(
     encoder: nn.Module, tokenizer: Tokenizer, splits: Mapping[str, TokenisedSplit], model_name: str
 ) -> None:
-    """Refuse token ids for which the encoder's embedding has no row.
+    """Refuse a tokenizer with token ids that the encoder's embedding has no row for.
 
     Args:
-        encoder, tokenizer: that go together.
-        splits: all tokenised ones, the texts of nodes among them.
-        model_name: of the encoder, for the message.
+        encoder, tokenizer: of one run.
+        splits: all splits as tokens, with the texts of nodes.
+        model_name: the encoder's name, for the message.
 
     Raises:
-        ConfigError: the first such id of a document, or the padding token's.
+        ConfigError: a document, or the padding, has such an id.
     """
     rows = embedding_rows(encoder)
     if rows is None:
         return
     way_out = "give the tokenizer that the model was trained with, or resize_token_embeddings(len(tokenizer))"
     for name, split in splits.items():
-        if (found := split.first_beyond(rows)) is not None:
-            token, document = found
+        if (first := split.first_beyond(rows)) is not None:
+            token, document = first
             where = f"{name} has it in {document!r}"
             break
     else:
@@ -192,7 +203,7 @@ def require_rows(
 
 
 def schedule(config: TrainConfig) -> Schedule:
-    """Return how long and how fast to train."""
+    """Return the trainer's settings."""
     names = Schedule.__dataclass_fields__.keys() - {"seed"}
     return Schedule(seed=config.seed, **{name: getattr(config.trainer, name) for name in names})
 
@@ -207,13 +218,23 @@ def scoring(
     batch_size: int,
     num_workers: int,
 ) -> Scoring:
-    """Return how splits are scored, given the training split as the run saw it."""
+    """Return the settings of scoring.
+
+    Args:
+        config: the run's configuration.
+        taxonomy: the label forest.
+        tokenizer: has the padding token.
+        train: the training split of the run, after dataset_fraction.
+        threshold: a node is predicted when its score is at least this.
+        batch_size: documents a batch.
+        num_workers: processes that load batches.
+    """
     positives = torch.as_tensor(train.label_counts(len(taxonomy)))
     stops = torch.as_tensor(train.stop_counts(taxonomy.parents))
-    chosen = loss(config, taxonomy, positives=positives, n_documents=len(train), stops=stops)
+    of_config = loss(config, taxonomy, positives=positives, n_documents=len(train), stops=stops)
     return Scoring(
         taxonomy=taxonomy,
-        objective=Objective(chosen, config.joint_variant.loss_weights),
+        objective=Objective(of_config, config.joint_variant.loss_weights),
         train_support=positives.tolist(),
         threshold=threshold,
         batch_size=batch_size,
@@ -227,5 +248,5 @@ def scoring(
 
 
 def eval_batch_size(config: TrainConfig) -> int:
-    """Return documents per batch without gradients: twice a micro-batch fits where one with them does."""
+    """Return the documents a batch of scoring: two micro-batches, as no gradients need memory."""
     return max(1, 2 * schedule(config).batch_size // config.trainer.gradient_accumulation)

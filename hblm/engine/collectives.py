@@ -1,4 +1,4 @@
-"""What the processes of a run do together, each with a part of the documents; alone, all of it is trivial."""
+"""Collectives: what the ranks of a run share, gather and reduce; no-ops with one process."""
 
 from __future__ import annotations
 
@@ -17,57 +17,58 @@ from hblm.data.tokens import Array
 T = TypeVar("T")
 
 
-STEPS = 10  # between looks at the loss and at what all processes must agree on, which wait for the device
+STEPS = 10  # between synchronisations (mean loss, stop signals), because each waits for the device
 
 
 def batches_of(accelerator: Accelerator, batches: Sequence[Array]) -> Sequence[Array]:
-    """Return this process's part of some batches: whole ones, so that none is padded otherwise than alone."""
+    """Return this rank's share of some batches: whole batches, so that padding is as with one process."""
     return batches[accelerator.process_index :: accelerator.num_processes]
 
 
 def documents_of(accelerator: Accelerator, documents: Array) -> tuple[Array, float]:
-    """Return this process's part of a batch, and what it counts.
+    """Return this rank's share of a batch, and the weight of its loss.
 
-    A process for which no document is left takes one that counts 0, because gradients meet in every step.
+    A rank without a share gets one document with weight 0, because every rank must join each all-reduce.
     """
-    mine = documents[accelerator.process_index :: accelerator.num_processes]
-    return (mine, 1.0) if len(mine) else (documents[:1], 0.0)
+    share = documents[accelerator.process_index :: accelerator.num_processes]
+    return (share, 1.0) if len(share) else (documents[:1], 0.0)
 
 
-def total(accelerator: Accelerator, part: Tensor) -> Tensor:
-    """Return the sum of what each process has."""
+def reduce_sum(accelerator: Accelerator, part: Tensor) -> Tensor:
+    """Return the sum of all ranks' tensors, on every rank."""
     summed: Tensor = accelerator.reduce(part, reduction="sum")
     return summed
 
 
-def parts(accelerator: Accelerator, part: T) -> list[T]:
-    """Return what each process has, in order of rank: small picklable objects."""
-    found: list[T] = gather_object([part]) if accelerator.num_processes > 1 else [part]
-    return found
+def gather(accelerator: Accelerator, part: T) -> list[T]:
+    """Return all ranks' parts in order of rank, on every rank: small picklable objects."""
+    parts: list[T] = gather_object([part]) if accelerator.num_processes > 1 else [part]
+    return parts
 
 
-def of_the_first(said: T) -> T:
-    """Return what the first process says."""
-    heard: T = broadcast_object_list([said])[0]
-    return heard
+def broadcast(value: T) -> T:
+    """Return the value of rank 0, on every rank."""
+    received: T = broadcast_object_list([value])[0]
+    return received
 
 
-def check_stop(accelerator: Accelerator, *, meet: bool) -> None:
-    """Raise Stopped on all processes if a signal has come to one.
+def check_stop(accelerator: Accelerator, *, synchronise: bool) -> None:
+    """Raise Stopped on all ranks if one of them has received a signal.
 
     Args:
-        meet: of several processes, look now: all must, and wait for each other.
+        accelerator: the run's.
+        synchronise: whether several ranks compare now, in which all of them must take part.
     """
     if accelerator.num_processes == 1:
         signals.check()
-    elif meet:
-        heard = torch.tensor(float(signals.asked() is not None), device=accelerator.device)
-        if total(accelerator, heard).item():
-            raise signals.Stopped(signals.asked() or "a signal to another process")
+    elif synchronise:
+        received = torch.tensor(float(signals.received() is not None), device=accelerator.device)
+        if reduce_sum(accelerator, received).item():
+            raise signals.Stopped(signals.received() or "a signal to another process")
 
 
 def vary_dropout(accelerator: Accelerator, seed: int) -> None:
-    """Let every process but the first draw dropout masks of its own."""
+    """Seed every rank but the first anew, so that ranks draw different dropout masks."""
     if accelerator.process_index:
         own = np.random.SeedSequence((seed, accelerator.process_index)).generate_state(1)[0]
         torch.manual_seed(int(own))

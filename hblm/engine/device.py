@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hblm.process import place
 from hblm.runs.environment import environment
 from hblm.runs.paths import untaken
 
-_PATIENCE = timedelta(days=1)  # for the first process, which may prepare data or wait for another run
+_TIMEOUT = timedelta(days=1)  # of other ranks while rank 0 prepares data or waits for another run
 
 
 def accelerator(
@@ -28,7 +29,7 @@ def accelerator(
     precision: str,
     *,
     fallback: str | None = None,
-    trackers: list[str] | None = None,
+    trackers: Sequence[str] | None = None,
     project_dir: Path | None = None,
     run_name: str = "run",
 ) -> Accelerator:
@@ -36,13 +37,46 @@ def accelerator(
 
     Args:
         device, precision: as configured.
-        fallback: the precision to take instead of one that this device does not have.
+        fallback: the precision to use where the device has no fp16.
         trackers: by name; they log under `project_dir`, TensorBoard to a folder named after the run.
         project_dir: of the trackers.
-        run_name: the run's.
+        run_name: the run's name.
 
     Raises:
-        ConfigError: a device that is not there, fp16 without a GPU, a tracker that is not installed.
+        ConfigError: a device that is not available, fp16 without a GPU, a tracker that is not installed.
+    """
+    gpu = _uses_gpu(device)
+    precision = _resolve(precision, gpu, fallback)
+    _require_installed(trackers or ())
+    AcceleratorState._reset_state(True)  # runs of one process may differ in precision and device
+    try:
+        return Accelerator(
+            # without cpu=True accelerate starts no process group on a CPU
+            cpu=device == "cpu" or (place().size > 1 and not gpu),
+            mixed_precision={"fp32": "no"}.get(precision, precision),
+            log_with=[
+                _TensorBoard(untaken(Path(project_dir or ".") / run_name)) if name == "tensorboard" else name
+                for name in trackers or ()
+            ]
+            or None,
+            project_dir=project_dir,
+            kwargs_handlers=[
+                # a view of weight 0 leaves its branch without gradients
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=_TIMEOUT),
+            ],
+        )
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"trackers={trackers} device={device} trainer.precision={precision}: {error}"
+        ) from None
+
+
+def _uses_gpu(device: str) -> bool:
+    """Return whether the configured device is a GPU, of NVIDIA or Apple, on this machine.
+
+    Raises:
+        ConfigError: the device is not available, or not for this number of processes.
     """
     here = place()
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -52,52 +86,47 @@ def accelerator(
         raise ConfigError(
             "device=mps trains with one process; leave trainer.processes out, or write device=cpu"
         )
-    if here.size > 1:
-        available["mps"] = False
-    if device != "cpu" and available["cuda"] and here.local_size > torch.cuda.device_count():
+    if device == "cpu":
+        return False
+    if available["cuda"] and here.local_size > torch.cuda.device_count():
         raise ConfigError(
             f"{here.local_size} processes on this machine need a GPU each, and there are "
             f"{torch.cuda.device_count()}; lower trainer.processes"
         )
-    gpu = device != "cpu" and any(available.values())
-    if precision == "fp16" and not gpu and fallback:
-        precision = fallback
+    return available["cuda"] or (available["mps"] and here.size == 1)
+
+
+def _resolve(precision: str, gpu: bool, fallback: str | None) -> str:
+    """Return the precision to use for a configured one: fp32, bf16 or fp16.
+
+    Raises:
+        ConfigError: fp16 without a GPU and without `fallback`.
+    """
     if precision == "fp16" and not gpu:
-        raise ConfigError("trainer.precision=fp16 needs a GPU, and there is none; write bf16, fp32 or auto")
+        if not fallback:
+            raise ConfigError(
+                "trainer.precision=fp16 needs a GPU, and there is none; write bf16, fp32 or auto"
+            )
+        precision = fallback
     if precision == "auto":
-        precision = "bf16" if _fast_bf16(gpu) else "fp32"
-    for tracker in trackers or []:  # accelerate would go on without it
+        return "bf16" if _fast_bf16(gpu) else "fp32"
+    return precision
+
+
+def _require_installed(trackers: Sequence[str]) -> None:
+    """Refuse trackers that are not installed, which accelerate would leave out without an error."""
+    for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(
                 f"trackers=[{tracker}] is not installed: pip install {tracker}, or all with 'hblm[trackers]'"
             )
-    AcceleratorState._reset_state(True)  # cells of one process may differ in precision and device
-    try:
-        return Accelerator(
-            cpu=device == "cpu" or (here.size > 1 and not gpu),  # else accelerate sees no team on a CPU
-            mixed_precision={"fp32": "no"}.get(precision, precision),
-            log_with=[
-                _TensorBoard(untaken(Path(project_dir or ".") / run_name)) if name == "tensorboard" else name
-                for name in trackers or []
-            ]
-            or None,
-            project_dir=project_dir,
-            kwargs_handlers=[
-                # a view of weight 0 leaves its branch without gradients
-                DistributedDataParallelKwargs(find_unused_parameters=True),
-                InitProcessGroupKwargs(timeout=_PATIENCE),
-            ],
-        )
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"trackers={trackers} device={device} trainer.precision={precision}: {error}"
-        ) from None
 
 
 class _TensorBoard(TensorBoardTracker):  # type: ignore[misc]
-    """A folder a run, which holds its settings as well.
+    """A tracker with one folder for each run, which also has the run's settings.
 
-    Accelerate's own logs all runs of a project to one folder, as one curve, and their settings to others.
+    Accelerate's own tracker logs all runs of a project to one folder, as one curve, and their settings to
+    other folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,7 +145,7 @@ def resolved_precision(accelerator: Accelerator) -> str:
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
-    """Make what follows a function of the seed; on a GPU this picks deterministic kernels."""
+    """Seed all random generators, and use deterministic kernels on a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
@@ -125,7 +154,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
 def _fast_bf16(gpu: bool) -> bool:
     """Return whether this device multiplies bf16 natively.
 
-    HBLM_BF16=0 or 1 answers in its place, so that tests can run as on another processor.
+    The environment variable HBLM_BF16=0 or 1 overrides the answer: tests use it.
     """
     if forced := os.environ.get("HBLM_BF16"):
         return forced == "1"
@@ -139,8 +168,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def environment_record(accelerator: Accelerator, scoring: Scoring) -> dict[str, Any]:
-    """Return what the numbers were made with and on."""
+def environment_entry(accelerator: Accelerator, scoring: Scoring) -> dict[str, Any]:
+    """Return the result's entry of code, versions, device and precision."""
     device = accelerator.device
     return {
         **environment(),

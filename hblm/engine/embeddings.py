@@ -1,8 +1,8 @@
-"""What a frozen encoder makes of documents: computed once, kept in the cache, shared by all that need it.
+"""Embeddings of documents by a frozen encoder: computed once, cached on disk, shared by runs.
 
-The cache is `cache_dir/embeddings/<key>/vectors` (see corpus/cache.py), an entry a split. The key is a hash
-of all that a vector depends on: tokens, encoder, pooling, precision, kind of device, versions of libraries.
-Batches are the same whatever a run trains with, so that no vector depends on which run came first.
+The cache is `cache_dir/embeddings/<key>/vectors` (see data/cache.py), one entry a split. The key is a hash of
+everything that a vector depends on: tokens, encoder, pooling, precision, kind of device, versions of
+libraries. The batches are the same in every run, so that a vector does not depend on which run computed it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hblm.data.tokens import Array, StartTask, TokenisedSplit
 from hblm.encoders.encoder import encoder_width, frozen_encoder_hash
 from hblm.encoders.tokenizer import Tokenizer
 from hblm.engine import collectives
-from hblm.engine.scoring import Scoring, on_device, silent
+from hblm.engine.scoring import Scoring, no_progress, on_device
 from hblm.nn.classifier import Classifier
 
 FORMAT = 1
@@ -38,7 +38,7 @@ _FILE = "vectors"
 _BATCH_SIZE = 32  # documents; 512 tokens of each fit a small device with a large encoder
 
 
-_BATCHES_AT_ONCE = 512  # whose vectors are on the device: 64 MB at a width of 1,024
+_BATCHES_AT_ONCE = 512  # with vectors on the device: 64 MB at a width of 1,024
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Embedder:
     """A frozen encoder, and the cache of its embeddings.
 
     Attributes:
-        model: whose encoder is frozen, on the accelerator's device.
-        tokenizer: which has the token that the encoder's input is padded with.
+        model: with a frozen encoder, on the accelerator's device.
+        tokenizer: the encoder's; its padding token is part of the key.
         scoring: how documents become batches (see scoring.py).
         accelerator: device and precision.
         cache_dir: the folder of all caches.
@@ -62,16 +62,16 @@ class Embedder:
     def embed(self, splits: Mapping[str, TokenisedSplit], progress: StartTask) -> dict[str, PooledSplit]:
         """Return the embedded splits, from the cache if it has them.
 
-        A subsample has an entry of its own, so that no run embeds a document that it does not need. Of
-        several runs that start at once one embeds a split and the others wait for it; of several processes of
-        a run each embeds a part, and the first writes it.
+        A subsample has its own entry, so that a run embeds no documents that it does not need. If several
+        runs start at once, one embeds a split and the others wait. Each rank of a run embeds a part, and rank
+        0 writes all of it.
 
         Args:
             splits: by name; the names are for `progress` only.
             progress: starts a task (description, total), returns how to advance it.
 
         Raises:
-            OSError: an entry cannot be written, or a process of the run does not see what the first wrote.
+            OSError: an entry cannot be written, or a rank does not see the entry that rank 0 wrote.
         """
         made_by = self._made_by()
         return {
@@ -80,7 +80,7 @@ class Embedder:
         }
 
     def missing(self, splits: Iterable[TokenisedSplit]) -> list[TokenisedSplit]:
-        """Return the splits of which there is no entry, whole or not."""
+        """Return the splits without an entry in the cache."""
         made_by = self._made_by()
         return [split for split in splits if not self._entry(split, made_by).folder.exists()]
 
@@ -88,7 +88,7 @@ class Embedder:
         return Entry(self.cache_dir / "embeddings", {**made_by, "documents": split.identity()}, [_FILE])
 
     def _made_by(self) -> dict[str, Any]:
-        """Return what a vector depends on besides the tokens."""
+        """Return the parts of the key besides the tokens."""
         return {
             "format": FORMAT,
             "encoder": frozen_encoder_hash(self.model.encoder),
@@ -102,27 +102,25 @@ class Embedder:
 
     def _embedded(self, name: str, split: TokenisedSplit, entry: Entry, progress: StartTask) -> PooledSplit:
         first = self.accelerator.is_main_process
-        alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        # all processes do what the first decides, or they would wait for each other for ever
-        if collectives.of_the_first(first and not entry.is_whole()):
-            with entry.locked() if first else alone:
-                if collectives.of_the_first(
-                    first and not entry.is_whole()
-                ):  # another run may have been faster
-                    with entry.renewed() if first else alone as folder:
+        other_rank: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        # rank 0 decides for all, because every rank must join the all-reduce in _run
+        if collectives.broadcast(first and not entry.is_whole()):
+            with entry.locked() if first else other_rank:
+                if collectives.broadcast(first and not entry.is_whole()):  # another run may have been faster
+                    with entry.renewed() if first else other_rank as folder:
                         self._run(split, folder, progress(f"embedding {name}", len(split)))
-            collectives.of_the_first(None)  # no process opens before the first has written
+            collectives.broadcast(None)  # a barrier: no rank reads before rank 0 has written
         if not first:
             entry.require_whole()
         return PooledSplit(split, entry.folder / _FILE)
 
     @torch.inference_mode()
     def _run(self, split: TokenisedSplit, folder: Path | None, advance: Callable[[int], None]) -> None:
-        """Run the encoder over a split; the process that has a folder writes all vectors to it."""
+        """Run the encoder over a split; write all vectors to `folder`, which only rank 0 has."""
         self.model.eval()
         batches = evaluation_batches(split.lengths, batch_size=_BATCH_SIZE)
         with contextlib.ExitStack() as stack:
-            # a loader draws from the generator of dropout, and a run from the cache is to be the same
+            # a loader draws from the global generator, and a run that finds the entry cached must not differ
             stack.enter_context(torch.random.fork_rng(devices=[]))
             file = stack.enter_context((folder / _FILE).open("wb")) if folder else None
             for start in range(0, len(batches), _BATCHES_AT_ONCE):
@@ -138,17 +136,17 @@ class Embedder:
 def vectors_of(
     model: Classifier, split: TokenisedSplit | PooledSplit, scoring: Scoring, accelerator: Accelerator
 ) -> Float32[Tensor, "documents width"]:
-    """Return the vectors of a few documents as the encoder now makes them, on the device of every process.
+    """Return the embeddings of a few documents by the present encoder, on the device of every rank.
 
-    Those of an encoder that is trained are of use for a moment only, and are not kept.
+    They are not cached: training changes the encoder.
     """
     if isinstance(split, PooledSplit):
         return split.vectors(np.arange(len(split))).to(accelerator.device)
     model.eval()
     batches = evaluation_batches(split.lengths, batch_size=_BATCH_SIZE)
     with torch.random.fork_rng(devices=[]):
-        found = _vectors(model, split, batches, scoring, accelerator)
-    return found[np.argsort(np.concatenate(batches))]
+        vectors = _vectors(model, split, batches, scoring, accelerator)
+    return vectors[np.argsort(np.concatenate(batches))]
 
 
 def _vectors(
@@ -157,9 +155,9 @@ def _vectors(
     batches: Sequence[Array],
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> Float32[Tensor, "documents width"]:
-    """Return the vectors of some batches' documents, in the order of the batches, on every process."""
+    """Return the vectors of some batches' documents, in the order of the batches, on every rank."""
     documents = np.concatenate(batches)
     row_of = np.zeros(len(split), dtype=np.int64)
     row_of[documents] = np.arange(len(documents))
@@ -169,4 +167,4 @@ def _vectors(
         with accelerator.autocast():
             vectors[torch.from_numpy(row_of[positions]).to(device)] = model.pool(**batch.inputs)
         advance(len(batch) * accelerator.num_processes)
-    return collectives.total(accelerator, vectors)  # a row is filled by one process, and 0 on the others
+    return collectives.reduce_sum(accelerator, vectors)  # one rank has computed a row; on others it is 0

@@ -1,7 +1,7 @@
-"""What an encoder does with two short documents, tried before the first real ones.
+"""Check of an encoder on two short documents, before it runs on real ones.
 
-Whether a model reads text, honours the attention mask, lets a token see what follows and works in a reduced
-precision is measured on the loaded model. No list of families has to be kept.
+It measures on the loaded model whether the encoder takes text, honours the attention mask, lets a token
+attend to later ones, and works in reduced precision. So no list of model families is needed.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from hblm.engine.time_estimate import untouched
 from hblm.errors import ConfigError
 from hblm.nn.classifier import Classifier
 
-_TOKENS = 16  # of the longer document; the shorter one has half
+_TOKENS = 16  # of the longer document; the shorter one has half as many
 
 
-# Of the largest state. In float32 the families that honour the mask stay below 1e-6, and those that do not
-# start at 4e-4 (Nystromformer at width 16 with random weights).
+# Relative to the largest state. In float32 families that honour the mask stay below 1e-6; those that do not
+# are above 4e-4 (Nystromformer at width 16 with random weights).
 _ROUNDING = 1e-4
 
 
-_NOTHING = 1e-6  # of the largest: equal rows of a batch may differ in their last bits
+_NOTHING = 1e-6  # relative to the largest value: equal rows of a batch may differ in their last bits
 
 
-_OURS = str(Path(hblm.__file__).parent)
+_PACKAGE = str(Path(hblm.__file__).parent)
 
 
 class _Fault(Exception):
-    """What the model raised, in one line."""
+    """The exception that the model raised, in one line."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class EncoderCheck:
     """A model on its device, and how its documents are padded.
 
     Attributes:
-        model: its random generators, mode and gradients are left as they are.
-        pad_id: the token to pad with.
-        max_length: the tokens that documents are cut to.
-        model_name: of the encoder, for messages.
+        model: random generators, mode and gradients are unchanged afterwards.
+        pad_id: the padding token.
+        max_length: documents are truncated to this many tokens.
+        model_name: the encoder's name, for messages.
         pooling: the option's name, for messages.
     """
 
@@ -59,17 +59,17 @@ class Trial:
     pooling: str
 
     def require_sound(self) -> None:
-        """Refuse an encoder that no scores can be trusted of: three passes in eval mode, one in training.
+        """Refuse an encoder with meaningless scores, by three passes in eval mode and one in training.
 
         Raises:
-            ConfigError: the model fails on two documents, has no state for each token, reads the padding, or
-                has nothing of a document in the pooled state but its first token.
+            ConfigError: the model fails on two documents, has no state for each token, or attends to padding,
+                or the pooled state depends only on a document's first token.
         """
         given, kind = f"encoder.model_name={self.model_name}", type(self.model.encoder).__name__
         longer, other = self._documents()
         shorter = longer[: max(1, len(longer) // 2)]
         try:
-            with self._still():
+            with self._exact():
                 together, alone = (self._pooled(each)[0][-1] for each in ([other, shorter], [shorter]))
                 _, pooled = self._pooled([longer, torch.cat([longer[:1], other[1:]])])
         except _Fault as fault:
@@ -97,10 +97,10 @@ class Trial:
             raise ConfigError(f"{given}: {kind} fails in training: {raised}; give another encoder")
 
     def fault_under(self, autocast: Callable[[], AbstractContextManager[object]]) -> str | None:
-        """Return what the model raises in training, forward or backward; None if it works.
+        """Return the error of a training step, forward or backward; None if it works.
 
         Args:
-            autocast: the accelerator's, for its precision.
+            autocast: the accelerator's, which sets the precision.
         """
         longer, other = self._documents()
         try:
@@ -112,29 +112,30 @@ class Trial:
                 if not pooled.isfinite().all():
                     return "its states are not finite numbers"
                 if trained:
-                    with _caught():
+                    with _model_faults():
                         torch.autograd.grad(pooled.sum(), list(trainable(self.model)), allow_unused=True)
         except _Fault as fault:
             return str(fault)
         return None
 
     def _documents(self) -> tuple[Tensor, Tensor]:
-        """Return the ids of two documents of one length that differ in every place."""
+        """Return the ids of two documents of equal length that differ at every position."""
         rows = embedding_rows(self.model.encoder) or 1_000
         length = min(_TOKENS, self.max_length)
-        # the middle of a vocabulary has ordinary words; its ends have special and unused tokens
+        # ordinary words are in the middle of a vocabulary; special and unused tokens are at its ends
         first = (torch.arange(length, device=next(self.model.parameters()).device) + rows // 2) % rows
         return first, (first + 1) % rows
 
     def _padded(self, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return ids and attention mask of some documents."""
         ids = torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=self.pad_id)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(each) for each in documents], True)
         return ids, mask
 
     def _pooled(self, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the states of some documents, padded, and what the pooling makes of them."""
+        """Return the states of some documents, padded, and the pooled states."""
         ids, mask = self._padded(documents)
-        with _caught():
+        with _model_faults():
             output = self.model.encoder(input_ids=ids, attention_mask=mask)
             states = getattr(output, "last_hidden_state", None)
         if not isinstance(states, Tensor) or states.shape[:2] != ids.shape:
@@ -143,7 +144,8 @@ class Trial:
         return states, self.model.pooling(states, mask.bool()).float()
 
     @contextlib.contextmanager
-    def _still(self) -> Iterator[None]:
+    def _exact(self) -> Iterator[None]:
+        """Set eval mode, without gradients and in full float32, for the block."""
         of_matmul = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = False
         try:
@@ -159,15 +161,15 @@ class Trial:
 
 
 @contextlib.contextmanager
-def _caught() -> Iterator[None]:
-    """Turn what the model's code raises into a _Fault; what code of this package raises stays as it is."""
+def _model_faults() -> Iterator[None]:
+    """Raise a _Fault in place of an exception from the model's code; let exceptions of this package pass."""
     try:
         yield
-    except Exception as error:  # models raise whatever their code runs into
+    except Exception as error:  # code of models raises exceptions of any type
         last = error.__traceback__
         while last is not None and last.tb_next is not None:
             last = last.tb_next
-        if last is None or last.tb_frame.f_code.co_filename.startswith(_OURS):
+        if last is None or last.tb_frame.f_code.co_filename.startswith(_PACKAGE):
             raise
         words = " ".join(str(error).split())[:300]
         raise _Fault(f"{type(error).__name__} {words}".strip()) from error

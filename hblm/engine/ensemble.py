@@ -1,4 +1,4 @@
-"""Two models' logits, averaged: kept on disk between the two, so that memory is that of one model."""
+"""Ensembles of two models: their logits on disk, averaged. One model at a time is in memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from hblm.data.batches import Split, targets_of
 from hblm.data.tokens import TokenisedSplit
 from hblm.engine.metrics import ScoreCounter
-from hblm.engine.scoring import Scores, Scoring, Sink, Tally, nobody, outputs, silent
+from hblm.engine.scoring import Scores, Scoring, Sink, ViewCounters, no_progress, no_sink, outputs
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
 
-WEIGHTS = tuple(step / 20 for step in range(21))  # what auto tries
+WEIGHTS = tuple(step / 20 for step in range(21))  # that ensemble_weight=auto compares
 
 
 _AT_ONCE = 1024  # documents averaged at a time
@@ -30,11 +30,11 @@ def keep_logits(
     split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
+    advance: Callable[[int], None] = no_progress,
 ) -> None:
     """Write a single model's float32 logits to `path`, a row a document, in the split's order.
 
-    Not through a memory map, whose pages would count as memory, and in which a full disk is no exception.
+    Not through a memory map: its pages count as memory, and a full disk kills the process by SIGBUS.
     """
     width = len(scoring.taxonomy) * np.dtype(np.float32).itemsize
     with path.open("wb") as file:
@@ -51,22 +51,25 @@ def score_fused(
     weight: float,
     split: TokenisedSplit,
     scoring: Scoring,
-    advance: Callable[[int], None] = silent,
-    sink: Sink = nobody,
+    advance: Callable[[int], None] = no_progress,
+    sink: Sink = no_sink,
 ) -> dict[str, Scores]:
     """Return the scores of the views fused (w z_td + (1 - w) z_bu), td and bu, from logits on disk."""
-    tally = Tally(scoring, "cpu")
+    counters = ViewCounters(scoring, "cpu")
     for positions, z_td, z_bu, targets in _stream(td, bu, split, scoring):
         views = {"fused": weighted_mean([z_td, z_bu], (weight, 1 - weight)), "td": z_td, "bu": z_bu}
-        sink(positions, tally.add(views, targets), targets)
+        sink(positions, counters.add(views, targets), targets)
         advance(len(positions))
-    return tally.found()
+    return counters.compute()
 
 
 def search_weight(
     td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring, monitor: str
 ) -> tuple[float, dict[str, Any]]:
-    """Return the weight with the best `monitor`, among equals the closest to 0.5, and all that was tried."""
+    """Return the weight with the best `monitor`, and the result's entry of all weights.
+
+    Of equal ones it is the nearest to 0.5.
+    """
     counters = {
         weight: ScoreCounter(scoring.taxonomy, scoring.threshold, ranking=False) for weight in WEIGHTS
     }
@@ -74,15 +77,16 @@ def search_weight(
         for weight, counter in counters.items():
             fused = weighted_mean([z_td, z_bu], (weight, 1 - weight))
             counter.update(scoring.objective.loss.to_scores(fused), targets)
-    found = {weight: counter.compute()["overall"][monitor] for weight, counter in counters.items()}
-    best = max(WEIGHTS, key=lambda weight: (found[weight], -abs(weight - 0.5)))
-    tried = [{"weight": weight, monitor: score} for weight, score in found.items()]
+    scores = {weight: counter.compute()["overall"][monitor] for weight, counter in counters.items()}
+    best = max(WEIGHTS, key=lambda weight: (scores[weight], -abs(weight - 0.5)))
+    tried = [{"weight": weight, monitor: score} for weight, score in scores.items()]
     return best, {"split": split.name, "monitor": monitor, "tried": tried}
 
 
 def _stream(
     td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    """Yield positions in the split, td's and bu's logits of these documents, and targets."""
     n_nodes = len(scoring.taxonomy)
     with td.open("rb") as td_file, bu.open("rb") as bu_file:
         for start in range(0, len(split), _AT_ONCE):

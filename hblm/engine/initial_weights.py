@@ -1,17 +1,17 @@
-"""What `init_from=CHECKPOINT` gives a new run: the weights of another run, where the two models agree.
+"""Weights of another run for a new one: what `init_from=CHECKPOINT` copies, where the two models agree.
 
-- The encoder, always: both runs must name the same one.
-- The projection, where pooling and projection are the same. Without it none of what follows is taken: heads
-  and FiLM layers read what the projection makes.
-- Heads, where the option and what its logits mean are the same: inner layers by level, the rows of output
-  layers by node (the same id on the same level). The two taxonomies may differ.
-- FiLM generators, where film is the same, between two levels that have the same nodes in both taxonomies.
+- The encoder, always: both runs must have the same one.
+- The projection, if pooling and projection are the same. Otherwise nothing below is copied either: heads and
+  FiLM layers read the projection's output.
+- Heads, if their option and the meaning of their logits are the same: inner layers by level, rows of output
+  layers by node (same id, same level). The two taxonomies may differ.
+- FiLM generators, if film is the same, between two levels that have the same nodes in both taxonomies.
 
-A branch takes from the branch of its direction; its heads else from the only branch there is. Mix heads take
-from mix heads.
+A branch copies from the branch of its direction; if there is none, its heads copy from the only branch. Mix
+heads copy from mix heads.
 
-A generator reads a signal less c0 (see film.py), and c0 is the new run's: what `centre` makes of the biases
-at its start. W (s - c0) + b is the function that it was where b grows by W (c0 - c0 of the other run).
+A generator reads a signal minus c0 (see film.py), and c0 is the new run's: `centre` computes it from the
+biases at the start. W (s - c0) + b stays the same function if W (c0 - the other run's c0) is added to b.
 """
 
 from __future__ import annotations
@@ -20,30 +20,24 @@ import itertools
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
 
 from hblm.config.schema import plain
 from hblm.config.train import TrainConfig
-from hblm.encoders.pretrained import Pretrained, locate
-from hblm.errors import ConfigError
-from hblm.files import sha256_text
-from hblm.json_files import canonical_json
-from hblm.runs.checkpoint import WEIGHTS, open_checkpoint, put_tensors, read_tensors, require_fit
+from hblm.engine import build
+from hblm.engine.encoder_source import KEY
+from hblm.nn.cascade import Cascade
+from hblm.nn.classifier import Classifier
+from hblm.nn.film import Film
+from hblm.nn.heads import Head
+from hblm.runs.checkpoint import open_checkpoint
+from hblm.runs.weights import put_tensors, read_tensors, require_fit
 from hblm.taxonomy import Taxonomy
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from hblm.nn.cascade import Cascade
-    from hblm.nn.classifier import Classifier
-    from hblm.nn.film import Film
-    from hblm.nn.heads import Head
-
-
-KEY = "init_from"
-
-
-# How a key is written -> where its value lies.
+# How a key is written -> where its value is in TrainConfig.
 _EMBEDDING = {"pooling": "pooling.pooling", "encoder.project_embedding": "encoder.project_embedding"}
 
 
@@ -60,65 +54,48 @@ _FILM = {
 }
 
 
-def source_of(config: TrainConfig) -> Pretrained:
-    """Return where a run's encoder comes from: its own files, or the checkpoint that the run starts from.
-
-    The original files of a checkpoint's encoder need not be there any more.
-
-    Raises:
-        ConfigError: there is no such encoder, or the checkpoint has another one.
-        CheckpointError: the checkpoint is missing or damaged.
-    """
-    wanted = config.encoder
-    if config.init_from is None:
-        return locate(wanted.model_name, wanted.revision)
-    checkpoint = open_checkpoint(Path(config.init_from), KEY)
-    there = checkpoint.config.encoder
-    if (there.model_name, there.revision) != (wanted.model_name, wanted.revision):
-        raise ConfigError(
-            f"{KEY}={config.init_from} has the encoder {_written(there)}, and this run {_written(wanted)}; a "
-            f"run starts from one with the same encoder: write {_written(there)}, or another {KEY}="
-        )
-    weights = checkpoint.folder / WEIGHTS
-    # what is taken of the weights depends on the names of their nodes and on how the run was configured
-    nodes = [[node.id, node.parent] for node in checkpoint.taxonomy.nodes]
-    origin = sha256_text(canonical_json({"run_id": checkpoint.meta["run_id"], "nodes": nodes}))
-    return Pretrained(wanted.model_name, wanted.revision, checkpoint.encoder, weights, origin)
-
-
-def _written(encoder: Any) -> str:
-    return f"encoder.model_name={encoder.model_name} encoder.revision={plain(encoder.revision)}"
-
-
 class Origin:
-    """The run that another one starts from, and what was taken of it.
+    """The run that a new one starts from, and which of its weights were copied.
 
-    `give_layers` comes before the new model's output layers are initialised, which may depend on the layers
-    below them; `give_nodes` comes after that. Both change the model in place.
+    Call `copy_layers` before the new model's output layers are initialised, which may depend on the layers
+    below them, and `copy_nodes` after that. Both change the model in place.
 
-    Raises:
-        CheckpointError: the checkpoint is missing or damaged, or does not fit what its hblm.json says.
+    Attributes:
+        checkpoint: of the other run.
+        taxonomy: the new run's.
+        has_projection: whether the projection was copied.
+        nodes: how many rows of output layers were copied, by view.
+        films: how many FiLM layers were copied, by branch.
     """
 
     def __init__(self, config: TrainConfig, taxonomy: Taxonomy) -> None:
+        """Read the checkpoint that `config` starts from.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
         assert config.init_from is not None
         self.checkpoint = open_checkpoint(Path(config.init_from), KEY)
         self.taxonomy = taxonomy
         self.has_projection = False
-        self.nodes: dict[str, int] = {}  # of each view whose heads were taken
-        self.films: dict[str, int] = {}  # FiLM layers of each branch
+        self.nodes: dict[str, int] = {}
+        self.films: dict[str, int] = {}
         there, here = self.checkpoint.config, config
         self._there, self._here = there, here
         self._tensors = read_tensors(self.checkpoint)
         self._embedding = _differences(there, here, _EMBEDDING)
         meanings = {each.loss.loss if each.loss.is_conditional else "" for each in (there, here)}
-        loss = _LOSS if len(meanings) > 1 else {}  # their logits mean something else
+        loss = _LOSS if len(meanings) > 1 else {}  # logits of the two losses have different meanings
         self._head = _differences(there, here, _HEAD | loss)
         self._film = _differences(there, here, _FILM | loss)
-        self._new_films: dict[str, int] = {}  # FiLM layers of each branch that start on their own
+        self._new_films: dict[str, int] = {}  # FiLM layers not copied, by branch
 
-    def give_layers(self, model: Classifier) -> None:
-        """Put the encoder into a new model, and the projection and the heads' inner layers where they fit."""
+    def copy_layers(self, model: Classifier) -> None:
+        """Copy the encoder, and where they fit the projection and the inner layers of heads.
+
+        Raises:
+            CheckpointError: the tensors are not those of the model that hblm.json describes.
+        """
         self._require_whole(model)
         put_tensors(self.checkpoint, self._below("encoder."), model.encoder)
         if self._embedding:
@@ -137,46 +114,44 @@ class Origin:
                 if _shapes(inner) == _shapes(_inner(head.state_dict())):
                     head.load_state_dict(inner, strict=False)
 
-    def give_nodes(self, model: Classifier) -> None:
-        """Put the rows of output layers and the FiLM generators into a model; centre its FiLM again."""
-        import torch
-
+    def copy_nodes(self, model: Classifier) -> None:
+        """Copy rows of output layers and FiLM generators where they fit; centre the model's FiLM again."""
         self._device = next(model.parameters()).device
         with torch.no_grad():
             for view, heads, name in self._heads(model):
                 self.nodes[view] = sum(
-                    self._give_rows(cast("Head", head), f"{name}.{level}.output", level)
+                    self._copy_rows(cast(Head, head), f"{name}.{level}.output", level)
                     for level, head in enumerate(heads)
                 )
-            given = list(self._give_films(model))
+            copied = list(self._copy_films(model))
             model.branches.initialise_output(None)
-            for film, c0 in given:
+            for film, c0 in copied:
                 film.generator.bias.add_(film.generator.weight @ (film.c0 - c0))
 
     def _require_whole(self, model: Classifier) -> None:
-        """Check that the tensors make up the checkpoint's own model, whatever the new one takes."""
-        import torch
+        """Check that the tensors are those of the checkpoint's own model.
 
-        from hblm.engine import build
-
-        there = self._there.having({"encoder.trainable": model.trainable})  # the encoder is the new model's
+        Raises:
+            CheckpointError: they are not.
+        """
+        there = self._there.having({"encoder.trainable": model.trainable})  # `own` uses the new encoder
         with torch.random.fork_rng(devices=[]):
             own = build.classifier(there, self.checkpoint.taxonomy, model.encoder)
         require_fit(self.checkpoint, self._tensors, own.state_dict())
 
     def _heads(self, model: Classifier) -> Iterator[tuple[str, nn.ModuleList, str]]:
-        """Yield a view, its heads by level, and the name in the checkpoint of those that they take from."""
+        """Yield each view, its heads by level, and the name of the checkpoint's heads to copy from."""
         if self._embedding or self._head:
             return
         there = _branches(self._there)
         for direction, view in _branches(self._here).items():
             source = there.get(direction) or next(iter(there.values()))
-            yield view, cast("Cascade", getattr(model.branches, view)).heads, f"branches.{source}.heads"
+            yield view, cast(Cascade, getattr(model.branches, view)).heads, f"branches.{source}.heads"
         if all(_has_mix(config) for config in (self._there, self._here)):
-            yield "mix", cast("nn.ModuleList", model.branches.mix), "branches.mix"
+            yield "mix", cast(nn.ModuleList, model.branches.mix), "branches.mix"
 
-    def _give_rows(self, head: Head, name: str, level: int) -> int:
-        """Copy a level's rows of nodes that both taxonomies have there; return how many they are."""
+    def _copy_rows(self, head: Head, name: str, level: int) -> int:
+        """Copy the rows of the nodes that both taxonomies have on a level; return their number."""
         there = {node: row for row, (node, _) in enumerate(_level(self.checkpoint.taxonomy, level))}
         here = [node for node, _ in _level(self.taxonomy, level)]
         rows = [(row, there[node]) for row, node in enumerate(here) if node in there]
@@ -187,19 +162,19 @@ class Origin:
         head.output.bias[to] = self._tensor(f"{name}.bias")[source]
         return len(rows)
 
-    def _give_films(self, model: Classifier) -> Iterator[tuple[Film, Tensor]]:
-        """Copy the generators that fit; yield the layers that have them, each with the checkpoint's c0."""
+    def _copy_films(self, model: Classifier) -> Iterator[tuple[Film, Tensor]]:
+        """Copy the generators that fit; yield their layers, each with the checkpoint's c0."""
         if self._embedding or self._film or self._here.film.propagation_method == "none":
             return
         there = _branches(self._there)
         for direction, view in _branches(self._here).items():
-            branch = cast("Cascade", getattr(model.branches, view))
+            branch = cast(Cascade, getattr(model.branches, view))
             self.films[view] = self._new_films[view] = 0
             for source, target in itertools.pairwise(branch.order):
                 if direction not in there or not (self._agree_on(source) and self._agree_on(target)):
                     self._new_films[view] += 1
                     continue
-                film = cast("Film", branch.films[str(target)])
+                film = cast(Film, branch.films[str(target)])
                 name = f"branches.{there[direction]}.films.{target}"
                 for part, own in film.generator.named_parameters():
                     own.copy_(self._tensor(f"{name}.generator.{part}"))
@@ -221,21 +196,21 @@ class Origin:
         return self._tensors[name].to(self._device)
 
     def not_taken(self) -> list[str]:
-        """Return the parts of the new model that start on their own, each with the reason."""
+        """Return the parts of the new model that were not copied, each with the reason."""
         if self._embedding:
             return [f"projection, heads and FiLM ({self._embedding})"]
-        found = [f"heads ({self._head})"] if self._head else []
+        parts = [f"heads ({self._head})"] if self._head else []
         if not self._head and _has_mix(self._here) and not _has_mix(self._there):
-            found.append(f"mix heads (joint_variant={self._there.joint_variant.joint_variant} there)")
+            parts.append(f"mix heads (joint_variant={self._there.joint_variant.joint_variant} there)")
         if self._film and self._here.film.propagation_method != "none":
-            found.append(f"FiLM ({self._film})")
+            parts.append(f"FiLM ({self._film})")
         for view, n_layers in self._new_films.items():
             if n_layers:
-                found.append(f"{n_layers} FiLM layers of {view} (another direction or other nodes there)")
-        return found
+                parts.append(f"{n_layers} FiLM layers of {view} (another direction or other nodes there)")
+        return parts
 
-    def record(self) -> dict[str, Any]:
-        """Return what a result says of it: which run, and what was taken."""
+    def entry(self) -> dict[str, Any]:
+        """Return the result's entry: the other run, and which weights were copied."""
         return {
             "path": str(self.checkpoint.folder.resolve()),
             **{name: self.checkpoint.meta[name] for name in ("name", "run_id", "training")},
@@ -265,7 +240,7 @@ class Origin:
 
 
 def _branches(config: TrainConfig) -> dict[str, str]:
-    """Return what the branch of each direction is called in the model."""
+    """Return the name of each direction's branch in the model."""
     if config.joint_variant.is_joint:
         return {"top_down": "td", "bottom_up": "bu"}
     return {config.direction.cascade_direction: "single"}
@@ -276,7 +251,7 @@ def _has_mix(config: TrainConfig) -> bool:
 
 
 def _level(taxonomy: Taxonomy, level: int) -> list[tuple[str, str | None]]:
-    """Return id and parent of a level's nodes; none where there is no such level."""
+    """Return id and parent of a level's nodes; empty where there is no such level."""
     if level >= len(taxonomy.levels):
         return []
     nodes = (taxonomy.nodes[at] for at in taxonomy.levels[level])

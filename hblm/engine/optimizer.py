@@ -1,4 +1,4 @@
-"""The optimizer's parameter groups and the learning rate's schedule."""
+"""AdamW with its parameter groups, the schedule of learning rates, one optimizer step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def adamw(
 
     Args:
         model: all parameters.
-        encoder: the part of it that gets `learning_rate`; the rest gets `head_learning_rate`, if given.
+        encoder: the part that gets `learning_rate`; the rest gets `head_learning_rate`, if given.
         learning_rate, head_learning_rate: peak rates.
         weight_decay: for every parameter with two or more axes.
     """
@@ -35,13 +35,16 @@ def adamw(
             groups.setdefault((rate, decay), []).append(parameter)
     device = next(model.parameters()).device.type
     return torch.optim.AdamW(
-        [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()],
+        [
+            {"params": parameters, "lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
         fused=device in ("cpu", "cuda"),
     )
 
 
 def linear_schedule(optimizer: torch.optim.Optimizer, *, steps: int, warmup_ratio: float) -> LambdaLR:
-    """Return a rise over `warmup_ratio` of the steps and a fall to zero over the rest."""
+    """Return a linear rise over `warmup_ratio` of the steps, then a linear fall to zero."""
     warmup = round(steps * warmup_ratio)
 
     def factor(step: int) -> float:
@@ -55,8 +58,8 @@ def linear_schedule(optimizer: torch.optim.Optimizer, *, steps: int, warmup_rati
 def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> bool:
     """Take an optimizer step; return False where fp16 skipped it because a gradient overflowed.
 
-    A skipped step lowers the scale of the loss. Accelerate's own `optimizer_step_was_skipped` stays False
-    with a fused AdamW, which is called all the same and skips inside its kernel.
+    A skipped step lowers the loss scale. Accelerate's `optimizer_step_was_skipped` stays False with a fused
+    AdamW, which skips the step inside its kernel.
     """
     scaler = accelerator.scaler
     before = scaler.get_scale() if scaler is not None else 0.0

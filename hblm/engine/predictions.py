@@ -1,10 +1,9 @@
-"""Every document's scores as Parquet: a folder a view, in shards, so that memory stays bounded.
+"""Predictions as Parquet: a folder for each view, in shards, so that memory stays bounded.
 
-`view=NAME/part-00000.parquet` and so on, with the columns document, node, score, predicted and target;
-pandas and others read the folder as one table, with `view` as one more column. Pairs whose score is below the
-floor are left out unless the node is predicted or gold, so that F1 scores can be computed again from the
-file. A document without any such pair keeps the one with its highest score, so every document of the split is
-in the file.
+The files are `view=NAME/part-00000.parquet` and so on, with the columns document, node, score, predicted and
+target. pandas reads the folder as one table, with `view` as another column. Pairs with a score below the
+floor are left out unless the node is predicted or gold: F1 scores can be computed from the files. A document
+without any such pair keeps the pair with its highest score: every document of the split is in the files.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ DEFAULT_FLOOR = 0.01
 
 
 class PredictionWriter:
-    """Takes each batch (see `score`); writes a shard when it holds ROWS_PER_SHARD rows."""
+    """Receives each batch of `score`; writes a shard when ROWS_PER_SHARD rows are waiting."""
 
     def __init__(
         self,
@@ -41,12 +40,12 @@ class PredictionWriter:
         """Prepare for one split.
 
         Args:
-            folder: where the views' folders go; it must be there.
+            folder: an existing folder for the views' folders.
             documents, nodes: ids by position in the split and in the taxonomy.
-            view: the one to write; None for all.
-            threshold: from which score on a node is predicted.
-            floor: the score below which a pair is left out if it is neither predicted nor gold, nor its
-                document's only one.
+            view: the view to write; None for all.
+            threshold: a node is predicted when its score is at least this.
+            floor: pairs with a lower score are left out, unless they are predicted, gold or their document's
+                only pair.
         """
         self.folder, self.view = folder, view
         self.documents, self.nodes = pa.array(documents, pa.string()), pa.array(nodes, pa.string())
@@ -58,22 +57,23 @@ class PredictionWriter:
     def __call__(self, positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
         """Take a batch: positions in the split, scores by view, targets."""
         gold = targets.bool().cpu()
-        for view, found in scores.items():
+        for view, of_view in scores.items():
             if self.view in (None, view):
-                self._take(view, positions, found.cpu(), gold)
+                self._take(view, positions, of_view.cpu(), gold)
 
     def close(self) -> dict[str, Any]:
-        """Write what waits; return what was written, for the result."""
+        """Write the waiting rows; return the result's entry: floor, and rows and shards by view."""
         for view, tables in self.waiting.items():
             if tables:
                 self._write(view)
         return {"floor": self.floor, "rows": self.rows, "shards": self.shards}
 
     def _take(self, view: str, positions: np.ndarray, scores: Tensor, gold: Tensor) -> None:
+        """Add one view's rows of a batch to those that wait."""
         predicted = scores >= self.threshold
         kept = (scores >= self.floor) | predicted | gold
-        bare = torch.nonzero(~kept.any(dim=1)).squeeze(1)
-        kept[bare, scores[bare].argmax(dim=1)] = True
+        without = torch.nonzero(~kept.any(dim=1)).squeeze(1)
+        kept[without, scores[without].argmax(dim=1)] = True
         rows, columns = torch.nonzero(kept, as_tuple=True)
         table = pa.table(
             {

@@ -1,4 +1,4 @@
-"""A pass over a split without gradients, and what it scores."""
+"""Scoring of a split: a pass without gradients, counted batch by batch, merged over ranks."""
 
 from __future__ import annotations
 
@@ -29,15 +29,20 @@ Collate = Callable[[Split, np.ndarray], Batch]
 Scores = dict[str, Any]
 
 
-# told of each batch: positions in the split, the scores of every view, targets
+# receives each batch: positions in the split, scores by view, targets
 Sink = Callable[[np.ndarray, Mapping[str, Tensor], Tensor], None]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a split is scored: the same at validation, at the end of training, and in a later evaluation.
+    """Settings of scoring, equal at validation, at the end of training and in an evaluation.
 
     Attributes:
+        objective: the loss of every view, and the scores of its logits.
+        threshold: a node is predicted when its score is at least this.
+        batch_size: documents a batch.
+        num_workers: processes that load batches.
+        collate: makes a batch of documents, given a split and positions in it.
         train_support: each node's documents in the training split.
     """
 
@@ -50,8 +55,8 @@ class Scoring:
     train_support: Sequence[int]
 
 
-class Tally:
-    """The scores of every view, counted batch by batch: memory does not grow with documents."""
+class ViewCounters:
+    """Counts of every view, updated batch by batch: memory does not grow with documents."""
 
     def __init__(self, scoring: Scoring, device: torch.device | str) -> None:
         """Start at zero documents, counting on `device` if that has float64."""
@@ -62,21 +67,21 @@ class Tally:
     def add(self, views: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Count a batch of logits; return their scores."""
         scores = {view: self.scoring.objective.loss.to_scores(logits) for view, logits in views.items()}
-        for view, found in scores.items():
-            self._counter(view).update(found, targets)
+        for view, of_view in scores.items():
+            self._counter(view).update(of_view, targets)
         return scores
 
     def counted(self) -> dict[str, Any]:
-        """Return what was counted of each view."""
+        """Return the counts of each view."""
         return {view: counter.counted() for view, counter in self.counters.items()}
 
     def merge(self, counted: Mapping[str, Any]) -> None:
-        """Count what another process did."""
-        for view, found in counted.items():
-            self._counter(view).add(found)
+        """Add another rank's counts."""
+        for view, counts in counted.items():
+            self._counter(view).add(counts)
 
-    def found(self) -> dict[str, Scores]:
-        """Return each view's scores, and under `nodes` a row for each node."""
+    def compute(self) -> dict[str, Scores]:
+        """Return each view's scores, with a row for each node under `nodes`."""
         return {
             view: {**counter.compute(), "nodes": counter.node_table()}
             for view, counter in self.counters.items()
@@ -90,12 +95,12 @@ class Tally:
         return self.counters[view]
 
 
-def silent(documents: int) -> None:
-    """Show no progress."""
+def no_progress(documents: int) -> None:
+    """Show no progress: the default of `advance`."""
 
 
-def nobody(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
-    """Do nothing with a batch."""
+def no_sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+    """Do nothing with a batch: the default of `sink`."""
 
 
 @torch.inference_mode()
@@ -104,49 +109,58 @@ def score(
     split: Split,
     scoring: Scoring,
     accelerator: Accelerator,
-    advance: Callable[[int], None] = silent,
-    sink: Sink = nobody,
+    advance: Callable[[int], None] = no_progress,
+    sink: Sink = no_sink,
 ) -> tuple[dict[str, Scores], float]:
     """Return the scores of every view over a split, and the objective per document.
 
-    Each branch's scores come with `modulation`, the mean |a γ| per level; each view's with `nodes`, a row for
-    each node. Of several processes each scores a part of the batches, which is what its sink is told, and all
-    return the same: each document counts once.
+    Each branch's scores have `modulation`, the mean |a γ| per level; each view's have `nodes`, a row for each
+    node. Each rank scores a part of the batches, which its sink receives; all ranks return the same result.
+
+    Args:
+        model: on the accelerator's device.
+        split: as the model takes it.
+        scoring: see there.
+        accelerator: device and precision.
+        advance: is called with the number of documents, of all ranks, after each batch.
+        sink: receives each batch of this rank.
+
+    Raises:
+        TrainingError: a logit is not finite.
     """
-    mine = Tally(scoring, accelerator.device)
+    own = ViewCounters(scoring, accelerator.device)
     modulation: dict[str, Tensor] = {}
     total = torch.zeros((), dtype=torch.float64)
     for positions, batch, output in outputs(model, split, scoring, accelerator):
-        sink(positions, mine.add(output.views, batch.targets), batch.targets)
+        sink(positions, own.add(output.views, batch.targets), batch.targets)
         for branch, value in output.modulation.items():
             modulation[branch] = modulation.get(branch, torch.zeros(())) + value.float().cpu() * len(batch)
         total += scoring.objective(output.views, batch.targets).cpu()
         advance(len(batch) * accelerator.num_processes)
-    return _merged(
-        scoring, len(split), collectives.parts(accelerator, Part(mine.counted(), modulation, total))
-    )
+    parts = collectives.gather(accelerator, _Part(own.counted(), modulation, total))
+    return _merged(scoring, len(split), parts)
 
 
-class Part(NamedTuple):
-    """What one process found of a split: counts by view, sums of modulation by branch, the objective."""
+class _Part(NamedTuple):
+    """One rank's part of a scoring: counts by view, sums of modulation by branch, the objective."""
 
     counted: dict[str, Any]
     modulation: dict[str, Tensor]
     total: Tensor
 
 
-def _merged(scoring: Scoring, documents: int, parts: Sequence[Part]) -> tuple[dict[str, Scores], float]:
-    """Return what `score` returns; the parts are added in one order, so that all processes get the same."""
-    tally = Tally(scoring, "cpu")
+def _merged(scoring: Scoring, documents: int, parts: Sequence[_Part]) -> tuple[dict[str, Scores], float]:
+    """Return the result of `score`; adding the parts in order of rank gives all ranks equal sums."""
+    counters = ViewCounters(scoring, "cpu")
     modulation: dict[str, Tensor] = {}
     for part in parts:
-        tally.merge(part.counted)
+        counters.merge(part.counted)
         for branch, value in part.modulation.items():
             modulation[branch] = modulation[branch] + value if branch in modulation else value
-    found = tally.found()
+    scores = counters.compute()
     for branch, value in modulation.items():
-        found[branch]["modulation"] = (value / documents).tolist()
-    return found, torch.stack([part.total for part in parts]).sum().item() / documents
+        scores[branch]["modulation"] = (value / documents).tolist()
+    return scores, torch.stack([part.total for part in parts]).sum().item() / documents
 
 
 @torch.inference_mode()
@@ -156,7 +170,7 @@ def outputs(
     """Yield each batch's positions, documents and output; the longest documents come first.
 
     Raises:
-        TrainingError: a logit is not finite; counted, it would be a prediction or none, and give a score.
+        TrainingError: a logit is not finite. NaN compared with a threshold would count as no prediction.
     """
     model.eval()
     batches = evaluation_batches(split.lengths, batch_size=scoring.batch_size)
@@ -177,16 +191,16 @@ def outputs(
 def on_device(
     split: Split, batches: Sequence[np.ndarray], scoring: Scoring, accelerator: Accelerator
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield the positions of each batch that is this process's part, and its documents on the device."""
-    mine = collectives.batches_of(accelerator, batches)
-    in_all = len(batches) // accelerator.num_processes  # so many every process has
-    for number, (positions, batch) in enumerate(zip(mine, loader(split, mine, scoring), strict=True)):
-        collectives.check_stop(accelerator, meet=number < in_all and number % collectives.STEPS == 0)
+    """Yield this rank's batches: the positions in the split, and the documents on the device."""
+    share = collectives.batches_of(accelerator, batches)
+    common = len(batches) // accelerator.num_processes  # number of batches that every rank has
+    for number, (positions, batch) in enumerate(zip(share, loader(split, share, scoring), strict=True)):
+        collectives.check_stop(accelerator, synchronise=number < common and number % collectives.STEPS == 0)
         yield positions, batch.to(accelerator.device)
 
 
 def loader(split: Split, batches: Sequence[np.ndarray], scoring: Scoring) -> DataLoader[Any]:
-    """Return a loader that collates each array of positions as it is."""
+    """Return a loader of the given batches, each an array of positions in the split."""
     return DataLoader(
         _Batches(split, batches, scoring.collate),
         batch_size=None,

@@ -1,87 +1,128 @@
-"""A model ready for use, with documents, scoring and device: from a configuration or a checkpoint."""
+"""A model on its device with documents and scoring: a new one for training, or a checkpoint's.
+
+prepared dataset --tokenise--> tokens --(a frozen encoder: embed)--> inputs of the model
+configuration ---------------> new model    --> TrainingSession (`from_config`)
+checkpoint ------------------> stored model --> Session (`from_checkpoint`)
+"""
 
 from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
 
 from hblm.config.train import TrainConfig
-from hblm.console import log, progress
+from hblm.console import Advance, StartTask, log, progress
+from hblm.data.batches import JoinedSplit, PooledSplit, Split, subsample
 from hblm.data.dataset import Prepared
+from hblm.data.tokens import NODES, TokenisedSplit, tokenise
 from hblm.document import SPLITS
-from hblm.encoders.encoder import check_max_length, encoder_from_folder
-from hblm.encoders.pretrained import Pretrained, encoder_record
-from hblm.encoders.tokenizer import Tokenizer
-from hblm.engine import auto
-from hblm.engine.build import classifier
+from hblm.encoders.encoder import check_max_length, encoder_from_folder, load_encoder
+from hblm.encoders.pretrained import Pretrained, encoder_entry
+from hblm.encoders.tokenizer import Tokenizer, load_tokenizer
+from hblm.engine import auto, build, collectives, device
+from hblm.engine.embeddings import Embedder, vectors_of
+from hblm.engine.encoder_check import EncoderCheck
 from hblm.engine.initial_weights import Origin
 from hblm.engine.notes import long_training
+from hblm.engine.scoring import Scores, Scoring, Sink, no_progress, no_sink, score
+from hblm.engine.time_estimate import expected_seconds
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
-from hblm.runs.checkpoint import WEIGHTS, Checkpoint, load_weights
+from hblm.runs.checkpoint import WEIGHTS, Checkpoint
+from hblm.runs.weights import load_weights
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from hblm.data.batches import PooledSplit, Split
-    from hblm.data.tokens import TokenisedSplit
-    from hblm.encoders.tokenizer import Tokenizer
-    from hblm.engine.scoring import Scoring
-    from hblm.nn.classifier import Classifier
+Inputs = Mapping[str, TokenisedSplit | PooledSplit]  # splits by name, as a model takes them
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that a run needs, loaded: nothing here has been trained yet."""
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model on its device, with its tokenizer: all that does not depend on a dataset."""
 
-    prepared: Prepared
-    source: Pretrained
-    encoder: Mapping[str, Any]  # what identified it when it was loaded
-    accelerator: Accelerator
     model: Classifier
     tokenizer: Tokenizer
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session(LoadedModel):
+    """A model on its device, with the dataset and the scoring of its run.
+
+    Attributes:
+        tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
+        embedder: of a frozen encoder; None where the encoder is trained.
+    """
+
+    prepared: Prepared
+    scoring: Scoring
+    tokens: Mapping[str, TokenisedSplit]
+    embedder: Embedder | None
+
+    def inputs(self, names: Iterable[str], start: StartTask) -> Inputs:
+        """Return splits as the model takes them: tokens, or the embeddings of a frozen encoder."""
+        tokens = {name: self.tokens[name] for name in names}
+        return tokens if self.embedder is None else self.embedder.embed(tokens, start)
+
+    def score(self, split: Split, advance: Advance = no_progress, sink: Sink = no_sink) -> dict[str, Scores]:
+        """Return the scores of every view over a split (see scoring.py)."""
+        return score(self.model, split, self.scoring, self.accelerator, advance, sink)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSession(Session):
+    """A new model, its splits, and where its encoder comes from; nothing has been trained yet.
+
+    Attributes:
+        source: the encoder's files.
+        encoder: the result's entry of the encoder, with the hashes of the files that were loaded.
+        train, val, test: as the model takes them.
+        trained_on: `train`, with trainer.label_documents also the texts of nodes.
+        chosen: settings that were chosen automatically, with reasons.
+        init_from: the result's entry of the run whose weights this one starts from.
+        mark: a random text in result and checkpoint that tells trainings of one run apart.
+    """
+
+    source: Pretrained
+    encoder: Mapping[str, Any]
     train: Split
-    trained_on: Split  # with trainer.label_documents also the texts of nodes
+    trained_on: Split
     val: Split
     test: Split
-    scoring: Scoring
-    chosen: auto.Chosen = field(default_factory=dict)  # the settings that nobody gave
-    init_from: Mapping[str, Any] | None = None  # what was taken of another run's weights
-    mark: str = field(default_factory=lambda: secrets.token_hex(8))  # tells trainings of one run apart
+    chosen: auto.Chosen
+    init_from: Mapping[str, Any] | None
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
-def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: str) -> Job:
-    """Load the encoder, the documents as the model takes them and the device; build the model.
+def from_config(
+    config: TrainConfig, prepared: Prepared, source: Pretrained, run_name: str
+) -> TrainingSession:
+    """Return a new model with its documents, ready for training.
 
     Args:
-        name: the run's, for trackers.
+        config: the run's configuration, with no setting left open.
+        prepared, source: its dataset and the files of its encoder.
+        run_name: for trackers.
 
     Raises:
-        ConfigError: the encoder is not to be had or not sound, or a key does not go with it or the documents.
+        ConfigError: the encoder cannot be loaded or fails its check, or a key does not fit it or the
+            documents.
         CheckpointError: the checkpoint to start from is damaged.
         DataError: the documents have a fault, or changed since they were opened.
     """
-    # only now torch: a run that is done, or a fault, answers in a second
-    from hblm.data.batches import subsample
-    from hblm.data.tokens import NODES, tokenise
-    from hblm.encoders.encoder import load_encoder
-    from hblm.encoders.tokenizer import load_tokenizer
-    from hblm.engine import build, collectives, device
-    from hblm.engine.embeddings import Embedder, vectors_of
-    from hblm.engine.encoder_check import Trial
-
-    accelerator_in = functools.partial(
+    accelerator_for = functools.partial(
         device.accelerator,
         config.device,
         trackers=config.trackers,
         project_dir=Path(config.output_dir) / "trackers",
-        run_name=name,
+        run_name=run_name,
     )
-    accelerator = accelerator_in(config.trainer.precision)
+    accelerator = accelerator_for(config.trainer.precision)
     device.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
         source,
@@ -90,26 +131,14 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
         max_length=config.encoder.max_length,
     )
     tokenizer = load_tokenizer(source)
-    record = encoder_record(source)
+    entry = encoder_entry(source)
     with progress() as start:
-        splits = tokenise(
-            prepared,
-            tokenizer,
-            max_length=config.encoder.max_length,
-            cache_dir=Path(config.cache_dir),
-            progress=start,
-        )
-    build.require_rows(encoder, tokenizer, splits, source.model_name)
-    build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
-    splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
-    label_text = config.head.output_init == "label_text"
-    if not label_text and not config.trainer.label_documents:
-        del splits[NODES]
+        tokens = _tokenise(config, prepared, encoder, tokenizer, Path(config.cache_dir), start)
     scoring = build.scoring(
         config,
         prepared.taxonomy,
         tokenizer,
-        splits["train"],
+        tokens["train"],
         threshold=config.threshold,
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
@@ -117,104 +146,216 @@ def set_up(config: TrainConfig, prepared: Prepared, source: Pretrained, name: st
     model = build.classifier(config, prepared.taxonomy, encoder, scoring.objective.loss.link)
     collectives.vary_dropout(accelerator, config.seed)
     model.to(accelerator.device)
-    scoring.objective.to(accelerator.device)
     origin = Origin(config, prepared.taxonomy) if config.init_from else None
     if origin:
-        origin.give_layers(model)
-    trial = Trial(
-        model,
-        pad_id=tokenizer.pad_token_id,
-        max_length=config.encoder.max_length,
-        model_name=source.model_name,
-        pooling=config.pooling.pooling,
+        origin.copy_layers(model)
+    accelerator, chosen = _checked(config, model, tokenizer, accelerator, accelerator_for)
+    session = _session(
+        LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator),
+        *(prepared, scoring, tokens, Path(config.cache_dir)),
     )
-    trial.require_sound()
-    precision = device.resolved_precision(accelerator)
-    chosen: auto.Chosen = {}
-    if precision != "fp32" and (fault := trial.fault_under(accelerator.autocast)):
-        reason = f"{type(encoder).__name__} fails in {precision} ({fault})"
-        if config.trainer.precision != "auto":
-            raise ConfigError(
-                f"trainer.precision={precision}: {reason}; write trainer.precision=fp32 or auto"
-            )
-        chosen = {"trainer.precision": {"value": "fp32", "reason": reason}}
-        for line in auto.lines(chosen):
-            log.info("%s", line)
-        accelerator = accelerator_in("fp32")
-    embedder = Embedder(model, tokenizer, scoring, accelerator, Path(config.cache_dir))
-    inputs: Mapping[str, TokenisedSplit | PooledSplit] = splits
-    if model.trainable:
-        announce(config, model, [trained_on(config, splits), splits["val"]], scoring, accelerator)
-    else:
-        announce(config, model, embedder.missing(splits.values()), scoring, accelerator)
-        with progress() as start:
-            inputs = embedder.embed(splits, start)
-    texts = vectors_of(model, inputs[NODES], scoring, accelerator) if label_text else None
-    build.initialise_output(model, config, scoring, texts)
+    inputs = _training_inputs(config, session)
+    label_texts = None
+    if config.head.output_init == "label_text":
+        label_texts = vectors_of(model, inputs[NODES], scoring, accelerator)
+    build.initialise_output(model, config, scoring, label_texts)
     if origin:
-        origin.give_nodes(model)
+        origin.copy_nodes(model)
         log.info("%s", origin)
-    return Job(
-        prepared=prepared,
+    return TrainingSession(
+        **_fields_of(session),
         source=source,
-        encoder=record,
-        accelerator=accelerator,
-        model=model,
-        tokenizer=tokenizer,
+        encoder=entry,
         train=inputs["train"],
-        trained_on=trained_on(config, inputs),
+        trained_on=_trained_on(config, inputs),
         val=inputs["val"],
         test=inputs["test"],
-        scoring=scoring,
         chosen=chosen,
-        init_from=origin.record() if origin else None,
+        init_from=origin.entry() if origin else None,
     )
 
 
-def trained_on(config: TrainConfig, splits: Mapping[str, TokenisedSplit | PooledSplit]) -> Split:
-    """Return the documents of an epoch: with trainer.label_documents also the texts of nodes."""
-    from hblm.data.batches import JoinedSplit
-    from hblm.data.tokens import NODES
-
-    documents = splits["train"]
-    return JoinedSplit(documents, splits[NODES]) if config.trainer.label_documents else documents
-
-
-def announce(
+def from_checkpoint(
+    checkpoint: Checkpoint,
     config: TrainConfig,
-    model: Classifier,
-    splits: Sequence[Split],
-    scoring: Scoring,
-    accelerator: Accelerator,
-) -> None:
-    """Log before a long training how long it will take at most; `splits` are as for `expected_seconds`."""
-    from hblm.engine import build, device
-    from hblm.engine.time_estimate import expected_seconds
+    prepared: Prepared,
+    start: StartTask,
+    *,
+    device_name: str,
+    threshold: float,
+    num_workers: int,
+    cache_dir: Path,
+) -> Session:
+    """Return a stored model with the dataset of its run.
 
-    seconds = expected_seconds(
-        model,
-        splits,
-        schedule=build.schedule(config),
-        scoring=scoring,
-        accelerator=accelerator,
+    Args:
+        checkpoint: the checkpoint, opened.
+        config: its configuration, whose weights that fuse views may have been changed.
+        prepared: the dataset that it was trained on.
+        start: starts a task of a progress bar.
+        device_name: as configured: auto, cpu, cuda or mps.
+        threshold: the score from which on a node is predicted.
+        num_workers: processes that load batches.
+        cache_dir: the folder of all caches.
+
+    Raises:
+        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together.
+        ConfigError: the device is not available.
+        DataError: the documents have a fault, or changed since they were opened.
+    """
+    loaded = load_model(checkpoint, config, device_name)
+    tokens = _tokenise(config, prepared, loaded.model.encoder, loaded.tokenizer, cache_dir, start)
+    scoring = build.scoring(
+        config,
+        checkpoint.taxonomy,
+        loaded.tokenizer,
+        tokens["train"],
+        threshold=threshold,
+        batch_size=checkpoint.meta["eval_batch_size"],
+        num_workers=num_workers,
     )
-    name = device.device_name(accelerator.device)
-    documents = sum(len(split) for split in (splits[:1] if model.trainable else splits))
-    if seconds and (line := long_training(seconds, config, documents=documents, device=name)):
-        log.info(line)
+    return _session(loaded, prepared, scoring, tokens, cache_dir)
+
+
+def load_model(checkpoint: Checkpoint, config: TrainConfig, device_name: str) -> LoadedModel:
+    """Return a checkpoint's model on its device, in the checkpoint's precision, or fp32 for fp16 on a CPU.
+
+    Raises:
+        CheckpointError: as `stored_model`.
+        ConfigError: the device is not available.
+    """
+    accelerator = device.accelerator(device_name, checkpoint.meta["precision"], fallback="fp32")
+    device.seed_everything(config.seed, accelerator.device)
+    model, tokenizer = stored_model(checkpoint, config)
+    model.to(accelerator.device)
+    return LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator)
 
 
 def stored_model(checkpoint: Checkpoint, config: TrainConfig) -> tuple[Classifier, Tokenizer]:
-    """Return a checkpoint's model and tokenizer; `config` is its own, but for the weights that fuse views.
+    """Return a checkpoint's model, on the CPU, and its tokenizer.
 
     Raises:
-        CheckpointError: a part of it is damaged, or two do not belong together.
+        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together.
     """
     try:
         encoder, tokenizer = encoder_from_folder(checkpoint.encoder, checkpoint.folder / WEIGHTS)
         check_max_length(encoder, config.encoder.max_length)
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint.folder} is damaged: {error}") from None
-    model = classifier(config, checkpoint.taxonomy, encoder)
+    model = build.classifier(config, checkpoint.taxonomy, encoder)
     load_weights(checkpoint, model)
     return model, tokenizer
+
+
+def _tokenise(
+    config: TrainConfig,
+    prepared: Prepared,
+    encoder: nn.Module,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    start: StartTask,
+) -> dict[str, TokenisedSplit]:
+    """Return the splits and the texts of nodes as tokens; train and val as `dataset_fraction` keeps them.
+
+    Raises:
+        ConfigError: a token without a row in the encoder, or documents that the loss cannot take.
+        DataError: the documents have a fault, or changed since they were opened.
+    """
+    splits = tokenise(
+        prepared, tokenizer, max_length=config.encoder.max_length, cache_dir=cache_dir, progress=start
+    )
+    build.require_rows(encoder, tokenizer, splits, config.encoder.model_name)
+    build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
+    return splits | {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+
+
+def _session(
+    loaded: LoadedModel,
+    prepared: Prepared,
+    scoring: Scoring,
+    tokens: Mapping[str, TokenisedSplit],
+    cache_dir: Path,
+) -> Session:
+    """Return the session, the objective moved to the device."""
+    model, accelerator = loaded.model, loaded.accelerator
+    scoring.objective.to(accelerator.device)
+    embedder = None
+    if not model.trainable:
+        embedder = Embedder(model, loaded.tokenizer, scoring, accelerator, cache_dir)
+    return Session(**_fields_of(loaded), prepared=prepared, scoring=scoring, tokens=tokens, embedder=embedder)
+
+
+def _fields_of(value: LoadedModel) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _checked(
+    config: TrainConfig,
+    model: Classifier,
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+    accelerator_for: Callable[[str], Accelerator],
+) -> tuple[Accelerator, auto.Chosen]:
+    """Check the encoder on two short documents; return the accelerator to use.
+
+    With trainer.precision=auto, an encoder that fails in reduced precision gets fp32, which is returned as a
+    chosen setting.
+
+    Raises:
+        ConfigError: the encoder fails its check, or fails in the precision that the configuration names.
+    """
+    check = EncoderCheck(
+        model,
+        pad_id=tokenizer.pad_token_id,
+        max_length=config.encoder.max_length,
+        model_name=config.encoder.model_name,
+        pooling=config.pooling.pooling,
+    )
+    check.require_sound()
+    precision = device.resolved_precision(accelerator)
+    if precision == "fp32" or not (fault := check.fault_under(accelerator.autocast)):
+        return accelerator, {}
+    reason = f"{type(model.encoder).__name__} fails in {precision} ({fault})"
+    if config.trainer.precision != "auto":
+        raise ConfigError(f"trainer.precision={precision}: {reason}; write trainer.precision=fp32 or auto")
+    chosen: auto.Chosen = {"trainer.precision": {"value": "fp32", "reason": reason}}
+    for line in auto.lines(chosen):
+        log.info("%s", line)
+    return accelerator_for("fp32"), chosen
+
+
+def _training_inputs(config: TrainConfig, session: Session) -> Inputs:
+    """Return the splits that training uses, as the model takes them; announce a long training before.
+
+    The texts of nodes are among them where the configuration uses them.
+    """
+    names = list(SPLITS)
+    if config.head.output_init == "label_text" or config.trainer.label_documents:
+        names.append(NODES)
+    tokens = {name: session.tokens[name] for name in names}
+    if session.embedder is None:
+        _announce(config, session, [_trained_on(config, tokens), tokens["val"]])
+    else:
+        _announce(config, session, session.embedder.missing(tokens.values()))
+    with progress() as start:
+        return session.inputs(names, start)
+
+
+def _trained_on(config: TrainConfig, splits: Inputs) -> Split:
+    """Return the documents of an epoch: with trainer.label_documents also the texts of nodes."""
+    return JoinedSplit(splits["train"], splits[NODES]) if config.trainer.label_documents else splits["train"]
+
+
+def _announce(config: TrainConfig, session: Session, splits: Sequence[Split]) -> None:
+    """Log how long training may take, where that is long; `splits` are as for `expected_seconds`."""
+    seconds = expected_seconds(
+        session.model,
+        splits,
+        schedule=build.schedule(config),
+        scoring=session.scoring,
+        accelerator=session.accelerator,
+    )
+    name = device.device_name(session.accelerator.device)
+    documents = sum(len(split) for split in (splits[:1] if session.model.trainable else splits))
+    if seconds and (line := long_training(seconds, config, documents=documents, device=name)):
+        log.info(line)

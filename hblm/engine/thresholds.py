@@ -1,4 +1,4 @@
-"""One view's scores at every threshold of a grid, counted batch by batch in one pass."""
+"""One view's F1 at every threshold of a grid, counted batch by batch in one pass."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ GRID = tuple(step / 20 for step in range(1, 20))  # 0.05 to 0.95
 
 
 class ThresholdCounter:
-    """Count how many scores of each node reach each threshold: O(nodes x thresholds), whatever the documents.
+    """Count how many scores of each node reach each threshold.
 
-    Counts lie on the CPU. A node is predicted when its score is at least the threshold, as in metrics.py.
+    Memory is O(nodes x thresholds), whatever the number of documents. Counts are on the CPU. A node is
+    predicted when its score is at least the threshold, as in metrics.py.
     """
 
     def __init__(self, taxonomy: Taxonomy, thresholds: Sequence[float] = GRID) -> None:
-        """Start at zero documents; `thresholds` rise."""
+        """Start at zero documents; `thresholds` are in rising order."""
         self.thresholds = tuple(thresholds)
         self._level_sizes = [len(level) for level in taxonomy.levels]
-        # not gold and gold, node, how many of the thresholds the score reaches
+        # axes: gold (0 or 1), node, number of thresholds that the score reaches
         self._counts = torch.zeros(2, len(taxonomy), len(self.thresholds) + 1, dtype=torch.int64)
 
     def update(self, scores: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]) -> None:
@@ -36,18 +37,18 @@ class ThresholdCounter:
         self._counts += torch.bincount(cells.flatten(), minlength=self._counts.numel()).view_as(self._counts)
 
     def counted(self) -> Int[Tensor, "gold nodes bins"]:
-        """Return all that was counted: another counter can add it."""
+        """Return the counts, which another counter can add."""
         return self._counts
 
     def add(self, counted: Int[Tensor, "gold nodes bins"]) -> None:
-        """Count what another counter did, of other documents."""
+        """Add the counts of another counter, of other documents."""
         self._counts = self._counts + counted
 
     def table(self) -> list[dict[str, Any]]:
         """Return a row for each threshold, as plain numbers.
 
-        `micro_f1` and `macro_f1` are over all nodes, with the formulas of metrics.py; `predicted` is how many
-        labels are predicted on each level.
+        `micro_f1` and `macro_f1` are over all nodes, by the formulas of metrics.py; `predicted` are the
+        numbers of labels predicted on each level.
         """
         reaching = self._counts.flip(2).cumsum(2).flip(2)[:, :, 1:]  # gold, node, threshold
         hits, predicted = reaching[1], reaching.sum(0)
@@ -65,5 +66,5 @@ class ThresholdCounter:
 def _f1(
     hits: Int[Tensor, "*shape"], predicted: Int[Tensor, "*shape"], support: Int[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Return 2 TP / (2 TP + FP + FN); where that is 0/0 there is no hit, and a 1 below makes it 0."""
+    """Return 2 TP / (2 TP + FP + FN); 0/0 is 0, because the denominator is at least 1."""
     return 2 * hits / (predicted + support).clamp(min=1).double()

@@ -1,4 +1,4 @@
-"""How long training will take: a few documents are timed before it starts, where it may take long."""
+"""Estimate of the duration of training, from timing a few documents where it may be long."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from hblm.nn.classifier import Classifier
 FORWARD, BACKWARD = 2, 4
 
 
-# Operations a second that a slow device of each kind reaches at least: what is short at them is not timed.
+# Operations a second of a slow device of each kind: a training that is short even there is not timed.
 SLOW = {"cpu": 2e10, "mps": 5e11, "cuda": 5e12}
 
 
-_ENOUGH = 1.0  # seconds: a pass that takes as long is timed once
+_ENOUGH = 1.0  # seconds: one pass of this length is timing enough
 
 
 def expected_seconds(
@@ -40,15 +40,15 @@ def expected_seconds(
     scoring: Scoring,
     accelerator: Accelerator,
 ) -> float | None:
-    """Return how many seconds training takes about, if no epoch is saved; None where it cannot be long.
+    """Return about how many seconds training takes without early stopping; None where it is surely short.
 
-    Only where `LONG` may be exceeded are documents timed, and no state, gradient or random number is another
-    afterwards. Several processes are not timed: None.
+    Documents are timed only where `LONG` may be exceeded. Model, gradients and random generators
+    are unchanged afterwards. With several processes nothing is timed: None.
 
     Args:
         model: on its device.
-        splits: what is trained on and then what is scored after each epoch; of a frozen encoder all that it
-            has to run over once.
+        splits: the one to train on, then those scored after each epoch; with a frozen encoder, all splits to
+            embed once.
         schedule, scoring, accelerator: as for `fit`.
     """
     slow = SLOW.get(accelerator.device.type)
@@ -65,7 +65,7 @@ def expected_seconds(
 
 
 def _operations(model: Classifier, splits: Sequence[Split], schedule: Schedule, batch_size: int) -> int:
-    """Return the operations a parameter of the encoder; `batch_size` is that without gradients."""
+    """Return the operations for each parameter of the encoder; `batch_size` is that of scoring."""
     train, *scored = splits
     forward = sum(
         _tokens(split, evaluation_batches(split.lengths, batch_size=batch_size))
@@ -115,7 +115,7 @@ def _timed(
 
 
 def _work(model: Classifier, batch: Batch, scoring: Scoring, accelerator: Accelerator) -> None:
-    """Do what training does with a micro-batch, up to its gradients, or the part of a frozen encoder."""
+    """Compute the gradients of a micro-batch, or with a frozen encoder its embeddings."""
     if model.trainable:
         model.train()
         with accelerator.autocast():
@@ -130,7 +130,7 @@ def _work(model: Classifier, batch: Batch, scoring: Scoring, accelerator: Accele
 
 @contextlib.contextmanager
 def untouched(model: Classifier, device: torch.device) -> Iterator[None]:
-    """Give random generators and the model's mode back as they were."""
+    """Restore the random generators and the model's mode when the block is left."""
     training = model.training
     generators: list[Any] = [torch] if device.type == "cpu" else [torch, getattr(torch, device.type)]
     states = [generator.get_rng_state() for generator in generators]

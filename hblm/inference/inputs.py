@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, understood: checkpoints opened, data found, keys that act. No torch."""
+"""Inputs of an evaluation: opened checkpoints, their dataset and the settings in force. No torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from hblm.config.evaluate import EvaluateConfig
 from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.data.dataset import Prepared
 from hblm.errors import ConfigError
-from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data, pair_of
+from hblm.inference.pair import pair_of
+from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data
 
 ENSEMBLE_VIEWS = ("fused", "td", "bu")
 
 
 @dataclass(frozen=True)
-class Request:
-    """An evaluation that can be done: its checkpoints opened, its data found.
+class EvaluationInputs:
+    """Opened checkpoints and the dataset of an evaluation, checked.
 
     Attributes:
-        checkpoints: td and bu of an ensemble; under the name `model` where there is one.
-        trained: each checkpoint's configuration, with the weights that this evaluation fuses by.
-        view: the view to show, or `all`.
+        config: the evaluation's configuration.
+        checkpoints: an ensemble's by the names td and bu; one checkpoint by the name `model`.
+        trained: each checkpoint's configuration, with this evaluation's weights to fuse views by.
+        prepared: the dataset that they were trained on.
+        threshold: the score from which on a node is predicted.
+        view: the view to print, or `all`.
+        output_dir, cache_dir: where results and caches go.
     """
 
     config: EvaluateConfig
@@ -36,12 +41,12 @@ class Request:
 
     @property
     def main(self) -> Checkpoint:
-        """The one checkpoint, or an ensemble's top-down one."""
+        """The only checkpoint, or an ensemble's top-down one."""
         return next(iter(self.checkpoints.values()))
 
     @property
     def fuse_weights(self) -> dict[str, float]:
-        """The weights that a mix head's model is fused by; nothing of other models."""
+        """The weights that fuse the views of a model with a mix head; empty for other models."""
         joint = next(iter(self.trained.values())).joint_variant
         if joint.joint_variant != "tri_head_diffcat":
             return {}
@@ -53,12 +58,12 @@ class Request:
         return len(self.checkpoints) > 1
 
 
-def understand(config: EvaluateConfig) -> Request:
-    """Open the checkpoints and find the data, so that whatever is wrong is said before torch is loaded.
+def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
+    """Open the checkpoints and their dataset, and check them against the configuration.
 
     Raises:
-        CheckpointError: a checkpoint is damaged, or the data is not where it lay, or two do not go together.
-        ConfigError: a key that does not act on what the checkpoint holds; no weight to fuse by.
+        CheckpointError: a checkpoint is damaged, its dataset is missing or changed, or two do not match.
+        ConfigError: a key does not apply to these checkpoints, or the weights to fuse by are all 0.
     """
     opened = [open_checkpoint(Path(place)) for place in config.checkpoint]
     _require_fit(config, opened)
@@ -70,10 +75,10 @@ def understand(config: EvaluateConfig) -> Request:
         view = SINGLE_VIEW
     else:
         view = config.joint_eval_view or (joint.joint_eval_view if joint.is_joint else "fused")
-    return Request(
+    return EvaluationInputs(
         config=config,
         checkpoints=checkpoints,
-        trained={branch: _fused_otherwise(config, each.config) for branch, each in checkpoints.items()},
+        trained={branch: _with_fuse_weights(config, each.config) for branch, each in checkpoints.items()},
         prepared=open_data(first, config.dataset.path),
         threshold=first.config.threshold if config.threshold is None else config.threshold,
         view=view,
@@ -83,10 +88,10 @@ def understand(config: EvaluateConfig) -> Request:
 
 
 def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
-    """Refuse keys that do not act on these checkpoints.
+    """Refuse keys that do not apply to these checkpoints.
 
     Raises:
-        ConfigError: all of them, in one message.
+        ConfigError: with all of them.
     """
     joint = opened[0].config.joint_variant
     faults = []
@@ -104,17 +109,21 @@ def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _fused_otherwise(config: EvaluateConfig, trained: TrainConfig) -> TrainConfig:
-    """Return a checkpoint's configuration with the weights that this evaluation fuses by."""
+def _with_fuse_weights(config: EvaluateConfig, trained: TrainConfig) -> TrainConfig:
+    """Return a checkpoint's configuration with this evaluation's weights to fuse views by.
+
+    Raises:
+        ConfigError: the weights do not go together.
+    """
     given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
     changed = replace(trained, joint_variant=replace(trained.joint_variant, **given))
     if changed.conflicts():
-        # named as they are written here
+        # without the group, as the keys of an evaluation are written
         raise ConfigError("\n".join(changed.conflicts()).replace("joint_variant.tri_fuse", "tri_fuse"))
     return changed
 
 
 def _home_of(folder: Path) -> Path:
-    """Return the output folder a checkpoint lies in: OUT for OUT/checkpoints/NAME, else ./outputs."""
+    """Return the output folder of a checkpoint: OUT for OUT/checkpoints/NAME, else ./outputs."""
     parents = folder.resolve().parents
     return parents[1] if parents[0].name == "checkpoints" else Path("outputs")

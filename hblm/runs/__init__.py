@@ -1,1 +1,1 @@
-"""What a run leaves behind: its id and file names, result, checkpoint, and the environment that made it."""
+"""Files of a run: id and names, result, checkpoint, and the environment that made them."""

@@ -1,4 +1,4 @@
-"""The code, versions and machine that made a run: git commit, library versions, platform."""
+"""Entries of a result on code, versions and machine: git commit, library versions, platform."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hblm.files import HOST
 
 
 def code() -> Mapping[str, Any]:
-    """Return git commit and dirty flag of the code that runs; nulls for an installed wheel."""
+    """Return git commit and dirty flag of this code; None for an installed wheel."""
     return _git(Path(hblm.__file__).resolve().parent.parent)
 
 
 def environment() -> dict[str, Any]:
-    """Return where this runs: git commit and dirty flag of the code, versions, platform."""
+    """Return git commit and dirty flag of this code, versions of libraries, platform and host."""
     versions = {}
     for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy", "hydra-core"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -36,16 +36,16 @@ def environment() -> dict[str, Any]:
 
 
 def _git(folder: Path) -> Mapping[str, Any]:
-    """Return commit and dirty flag of a checkout, nulls for an installed wheel."""
+    """Return commit and dirty flag of a checkout; None for an installed wheel, or without git."""
     if not (folder / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
 
-    def ask(*words: str) -> str:
+    def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True, timeout=20
+            ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, timeout=20
         ).stdout.strip()
 
     try:
-        return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "--porcelain"))}
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}

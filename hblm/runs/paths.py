@@ -1,4 +1,4 @@
-"""What a run is called: its id, from all that can change its numbers, and the files that bear its name."""
+"""Ids and file names of runs; locks; moving older files of a run aside."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from hblm.files import (
 from hblm.json_files import SEAL, canonical_json, is_as_sealed, read_object
 from hblm.locks import is_held, lock_of
 
-SCHEMA_VERSION = 2  # 2: formulas 2, so that no result of formulas 1 counts as done
+SCHEMA_VERSION = 2  # part of every run id; 2 since formulas 2, so that results of formulas 1 are not done
 
 
-RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one makes a result complete
+RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one is written last
 
 
 PREDICTIONS = ".predictions"  # the folder beside an evaluation's result
@@ -39,16 +39,23 @@ PREDICTIONS = ".predictions"  # the folder beside an evaluation's result
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its id, the name of its files, and the folder under which they lie."""
+    """One run.
+
+    Attributes:
+        id: a hash of everything that can change its numbers.
+        name: of its files.
+        output_dir: the folder of results and checkpoints.
+        names: all names that its files may have; other runs may have taken some of them.
+    """
 
     id: str
     name: str
     output_dir: Path
-    names: tuple[str, ...] = ()  # all that it may bear, as far as others leave them free
+    names: tuple[str, ...] = ()
 
     @property
     def result(self) -> Path:
-        """The result file; its existence means that the run is done."""
+        """The result file."""
         return self.output_dir / "results" / f"{self.name}.json"
 
     @property
@@ -56,24 +63,24 @@ class Run:
         """The checkpoint's folder."""
         return self.output_dir / "checkpoints" / self.name
 
-    def alone(self) -> FileLock:
-        """Return the lock of this run id: of two processes that want the same run, one waits."""
+    def lock(self) -> FileLock:
+        """Return the lock of this run id, which one process at a time can hold."""
         return locked(self.output_dir, self.id[:16])
 
     @property
     def is_done(self) -> bool:
-        """Whether the result is there, is this run's, and is as it was written."""
+        """Whether the result exists, is of this run, and is unchanged since it was written."""
         return _run_id_in(self.result, whole=True) == self.id
 
     def replace_by(self, results: Path, checkpoint: Path | None) -> None:
-        """Give what was written apart the run's names; what bears them now moves to superseded/.
+        """Move a new result and checkpoint to the run's names, and older ones to superseded/.
 
-        The older result, checkpoint and evaluations go to superseded/NAME_TIME/, which is laid out as an
+        The older result, checkpoint and evaluations go to superseded/NAME_TIME/, which has the layout of an
         output folder: they can still be evaluated and aggregated there.
 
         Args:
-            results: a folder that holds the new result's files, whole.
-            checkpoint: the new checkpoint's folder, whole; None where none is kept.
+            results: a folder with the new result's files, complete.
+            checkpoint: the new checkpoint's folder, complete; None for no checkpoint.
         """
         self._supersede()
         if checkpoint is not None:
@@ -86,10 +93,10 @@ class Run:
         flush(self.result.parent)
 
     def require_writable(self) -> None:
-        """Do at once what writing the run will take, before hours are spent on it.
+        """Check, before hours are spent, that the run's files can be written and older ones moved.
 
         Raises:
-            SharingError: another user made a file or folder that this one may not write.
+            SharingError: this user may not write a file or folder of another user.
         """
         folders = [self.result.parent, self.checkpoint.parent]
         predictions = [file.with_suffix(PREDICTIONS) for file in _evaluations_of(self.result.parent, self.id)]
@@ -98,7 +105,7 @@ class Run:
             folders.append(self.output_dir / "superseded")
         require_writable(self.output_dir, *folders)
         for path in old:
-            if path.is_dir() and not os.access(path, os.W_OK):  # or it cannot move to another folder
+            if path.is_dir() and not os.access(path, os.W_OK):  # needed to move it to another folder
                 raise SharingError(path)
 
     def _supersede(self) -> None:
@@ -110,31 +117,34 @@ class Run:
         (home / "results").mkdir(parents=True)
         (home / "checkpoints").mkdir()
         for file in _evaluations_of(self.result.parent, self.id):
-            for suffix in (PREDICTIONS, *RESULT_SUFFIXES):  # the .json last: the others are found through it
+            for suffix in (
+                PREDICTIONS,
+                *RESULT_SUFFIXES,
+            ):  # the .json last: a next start finds the others through it
                 _move(file.with_suffix(suffix), home / "results")
-        for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it nothing counts as a result
+        for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it the run does not count as done
             _move(self.result.with_name(self.name + suffix), home / "results")
         _move(self.checkpoint, home / "checkpoints")
 
 
 def _move(path: Path, folder: Path) -> None:
-    """Move a file or folder that may be there, perhaps to another disk."""
+    """Move a file or folder, if it exists, to a folder that may be on another disk."""
     if path.exists():
         shutil.move(path, folder / path.name)
 
 
 def _evaluations_of(results: Path, run_id: str) -> list[Path]:
-    """Return the results of the run's evaluations, ensembles included, that lie in a folder."""
-    found = []
+    """Return the results in a folder of the run's evaluations, with ensembles."""
+    evaluations = []
     for file in sorted(results.glob("eval_*.json")):
         try:
-            told = read_object(file)
-            members = [member["run_id"] for member in (told.get("members") or {}).values()]
-            if run_id in (told["run_id"], *members):
-                found.append(file)
+            content = read_object(file)
+            members = [member["run_id"] for member in (content.get("members") or {}).values()]
+            if run_id in (content["run_id"], *members):
+                evaluations.append(file)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # not a result
-    return found
+    return evaluations
 
 
 class Busy(Exception):
@@ -142,7 +152,7 @@ class Busy(Exception):
 
 
 def locked(output_dir: Path, name: str) -> FileLock:
-    """Return a lock shared by all processes that write below `output_dir`; it goes when its holder dies.
+    """Return a lock for processes that write in `output_dir`; it is released when its holder ends.
 
     Raises:
         SharingError: this user may not write its file.
@@ -151,19 +161,19 @@ def locked(output_dir: Path, name: str) -> FileLock:
 
 
 def is_locked(output_dir: Path, name: str) -> bool:
-    """Return whether a process holds this lock now; a lock that was never taken is not made."""
+    """Return whether a process holds this lock now; no file is made."""
     return is_held(_lock_file(output_dir, name))
 
 
 def remove_leftovers(output_dir: Path, cache_dir: Path) -> None:
-    """Clear the folders that runs write of what killed processes left under temporary names."""
+    """Remove temporary files of killed processes from the folders of results, checkpoints and caches."""
     caches = [folder for folder in cache_dir.glob("[!.]*") if folder.is_dir()]
     for folder in (output_dir / "results", output_dir / "checkpoints", cache_dir, *caches):
         remove_stale(folder)
 
 
 def require_writable(output_dir: Path, *folders: Path) -> None:
-    """Make folders below `output_dir`, and check that files can be written there under its names' lock.
+    """Make folders in `output_dir`, and check that files and the lock of names can be written there.
 
     Raises:
         SharingError: this user may not write one of them, or the lock's file.
@@ -182,7 +192,7 @@ def _lock_file(output_dir: Path, name: str) -> Path:
 
 
 def naming(output_dir: Path) -> FileLock:
-    """Return the lock to hold from choosing a name to having written the files that bear it."""
+    """Return the lock of names: to hold from choosing a free name until its files are written."""
     return locked(output_dir, "names")
 
 
@@ -190,14 +200,14 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
     """Return the run of a configuration.
 
     Args:
-        config: the typed configuration.
-        data: fingerprint of the prepared dataset.
-        encoder: what identifies the encoder: hashes of weights, config and tokenizer, or hub id and revision;
-            with init_from, the hashes of that checkpoint's files, which hold all weights.
+        config: the run's configuration.
+        data: hash of the prepared dataset.
+        encoder: identity of the encoder: hashes of weights, config and tokenizer, or hub id and revision;
+            with init_from, the hashes of that checkpoint's files.
         tag: last part of the encoder's name, for file names.
 
     Raises:
-        ConfigError: the name is longer than a file system takes, or the dataset's cannot be part of one.
+        ConfigError: the file name is too long, or the dataset's name cannot be part of one.
     """
     values, run_id = identity_values(config), id_of(config, data=data, encoder=encoder)
     output_dir = Path(config.output_dir)
@@ -208,7 +218,7 @@ def identify(config: TrainConfig, *, data: str, encoder: Mapping[str, Any], tag:
 
 def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
     """Return the id of a run; the arguments are those of `identify`."""
-    assert not config.left_open, config.left_open  # a run is known by the values that were chosen
+    assert not config.left_open, config.left_open  # the id depends on the chosen values
     return sha256_text(
         canonical_json(
             {
@@ -222,6 +232,11 @@ def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
 
 
 def _require_fitting(name: str) -> None:
+    """Refuse a name that files cannot have.
+
+    Raises:
+        ConfigError: why.
+    """
     if why := unfit_as_name(name):
         raise ConfigError(f"the file name {name!r} {why}; write another dataset.name")
     if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > LONGEST_NAME:
@@ -229,15 +244,15 @@ def _require_fitting(name: str) -> None:
 
 
 def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
-    """Return a run under the one of its possible names that its files now bear."""
+    """Return a run with the one of its possible names that its files have now."""
     return Run(run_id, _name_among(output_dir, names, run_id), output_dir, tuple(names))
 
 
 def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
-    """Return the name that the run's files bear, a twin's too; else the first that is free.
+    """Return the name that the run's files have, also under a twin's; else the first free one.
 
     Raises:
-        DataError: other files bear all of them.
+        DataError: files of other runs, or damaged ones, have all names.
     """
     owners = {name: _owner(output_dir, name) for name in names}
     for owner in (run_id, None):
@@ -248,10 +263,10 @@ def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
 
 
 def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
-    """Return an untaken path for the result of an evaluation of a single or joint model.
+    """Return a free path for the result of an evaluation of a single or joint model.
 
     Raises:
-        ConfigError: the name that it would have is none.
+        ConfigError: its name would not be a file name.
     """
     if config.joint_variant.is_joint:
         kind, name = "joint", f"{config.joint_variant.joint_variant}_{tag}"
@@ -262,10 +277,10 @@ def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
 
 
 def ensemble_path(output_dir: Path, dataset: str) -> Path:
-    """Return an untaken path for an ensemble's result.
+    """Return a free path for an ensemble's result.
 
     Raises:
-        ConfigError: the name that it would have is none.
+        ConfigError: its name would not be a file name.
     """
     return _stamped(output_dir, f"eval_ensemble_{dataset}")
 
@@ -277,9 +292,9 @@ def _stamped(output_dir: Path, stem: str) -> Path:
 
 
 def untaken(path: Path) -> Path:
-    """Return the path, with a counter where the name is taken."""
+    """Return the path, with a counter if it exists."""
     counter, free = 1, path
-    suffix = ".json" if path.suffix == ".json" else ""  # a folder's name may hold a dot: all-MiniLM-L6-v2.1
+    suffix = ".json" if path.suffix == ".json" else ""  # a folder's name may have a dot: all-MiniLM-L6-v2.1
     while free.exists():
         counter += 1
         free = path.with_name(f"{path.name.removesuffix(suffix)}_{counter}{suffix}")
@@ -287,23 +302,23 @@ def untaken(path: Path) -> Path:
 
 
 def _owner(output_dir: Path, name: str) -> str | None:
-    """Return the run id whose files bear the name, None where there are none, "" where they are damaged."""
+    """Return the run id of the files with a name; None for no files, "" for damaged ones."""
     files = (output_dir / "results" / f"{name}.json", output_dir / "checkpoints" / name / "hblm.json")
     owners = [owner for owner in map(_run_id_in, files) if owner is not None]
     return owners[0] if owners else None
 
 
 def _run_id_in(file: Path, *, whole: bool = False) -> str | None:
-    """Return the run id that a file says, None where there is none, "" where it is damaged.
+    """Return the run id in a file; None for no file, "" for a damaged one.
 
-    `whole` looks at the rest of a result as well.
+    With `whole`, a file that was changed since it was written counts as damaged.
     """
     try:
-        found = read_object(file)
+        content = read_object(file)
     except FileNotFoundError:
         return None
     except ValueError:
         return ""
-    if whole and SEAL in found and not is_as_sealed(found):
+    if whole and SEAL in content and not is_as_sealed(content):
         return ""
-    return str(found.get("run_id", ""))
+    return str(content.get("run_id", ""))

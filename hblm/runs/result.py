@@ -1,4 +1,4 @@
-"""Result files: one JSON a run or evaluation; beside it CSVs with a row for each view, and view and node."""
+"""Result files: one JSON for a run or evaluation, and CSVs with a row for each view, or view and node."""
 
 from __future__ import annotations
 
@@ -18,54 +18,58 @@ from hblm.version import FORMULAS
 
 
 def read_result(this: Run, views: Sequence[str]) -> dict[str, Any]:
-    """Return the result of a finished run, sound as far as it is printed.
+    """Return the result of a finished run; the parts that are printed are checked.
+
+    Args:
+        this: the run.
+        views: those that the result must have.
 
     Raises:
-        DataError: it is damaged, or is not there any more.
+        DataError: it is damaged or missing.
     """
     try:
-        record = read_object(this.result)
-        test = record["test"]
-        scored = all(_is_scored(test[view]) and _is_scored(test[view]["repath"]) for view in views)
-        noted = all(isinstance(note["text"], str) for note in record.get("notes", ()))
-        why = "" if scored and noted else "no scores"
+        content = read_object(this.result)
+        test = content["test"]
+        has_scores = all(_has_scores(test[view]) and _has_scores(test[view]["repath"]) for view in views)
+        has_notes = all(isinstance(note["text"], str) for note in content.get("notes", ()))
+        why = "" if has_scores and has_notes else "no scores"
     except (KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__} {error!s:.100}"
     except (OSError, ValueError) as error:
         why = str(error)
     if why:
         raise DataError(f"{this.result}: damaged ({why}); force=true runs it again and keeps this file apart")
-    return record
+    return content
 
 
-def _is_scored(scores: Mapping[str, Any]) -> bool:
-    """Return whether scores hold the numbers that a table on the terminal shows."""
+def _has_scores(scores: Mapping[str, Any]) -> bool:
+    """Return whether scores have all numbers that the table on the terminal shows."""
     overall, levels = scores["overall"], scores["per_level"]
     wanted = [overall["samples_f1"], overall["violation_rate"]]
     for row in (overall, *levels):
         wanted += [row["micro_f1"], row["macro_f1"], row["support"]]
-    counted = all(type(row["level"]) is type(row["nodes"]) is int for row in levels)
-    return counted and all(type(number) in (int, float) for number in wanted)
+    has_counts = all(type(row["level"]) is type(row["nodes"]) is int for row in levels)
+    return has_counts and all(type(number) in (int, float) for number in wanted)
 
 
 SCHEMA_VERSION = 1
 
 
-def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write `path` and its CSVs; the JSON last, because its existence says that the run is done.
+def write_result(path: Path, content: Mapping[str, Any], views: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `path` and its CSVs; the JSON last, because a run counts as done when it exists.
 
-    `.nodes.csv` has a row for each view and node of the taxonomy; `.csv`, where there are several views, one
-    for each view with its macro- and micro-F1.
+    `.nodes.csv` has a row for each view and node. With several views, `.csv` has a row for each view with its
+    macro- and micro-F1.
 
     Args:
         path: the .json file.
-        record: what it holds besides the versions of schema and formulas, the time, and its seal.
-        views: the scores that the CSVs tell, with their `nodes`.
+        content: of it, without the versions of schema and formulas, the time, and the seal.
+        views: the scores for the CSVs, with their `nodes`.
     """
-    rows = [{"view": view, **row} for view, found in views.items() for row in found["nodes"]]
+    rows = [{"view": view, **row} for view, scores in views.items() for row in scores["nodes"]]
     _write_csv(path.with_suffix(".nodes.csv"), rows)
     if len(views) > 1:
-        overall = {view: found["overall"] for view, found in views.items()}
+        overall = {view: scores["overall"] for view, scores in views.items()}
         keys = ("macro_f1", "micro_f1")
         _write_csv(
             path.with_suffix(".csv"),
@@ -73,11 +77,11 @@ def write_result(path: Path, record: Mapping[str, Any], views: Mapping[str, Mapp
         )
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     versions = {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, "finished": finished}
-    write_json(path, sealed({**versions, **record}))
+    write_json(path, sealed({**versions, **content}))
 
 
-def place_record(prepared: Prepared) -> dict[str, str]:
-    """Return what it takes to find a dataset again."""
+def dataset_reference(prepared: Prepared) -> dict[str, str]:
+    """Return an entry by which a dataset can be opened again: name, path and hash."""
     return {
         "name": prepared.name,
         "path": str(prepared.folder.resolve()),
@@ -85,10 +89,10 @@ def place_record(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def dataset_record(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
-    """Return what a result says of the documents it stands on, and how many of each split."""
+def dataset_entry(prepared: Prepared, documents: Mapping[str, int]) -> dict[str, Any]:
+    """Return the result's entry of its dataset; `documents` are those used of each split."""
     return {
-        **place_record(prepared),
+        **dataset_reference(prepared),
         "files": dict(prepared.files),
         "documents": dict(documents),
         "levels": [len(level) for level in prepared.taxonomy.levels],
@@ -102,5 +106,5 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def without_nodes(views: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the views' scores without the rows that go to the CSV."""
-    return {view: {k: v for k, v in found.items() if k != "nodes"} for view, found in views.items()}
+    """Return the views' scores without the rows of nodes, which go to the CSV."""
+    return {view: {k: v for k, v in scores.items() if k != "nodes"} for view, scores in views.items()}

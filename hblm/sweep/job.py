@@ -40,7 +40,7 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
     ledger, number = Ledger(Path(folder)), int(attempt)
     cell = ledger.cell(key)
     os.chdir(cell.folder)
-    nodes: launch.Nodes | None = None
+    nodes: launch.Machines | None = None
     if devices == SLURM:
         nodes, node = slurm_env.nodes(ledger, f"{cell.key}.{number}")
         if _told_of(ledger, cell, number).get("state") == "ended":  # cancelled while it waited
@@ -51,7 +51,7 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
         if nodes is not None:
             place["nodes"] = nodes.count
             if node:
-                return launch.take_part(nodes, node)
+                return launch.follow(nodes, node)
     else:
         allowed = [Device(*each) for each in json.loads(devices)]
         wanted = n_wanted(allowed, cell.processes)
@@ -67,7 +67,7 @@ def main(folder: str, key: str, attempt: str, devices: str) -> int:
 
 
 def _do(
-    ledger: Ledger, cell: Frozen, number: int, nodes: launch.Nodes | None, place: Mapping[str, Any]
+    ledger: Ledger, cell: Frozen, number: int, nodes: launch.Machines | None, place: Mapping[str, Any]
 ) -> int:
     """Make the attempt, whose lock is held; return the exit code."""
     ledger.write_attempt(
@@ -91,7 +91,7 @@ def _do(
                     f"this cell was made by {cell.other_maker}; delete {ledger.folder} and submit again"
                 )
             if nodes is not None:
-                stack.callback(launch.end, nodes)
+                stack.callback(launch.finish, nodes)
             run(ledger, cell, nodes)
     except paths.Busy:
         if "job" in place:  # nobody here would start it again: whoever does the run writes its result
@@ -153,7 +153,7 @@ def _told_of(ledger: Ledger, cell: Frozen, number: int) -> Mapping[str, Any]:
     return next((each.told for each in ledger.attempts(cell) if each.number == number), {})
 
 
-def run(ledger: Ledger, cell: Frozen, nodes: launch.Nodes | None) -> None:
+def run(ledger: Ledger, cell: Frozen, nodes: launch.Machines | None) -> None:
     """Do the cell's work: train, on several machines where they are given, or average its members.
 
     Raises:
@@ -173,7 +173,7 @@ def run(ledger: Ledger, cell: Frozen, nodes: launch.Nodes | None) -> None:
         config = typed(cell.config, TrainConfig)
         if unfit_as_name(config.dataset.converter or "none"):  # a path to code, not data
             config = replace(config, dataset=replace(config.dataset, converter=None))
-        training.run(config, expected=cell.id, wait=False, nodes=nodes, chosen=cell.chosen)
+        training.run(config, expected=cell.id, wait=False, machines=nodes, chosen=cell.chosen)
         return
     lock = cell.lock()
     if cell.is_running_somewhere():

@@ -26,7 +26,7 @@ from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
 from hblm.encoders.pretrained import Pretrained
 from hblm.engine import auto
-from hblm.engine.initial_weights import source_of
+from hblm.engine.encoder_source import source_of
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.json_files import read_object
 from hblm.runs import paths

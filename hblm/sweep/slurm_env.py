@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from hblm.engine.launch import Nodes
+from hblm.engine.launch import Machines
 from hblm.sweep.state import Ledger
 
 _TIMEOUT = 60.0
@@ -27,13 +27,13 @@ ENDS = {
 }
 
 
-def nodes(ledger: Ledger, attempt: str) -> tuple[Nodes | None, int]:
+def nodes(ledger: Ledger, attempt: str) -> tuple[Machines | None, int]:
     """Return the machines of this process's job (None: this one alone), and which of them this is."""
     count, node = (int(os.environ.get(name, default)) for name, default in (_COUNT, _NODE))
     if count == 1:
         return None, 0
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return Nodes(count, ledger.folder / "teams" / f"{attempt}.{restarts}"), node
+    return Machines(count, ledger.folder / "teams" / f"{attempt}.{restarts}"), node
 
 
 def own_job() -> str:

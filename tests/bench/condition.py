@@ -40,7 +40,7 @@ from hblm.engine import auto, build, device
 from hblm.engine.embeddings import vectors_of
 from hblm.engine.loop import Watch, fit
 from hblm.engine.scoring import score
-from hblm.engine.session import Job, set_up
+from hblm.engine.session import TrainingSession, from_config
 from hblm.engine.training import identify
 from hblm.errors import ConfigError, HblmError, nearest
 from hblm.nn.losses import LOSSES, Objective
@@ -150,7 +150,7 @@ class Settings:
 class Frame:
     """What all runs on a set share: device, scoring, encoder and taxonomy, and every document's embedding."""
 
-    job: Job
+    job: TrainingSession
     splits: Mapping[str, Any]
 
 
@@ -165,7 +165,7 @@ def open_frame(config: TrainConfig) -> Frame:
         raise ConfigError(f"{prepared.folder} has one level, so that no level conditions another")
     source = locate(config.encoder.model_name, config.encoder.revision)
     config = config.having({"trainer.label_documents": True})  # which embeds the texts of nodes
-    job = set_up(config, prepared, source, "condition")
+    job = from_config(config, prepared, source, "condition")
     assert isinstance(job.trained_on, JoinedSplit)
     nodes = job.trained_on.parts[1]
     return Frame(job, {"train": job.train, "val": job.val, "test": job.test, "nodes": nodes})

@@ -470,7 +470,7 @@ def test_the_hubs_refusals(error, message):
     source = Pretrained("x/y", "v1", None)
     with (
         pytest.raises(ConfigError, match=rf"encoder\.model_name=x/y encoder\.revision=v1: .*{message}"),
-        tokenizers._explained(source, "encoder"),
+        tokenizers.load_errors(source, "encoder"),
     ):
         raise OSError("wrapped") from hub_error(error)
 

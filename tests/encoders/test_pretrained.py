@@ -14,8 +14,8 @@ import pytest
 import yaml
 from programs import edit
 
-from hblm.encoders import pretrained
-from hblm.encoders.pretrained import Pretrained, encoder_record, locate, resolved_commit, width_of
+from hblm.encoders import model_files, pretrained
+from hblm.encoders.pretrained import Pretrained, encoder_entry, locate, resolved_commit, width_of
 from hblm.errors import ConfigError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -197,7 +197,7 @@ OTHERS = {  # values that a key may have, and that the loadable model has not
 }
 
 
-@pytest.mark.parametrize(("name", "keys"), pretrained._INERT.items())
+@pytest.mark.parametrize(("name", "keys"), model_files._INERT.items())
 def test_inert_keys_change_nothing_that_is_loaded(loadable, tmp_path, name, keys):
     import torch
 
@@ -402,15 +402,15 @@ def test_the_commit_is_the_one_that_is_loaded(hub, revision, commit):
     encoder = load_encoder(source, dropout=None, gradient_checkpointing=False)
     assert (encoder.config.layer_norm_eps == 0.5) == (commit == COMMITS[0])
     assert resolved_commit(source) == commit
-    assert encoder_record(source) == {"model_name": "me/encoder", "revision": revision, "commit": commit}
+    assert encoder_entry(source) == {"model_name": "me/encoder", "revision": revision, "commit": commit}
 
 
 def test_without_a_commit_there_is_none(hub, folder):
     assert resolved_commit(locate("me/encoder", "v2")) is None
     assert resolved_commit(locate("me/other", None)) is None
     assert resolved_commit(locate("tiny", None)) is None
-    assert encoder_record(locate("tiny", None)) == {"model_name": "tiny", "revision": None, "commit": None}
-    assert encoder_record(locate(str(folder), None)) == {
+    assert encoder_entry(locate("tiny", None)) == {"model_name": "tiny", "revision": None, "commit": None}
+    assert encoder_entry(locate(str(folder), None)) == {
         "model_name": str(folder),
         "revision": None,
         "commit": None,

@@ -24,7 +24,7 @@ from hblm.encoders.encoder import load_encoder
 from hblm.encoders.pretrained import locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.engine import build
-from hblm.engine.encoder_check import Trial
+from hblm.engine.encoder_check import EncoderCheck
 from hblm.errors import ConfigError
 from hblm.nn.pooling import POOLINGS
 from hblm.runs import paths
@@ -60,8 +60,10 @@ def model_of(learnable, tmp_path):
     return make
 
 
-def trial(model, pooling="mean", **options) -> Trial:
-    return Trial(model, **{"pad_id": 0, "max_length": 32, "model_name": "x", "pooling": pooling, **options})
+def trial(model, pooling="mean", **options) -> EncoderCheck:
+    return EncoderCheck(
+        model, **{"pad_id": 0, "max_length": 32, "model_name": "x", "pooling": pooling, **options}
+    )
 
 
 @pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])

@@ -23,7 +23,8 @@ from hblm.encoders.encoder import load_encoder, save_encoder
 from hblm.encoders.pretrained import locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.engine import build, session, training
-from hblm.engine.initial_weights import Origin, source_of
+from hblm.engine.encoder_source import source_of
+from hblm.engine.initial_weights import Origin
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
 from hblm.nn.heads import OutputStart
@@ -92,9 +93,9 @@ def started(
     alone.branches.initialise_output(OutputStart(priors))
     before = {name: tensor.clone() for name, tensor in alone.state_dict().items()}
     origin = Origin(mine, taxonomy)
-    origin.give_layers(model)
+    origin.copy_layers(model)
     model.branches.initialise_output(OutputStart(priors))
-    origin.give_nodes(model)
+    origin.copy_nodes(model)
     return model.eval(), origin, before
 
 
@@ -131,7 +132,7 @@ def test_the_same_kind_of_model_starts_as_the_same_function(overrides: tuple[str
     assert found.keys() == expected.keys()
     for view, logits in expected.items():
         torch.testing.assert_close(found[view], logits, rtol=1e-4, atol=1e-5)
-    record = origin.record()
+    record = origin.entry()
     assert set(record["taken"]["nodes"].values()) == {len(TREE)}
     assert record["not_taken"] == []
 
@@ -145,7 +146,7 @@ def test_film_is_centred_on_the_biases_that_were_taken(space: str) -> None:
         film, bias = cascade.films[str(level)], cascade.heads[level - 1].output.bias
         torch.testing.assert_close(film.c0, film.space(bias[None].sigmoid())[0])
         assert not torch.equal(film.c0, before[f"branches.single.films.{level}.c0"])
-    assert origin.record()["taken"]["films"] == {"single": 2}
+    assert origin.entry()["taken"]["films"] == {"single": 2}
 
 
 def test_nodes_of_another_taxonomy_are_found_by_id_and_level() -> None:
@@ -168,7 +169,7 @@ def test_nodes_of_another_taxonomy_are_found_by_id_and_level() -> None:
                 assert new.output.bias[row] == before[f"{name}.bias"][row]
     assert not taken(model, before, "branches.single.films.1.generator")
     assert not taken(model, before, "branches.single.films.2.generator")
-    record = origin.record()
+    record = origin.entry()
     assert (record["taken"]["nodes"], record["n_nodes"]) == ({"single": 5}, 8)
     assert record["taken"]["films"] == {"single": 0}
     assert "encoder, projection, 5 of 8 nodes" in str(origin)
@@ -180,13 +181,13 @@ def test_generators_between_levels_that_agree_are_taken() -> None:
     model, origin, before = started(stored(), taxonomy=fewer)
     assert taken(model, before, "branches.single.films.1.generator")
     assert not taken(model, before, "branches.single.films.2.generator")
-    assert origin.record()["taken"]["films"] == {"single": 1}
+    assert origin.entry()["taken"]["films"] == {"single": 1}
 
 
 def test_a_taxonomy_of_more_levels() -> None:
     deeper = Taxonomy([*TREE.nodes, Node("a1xx", "", "a1x")])
     model, origin, before = started(stored(), taxonomy=deeper)
-    assert origin.record()["taken"] == {
+    assert origin.entry()["taken"] == {
         "encoder": True,
         "projection": True,
         "nodes": {"single": 8},
@@ -206,7 +207,7 @@ def test_a_single_model_gives_its_heads_to_both_branches() -> None:
         assert torch.equal(state[f"branches.td.{name}"], state[f"branches.bu.{name}"])
     assert not taken(model, before, "branches.td.films.1.generator")
     assert not taken(model, before, "branches.mix")
-    record = origin.record()
+    record = origin.entry()
     assert record["taken"]["nodes"] == {"td": 8, "bu": 8}
     assert record["taken"]["films"] == {"td": 0, "bu": 2}
     assert record["not_taken"] == [

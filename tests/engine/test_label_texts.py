@@ -34,7 +34,7 @@ METHODS = {
 
 def job(data, *overrides):
     config = compose("train", TrainConfig, *TINY, f"dataset.path={data}", *overrides)
-    return session.set_up(config, open_prepared(data), locate("tiny"), "run")
+    return session.from_config(config, open_prepared(data), locate("tiny"), "run")
 
 
 def heads_of(model, view):

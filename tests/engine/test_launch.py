@@ -22,7 +22,7 @@ from hblm import evaluate, json_files, process, signals
 from hblm.cli import main, programs
 from hblm.config.identity import identity_values
 from hblm.config.train import TrainConfig
-from hblm.engine import collectives, launch, training
+from hblm.engine import collectives, exit_reports, launch, training
 from hblm.engine.metrics import ScoreCounter
 from hblm.errors import ConfigError, ProcessError, TrainingError
 from hblm.taxonomy import Node, Taxonomy
@@ -198,21 +198,21 @@ def test_what_a_process_raises_is_raised_as_it_is(learnable):
 
 def test_the_cause_comes_before_what_it_caused(tmp_path):
     """A process that was killed explains why another could not reach it."""
-    json_files.write_json(tmp_path / launch.TASK, {"processes": 2, "nodes": 1})
-    launch._write_report(
+    json_files.write_json(tmp_path / exit_reports.TASK, {"processes": 2, "machines": 1})
+    exit_reports.write_report(
         tmp_path, 0, cause="raised", why="connection closed", error="RuntimeError", output=""
     )
-    launch._write_report(tmp_path, 1, cause="killed", why="killed by SIGKILL", error="", output="")
+    exit_reports.write_report(tmp_path, 1, cause="killed", why="killed by SIGKILL", error="", output="")
     with pytest.raises(ProcessError, match="process 1 of 2: killed by SIGKILL") as caught:
-        launch._raise(launch._reports(tmp_path))
+        exit_reports.raise_first(exit_reports.read_reports(tmp_path))
     assert process.explain(caught.value)[0] == "killed"
 
 
 def test_a_stop_that_one_hears_stops_all(tmp_path):
-    json_files.write_json(tmp_path / launch.TASK, {"processes": 2, "nodes": 1})
-    launch._write_report(tmp_path, 0, cause="stopped", why="SIGUSR2", error="Stopped", output="")
+    json_files.write_json(tmp_path / exit_reports.TASK, {"processes": 2, "machines": 1})
+    exit_reports.write_report(tmp_path, 0, cause="stopped", why="SIGUSR2", error="Stopped", output="")
     with pytest.raises(signals.Stopped, match="SIGUSR2"):
-        launch._raise(launch._reports(tmp_path))
+        exit_reports.raise_first(exit_reports.read_reports(tmp_path))
 
 
 def test_a_launcher_may_not_start_everything(learnable, monkeypatch, capsys):

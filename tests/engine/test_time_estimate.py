@@ -20,7 +20,7 @@ pytestmark = pytest.mark.trains
 @pytest.fixture
 def job(learnable, request):
     config = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *getattr(request, "param", ()))
-    return config, session.set_up(config, open_prepared(learnable), locate("tiny"), "probed")
+    return config, session.from_config(config, open_prepared(learnable), locate("tiny"), "probed")
 
 
 def tokens(split):

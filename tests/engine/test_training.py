@@ -19,7 +19,7 @@ from hblm.cli import main, programs
 from hblm.config.train import TrainConfig
 from hblm.encoders.pretrained import Pretrained, locate
 from hblm.encoders.tokenizer import load_tokenizer
-from hblm.engine import build, device, session, training
+from hblm.engine import build, device, outcome, session, training
 from hblm.errors import ConfigError, DataError, TrainingError
 from hblm.version import FORMULAS
 
@@ -65,16 +65,16 @@ def test_nodes_csv_has_a_row_for_each_node(trained):
 @pytest.mark.parametrize("part", ["documents", "encoder"])
 def test_what_is_replaced_while_a_run_starts_ends_it(part, learnable, tmp_path, monkeypatch):
     data = Path(shutil.copytree(learnable, tmp_path / "data"))
-    set_up = session.set_up
+    from_config = session.from_config
 
-    def replace_and_set_up(*arguments):
+    def replace_and_load(*arguments):
         if part == "encoder":
             monkeypatch.setattr(Pretrained, "identity", lambda source: {"weights": "of the new files"})
         else:
             (data / "val.jsonl").write_bytes((data / "train.jsonl").read_bytes())
-        return set_up(*arguments)
+        return from_config(*arguments)
 
-    monkeypatch.setattr(session, "set_up", replace_and_set_up)
+    monkeypatch.setattr(session, "from_config", replace_and_load)
     with pytest.raises(DataError, match=r"start (it )?again"):
         run(data)
     assert not list(Path("outputs/results").glob("*"))
@@ -227,7 +227,7 @@ def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change)
     folder = Path("bert")
     small_bert(folder)
     given = (f"encoder.model_name={folder}", "trainer.epochs=1")
-    right = training.fit_and_test
+    right = outcome.fit_and_test
 
     def fit_and_test(*parts):
         outcome = right(*parts)
@@ -237,10 +237,10 @@ def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change)
             folder.rename("elsewhere")
         return outcome
 
-    monkeypatch.setattr(training, "fit_and_test", fit_and_test)
+    monkeypatch.setattr(outcome, "fit_and_test", fit_and_test)
     result = run(learnable, *given)
     record = json.loads(result.read_text())
-    monkeypatch.setattr(training, "fit_and_test", right)
+    monkeypatch.setattr(outcome, "fit_and_test", right)
     if change == "edited":
         other = json.loads(run(learnable, *given).read_text())  # another encoder: not done before
         assert record["run_id"] != other["run_id"]
@@ -249,7 +249,7 @@ def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change)
     assert json.loads((checkpoint_of(result) / "hblm.json").read_text())["run_id"] == record["run_id"]
 
 
-@pytest.mark.parametrize("broken", ["keep_checkpoint", "write_record"])
+@pytest.mark.parametrize("broken", ["write_checkpoint", "write_result"])
 def test_a_forced_run_that_fails_to_write_leaves_the_older_one(learnable, monkeypatch, broken):
     run(learnable)
     before = files(Path("outputs"))
@@ -257,7 +257,7 @@ def test_a_forced_run_that_fails_to_write_leaves_the_older_one(learnable, monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, broken, full)
+    monkeypatch.setattr(outcome, broken, full)
     with pytest.raises(OSError, match="No space"):
         training.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "force=true"))
     assert files(Path("outputs")) == before

@@ -194,9 +194,9 @@ def test_a_threshold_of_ones_own_is_recorded(trained):
         (lambda folder: (folder / "hblm.json").unlink(), "has no hblm.json"),
         (lambda folder: (folder / "hblm.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "hblm.json").write_text('{"schema_version": 99}'), "version 99"),
-        (lambda folder: reseal(folder, config=[]), "no sound value of config"),
-        (lambda folder: reseal(folder, dataset={"name": "d"}), "no sound value of dataset"),
-        (lambda folder: reseal(folder, eval_batch_size="x"), "no sound value of eval_batch_size"),
+        (lambda folder: reseal(folder, config=[]), "no valid value of config"),
+        (lambda folder: reseal(folder, dataset={"name": "d"}), "no valid value of dataset"),
+        (lambda folder: reseal(folder, eval_batch_size="x"), "no valid value of eval_batch_size"),
         (lambda folder: (folder / "taxonomy.json").write_text("[]"), "is damaged"),
         (lambda folder: shutil.rmtree(folder / "encoder"), "has no encoder"),
     ],
@@ -405,7 +405,7 @@ def test_the_weight_is_searched_on_validation_only(pair, split, capsys, caplog):
         abs(chosen - 0.5) <= abs(weight - 0.5) for weight, score in tried.items() if score == tried[chosen]
     )
     assert f"ensemble_weight=auto chose {chosen:g}" in caplog.text
-    assert ("flatter" in caplog.text) == (split == "val")
+    assert ("optimistic" in caplog.text) == (split == "val")
     fixed = evaluation(pair, f"ensemble_weight={chosen}", f"split={split}")
     assert fixed[split] == found[split]
     fixed = evaluation(pair, "ensemble_weight=0.25", "split=val")

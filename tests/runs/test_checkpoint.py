@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from hblm.config import schema, train
 from hblm.encoders.encoder import load_encoder
-from hblm.encoders.pretrained import locate, recorded_identity
+from hblm.encoders.pretrained import identity_of_entry, locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.errors import CheckpointError, ConfigError, TrainingError
 from hblm.runs import checkpoint as checkpoint_module
 from hblm.runs import paths
-from hblm.runs.checkpoint import open_checkpoint, read_tensors
+from hblm.runs.checkpoint import open_checkpoint
+from hblm.runs.weights import read_tensors
 
 pytestmark = pytest.mark.trains
 
@@ -154,7 +155,7 @@ def renamed(copy: Path, **change: Any) -> None:
     unseal(copy, **change)
     meta = json.loads((copy / "hblm.json").read_text())
     config = schema.typed(meta["config"], train.TrainConfig)
-    encoder = recorded_identity(meta["encoder"])
+    encoder = identity_of_entry(meta["encoder"])
     edit(copy / "hblm.json", run_id=paths.id_of(config, data=meta["dataset"]["fingerprint"], encoder=encoder))
 
 
@@ -218,7 +219,7 @@ PLACES = ["x/../../../../F", "..", ".", "", "a\\b", "a\0b", "\x1b[31mred", "a\nb
 def test_a_name_that_cannot_name_a_file_is_refused(copy, key, place):
     meta = json.loads((copy / "hblm.json").read_text())
     reseal(copy, **{key: {**meta["dataset"], "name": place} if key == "dataset" else place})
-    with pytest.raises(CheckpointError, match=f"no sound value of {key}"):
+    with pytest.raises(CheckpointError, match=f"no valid value of {key}"):
         open_checkpoint(copy)
 
 

@@ -25,7 +25,7 @@ from filelock import Timeout
 from hblm.errors import HblmError
 from hblm.files import HOST
 from hblm.json_files import write_json
-from hblm.process import died
+from hblm.process import cause_of_exit
 from hblm.sweep.devices import Device, n_free, n_wanted
 from hblm.sweep.job import BUSY
 from hblm.sweep.progress import why
@@ -304,7 +304,7 @@ def _cause(code: int, out_of_memory: bool) -> tuple[str, str]:
     """Return the cause and what is said of a process that wrote nothing itself."""
     if code < 0 and out_of_memory:
         return "memory", f"{signal.Signals(-code).name}: the host's memory ran out"
-    return died(code)
+    return cause_of_exit(code)
 
 
 def _resident(pid: int) -> int:
