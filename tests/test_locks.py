@@ -14,7 +14,8 @@ from hblm.data.cache import Entry
 from hblm.locks import is_held, lock_of
 from hblm.runs import paths
 from hblm.runs.paths import Run
-from hblm.sweep.state import Ledger
+from hblm.sweep.launchers.local_files import WorkerFiles
+from hblm.sweep.state import SweepState
 
 HOLD = """
 import sys, time
@@ -45,8 +46,9 @@ def lock_taken(folder: Path) -> None:
         pass
 
 
-def ledger_locked(folder: Path) -> None:
-    with Ledger(folder / "sweeps" / "a").editing(), Ledger(folder / "sweeps" / "a").pool_lock():
+def sweep_locked(folder: Path) -> None:
+    sweep = folder / "sweeps" / "a"
+    with SweepState(sweep).editing(), WorkerFiles(sweep).lock():
         pass
 
 
@@ -60,7 +62,7 @@ def file_written(folder: Path) -> None:
     json_files.write_json(folder / "tables" / "a.json", {})
 
 
-WRITERS = [entry_made, library_file, lock_taken, ledger_locked, run_writable, file_written]
+WRITERS = [entry_made, library_file, lock_taken, sweep_locked, run_writable, file_written]
 
 
 @needs_root
@@ -83,7 +85,7 @@ def test_a_user_of_the_group_goes_on_where_another_wrote(write, shared):
 
 
 @needs_root
-@pytest.mark.parametrize("write", [entry_made, lock_taken, ledger_locked, run_writable])
+@pytest.mark.parametrize("write", [entry_made, lock_taken, sweep_locked, run_writable])
 def test_who_may_not_write_is_told_whose_the_file_is(write, shared):
     assert as_user(ANN, 0o022, lambda: write(shared)) == ""
     said = as_user(BEN, 0o022, lambda: write(shared))

@@ -27,8 +27,9 @@ from hblm.engine.encoder_source import source_of
 from hblm.errors import HblmError
 from hblm.runs.checkpoint import SCHEMA_VERSION, open_checkpoint
 from hblm.sweep.__main__ import main as sweep
-from hblm.sweep.plan import freeze, make_plan
-from hblm.sweep.state import ledger_of
+from hblm.sweep.launchers.registry import open_sweep
+from hblm.sweep.plan import make_plan
+from hblm.sweep.submission import freeze
 from hblm.tables import report
 from hblm.version import FORMULAS
 
@@ -79,15 +80,15 @@ def ledger(data: Path) -> Read:
         f"  - override /trainer: smoke\ndataset: {{path: {data}}}\nencoder: {{max_length: 32}}\n"
         "hydra: {sweeper: {params: {method: 'top_down,bottom_up'}}}\nsweep: {ensemble_weight: [0.5]}\n"
     )
-    found = ledger_of("outputs", "tiny")
+    found = open_sweep("outputs", "tiny")
     cells = freeze(make_plan("tiny", (), "mine", prepare=False))
     for cell in cells:
-        found.freeze(cell)
+        found.write_cell(cell)
         found.write_attempt(cell, 1, state="ended", cause="raised", why="x", pid=9, born=1.0, started=2.0)
         found.write_attempt(cell, 2, state="running", host="elsewhere", started=time.time())
     where = {"on": "local", "time": None, "memory": None, "devices": [["cpu", 1]], "cluster": None}
     more = {"table": {}, "expect": [], "file": "tiny.yaml", "where": where}
-    found.write_sweep({"cells": [cell.key for cell in cells], **more})
+    found.write_submission({"cells": [cell.key for cell in cells], **more})
 
     def read() -> None:
         for verb in ("status", "logs"):

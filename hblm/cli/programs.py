@@ -86,7 +86,7 @@ SWEEP = Program(
     schema=SweepConfig,
     summary="""Run a grid of training runs that resumes: plan, submit, status, watch, logs, cancel, retry.
 
-  plan    the cells: done, running, waiting, failed, and the hours left by the results at hand
+  plan    the cells: done, running, pending, failed, and the hours left by the results at hand
   submit  check and freeze every cell, start them in the background, and return; again: go on
   status  how each cell stands, now; exit code 1 where a cell failed
   watch   progress until the end, then the table; exit code 1 where a cell is not done

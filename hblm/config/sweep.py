@@ -33,7 +33,7 @@ class SweepNode:
     table: SweepTable = group(SweepTable, "the table at the end")
 
 
-SWEEP_STATES = ("done", "running", "waiting", "failed", "cancelled", "new")  # new: planned, not submitted
+SWEEP_STATES = ("done", "running", "pending", "failed", "cancelled", "new")  # new: planned, not submitted
 
 
 FAILURES = {
@@ -71,9 +71,9 @@ class SweepConfig:
     """What `python -m hblm.sweep` itself is told; every other key is one of the runs."""
 
     sweep: str = key("???", "the grid: a file of multirun/sweep/, or of sweep/ in --config-dir")
-    name: str | None = key(None, "of the ledger's folder in sweeps/; null: the grid's")
+    name: str | None = key(None, "of the sweep's folder in sweeps/; null: the grid's")
     output_dir: str = key("outputs", "where results and sweeps/ lie")
-    on: str = key("local", "where cells run", choices=("local", "slurm"))
+    on: str = key("local", "where cells run: local, or slurm")
     devices: list[str] = key(["auto"], "auto: all GPUs, else the CPU; cpu; or GPUs such as [0,1]", one=True)
     per_device: int | None = key(
         None, "cells at a time on a device; null: one a GPU, one for every four processors", low=1
@@ -99,6 +99,4 @@ class SweepConfig:
         found = []
         if self.name is not None and unfit_as_name(self.name):
             found.append(f"name={self.name!r} cannot name a folder; write a plain name")
-        if self.nodes > 1 and self.on != "slurm":
-            found.append(f"nodes={self.nodes} needs on=slurm; trainer.processes= acts on one machine")
         return found

@@ -1,4 +1,4 @@
-"""`python -m hblm.sweep`: a grid planned, submitted, watched, stopped, tried again. No torch."""
+"""`python -m hblm.sweep`: plan, submit, watch, cancel and retry a grid of runs. No torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hblm.cli.main import answering
 from hblm.cli.programs import SWEEP
 from hblm.config.overrides import at_home
 from hblm.console import log, outlive_readers, visible_output
-from hblm.sweep.arguments import Asked
-from hblm.sweep.commands import TASKS
+from hblm.sweep.arguments import read_arguments
+from hblm.sweep.commands import run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,12 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = at_home(sys.argv[1:] if argv is None else argv)
     with visible_output(), answering(SWEEP):
         logging.basicConfig(format="%(message)s")
-        log.setLevel(logging.INFO)  # what preparing a dataset tells
+        log.setLevel(logging.INFO)  # messages of preparing a dataset
         if arguments_of(SWEEP, words)[0].help:
             print(help_text(SWEEP, words))
             return
-        asked = Asked(words)
-        sys.exit(TASKS[asked.verb](asked))
+        sys.exit(run(read_arguments(words)))
 
 
 if __name__ == "__main__":

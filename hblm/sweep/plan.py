@@ -1,26 +1,20 @@
-"""From a sweep file and overrides to cells: composed, checked, and named by their run ids. No torch."""
+"""From a sweep file and overrides to the cells of a plan: composed, checked, with their run ids. No torch."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
-import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 from hydra.errors import HydraException
 
 from hblm.cli import check
-from hblm.cli.programs import TRAIN as TRAIN
+from hblm.cli.programs import TRAIN
 from hblm.config.compose import Composer, parse
-from hblm.config.grid import PAIRED_BY, SweepFile, axes_of, cells_of, read_sweep
+from hblm.config.grid import PAIRED_BY, Cell, SweepFile, axes_of, cells_of, read_sweep
 from hblm.config.groups import OptionGroups
-from hblm.config.identity import ensemble_id
 from hblm.config.train import TrainConfig
 from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
@@ -28,25 +22,21 @@ from hblm.encoders.pretrained import Pretrained
 from hblm.engine import auto
 from hblm.engine.encoder_source import source_of
 from hblm.errors import CheckpointError, ConfigError, DataError
-from hblm.json_files import read_object
 from hblm.runs import paths
-from hblm.runs.environment import code
-from hblm.sweep.state import Frozen
-from hblm.version import FORMULAS
 
-_FAULTS_SHOWN = 20
+_MAX_FAULTS = 20
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A cell that was composed.
+class PlannedCell:
+    """A composed cell.
 
     Attributes:
         label: its values on the axes that have several.
         values: by axis.
-        config: nothing is left open in it where `run` is known.
-        run: None where the dataset is not prepared, or the encoder's size unknown, so that it has no id yet.
-        chosen: the settings that nobody gave, and why they are so.
+        config: without open settings if `run` is known.
+        run: None if it has no id yet: its dataset is not prepared, or the size of its encoder is unknown.
+        chosen: the settings that were left to `auto`, with reasons.
         also: labels of cells that are the same run.
     """
 
@@ -60,10 +50,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Two cells that differ in direction alone, averaged."""
+    """The average of two cells that differ only in direction."""
 
     label: str
-    members: tuple[Planned, Planned]
+    members: tuple[PlannedCell, PlannedCell]
     weight: str
 
 
@@ -72,20 +62,31 @@ class Plan:
     """A sweep's cells.
 
     Attributes:
-        n_cells: of the grid, those left out included.
-        n_excluded: left out by sweep.exclude.
-        cells: runs to be, each once.
+        sweep: the grid's file.
+        overrides: of the command line.
+        n_cells: size of the grid, including excluded cells.
+        n_excluded: number of cells that sweep.exclude leaves out.
+        cells: the runs, each once.
         ensembles: averages of two of them.
-        unprepared: why a dataset, or an encoder by which settings are chosen, cannot be opened, by its name.
+        unprepared: reasons why a dataset, or an encoder that decides settings, cannot be opened, by name.
     """
 
     sweep: SweepFile
     overrides: tuple[str, ...]
     n_cells: int
     n_excluded: int
-    cells: list[Planned]
+    cells: list[PlannedCell]
     ensembles: list[Ensemble]
     unprepared: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A composed cell without a run id."""
+
+    label: str
+    values: Mapping[str, str]
+    config: TrainConfig
 
 
 def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, prepare: bool) -> Plan:
@@ -95,59 +96,52 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
         name: of the sweep file.
         overrides: of the runs' keys, after the file's.
         config_dir: a folder of the user's own options.
-        prepare: make datasets that need no download.
+        prepare: prepare datasets that need no download.
 
     Raises:
-        ConfigError: all that is wrong with the file, the overrides and the cells.
+        ConfigError: all faults of the file, the overrides and the cells.
     """
     catalogue = OptionGroups(config_dir)
-    if name not in catalogue.groups.get("sweep", {}):
-        file = read_sweep(name, catalogue).file.resolve()  # says which there are, or is a path
-        put = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
-        place = "DIR" if put else shlex.quote(str(file.parent.parent))
-        raise ConfigError(f"sweep={name} is a path; {put}write --config-dir {place} sweep={file.stem}")
-    sweep = read_sweep(name, catalogue)
-    faults, wrong_values = check.axis_faults(TRAIN, sweep, catalogue)
-    of_overrides = [fault for text in overrides for fault in _faults_of(text, catalogue)]
-    if of_overrides:
-        faults += of_overrides
-        raise ConfigError("\n".join(faults))
+    sweep = _read_file(name, catalogue)
+    faults, faulty_values = check.axis_faults(TRAIN, sweep, catalogue)
+    if of_overrides := [fault for text in overrides for fault in _faults_of(text, catalogue)]:
+        raise ConfigError("\n".join([*faults, *of_overrides]))
     axes = axes_of(sweep, catalogue, overrides)
     cells = list(cells_of(sweep, axes))
-    open_node = dataclasses.replace(sweep.node, exclude=[])
-    n_cells = sum(1 for _ in cells_of(replace(sweep, node=open_node), axes))
-    several = [axis.key for axis in axes if len(axis.values) > 1]
-    composer = Composer(TRAIN.name, TrainConfig, catalogue.search_path)
-    judged = [parse(text) for text in overrides]
-    composed = []
-    labels_of: dict[str, list[str]] = {}  # of the cells with this fault
-    for cell in cells:
-        if wrong_values & {*cell.overrides}:
-            continue
-        texts = [f"sweep={name}", *cell.overrides]
-        wrong = list(check.composition_faults(composer, catalogue, judged, texts))
-        label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several)
-        for fault in wrong:
-            labels_of.setdefault(fault, []).append(label or name)
-        if len(labels_of) >= _FAULTS_SHOWN:
-            break
-        if wrong:
-            continue
-        composed.append((label or name, cell.values, composer.compose(texts).config))
-    faults += [f"{_some(labels)}: {fault}" for fault, labels in labels_of.items()]
+    not_excluded = replace(sweep, node=replace(sweep.node, exclude=[]))
+    n_cells = sum(1 for _ in cells_of(not_excluded, axes))
+    sound = [cell for cell in cells if not faulty_values & {*cell.overrides}]
+    several = {axis.key for axis in axes if len(axis.values) > 1}
+    composed, faults_of_cells = _compose(sound, name, overrides, several, catalogue)
+    faults += faults_of_cells
     if faults:
         raise ConfigError("\n".join(faults))
     if not cells:
         raise ConfigError(f"sweep={name} has no cells: sweep.exclude leaves out all {n_cells}")
-    return _with_runs(sweep, tuple(overrides), n_cells, composed, prepare=prepare)
+    unprepared: dict[str, str] = {}
+    planned = _with_runs(composed, unprepared, prepare=prepare)
+    ensembles = _ensembles(planned, sweep.node.ensemble_weight or [])
+    n_excluded = n_cells - len(cells)
+    return Plan(sweep, tuple(overrides), n_cells, n_excluded, _merged(planned), ensembles, unprepared)
 
 
-def _some(labels: Sequence[str]) -> str:
-    """Return the first of several cells' labels, and how many more there are."""
-    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1:,} more"
+def _read_file(name: str, catalogue: OptionGroups) -> SweepFile:
+    """Return a sweep file by its name.
+
+    Raises:
+        ConfigError: there is none of this name, or it is faulty; of a path, how to give it by name.
+    """
+    sweep = read_sweep(name, catalogue)
+    if name in catalogue.groups.get("sweep", {}):
+        return sweep
+    file = sweep.file.resolve()
+    move = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
+    folder = "DIR" if move else shlex.quote(str(file.parent.parent))
+    raise ConfigError(f"sweep={name} is a path; {move}write --config-dir {folder} sweep={file.stem}")
 
 
 def _faults_of(text: str, catalogue: OptionGroups) -> list[str]:
+    """Return the faults of one override."""
     try:
         override = parse(text)
     except HydraException:
@@ -155,61 +149,106 @@ def _faults_of(text: str, catalogue: OptionGroups) -> list[str]:
     return list(check.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
 
 
+def _compose(
+    cells: Iterable[Cell],
+    name: str,
+    overrides: Sequence[str],
+    several: set[str],
+    catalogue: OptionGroups,
+) -> tuple[list[_Composed], list[str]]:
+    """Compose cells; return those without faults, and the faults, each with the cells that have it.
+
+    Args:
+        cells: of the grid.
+        name: of the sweep.
+        overrides: of the command line, already checked one by one.
+        several: the axes with several values, which make the labels.
+        catalogue: all options.
+    """
+    composer = Composer(TRAIN.name, TrainConfig, catalogue.search_path)
+    checked = [parse(text) for text in overrides]
+    composed: list[_Composed] = []
+    labels_of: dict[str, list[str]] = {}  # fault -> labels of the cells that have it
+    for cell in cells:
+        texts = [f"sweep={name}", *cell.overrides]
+        label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several) or name
+        faults = list(check.composition_faults(composer, catalogue, checked, texts))
+        for fault in faults:
+            labels_of.setdefault(fault, []).append(label)
+        if len(labels_of) >= _MAX_FAULTS:
+            break
+        if not faults:
+            composed.append(_Composed(label, cell.values, composer.compose(texts).config))
+    return composed, [f"{_first_of(labels)}: {fault}" for fault, labels in labels_of.items()]
+
+
+def _first_of(labels: Sequence[str]) -> str:
+    """Return the first of several cells' labels, and how many more there are."""
+    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1:,} more"
+
+
 def _with_runs(
-    sweep: SweepFile,
-    overrides: tuple[str, ...],
-    n_cells: int,
-    composed: Sequence[tuple[str, Mapping[str, str], TrainConfig]],
-    *,
-    prepare: bool,
-) -> Plan:
-    """Choose what cells leave open; find every cell's run id, and the cells that are one run.
+    composed: Sequence[_Composed], unprepared: dict[str, str], *, prepare: bool
+) -> list[PlannedCell]:
+    """Choose the cells' open settings, and find their run ids.
 
     Raises:
-        ConfigError: what was chosen for a cell does not go together with its other keys.
+        ConfigError: chosen settings contradict other keys of their cells.
     """
-    unprepared: dict[str, str] = {}
     faults: list[str] = []
-    data: dict[tuple[str, str | None], Prepared | None] = {}
-    by_id: dict[str, Planned] = {}
-    cells: list[Planned] = []
-    found: list[Planned] = []
-    for label, values, given in composed:
-        config = replace(given, dataset=replace(given.dataset, name=given.dataset_name))
+    datasets: dict[tuple[str, str | None], Prepared | None] = {}
+    planned = []
+    for cell in composed:
+        config = replace(cell.config, dataset=replace(cell.config.dataset, name=cell.config.dataset_name))
         place = str(config.dataset.path), config.dataset.name
-        if place not in data:
-            data[place] = _prepared(config, unprepared, prepare=prepare)
-        prepared, run = data[place], None
-        chosen: auto.Chosen = {}
-        if prepared is not None:
-            try:
-                source = source_of(config)
-                config, chosen = _settled(config, prepared, source, unprepared)
-            except (CheckpointError, ConfigError) as error:
-                faults += [f"{label}: {line}" for line in str(error).splitlines()]
-                continue
-            if not config.left_open:
-                identity = source.identity()
-                run = paths.identify(config, data=prepared.fingerprint, encoder=identity, tag=source.tag)
-        cell = Planned(label, values, config, run, chosen)
-        found.append(cell)
-        if run is not None and run.id in by_id:
-            by_id[run.id].also.append(label)
-            continue
-        if run is not None:
-            by_id[run.id] = cell
-        cells.append(cell)
+        if place not in datasets:
+            datasets[place] = _prepared(config, unprepared, prepare=prepare)
+        try:
+            planned.append(_with_run(replace(cell, config=config), datasets[place], unprepared))
+        except (CheckpointError, ConfigError) as error:
+            faults += [f"{cell.label}: {line}" for line in str(error).splitlines()]
     if faults:
-        raise ConfigError("\n".join(faults[:_FAULTS_SHOWN]))
-    n_excluded = n_cells - len(composed)
-    ensembles = _ensembles(found, sweep.node.ensemble_weight or [])
-    return Plan(sweep, overrides, n_cells, n_excluded, cells, ensembles, unprepared)
+        raise ConfigError("\n".join(faults[:_MAX_FAULTS]))
+    return planned
+
+
+def _with_run(cell: _Composed, prepared: Prepared | None, unprepared: dict[str, str]) -> PlannedCell:
+    """Choose a cell's open settings and find its run id, if its dataset is prepared.
+
+    Raises:
+        CheckpointError: the checkpoint to start from is missing or damaged.
+        ConfigError: chosen settings contradict other keys.
+    """
+    if prepared is None:
+        return PlannedCell(cell.label, cell.values, cell.config, None)
+    source = source_of(cell.config)
+    config, chosen = _settled(cell.config, prepared, source, unprepared)
+    run = None
+    if not config.left_open:
+        identity = source.identity()
+        run = paths.identify(config, data=prepared.fingerprint, encoder=identity, tag=source.tag)
+    return PlannedCell(cell.label, cell.values, config, run, chosen)
+
+
+def _merged(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Return the cells, each run once; a cell lists the labels of others that are the same run."""
+    by_id: dict[str, PlannedCell] = {}
+    merged = []
+    for cell in cells:
+        if cell.run is not None and cell.run.id in by_id:
+            by_id[cell.run.id].also.append(cell.label)
+            continue
+        if cell.run is not None:
+            by_id[cell.run.id] = cell
+        merged.append(cell)
+    return merged
 
 
 def _prepared(config: TrainConfig, unprepared: dict[str, str], *, prepare: bool) -> Prepared | None:
+    """Return a cell's dataset; None, and the reason in `unprepared`, if it cannot be opened."""
     dataset = config.dataset
     if not prepare and not dataset.folder.exists() and dataset.converter and not dataset.source:
-        unprepared[config.dataset_name] = f"{dataset.folder} is not there yet; submit prepares it"
+        unprepared[config.dataset_name] = f"{dataset.folder} does not exist yet; submit prepares it"
         return None
     try:
         return open_or_prepare(dataset, config.encoder)
@@ -221,7 +260,7 @@ def _prepared(config: TrainConfig, unprepared: dict[str, str], *, prepare: bool)
 def _settled(
     config: TrainConfig, prepared: Prepared, source: Pretrained, unprepared: dict[str, str]
 ) -> tuple[TrainConfig, auto.Chosen]:
-    """Fill in what a cell leaves open; where the facts are not to be had, note why and leave it so."""
+    """Choose a cell's open settings; leave them open, with the reason in `unprepared`, without the facts."""
     encoder = config.encoder.model_name
     if not config.left_open or encoder in unprepared:
         return config, {}
@@ -236,120 +275,22 @@ def _settled(
     return auto.resolve(config, known)
 
 
-def _ensembles(cells: Sequence[Planned], weights: Sequence[str]) -> list[Ensemble]:
-    """Pair cells that differ in direction alone, where the direction acts."""
-    pairs: dict[tuple[tuple[str, str], ...], dict[str, Planned]] = defaultdict(dict)
+def _ensembles(cells: Sequence[PlannedCell], weights: Sequence[str]) -> list[Ensemble]:
+    """Return the averages of cells that differ only in direction, if their direction has an effect."""
+    pairs: dict[tuple[tuple[str, str], ...], dict[str, PlannedCell]] = defaultdict(dict)
     for cell in cells:
         config = cell.config
         if config.joint_variant.is_joint or config.film.propagation_method == "none":
             continue
         others = tuple(item for item in cell.values.items() if item[0] not in PAIRED_BY)
         pairs[others][config.direction.cascade_direction] = cell
-    found = []
+    ensembles = []
     for pair in pairs.values():
         if len(pair) == 2:
             td, bu = pair["top_down"], pair["bottom_up"]
             label = re.sub(rf"\b({'|'.join(PAIRED_BY)})=\w+", "", td.label).split()
-            found += [
+            ensembles += [
                 Ensemble(" ".join(["ensemble", *label, f"ensemble_weight={weight}"]), (td, bu), str(weight))
                 for weight in weights
             ]
-    return found
-
-
-def freeze(plan: Plan) -> list[Frozen]:
-    """Return the plan's cells as they are to be run, numbered from 1.
-
-    Raises:
-        ConfigError: a dataset is not there, or an encoder's size unknown.
-    """
-    if plan.unprepared:
-        raise ConfigError("\n".join(plan.unprepared.values()))
-    now, stamp, folder = time.time(), code(), Path.cwd()
-    frozen: list[Frozen] = []
-
-    def add(run_id: str, kind: str, label: str, config: Mapping[str, Any], **more: Any) -> None:
-        frozen.append(
-            Frozen(
-                id=run_id,
-                number=len(frozen) + 1,
-                kind=kind,
-                label=label,
-                config=config,
-                folder=folder,
-                submitted=now,
-                formulas=FORMULAS,
-                commit=stamp["git_commit"],
-                dirty=stamp["git_dirty"],
-                **more,
-            ).outdating()
-        )
-
-    for cell in plan.cells:
-        assert cell.run is not None  # its dataset is there
-        add(
-            cell.run.id,
-            "train",
-            cell.label,
-            dataclasses.asdict(cell.config),
-            force=cell.config.force,
-            names=cell.run.names,
-            needs=(),
-            output_dir=cell.run.output_dir.resolve(),
-            chosen=cell.chosen,
-        )
-    for ensemble in plan.ensembles:
-        td = ensemble.members[0]
-        ids = tuple(member.run.id for member in ensemble.members if member.run is not None)
-        add(
-            ensemble_id(ids, ensemble.weight),
-            "ensemble",
-            ensemble.label,
-            {
-                "dataset": td.config.dataset_name,
-                "ensemble_weight": ensemble.weight,
-                "threshold": td.config.threshold,
-                "device": td.config.device,
-            },
-            force=td.config.force,
-            names=(),
-            needs=ids,
-            output_dir=Path(td.config.output_dir).resolve(),
-        )
-    return frozen
-
-
-def seconds_of(results: Path) -> dict[tuple[str, ...], float]:
-    """Return the mean seconds of the runs at hand, by what decides them, from the most alike to the least."""
-    by_likeness: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for file in results.glob("*.json"):
-        if file.name.startswith("eval_"):
-            continue
-        try:
-            told = read_object(file)
-            seconds = float(told["seconds"]["total"])
-            config = told["config"]
-            for likeness in _likeness(config, told["choices"]):
-                by_likeness[likeness].append(seconds)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # not a result; aggregate says what is wrong with it
-    return {likeness: fmean(found) for likeness, found in by_likeness.items()}
-
-
-def expected_seconds(cell: Planned, known: Mapping[tuple[str, ...], float]) -> float | None:
-    """Return how long a cell will take, by the runs most like it; None where none is."""
-    likenesses = _likeness(dataclasses.asdict(cell.config), cell.config.choices())
-    return next((known[likeness] for likeness in likenesses if likeness in known), None)
-
-
-def _likeness(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return what runs that take about as long have in common, the closest first."""
-    size = (
-        str(choices["dataset"]),
-        str(choices["encoder"]),
-        *(str(config["encoder"][key]) for key in ("max_length", "trainable")),
-        str(config["dataset_fraction"]),
-    )
-    length = tuple(str(config["trainer"][key]) for key in ("epochs", "patience", "batch_size"))
-    kind = (str(choices["joint_variant"]), str(choices["film"]))
-    return [("kind", *size, *length, *kind), ("length", *size, *length), ("size", *size)]
+    return ensembles

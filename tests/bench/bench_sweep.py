@@ -19,8 +19,9 @@ from grids import write_grid
 
 from hblm.config.compose import Composer
 from hblm.config.train import TrainConfig
-from hblm.sweep.plan import freeze, make_plan
-from hblm.sweep.state import ledger_of
+from hblm.sweep.launchers.registry import open_sweep
+from hblm.sweep.plan import make_plan
+from hblm.sweep.submission import freeze
 
 
 def main(seeds: int) -> None:
@@ -33,12 +34,12 @@ def main(seeds: int) -> None:
         plan = make_plan("tiny", [], "mine", prepare=False)
         planned = time.perf_counter()
         cells = freeze(plan)
-        ledger = ledger_of("outputs", "tiny")
+        state = open_sweep("outputs", "tiny")
         for cell in cells:
-            ledger.freeze(cell)
-        ledger.write_sweep({"cells": [cell.key for cell in cells]})
+            state.write_cell(cell)
+        state.write_submission({"cells": [cell.key for cell in cells]})
         frozen = time.perf_counter()
-        ledger.standings()
+        state.statuses()
         looked = time.perf_counter()
         composer = Composer("train", TrainConfig)
         for seed in range(5):

@@ -36,8 +36,8 @@ from hblm.config.schema import plain
 from hblm.errors import HblmError
 from hblm.files import write_text
 from hblm.runs import paths
+from hblm.sweep.launchers.registry import Sweep, open_sweep
 from hblm.sweep.plan import make_plan
-from hblm.sweep.state import Ledger, ledger_of
 
 BENCH = Path(__file__).resolve().parent
 AXES = ("method", "head.output_init", "loss", "trainer.label_documents")  # in the order of Variant
@@ -289,7 +289,7 @@ class Bench:
 
     def _submit(self, sweep: str, jobs: int | None, plans: Plans) -> bool:
         """Run a sweep file, and harvest until it ends; return whether no run failed."""
-        _forget(ledger_of(self.place, sweep))
+        _forget(open_sweep(self.place, sweep))
         options = [f"sweep={sweep}", overrides.override("output_dir", str(self.place)), "wait=true"]
         options += [f"per_device={jobs}"] if jobs else []
         command = [sys.executable, "-m", "hblm.sweep", "submit", *options, "--config-dir", str(self.grids)]
@@ -312,13 +312,13 @@ class Bench:
         return process.returncode == 0
 
 
-def _forget(ledger: Ledger) -> None:
-    """Delete an earlier ledger unless it is at work, so that failed runs are tried again."""
-    at_work = ledger.exists() and (
-        ledger.pool() is not None or any(each.state == "running" for each in ledger.standings())
-    )
-    if ledger.exists() and not at_work:
-        shutil.rmtree(ledger.folder)
+def _forget(sweep: Sweep) -> None:
+    """Delete an earlier sweep's folder unless it is active, so that failed runs are tried again."""
+    if not sweep.exists():
+        return
+    statuses = sweep.statuses()
+    if not sweep.is_active(statuses) and not any(each.state == "running" for each in statuses):
+        shutil.rmtree(sweep.folder)
 
 
 def show_progress(plans: Plans, lines: Iterable[Line]) -> None:

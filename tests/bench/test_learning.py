@@ -19,8 +19,9 @@ from hblm.config.grid import axes_of, cells_of, read_sweep
 from hblm.config.groups import OptionGroups
 from hblm.engine.metrics import FREQUENCIES
 from hblm.errors import DataError
+from hblm.sweep.launchers.local_files import WorkerFiles
+from hblm.sweep.launchers.registry import open_sweep
 from hblm.sweep.plan import make_plan
-from hblm.sweep.state import ledger_of
 
 AAPD = learning.SETTINGS[0]
 TINY = dataclasses.replace(
@@ -153,15 +154,16 @@ def test_harvest_says_what_is_done_and_which_lines_are_of_other_runs(tiny, capsy
     assert "tuned.aapd: 1 of 16 runs are done; 1 lines are of other data, settings or formulas" in said
 
 
-def test_an_earlier_ledger_goes_unless_it_is_at_work(tmp_path):
-    ledger = ledger_of(tmp_path, "one")
-    learning._forget(ledger)  # there is none
-    ledger.write_sweep({"cells": []})
-    with ledger.pool_lock():
-        learning._forget(ledger)
-        assert ledger.exists()
-    learning._forget(ledger)
-    assert not ledger.exists()
+def test_an_earlier_sweep_is_deleted_unless_it_is_active(tmp_path):
+    sweep = open_sweep(tmp_path, "one")
+    learning._forget(sweep)  # there is none
+    where = {"on": "local", "time": None, "memory": None, "devices": [["cpu", 1]], "cluster": None}
+    sweep.write_submission({"cells": [], "where": where, "table": {}, "expect": [], "file": "one.yaml"})
+    with WorkerFiles(sweep.folder).lock():
+        learning._forget(sweep)
+        assert sweep.exists()
+    learning._forget(sweep)
+    assert not sweep.exists()
 
 
 def test_a_set_is_prepared_where_its_raw_data_are(tmp_path, monkeypatch):

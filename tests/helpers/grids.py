@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from hblm.sweep.__main__ import main
-from hblm.sweep.launchers.slurm import Queue
-from hblm.sweep.state import Ledger, Standing, ledger_of
+from hblm.sweep.attempts import CellStatus
+from hblm.sweep.launchers.local_files import WorkerFiles
+from hblm.sweep.launchers.registry import Sweep, open_sweep
 
 HEAD = """# @package _global_
 # a grid of tiny runs
@@ -61,29 +62,31 @@ def start(*argv: str, name: str = "tiny", **environment: str) -> subprocess.Pope
     )
 
 
-def ledger(name: str = "tiny") -> Ledger:
-    found = ledger_of("outputs", name)
-    found.jobs = Queue(found)
-    return found
+def state(name: str = "tiny") -> Sweep:
+    return open_sweep("outputs", name)
 
 
-def by_label(name: str = "tiny") -> dict[str, Standing]:
-    return {each.cell.label: each for each in ledger(name).standings()}
+def worker(name: str = "tiny") -> dict | None:
+    """Return pid, host and start of the sweep's worker process; None if there is none."""
+    return WorkerFiles(state(name).folder).worker()
+
+
+def by_label(name: str = "tiny") -> dict[str, CellStatus]:
+    return {each.cell.label: each for each in state(name).statuses()}
 
 
 def states(name: str = "tiny") -> list[str]:
-    return [each.state for each in ledger(name).standings()]
+    return [each.state for each in state(name).statuses()]
 
 
 def attempts(name: str = "tiny") -> list[dict]:
-    return [
-        json.loads(file.read_text()) for file in sorted((ledger(name).folder / "attempts").glob("*.json"))
-    ]
+    files = sorted((state(name).folder / "attempts").glob("*.json"))
+    return [json.loads(file.read_text()) for file in files]
 
 
 def until(condition, seconds: float = 90.0) -> None:
-    """Wait for what must come about."""
+    """Wait for a condition that must become true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.1)

@@ -7,7 +7,7 @@ import pytest
 # what a cell of these seeds does instead of its run; loaded by Python itself in every process
 MISBEHAVE = """
 import os, signal, sys, time
-if {"hblm.sweep.job", "submitit.core._submit"} & set(sys.orig_argv):
+if {"hblm.sweep.launchers.local_job", "submitit.core._submit"} & set(sys.orig_argv):
     from hblm.engine import training as train
     right = train.run
     def run(config, **how):

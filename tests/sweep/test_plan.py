@@ -27,10 +27,14 @@ from hblm.errors import ConfigError, DataError
 from hblm.files import HOST, sha256_text
 from hblm.json_files import canonical_json
 from hblm.runs import paths
-from hblm.sweep.arguments import Asked
-from hblm.sweep.plan import Plan, expected_seconds, freeze, make_plan, seconds_of
+from hblm.sweep.arguments import read_arguments
+from hblm.sweep.cells import FrozenCell
+from hblm.sweep.launchers.local_files import WorkerFiles
+from hblm.sweep.launchers.registry import Sweep, open_sweep
+from hblm.sweep.plan import Plan, make_plan
 from hblm.sweep.progress import took
-from hblm.sweep.state import Frozen, Ledger, ledger_of
+from hblm.sweep.run_times import expected_seconds, seconds_of
+from hblm.sweep.submission import freeze
 from hblm.version import FORMULAS
 
 
@@ -38,12 +42,12 @@ def plan(*overrides: str, prepare: bool = False) -> Plan:
     return make_plan("tiny", overrides, "mine", prepare=prepare)
 
 
-def frozen(*overrides: str) -> tuple[Ledger, list[Frozen]]:
+def frozen(*overrides: str) -> tuple[Sweep, list[FrozenCell]]:
     """Freeze a grid as submit does, and start nothing."""
-    ledger = ledger_of("outputs", "tiny")
+    state = open_sweep("outputs", "tiny")
     cells = freeze(plan(*overrides))
     for cell in cells:
-        ledger.freeze(cell)
+        state.write_cell(cell)
     where = {
         "on": "local",
         "time": None,
@@ -53,11 +57,11 @@ def frozen(*overrides: str) -> tuple[Ledger, list[Frozen]]:
         "nodes": 1,
     }
     more = {"table": {}, "expect": [], "file": "tiny.yaml", "where": where}
-    ledger.write_sweep({"cells": [cell.key for cell in cells], **more})
-    return ledger, cells
+    state.write_submission({"cells": [cell.key for cell in cells], **more})
+    return state, cells
 
 
-def finish(cell: Frozen, name: str | None = None) -> Path:
+def finish(cell: FrozenCell, name: str | None = None) -> Path:
     """Write a result as a run of this cell would."""
     record = {**made_results.result(seed=1), "run_id": cell.id}
     return made_results.write(Path("outputs"), name or cell.names[0], record)
@@ -108,10 +112,10 @@ def test_the_label_tells_what_varies(learnable):
 def test_arguments_are_read_in_any_place_and_slips_explained(words: list[str], said: str) -> None:
     write_grid("data/x", {"seed": "1,2"})
     if not said:
-        assert (Asked(words).verb, Asked(words).config_dir) == ("plan", "mine")
+        assert (read_arguments(words).verb, read_arguments(words).config_dir) == ("plan", "mine")
         return
     with pytest.raises(ConfigError) as caught:
-        Asked(words)
+        read_arguments(words)
     (fault,) = str(caught.value).splitlines()
     assert said in fault
 
@@ -172,22 +176,22 @@ def test_a_dataset_that_is_not_there_is_told_and_refused(capsys):
 
 def test_a_frozen_cell_is_read_as_it_was_written(learnable):
     write_grid(learnable, {"seed": "1,2"})
-    ledger, cells = frozen()
-    assert ledger.cells() == cells
+    state, cells = frozen()
+    assert state.cells() == cells
     assert cells[0].config["seed"] == 1
     assert "sweep" not in cells[0].config
 
 
 def test_done_means_that_the_result_is_there(learnable):
     write_grid(learnable, {"seed": "1,2"})
-    ledger, cells = frozen()
-    assert [each.state for each in ledger.standings()] == ["waiting", "waiting"]
+    state, cells = frozen()
+    assert [each.state for each in state.statuses()] == ["pending", "pending"]
     result = finish(cells[0])
-    assert [each.state for each in ledger.standings()] == ["done", "waiting"]
+    assert [each.state for each in state.statuses()] == ["done", "pending"]
     result.write_text(json.dumps({"run_id": "another"}))
-    assert [each.state for each in Ledger(ledger.folder).standings()] == ["waiting", "waiting"]
+    assert [each.state for each in Sweep(state.folder).statuses()] == ["pending", "pending"]
     finish(cells[0], cells[0].names[1])  # under another of its names
-    assert [each.state for each in Ledger(ledger.folder).standings()] == ["done", "waiting"]
+    assert [each.state for each in Sweep(state.folder).statuses()] == ["done", "pending"]
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600])
@@ -217,56 +221,56 @@ def test_a_forced_cell_is_done_by_another_result_whatever_the_clocks_say(learnab
     at = -1 if kind == "ensemble" else 0
     _, cells = frozen()
     finish_again("first")
-    ledger, cells = frozen("force=true")
-    assert ledger.standing(cells[at]).state == "waiting"
+    state, cells = frozen("force=true")
+    assert state.status(cells[at]).state == "pending"
     finish_again("second")
-    assert ledger.standing(cells[at]).state == "done"
+    assert state.status(cells[at]).state == "done"
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600])
 def test_an_attempt_of_another_host_is_known_by_its_lock_whatever_the_clocks_say(learnable, skew):
     write_grid(learnable, {"seed": "1"})
-    ledger, (cell,) = frozen()
-    with ledger.living(cell, 1):
-        ledger.write_attempt(cell, 1, state="running", host="elsewhere", started=time.time() + skew)
-        assert ledger.standing(cell).state == "running"
-        assert (took(ledger.standing(cell)) or 0) >= 0
-    assert (ledger.standing(cell).state, ledger.standing(cell).cause) == ("waiting", "lost")
+    state, (cell,) = frozen()
+    with state.attempt_lock(cell, 1):
+        state.write_attempt(cell, 1, state="running", host="elsewhere", started=time.time() + skew)
+        assert state.status(cell).state == "running"
+        assert (took(state.status(cell)) or 0) >= 0
+    assert (state.status(cell).state, state.status(cell).cause) == ("pending", "lost")
 
 
 def test_attempts_tell_how_a_cell_stands(learnable):
     write_grid(learnable, {"seed": "1"})
-    ledger, (cell,) = frozen()
+    state, (cell,) = frozen()
 
-    def state() -> tuple[str, str | None]:
-        (standing,) = ledger.standings()
-        return standing.state, standing.cause
+    def seen() -> tuple[str, str | None]:
+        (status,) = state.statuses()
+        return status.state, status.cause
 
-    ledger.write_attempt(cell, 1, state="ended", cause="raised", why="x")
-    assert state() == ("failed", "raised")
-    ledger.want_again(cell)
-    ledger.want_again(cell)
-    assert state() == ("waiting", None)
-    assert [each.number for each in ledger.attempts(cell)] == [1, 2]
+    state.write_attempt(cell, 1, state="ended", cause="raised", why="x")
+    assert seen() == ("failed", "raised")
+    state.request_attempt(cell)
+    state.request_attempt(cell)
+    assert seen() == ("pending", None)
+    assert [each.number for each in state.attempts(cell)] == [1, 2]
     me = psutil.Process()
-    ledger.write_attempt(cell, 2, state="running", host=HOST, pid=me.pid, born=me.create_time())
-    assert state() == ("running", None)
-    ledger.write_attempt(cell, 2, born=me.create_time() - 1000)  # the pid was another process's
-    assert state() == ("waiting", "lost")
-    ledger.write_attempt(cell, 2, state="ended", cause="cancelled")
-    assert state() == ("cancelled", "cancelled")
+    state.write_attempt(cell, 2, state="running", host=HOST, pid=me.pid, born=me.create_time())
+    assert seen() == ("running", None)
+    state.write_attempt(cell, 2, born=me.create_time() - 1000)  # the pid was another process's
+    assert seen() == ("pending", "lost")
+    state.write_attempt(cell, 2, state="ended", cause="cancelled")
+    assert seen() == ("cancelled", "cancelled")
     with cell.lock():
-        assert state()[0] == "running"
-        assert ledger.standings()[0].elsewhere
+        assert seen()[0] == "running"
+        assert state.statuses()[0].elsewhere
 
 
 def test_a_damaged_ledger_is_named(learnable, capsys):
     write_grid(learnable, {"seed": "1"})
-    ledger, (cell,) = frozen()
-    (ledger.folder / "cells" / f"{cell.key}.json").write_text("{")
+    state, (cell,) = frozen()
+    (state.folder / "cells" / f"{cell.key}.json").write_text("{")
     assert sweep("status") == 2
     assert f"{cell.key}.json is damaged (not valid JSON" in capsys.readouterr().err
-    (ledger.folder / "sweep.json").write_text("{")
+    (state.folder / "sweep.json").write_text("{")
     assert sweep("watch") == 2
     assert "sweep.json is damaged" in capsys.readouterr().err
 
@@ -277,10 +281,10 @@ ODD = [None, True, 7, -1, "text", "../../x", [], [7], {}, {"a": {"b": []}}, 10**
 @pytest.mark.parametrize("kind", ["sweep", "cells", "attempts"])
 def test_odd_values_in_a_ledger_are_named_and_never_end_in_a_traceback(learnable, capsys, caplog, kind):
     write_grid(learnable, {"method": "top_down,bottom_up"}, "  ensemble_weight: [0.5]")
-    ledger, cells = frozen()
+    state, cells = frozen()
     for cell in cells:
-        ledger.write_attempt(cell, 1, state="ended", cause="raised", why="x", pid=7, born=1.0, started=2.0)
-    for file in [ledger.folder / "sweep.json"] if kind == "sweep" else (ledger.folder / kind).glob("*.json"):
+        state.write_attempt(cell, 1, state="ended", cause="raised", why="x", pid=7, born=1.0, started=2.0)
+    for file in [state.folder / "sweep.json"] if kind == "sweep" else (state.folder / kind).glob("*.json"):
         sound = json.loads(file.read_text())
         for key in sound:
             for value in ODD:
@@ -289,7 +293,9 @@ def test_odd_values_in_a_ledger_are_named_and_never_end_in_a_traceback(learnable
                 code = sweep("status")
                 told = capsys.readouterr().err
                 # what is not used is not looked at; of several attempts a damaged one is passed over
-                assert code in (0, 1) or (code == 2 and f"{file.name} is damaged: no sound" in told), (
+                assert code in (0, 1) or (
+                    code == 2 and f"{file.name} is damaged: invalid or missing" in told
+                ), (
                     key,
                     value,
                 )
@@ -304,22 +310,22 @@ def test_odd_values_in_a_ledger_are_named_and_never_end_in_a_traceback(learnable
 )
 def test_a_cell_cannot_name_what_lies_outside_its_folder(learnable, values):
     write_grid(learnable, {"seed": "1"})
-    ledger, (cell,) = frozen()
-    file = ledger.folder / "cells" / f"{cell.key}.json"
+    state, (cell,) = frozen()
+    file = state.folder / "cells" / f"{cell.key}.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
     with pytest.raises(ConfigError, match=r"is damaged|output_dir is /;"):
-        ledger.cells()
+        state.cells()
 
 
 def test_a_ledger_of_another_folder_is_told_where_its_results_go(learnable):
     write_grid(learnable, {"seed": "1"})
-    ledger, _ = frozen()
+    state, _ = frozen()
     Path("outputs").rename("moved")
     Path("outputs").symlink_to("moved")  # the same folder under another path
-    assert len(ledger.cells()) == 1
+    assert len(state.cells()) == 1
     Path("outputs").unlink()
-    with pytest.raises(ConfigError, match=r"the ledger lies in .*moved, .* output_dir is .*outputs"):
-        ledger_of("moved", "tiny").cells()
+    with pytest.raises(ConfigError, match=r"the sweep's folder is in .*moved, .* output_dir is .*outputs"):
+        open_sweep("moved", "tiny").cells()
 
 
 def test_ensembles_are_pairs_of_directions(learnable):
@@ -379,8 +385,8 @@ def test_an_unknown_grid_is_refused(capsys):
 def test_cells_are_frozen_with_what_was_chosen_for_them(learnable):
     """And an ordinary run of the same command is the same run."""
     write_grid(learnable, {"trainer": "auto,original", "encoder.trainable": "true,false"})
-    ledger, cells = frozen()
-    assert ledger.cells() == cells
+    state, cells = frozen()
+    assert state.cells() == cells
     tuned, still, *others = cells
     names = ("learning_rate", "head_learning_rate", "batch_size", "patience")
     assert set(tuned.chosen) == set(still.chosen) == {f"trainer.{name}" for name in names}
@@ -401,13 +407,13 @@ def test_cells_are_frozen_with_what_was_chosen_for_them(learnable):
 
 
 def test_a_cell_passes_on_what_was_chosen_for_it(learnable, monkeypatch):
-    from hblm.sweep import job as cells
+    from hblm.sweep import job
 
     write_grid(learnable, {"trainer": "auto"})
-    ledger, (frozen_cell,) = frozen()
+    state, (frozen_cell,) = frozen()
     given = {}
     monkeypatch.setattr(training, "run", lambda config, **more: given.update(more, config=config))
-    cells.run(ledger, ledger.cell(frozen_cell.key), None)
+    job.run_cell(state, state.cell(frozen_cell.key), None)
     assert given["chosen"] == frozen_cell.chosen
     assert given["config"].left_open == ()
 
@@ -438,21 +444,21 @@ def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypa
     """Its old run could not be made any more, and what was chosen by the old data is no part of the cell."""
     from hblm.sweep.launchers import local
 
-    monkeypatch.setattr(local, "start", lambda ledger: True)  # what is written is looked at, not run
+    monkeypatch.setattr(local, "start_worker", lambda files: True)  # what is written is looked at, not run
     write_grid("data/fruit", {"seed": "1,2"})
     Path("data").mkdir()
     Path("data/fruit").symlink_to(learnable)
     assert sweep("submit", "seed=1", *options) == 0
     assert sweep("submit", *options) == 0
-    ledger = ledger_of("outputs", "tiny")
-    before = ledger.cells()
+    state = open_sweep("outputs", "tiny")
+    before = state.cells()
     assert [cell.number for cell in before] == [1, 2]
     assert sweep("submit", *options) == 0
-    assert [cell.id for cell in ledger.cells()] == [cell.id for cell in before]
+    assert [cell.id for cell in state.cells()] == [cell.id for cell in before]
     Path("data/fruit").unlink()
     Path("data/fruit").symlink_to(one_path)
     assert sweep("submit", *options) == 0
-    after = ledger.cells()
+    after = state.cells()
     assert len(after) == 2
     assert not {cell.id for cell in after} & {cell.id for cell in before}
 
@@ -464,14 +470,14 @@ def test_a_clusters_options_come_from_its_file_and_the_command_line():
     file.write_text("# ours\npartition: gpu\nadditional: {nice: 1, mail_type: END}\n")
     base = ["submit", "sweep=tiny", "--config-dir", "mine", "on=slurm"]
     given = ["cluster.qos=high", "cluster.additional.nice=100", "cluster.setup=module load cuda"]
-    assert Asked([*base, "cluster=ours", *given]).config.cluster == Cluster(
+    assert read_arguments([*base, "cluster=ours", *given]).config.cluster == Cluster(
         partition="gpu", qos="high", setup=["module load cuda"], additional={"nice": 100, "mail_type": "END"}
     )
     with pytest.raises(ConfigError, match="cluster=our is not one of ours, slurm; did you mean ours"):
-        Asked([*base, "cluster=our"])
+        read_arguments([*base, "cluster=our"])
     file.write_text("partiton: gpu\n")
     with pytest.raises(ConfigError, match=r"ours.yaml: cluster.partiton=gpu is not a key; did you mean"):
-        Asked([*base, "cluster=ours"])
+        read_arguments([*base, "cluster=ours"])
 
 
 def test_a_frozen_cell_whose_data_changed_is_refused(learnable):
@@ -491,44 +497,52 @@ def test_a_run_that_another_process_does_is_not_waited_for(learnable):
 def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
     """Their run ids stand for what another version computes."""
     write_grid(learnable, {"seed": "1,2"})
-    ledger, cells = frozen()
+    state, cells = frozen()
     for cell in cells:
-        file = ledger.folder / "cells" / f"{cell.key}.json"
+        file = state.folder / "cells" / f"{cell.key}.json"
         told = json.loads(file.read_text())
         assert told.pop("formulas") == FORMULAS
         file.write_text(json.dumps(told))
-    before = sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json"))
+    before = sorted((path.name, path.read_bytes()) for path in state.folder.rglob("*.json"))
     for verb in ("plan", "submit", "retry"):
         assert sweep(verb) == 2
         said = capsys.readouterr().err
-        assert "2 pending cells made by hblm 0.1" in said
+        assert "2 pending cells submitted by hblm 0.1" in said
         assert "changed" not in said
-    assert sorted((path.name, path.read_bytes()) for path in ledger.folder.rglob("*.json")) == before
-    words = [sys.executable, "-m", "hblm.sweep.job", str(ledger.folder), cells[0].key, "1", '[["cpu", 1]]']
+    assert sorted((path.name, path.read_bytes()) for path in state.folder.rglob("*.json")) == before
+    words = [
+        sys.executable,
+        "-m",
+        "hblm.sweep.launchers.local_job",
+        str(state.folder),
+        cells[0].key,
+        "1",
+        '[["cpu", 1]]',
+    ]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 2
-    (attempt,) = ledger.attempts(cells[0])
-    assert (attempt.cause, attempt.told["why"]) == (
+    (attempt,) = state.attempts(cells[0])
+    assert (attempt.cause, attempt.fields["why"]) == (
         "error",
-        f"this cell was made by hblm 0.1; delete {ledger.folder} and submit again",
+        f"this cell was submitted by hblm 0.1; delete {state.folder} and submit again",
     )
     for cell in cells:
         finish(cell)
-    ledger.require_current()  # results of all are there: nothing is pending
+    state.require_current()  # results of all are there: nothing is pending
 
 
 @needs_root
 def test_a_ledger_that_may_not_be_written_is_shown(learnable, shared):
     write_grid(learnable, {"seed": "1,2"})
-    ledger, cells = frozen()
+    state, cells = frozen()
     finish(cells[0])
-    with ledger.pool_lock(), cells[1].lock():
+    with WorkerFiles(state.folder).lock(), cells[1].lock():
         pass
     assert sweep("status") == 0  # which imports all that it takes
     for path in (shared, *shared.rglob("*")):
         os.chown(path, 0, 0)
         path.chmod(0o755 if path.is_dir() else 0o644)
     before = sorted(shared.rglob("*"))
-    with ledger.pool_lock():
+    with WorkerFiles(state.folder).lock():
         assert as_user(BEN, 0o002, lambda: expect(sweep("status"), 0)) == ""
     assert as_user(BEN, 0o002, lambda: expect(sweep("logs", "cell=2"), 0)) == ""
     assert sorted(shared.rglob("*")) == before

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
+from grids import attempts, by_label, start, state, states, sweep, until, write_grid
 
-from hblm.sweep.launchers import slurm
+from hblm.sweep.launchers import slurm_queue
 
 pytestmark = pytest.mark.slurm
 UP = Path(__file__).parent.parent / "slurm-up.sh"
@@ -37,7 +37,7 @@ def _slurm():
 @pytest.fixture(autouse=True)
 def _use_it(_slurm, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(_slurm))
-    monkeypatch.setattr(slurm, "_FRESH", 0.5)
+    monkeypatch.setattr(slurm_queue, "_FRESH", 0.5)
     yield
     subprocess.run(["scancel", "-u", str(os.getuid())], check=True)
 
@@ -45,7 +45,7 @@ def _use_it(_slurm, monkeypatch):
 def job(label: str) -> str:
     found = by_label()[label]
     assert found.attempt is not None
-    known = slurm.Queue(ledger()).job_of(found.cell.key, found.attempt.number)
+    known = slurm_queue.Queue(state().folder / "slurm").job_of(found.cell.key, found.attempt.number)
     assert known is not None
     return known
 
@@ -60,7 +60,7 @@ def test_a_sweep_with_every_kind_of_end(learnable, misbehaving, capsys):
     asked = ("on=slurm", "cluster.gres=gpu:1", "cluster.signal_delay=10", "time=1")
     assert sweep("submit", *asked) == 0
     until(lambda: states()[:2] == ["running", "running"])
-    assert {each.attempt.told["device"] for each in by_label().values() if each.state == "running"} == {
+    assert {each.attempt.fields["device"] for each in by_label().values() if each.state == "running"} == {
         "0",
         "1",
     }
@@ -69,7 +69,7 @@ def test_a_sweep_with_every_kind_of_end(learnable, misbehaving, capsys):
     assert sweep("watch") == 1
     found = {label: (each.state, each.cause) for label, each in by_label().items()}
     forgotten = found.pop("seed=2")[0]  # SLURM may forget a task that never ran; then it is run again
-    assert forgotten in ("cancelled", "waiting")
+    assert forgotten in ("cancelled", "pending")
     assert found == {
         "seed=15": ("failed", "time"),
         "seed=18": ("cancelled", "cancelled"),
@@ -83,7 +83,7 @@ def test_a_sweep_with_every_kind_of_end(learnable, misbehaving, capsys):
     assert "Not in this table" in printed
     assert sweep("retry", "time=20") == 0
     assert sweep("watch") == 1  # what was cancelled stays so
-    assert states().count("done") == (6 if forgotten == "waiting" else 5)
+    assert states().count("done") == (6 if forgotten == "pending" else 5)
     assert by_label()["seed=18"].state == "cancelled"
 
 
@@ -94,9 +94,9 @@ def test_a_job_told_to_stop_is_requeued_and_starts_over(learnable):
 
     def training(label: str, restarts: int) -> bool:
         each = by_label()[label]
-        if each.attempt is None or each.attempt.told.get("restarts") != restarts:
+        if each.attempt is None or each.attempt.fields.get("restarts") != restarts:
             return False
-        return "epoch" in ledger().log_of(each.cell, each.attempt.number).read_text()
+        return "epoch" in state().log_of(each.cell, each.attempt.number).read_text()
 
     until(lambda: all(training(label, 0) for label in labels))
     tell("scancel", "--signal=USR2", job("seed=1"))
@@ -118,7 +118,7 @@ def test_more_cells_than_an_array_takes(learnable):
     write_grid(learnable, {"seed": "range(1,1003)"})
     assert sweep("submit", "on=slurm", "time=20", "cluster.array_parallelism=2") == 0
     write_grid(learnable, {"seed": "1", "head": "linear"})  # changes nothing that waits
-    files = sorted((ledger().folder / "slurm").glob("*.json"), key=lambda file: int(file.stem))
+    files = sorted((state().folder / "slurm").glob("*.json"), key=lambda file: int(file.stem))
     assert [len(json.loads(file.read_text())["cells"]) for file in files] == [1001, 1]
     until(lambda: states().count("done") >= 3, 200)
     running = subprocess.run(["squeue", "-h", "-t", "R"], capture_output=True, text=True, check=True).stdout
@@ -147,14 +147,14 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
 
     def training(restarts: int) -> bool:
         each = by_label()["tiny"]
-        if each.attempt is None or each.attempt.told.get("restarts") != restarts:
+        if each.attempt is None or each.attempt.fields.get("restarts") != restarts:
             return False
-        return ledger().log_of(each.cell, each.attempt.number).read_text().count("epoch 1/") > restarts
+        return state().log_of(each.cell, each.attempt.number).read_text().count("epoch 1/") > restarts
 
     until(lambda: training(0))
     tell("scancel", "--signal=USR2", job("tiny"))
     until(lambda: training(1))
-    assert by_label()["tiny"].attempt.told["nodes"] == 2
+    assert by_label()["tiny"].attempt.fields["nodes"] == 2
     ranks = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -164,7 +164,7 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
     ranks["3"].kill()  # of the second node
     until(lambda: by_label()["tiny"].state == "failed")
     assert by_label()["tiny"].cause == "killed"
-    assert "process 3 of 4: killed by SIGKILL" in by_label()["tiny"].attempt.told["why"]
+    assert "process 3 of 4: killed by SIGKILL" in by_label()["tiny"].attempt.fields["why"]
     until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout)
 
 
@@ -172,14 +172,14 @@ def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable):
     """The shell that submitted is killed: its cell goes on. Its node fails: it waits and can be cancelled."""
     write_grid(learnable, {"seed": "1", "trainer.epochs": "2000", "trainer.patience": "2000"})
     shell = start("submit", "on=slurm", "time=30", "wait=true")
-    until(lambda: ledger().exists() and states() == ["running"])
+    until(lambda: state().exists() and states() == ["running"])
     shell.kill()
     shell.communicate()
     assert states() == ["running"]
     tell("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     try:
-        until(lambda: states() == ["waiting"])  # SLURM has put it back into the queue
-        assert "PENDING" in by_label()["tiny"].attempt.told["why"]
+        until(lambda: states() == ["pending"])  # SLURM has put it back into the queue
+        assert "PENDING" in by_label()["tiny"].attempt.fields["why"]
         assert sweep("cancel") == 0
         assert states() == ["cancelled"]
     finally:
@@ -197,7 +197,7 @@ def test_what_slurm_refuses_is_told(learnable, capsys):
     write_grid(learnable, {"seed": "1,2"})
     assert sweep("submit", "on=slurm", "cluster.partition=moon") == 2
     assert "SLURM refuses the jobs" in capsys.readouterr().err
-    assert states() == ["waiting", "waiting"]
+    assert states() == ["pending", "pending"]
     assert sweep("submit", "nodes=2") == 2
     assert "nodes=2 needs on=slurm" in capsys.readouterr().err
     given = ("trainer.processes=4", "cluster.gpus_per_node=2")

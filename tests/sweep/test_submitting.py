@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from grids import by_label, ledger, states, sweep, write_grid
+from grids import by_label, state, states, sweep, write_grid
 
 # they keep the arrays in files of a folder, so that each process sees what another has submitted
 SBATCH = """#!/bin/sh
@@ -76,7 +76,7 @@ def test_each_cell_is_queued_once_however_many_submit(learnable, queue, more):
     write_grid(learnable, {"seed": "1,2,3"})
     assert at_once("submit", "on=slurm", *more) == [0, 0, 0]
     assert jobs(queue) == 3
-    assert states() == ["waiting"] * 3
+    assert states() == ["pending"] * 3
     assert at_once("submit", "on=slurm", *more) == [0, 0, 0]
     assert jobs(queue) == 3
 
@@ -88,14 +88,14 @@ def test_each_failed_cell_is_queued_again_once(learnable, queue):
     failed = by_label()["seed=2"]
     assert failed.attempt is not None
     ended = {"state": "ended", "cause": "raised", "why": "x"}
-    ledger().write_attempt(failed.cell, failed.attempt.number, **ended)
+    state().write_attempt(failed.cell, failed.attempt.number, **ended)
     assert at_once("retry") == [0, 0, 0]
     assert jobs(queue) == 3
 
 
 def test_what_a_killed_submission_left_goes_with_the_next(learnable, queue):
     write_grid(learnable, {"seed": "1,2"})
-    folder = ledger().folder / "slurm"
+    folder = state().folder / "slurm"
     folder.mkdir(parents=True)
     left = [folder / "0123.pkl", folder / ".submission_file_0123.sh"]
     for file in left:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import attempts, by_label, ledger, start, states, sweep, until, write_grid
+from grids import attempts, by_label, start, state, states, sweep, until, worker, write_grid
 
 
 @pytest.mark.slow
@@ -70,44 +70,44 @@ def test_exit_codes_and_memory_are_told_apart_and_cancel_stops(learnable: Path, 
     write_grid(learnable, {"seed": "16,17,18,19,1"})
     assert sweep("submit", "devices=[0]", "per_device=3", "memory=1.5") == 0
     until(lambda: [states()[at] for at in (0, 1, 3)] == ["failed"] * 3 and states()[2] == "running")
-    found = ledger().standings()
+    found = state().statuses()
     assert [found[at].cause for at in (0, 1, 3)] == ["exit", "memory", "memory"]
     assert "beyond memory=1.5 GB" in str(found[3].attempt)
     assert sweep("cancel", "cell=3") == 0
     assert states()[2] == "cancelled"
-    until(lambda: ledger().pool() is None)
+    until(lambda: worker() is None)
     assert states() == ["failed", "failed", "cancelled", "failed", "done"]
     assert sweep("retry", "cell=3") == 0
     until(lambda: states()[2] == "running")
-    running = ledger().standings()[2].attempt
+    running = state().statuses()[2].attempt
     assert running is not None
     assert sweep("cancel") == 0
-    assert ledger().pool() is None
+    assert worker() is None
     assert states()[2] == "cancelled"
-    assert not psutil.pid_exists(running.told["pid"])
+    assert not psutil.pid_exists(running.fields["pid"])
 
 
 @pytest.mark.slow
 def test_a_stopped_or_killed_parent_loses_nothing(learnable: Path, misbehaving):
     write_grid(learnable, {"seed": "1,2,3,4"})
     parent = start("submit", "devices=[0,1]", "wait=true")
-    until(lambda: states().count("running") == 2 if ledger().exists() else False)
+    until(lambda: states().count("running") == 2 if state().exists() else False)
     os.kill(parent.pid, signal.SIGINT)
     parent.communicate(timeout=60)
     assert parent.returncode == 130
-    assert ledger().pool() is None
+    assert worker() is None
     assert "running" not in states()
     stopped = [each["cause"] for each in attempts()]
     assert stopped.count("interrupted") == 2
 
     assert sweep("submit", "devices=[0,1]") == 0
     until(lambda: states().count("running") == 2)
-    killed = ledger().pool()
+    killed = worker()
     assert killed is not None
-    pids = [each.attempt.told["pid"] for each in ledger().standings() if each.state == "running"]
+    pids = [each.attempt.fields["pid"] for each in state().statuses() if each.state == "running"]
     os.kill(killed["pid"], signal.SIGKILL)
     os.kill(pids[0], signal.SIGKILL)
-    until(lambda: ledger().pool() is None)
+    until(lambda: worker() is None)
     assert sweep("submit", "devices=[0,1]", "wait=true") == 0
     assert set(states()) == {"done"}
     causes = [each["cause"] for each in attempts()]
@@ -128,7 +128,7 @@ def test_two_sweeps_share_cells_and_devices(learnable: Path):
     for process in both:
         said, _ = process.communicate(timeout=200)
         assert process.returncode == 0, said
-    assert len(ledger("two").cells()) == 3  # a joint model under two directions is one run
+    assert len(state("two").cells()) == 3  # a joint model under two directions is one run
     told = [*attempts("one"), *attempts("two")]
     done = [each for each in told if each["cause"] == "done"]
     ids = [each["id"] for each in done]
@@ -150,10 +150,10 @@ def test_a_waiting_cell_runs_as_it_was_submitted(learnable: Path):
     assert sweep("submit", "devices=[0]") == 0
     write_grid(learnable, {"seed": "1", "head": "linear", "trainer.epochs": "7"})
     time.sleep(2)
-    assert states() == ["waiting"]
+    assert states() == ["pending"]
     held.slots[0].release()
     until(lambda: states() == ["done"])
-    result = ledger().standings()[0].result
+    result = state().statuses()[0].result
     assert result is not None
     told = json.loads(result.read_text())
     assert told["choices"]["head"] == "mlp"
@@ -164,9 +164,9 @@ def test_a_waiting_cell_runs_as_it_was_submitted(learnable: Path):
 def test_ensembles_wait_for_their_members_and_force_runs_again(learnable: Path, capsys):
     write_grid(learnable, {"method": "top_down,bottom_up", "seed": "1"}, "  ensemble_weight: [0.5, auto]")
     assert sweep("submit", "devices=[0,1]", "wait=true") == 0
-    assert [each.cell.kind for each in ledger().standings()] == ["train", "train", "ensemble", "ensemble"]
+    assert [each.cell.kind for each in state().statuses()] == ["train", "train", "ensemble", "ensemble"]
     assert "ensemble" in capsys.readouterr().out
-    before = {each.cell.label: each.result for each in ledger().standings()}
+    before = {each.cell.label: each.result for each in state().statuses()}
     times = {label: result.stat().st_mtime_ns for label, result in before.items()}
     assert sweep("submit", "devices=[0,1]", "wait=true") == 0
     assert {label: each.result for label, each in by_label().items()} == before  # nothing ran again
