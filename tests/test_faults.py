@@ -283,9 +283,9 @@ def collected(predictions: Path) -> dict[str, Any]:
     }
     passed = {str(each.file) for each in table.attrs["passed_over"]}
     assert found.keys() | passed == {str(path) for path in Path("outputs/results").glob("*.json")}
-    documents._read.cache_clear()
+    documents.read_predictions.cache_clear()
     with contextlib.suppress(DataError):
-        found["predictions"] = documents._read(predictions).to_dict("list")
+        found["predictions"] = documents.read_predictions(predictions).to_dict("list")
     return found
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from hblm.errors import ConfigError, nearest
-from hblm.tables.collect import ENCODER, count_nodes
-from hblm.tables.comparisons import name_of_test, p_in_words, shared_runs, source_of_p
 from hblm.tables.documents import can_compare, compare_documents
-from hblm.tables.footnotes import MADE_WITH, natural
+from hblm.tables.footnotes import MADE_WITH
+from hblm.tables.grouping import separating_keys
+from hblm.tables.labels import labels_of, natural
 from hblm.tables.metric import Metric
-from hblm.tables.pivot import keys_apart, labels_of
+from hblm.tables.p_values import name_of_test, p_in_words, source_of_p
+from hblm.tables.pairs import shared_runs
+from hblm.tables.result_columns import ENCODER, count_nodes
 from hblm.tables.significance import effect, paired_permutation, runs_needed, smallest_p
 from hblm.tables.table import NOTHING, Cell, Column, Row, Run, Table, plural
 
@@ -52,7 +54,7 @@ def explain(
         alpha: the level that is spoken of.
     """
     lines = [f"{b.text} compared with {a.text}"]
-    compared = [name for name in keys_apart(shown, shown.attrs["keys"]) if name != "dataset"]
+    compared = [name for name in separating_keys(shown, shown.attrs["keys"]) if name != "dataset"]
     by_file = shown.drop_duplicates(["file", "metric"]).set_index(["metric", "file"])
     texts = [metric.text for metric in metrics]
     for column in table.columns:

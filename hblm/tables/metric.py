@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from hblm.config.train import SINGLE_VIEW
-from hblm.tables.collect import SPLITS
+from hblm.tables.result_scores import SPLITS
 from hblm.tables.table import Column
 
 VIEWS = (SINGLE_VIEW, "fused", "td", "bu", "mix")

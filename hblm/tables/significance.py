@@ -1,6 +1,6 @@
-"""The statistics behind tables: intervals, tests over seeds, over documents and over datasets.
+"""Statistics over seeds: intervals, paired permutation tests, Shaffer's correction, effect sizes.
 
-Scores are F1 in 0..1; a run is a seed. scipy is loaded where it is used.
+A value is one run's score, a run is one seed. scipy is imported inside functions: it takes a second to load.
 """
 
 from __future__ import annotations
@@ -8,18 +8,14 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import comb, isnan, nan, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-# Friedman's chi-square and Nemenyi's difference are approximations: with fewer, they say little
-MIN_DATASETS = 5
-MIN_METHODS = 3
 MOST_EXACT = 14  # runs up to which a permutation test counts all 2^n flips of signs
 N_FLIPS = 20_000  # drawn for more runs
-RESAMPLES = 2000  # of a test over documents
 _BLOCK = 1 << 22  # numbers that are held at once
 
 
@@ -169,197 +165,3 @@ def effect(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
     # a spread of rounding errors alone is none
     d_z = nan if isnan(spread) or spread <= 1e-12 * max(1.0, abs(mean)) else mean / spread
     return Effect(mean, mean - half, mean + half, d_z, float((ahead.mean() + 1) / 2))
-
-
-class Counts(NamedTuple):
-    """One model's hits, false alarms and misses: sparse 0/1 arrays (documents, nodes)."""
-
-    true: Any
-    false: Any
-    missed: Any
-
-
-def counts(
-    documents: np.ndarray,
-    nodes: np.ndarray,
-    predicted: np.ndarray,
-    target: np.ndarray,
-    n_documents: int,
-    n_nodes: int,
-) -> Counts:
-    """Count predictions given as pairs of positions of document and node."""
-    from scipy import sparse
-
-    def where(chosen: np.ndarray) -> Any:
-        ones = np.ones(int(chosen.sum()))
-        return sparse.csr_array((ones, (documents[chosen], nodes[chosen])), shape=(n_documents, n_nodes))
-
-    return Counts(where(predicted & target), where(predicted & ~target), where(~predicted & target))
-
-
-class OverDocuments(NamedTuple):
-    """A difference a - b tested over documents; the interval is the bootstrap's 2.5 and 97.5 percentiles."""
-
-    difference: float
-    low: float
-    high: float
-    p_bootstrap: float
-    p_randomisation: float
-    documents: int
-    resamples: int
-
-
-def over_documents(
-    a: Sequence[Counts],
-    b: Sequence[Counts],
-    score: str,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> OverDocuments:
-    """Test whether a and b differ on other documents of the same kind.
-
-    What is tested is the difference of the mean scores of a's and b's models. Paired bootstrap (Efron and
-    Tibshirani 1993; Berg-Kirkpatrick et al. 2012): documents are drawn with replacement, for all models the
-    same, p = (1 + #{|d* - d| >= |d|}) / (resamples + 1). Approximate randomisation (Noreen 1989; Yeh 2000): a
-    document's outputs are exchanged between a and b with probability 1/2, for all seeds at once,
-    p = (1 + #{|d*| >= |d|}) / (resamples + 1).
-
-    Args:
-        a, b: counts of each model, paired by seed.
-        score: micro_f1, macro_f1 or samples_f1.
-        resamples: of each test.
-        seed: of the draws.
-        confidence: of the interval.
-
-    Raises:
-        ValueError: a and b are not equally many models of the same documents.
-    """
-    shapes = {one.true.shape for one in (*a, *b)}
-    if len(a) != len(b) or len(shapes) != 1:
-        raise ValueError("a and b must be equally many models of the same documents and nodes")
-    (n_documents, _) = shapes.pop()
-    blocks = [_per_document(one, score) for one in (*a, *b)]
-    of_a, of_b = blocks[: len(a)], blocks[len(a) :]
-    whole = np.ones((1, n_documents))
-
-    def difference(weights_a: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
-        """Return mean score of a minus b; `other` weighs the documents taken from the other model."""
-        total = np.zeros(len(weights_a))
-        for one, two in zip(of_a, of_b, strict=True):
-            if other is None:
-                first, second = _weigh(one, weights_a), _weigh(two, weights_a)
-            else:
-                first = [x + y for x, y in zip(_weigh(one, weights_a), _weigh(two, other), strict=True)]
-                second = [x + y for x, y in zip(_weigh(two, weights_a), _weigh(one, other), strict=True)]
-            total += _score(first, score, n_documents) - _score(second, score, n_documents)
-        return total / len(of_a)
-
-    observed = float(difference(whole)[0])
-    draws = np.random.default_rng(seed)
-    drawn: list[np.ndarray] = []
-    exchanged: list[np.ndarray] = []
-    for size in _sizes(resamples, n_documents):
-        weights = np.stack(
-            [
-                np.bincount(draws.integers(0, n_documents, n_documents), minlength=n_documents)
-                for _ in range(size)
-            ]
-        ).astype(float)
-        drawn.append(difference(weights))
-        keep = draws.integers(0, 2, (size, n_documents)).astype(float)
-        exchanged.append(difference(keep, 1 - keep))
-    bootstrap, randomised = np.concatenate(drawn), np.concatenate(exchanged)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(bootstrap, [tail, 1 - tail])
-    return OverDocuments(
-        observed,
-        float(low),
-        float(high),
-        _share(np.abs(bootstrap - observed), observed),
-        _share(np.abs(randomised), observed),
-        n_documents,
-        resamples,
-    )
-
-
-def _share(distances: np.ndarray, observed: float) -> float:
-    beyond = int((distances >= abs(observed) - 1e-12).sum())
-    return (1 + beyond) / (len(distances) + 1)
-
-
-def _sizes(resamples: int, n_documents: int) -> Iterator[int]:
-    """Yield how many resamples are done at once, so that memory stays bounded."""
-    block = max(1, min(resamples, _BLOCK // n_documents))
-    for start in range(0, resamples, block):
-        yield min(block, resamples - start)
-
-
-def _per_document(one: Counts, score: str) -> list[Any]:
-    """Return what is summed over documents: sparse (documents, nodes) for macro-F1, else (documents, k)."""
-    if score == "macro_f1":
-        return [part.T.tocsr() for part in one]
-    sums = [np.asarray(part.sum(axis=1)).reshape(-1) for part in one]
-    if score == "samples_f1":
-        return [_f1(*sums)[None]]
-    if score != "micro_f1":
-        raise ValueError(f"{score} cannot be tested over documents")
-    return [part[None] for part in sums]
-
-
-def _weigh(parts: Sequence[Any], weights: np.ndarray) -> list[np.ndarray]:
-    """Return the weighted sums, (resamples, nodes or 1) each."""
-    return [np.asarray(part @ weights.T).T for part in parts]
-
-
-def _score(sums: Sequence[np.ndarray], score: str, n_documents: int) -> np.ndarray:
-    if score == "samples_f1":
-        return np.asarray(sums[0][:, 0] / n_documents)
-    return np.asarray(_f1(*sums).mean(axis=1))  # micro: of one column
-
-
-def _f1(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
-    whole = 2 * true + false + missed
-    return np.asarray(np.divide(2 * true, whole, out=np.zeros_like(whole, dtype=float), where=whole > 0))
-
-
-class Ranks(NamedTuple):
-    """Methods ranked over datasets.
-
-    `mean_ranks` (methods,), 1 the best, ties in the middle; Friedman's `statistic` and `p`; Nemenyi's
-    `critical_difference` of mean ranks and p of each pair, `pairs` (methods, methods); `blocks` datasets.
-    """
-
-    mean_ranks: np.ndarray
-    statistic: float
-    p: float
-    critical_difference: float
-    pairs: np.ndarray
-    blocks: int
-
-
-def over_datasets(scores: np.ndarray, alpha: float = 0.05) -> Ranks:
-    """Rank methods over datasets (Friedman 1937; Nemenyi 1963; as in Demšar 2006).
-
-    Args:
-        scores: (datasets, methods), higher is better.
-        alpha: of the critical difference q_alpha sqrt(k (k + 1) / 6N).
-    """
-    from scipy import stats
-
-    n, k = scores.shape
-    rounded = np.round(scores, 12)
-    ranks = stats.rankdata(-rounded, axis=1)
-    if (np.ptp(rounded, axis=1) == 0).all():
-        statistic, p = nan, 1.0
-    else:
-        statistic, p = (float(value) for value in stats.friedmanchisquare(*rounded.T))
-    mean = ranks.mean(axis=0)
-    unit = sqrt(k * (k + 1) / (6 * n))
-    critical = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / sqrt(2) * unit
-    pairs = np.ones((k, k))
-    for a, b in itertools.combinations(range(k), 2):
-        q = abs(mean[a] - mean[b]) / unit * sqrt(2)
-        pairs[a, b] = pairs[b, a] = float(stats.studentized_range.sf(q, k, np.inf)) if q else 1.0
-    return Ranks(mean, statistic, p, critical, pairs, n)

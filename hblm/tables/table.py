@@ -59,7 +59,7 @@ class Cell:
     `mean`, `std` (of a sample, nan for one run), `low` and `high` (confidence interval of the mean, nan for
     one run) are in the metric's own unit, shares in 0..1. `marks` point into the table's notes. `standing` is
     "best" (significantly better than every other row), "tied" (no row is best, and none is significantly
-    better) or "", as `judge` defines them.
+    better) or "", as `compare_rows` defines them.
     """
 
     runs: list[Run]

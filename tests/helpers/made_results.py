@@ -203,3 +203,58 @@ def write_grid(
                 macro = base + ahead + chance.gauss(0, 0.001)
                 made = result(method, seed, dataset, micro=macro + 0.1, macro=macro)
                 write(folder, f"{dataset}_{method}_seed{seed}", made)
+
+
+SCORES = {"micro_f1": 0.8, "macro_f1": 0.5, "support": 12}
+
+
+def small_view(micro: float = 0.8, **more: Any) -> dict[str, Any]:
+    """Return the scores of one view."""
+    return {
+        "documents": 9,
+        "threshold": 0.5,
+        "overall": {**SCORES, "micro_f1": micro},
+        "per_level": [{"level": 0, "nodes": 2, "micro_f1": 0.9}, {"level": 1, "nodes": 5, "micro_f1": None}],
+        "hierarchical": {"f1": 0.81},
+        "ranking": {"precision_at_1": 1.0},
+        "by_frequency": [{"train_documents": "10-99", "nodes": 7, "macro_f1": 0.4}],
+        "repath": {"overall": {**SCORES, "micro_f1": micro + 0.01}, "per_level": []},
+        **more,
+    }
+
+
+def small_result(kind: str = "single", run_id: str = "a" * 64, seed: int = 1, **more: Any) -> dict[str, Any]:
+    """Return a result as training and evaluation write it."""
+    return {
+        "schema_version": 1,
+        "kind": kind,
+        "run_id": run_id,
+        "status": "done",
+        "choices": {"dataset": "wos", "film": "sigmoid", "direction": "top_down", "joint_variant": "none"},
+        "config": {
+            "seed": seed,
+            "threshold": 0.5,
+            "trackers": [],
+            "film": {"film_scale": 0.2},
+            "dataset": {"name": "wos", "prepare": {"seed": 13}},
+        },
+        "dataset": {
+            "name": "wos",
+            "fingerprint": "f" * 64,
+            "files": {"taxonomy.json": "7" * 64},
+            "levels": [7, 134],
+        },
+        "seed": seed,
+        "val": {"single": small_view(0.7)},
+        "test": {"single": small_view()},
+        "environment": {"git_commit": "c0ffee", "git_dirty": False, "device": "cpu"},
+        **more,
+    }
+
+
+def reasons(frame: Any) -> dict[str, str]:
+    return {passed.file.name: passed.why for passed in frame.attrs["passed_over"]}
+
+
+def file_names(frame: Any) -> set[str]:
+    return {Path(file).stem for file in frame["file"]}

@@ -1,11 +1,22 @@
-"""A small table made by hand, with whatever names one likes."""
+"""Tables made by hand, of made-up scores, or of result files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import nan
+from pathlib import Path
+from typing import Any
 
+import made_results
+import numpy as np
+
+from hblm.tables.collect import collect
+from hblm.tables.pivot import tabulate
+from hblm.tables.query import TableQuery
 from hblm.tables.table import Cell, Column, Comparison, Note, Reference, Row, Run, Table
 
+Scores = Mapping[str, Mapping[int, float]]  # row -> seed -> score
+MACRO = ("test.fused.macro_f1",)
 HOSTILE = (
     "<script>document.title='owned'</script>",
     '"><img src=x onerror="document.title=1">',
@@ -59,3 +70,55 @@ def made(names: tuple[str, ...] = ("flat", "dual"), metric: str = "test macro-F1
         comparisons=[comparison],
         explanation=[f"{names[0]} explained"],
     )
+
+
+def table_of(columns: Mapping[str, Scores], higher_is_better: bool = True) -> Table:
+    """Return a table; the first word of a column's name is its dataset."""
+    cells = {}
+    heads = {
+        name: Column(tuple(name.split()), "test.macro_f1", "F1", True, higher_is_better) for name in columns
+    }
+    for name, scores in columns.items():
+        for row, by_seed in scores.items():
+            runs = [Run(str(seed), value, "", "", None, None, None, "") for seed, value in by_seed.items()]
+            cells[Row((row,)), heads[name]] = Cell(runs, name.split()[0], float(np.mean([*by_seed.values()])))
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    return Table("t", ("method",), ("dataset",), rows, list(heads.values()), cells, ["Mean."])
+
+
+def seeds(*values: float, first: int = 1) -> dict[int, float]:
+    return dict(enumerate(values, first))
+
+
+def one_column(scores: Scores, **more: bool) -> Table:
+    return table_of({"wos": scores}, **more)
+
+
+WAVE = np.sin(np.arange(1, 31)) / 100
+
+
+def rising(n: int, ahead: float = 0.0) -> dict[int, float]:
+    """Return n scores, which differ from those of another `ahead` with the same sign in every seed."""
+    return seeds(*(0.5 + WAVE[:n] * (1 + ahead) + ahead))
+
+
+def table_from(folder: Path, **query: Any) -> Table:
+    """Return the table of result files, of test macro-F1 if the query names no metric."""
+    return tabulate(collect([folder]), TableQuery(**{"metrics": MACRO, **query}))[0]
+
+
+def cell(found: Table, row: str, column: str = "wos") -> Cell | None:
+    (at_row,) = [one for one in found.rows if one.text == row]
+    (at_column,) = [one for one in found.columns if " ".join(one.labels) == column]
+    return found.cells.get((at_row, at_column))
+
+
+def notes(found: Table, one: Cell | None = None) -> list[str]:
+    """Return the texts of notes, of a cell or on the whole table."""
+    marks = [""] if one is None else one.marks
+    return [note.text for note in found.notes if note.mark in marks]
+
+
+def grid(folder: Path, ahead: dict[str, float], seeds: int, datasets: tuple[str, ...] = ("wos",)) -> Table:
+    made_results.write_grid(folder, ahead, datasets, tuple(range(1, seeds + 1)))
+    return table_from(folder)

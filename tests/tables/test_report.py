@@ -1,4 +1,4 @@
-"""The program: from result files to tables, whole; and what it says of differences and expectations."""
+"""The program `aggregate`: from result files to the files of a table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ import pytest
 from sklearn.metrics import f1_score
 
 from hblm import aggregate
+from hblm.config.aggregate import AggregateConfig
+from hblm.errors import HblmError
+from hblm.tables import report
 from hblm.tables.documents import predictions_of
 
 FORMATS = (".md", ".csv", ".tex", ".html", ".comparisons.csv")
@@ -28,17 +31,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*argv: str) -> None:
-    aggregate.main(["results=in", "output_dir=out", *argv])
+def run(**options: Any) -> None:
+    """Run the body of the program; the command line takes longer than all the rest."""
+    report.run(AggregateConfig(**{"results": ["in"], "output_dir": "out", **options}))
 
 
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        run(*argv)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
+def refusal(**options: Any) -> str:
+    """Return the error of a run, which writes nothing."""
+    with pytest.raises(HblmError) as error:
+        run(**options)
+    assert not Path("out").exists()
+    return str(error.value)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -46,49 +49,65 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_a_grid_to_every_format(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made_results.write_grid(here / "in", {"flat": 0, "dual": 0.02}, ("wos", "aapd"), (1, 2, 3, 4, 5, 6))
-    (here / "in/results/cut.json").write_text("{")
-    run("frame=[parquet,csv]", "figures=all")
-    shown = capsys.readouterr()
-    assert "passed over in/results/cut.json: not valid JSON" in shown.out + shown.err
-    assert "flat" in shown.out
-    folder = here / "out/tables"
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+EVERYTHING = ["figures=all", "frame=[parquet,csv]", "interval=bootstrap", "compare=[flat,dual]"]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the results of a grid, `in`, and all files that the program makes of it, `out`."""
+    folder = tmp_path_factory.mktemp("everything")
+    made_results.write_grid(folder / "in", {"flat": 0, "dual": 0.02}, ("wos",), (1, 2, 3, 4, 5, 6))
+    before = bytes_below(folder / "in/results")
+    argv = [f"results={folder / 'in'}", f"output_dir={folder / 'out'}", "metric=test.macro_f1", *EVERYTHING]
+    aggregate.main(argv)
+    assert bytes_below(folder / "in/results") == before, "results are left as they were"
+    return folder
+
+
+def test_a_grid_to_every_format(everything: Path) -> None:
+    folder = everything / "out/tables"
     assert all((folder / f"table{suffix}").is_file() for suffix in FORMATS)
     pictures = {path.name.split(".")[1] for path in folder.glob("table.*.svg")}
     assert pictures == {"seeds", "levels", "frequency", "curves"}, "too few datasets for ranks"
     assert {path.stem for path in folder.glob("*.svg")} == {path.stem for path in folder.glob("*.png")}
-    cells = rows_of(folder / "table.csv")
-    dual = next(row for row in cells if row["method"] == "dual" and row["metric"].endswith("macro_f1"))
+    dual = next(row for row in rows_of(folder / "table.csv") if row["method"] == "dual")
     assert (dual["dataset"], dual["n"], dual["standing"]) == ("wos", "6", "best")
     frame = pd.read_parquet(folder / "table.results.parquet")
-    assert len(frame) == len(pd.read_csv(folder / "table.results.csv")) == 2 * 6 * (4 + 12)
+    assert len(frame) == len(pd.read_csv(folder / "table.results.csv")) == 6 * (4 + 12)
     assert {"val", "test"} == set(frame["split"])
 
 
-def test_the_same_results_make_the_same_bytes(here: Path) -> None:
-    made_results.write_grid(here / "in", {"flat": 0, "dual": 0.02}, ("wos",), (1, 2, 3))
-    made: list[dict[str, bytes]] = []
-    for _ in range(2):
-        run("figures=all", "frame=[parquet,csv]", "interval=bootstrap", "compare=[flat,dual]")
-        made.append({path.name: path.read_bytes() for path in sorted((here / "out/tables").iterdir())})
-        for path in (here / "out/tables").iterdir():
-            path.unlink()
-    assert made[0] == made[1]
-    assert len(made[0]) > 15
+def test_the_same_scores_make_the_same_bytes(everything: Path) -> None:
+    """Whatever results have besides: notes, and keys of a later version."""
+    before = bytes_below(everything / "out/tables")
+    assert len(before) > 12
+    more = {"notes": [{"what": "stopped_early", "epoch": 2, "text": "stopped"}], "later": {"of": [None]}}
+    for path in (everything / "in/results").iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    run(
+        results=[str(everything / "in")],
+        output_dir=str(everything / "again"),
+        metric=["test.macro_f1"],
+        figures=["all"],
+        frame=["parquet", "csv"],
+        interval="bootstrap",
+        compare=["flat", "dual"],
+    )
+    assert bytes_below(everything / "again/tables") == before
 
 
-def test_what_a_result_says_besides_changes_no_table(here: Path) -> None:
-    """Notes, and keys of a later version."""
-    made: list[dict[str, bytes]] = []
-    said = {"notes": [{"what": "stopped_early", "epoch": 2, "text": "stopped"}], "later": {"of": [None]}}
-    for more in ({}, said):
-        for seed in (1, 2):
-            record = {**made_results.result("flat", seed, micro=0.8 + seed / 100), **more}
-            made_results.write(here / "in", f"flat{seed}", record)
-        run("figures=all", "frame=[parquet,csv]")
-        made.append({path.name: path.read_bytes() for path in sorted((here / "out/tables").iterdir())})
-    assert made[0] == made[1]
+def test_the_terminal_shows_the_table_and_what_was_passed_over(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    made_results.write(here / "in", "a", made_results.result("flat"))
+    (here / "in/results/cut.json").write_text("{")
+    run()
+    assert "passed over in/results/cut.json: not valid JSON" in caplog.text
+    assert "flat" in capsys.readouterr().out
 
 
 def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path) -> None:
@@ -100,9 +119,9 @@ def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path
     assert hpt["source"] == "HPT Table 1; encoder: BERT-base"
     assert {row["dataset"] for row in theirs} == {"wos"}
     assert any("another number than ours" in row["source"] for row in theirs)
-    run("published=false", "name=bare")
+    run(published=False, name="bare")
     assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/bare.csv"))
-    run("metric=val.macro_f1", "name=val")
+    run(metric=["val.macro_f1"], name="val")
     assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/val.csv")), "published is test"
 
 
@@ -124,7 +143,7 @@ sweep:
 def test_a_sweep_file_gives_table_and_expectations(here: Path) -> None:
     made_results.write_grid(here / "in", {"flat": 0}, ("wos",), (1, 2))
     (here / "main.yaml").write_text(SWEEP)
-    run("sweep=main.yaml", "published=false", "metric=test.macro_f1")  # the same metric in other words
+    run(sweep="main.yaml", published=False, metric=["test.macro_f1"])  # the same metric in other words
     ours, theirs = rows_of(here / "out/tables/main.csv")
     assert (ours["metric"], ours["method"]) == ("test.macro_f1", "flat")
     assert (theirs["method"], float(theirs["mean"]), theirs["n"]) == ("expected of flat", 0.7907, "5")
@@ -147,49 +166,60 @@ def test_a_sweep_file_gives_table_and_expectations(here: Path) -> None:
         ("sweep: [", "cannot be read"),
     ],
 )
-def test_a_sweep_file_that_says_something_else(
-    here: Path, capsys: pytest.CaptureFixture[str], text: str, why: str
-) -> None:
+def test_a_sweep_file_with_something_else(here: Path, text: str, why: str) -> None:
     made_results.write(here / "in", "a", made_results.result())
     (here / "s.yaml").write_text(text)
-    assert why in refused(capsys, "sweep=s.yaml")
-    assert not (here / "out").exists()
+    assert why in refusal(sweep="s.yaml")
 
 
 @pytest.mark.parametrize(
-    ("argv", "why"),
+    ("options", "why"),
     [
-        (["rows=[metod]"], "did you mean method"),
-        (["where=[method]"], "where=[method] is not of the form key:value"),
-        (["compare=[flat]"], "compare= names 1 rows; write compare=[A,B]"),
-        (["compare=[flat,dual]"], "compare=dual: no row has that label"),
-        (["figures=pies"], "figures=pies holds pies, which is not one of"),
-        (["name=a/b"], "cannot name a file"),
-        (["sweep=none_such"], "sweep=none_such is no sweep file"),
-        (["alpha=0"], "alpha=0"),
-        (["metrics=test.macro_f1"], "did you mean metric"),
-        (["results=nowhere"], "nowhere: no such file or folder"),
+        ({"rows": ["metod"]}, "did you mean method"),
+        ({"compare": ["flat", "dual"]}, "compare=dual: no row has that label"),
+        ({"sweep": "none_such"}, "sweep=none_such is no sweep file"),
+        ({"results": ["nowhere"]}, "nowhere: no such file or folder"),
     ],
 )
-def test_what_is_wrong_is_said(
-    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], why: str
-) -> None:
+def test_what_the_results_do_not_have_is_refused(here: Path, options: dict[str, Any], why: str) -> None:
     made_results.write(here / "in", "a", made_results.result("flat"))
+    assert why in refusal(**options)
+
+
+@pytest.mark.parametrize(
+    ("argv", "messages"),
+    [
+        (
+            ["where=[method]", "compare=[flat]", "name=a/b"],
+            ["where=[method] is not of the form key:value", "compare= names 1 rows", "cannot name a file"],
+        ),
+        (
+            ["figures=pies", "alpha=0", "metrics=test.macro_f1"],
+            ["figures=pies holds pies, which is not one of", "alpha=0", "did you mean metric"],
+        ),
+        (["results=nowhere"], ["nowhere: no such file or folder"]),
+    ],
+)
+def test_the_program_prints_all_faults_and_exits_with_2(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], messages: list[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        aggregate.main([*([] if argv[0].startswith("results") else ["results=in"]), "output_dir=out", *argv])
+        aggregate.main(["output_dir=out", *argv])
     assert stop.value.code == 2
-    assert why in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert all(message in error for message in messages)
+    assert "Traceback" not in error
     assert not (here / "out").exists()
 
 
-def test_a_folder_without_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_results(here: Path) -> None:
     (here / "in").mkdir()
-    assert "no results in in" in refused(capsys)
+    assert refusal() == "no results in in"
 
 
-def test_results_without_what_is_asked_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_without_the_metric(here: Path) -> None:
     made_results.write(here / "in", "a", made_results.result("flat"))
-    assert "none of 1 result in in has test.mix.macro_f1" in refused(capsys, "metric=test.mix.macro_f1")
+    assert refusal(metric=["test.mix.macro_f1"]) == "none of 1 result in in has test.mix.macro_f1"
 
 
 def explained(capsys: pytest.CaptureFixture[str]) -> str:
@@ -201,7 +231,7 @@ def test_one_difference_in_words_and_numbers(here: Path, capsys: pytest.CaptureF
         made_results.write(here / "in", f"f{seed}", made_results.result("flat", seed, macro=macro))
         better = made_results.result("top_down", seed, macro=macro + 0.01 * seed, commit="d" * 40)
         made_results.write(here / "in", f"t{seed}", better)
-    run("compare=[flat,top_down]", "metric=test.macro_f1")
+    run(compare=["flat", "top_down"], metric=["test.macro_f1"])
     told = explained(capsys)
     assert "Over 5 shared seeds the difference is +3.00 points [95 % interval +1.04, +4.96]" in told
     assert "top_down is better with 5 of 5" in told
@@ -233,7 +263,7 @@ def test_a_difference_of_many_seeds_is_not_called_exact(
     for seed in range(1, seeds + 1):
         for method, micro in (("flat", 0.7), ("top_down", 0.6 + seed / 1000)):
             made_results.write(here / "in", f"{method}{seed}", made_results.result(method, seed, micro=micro))
-    run("compare=[flat,top_down]", "metric=test.micro_f1")
+    run(compare=["flat", "top_down"], metric=["test.micro_f1"])
     told = explained(capsys)
     assert f"top_down is better with 0 of {seeds}. {test}" in told
 
@@ -242,14 +272,14 @@ def test_too_few_seeds_are_the_first_thing_that_every_caption_says(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made_results.write_grid(here / "in", {"flat": 0, "top_down": 0.1, "dual": 0.2}, ("wos",), (1, 2, 3, 4, 5))
-    run("published=false")
+    run(published=False)
     told = explained(capsys)
     assert 0 < told.index("No difference in this table can be significant") < told.index("Mean ±")
     folder = here / "out/tables"
     assert "**Results**\n\nNo difference in this table" in (folder / "table.md").read_text()
     assert r"\caption{Results. No difference in this table" in (folder / "table.tex").read_text()
     assert '<p class="caption">No difference in this table' in (folder / "table.html").read_text()
-    run("published=false", "test=none", "name=untested")
+    run(published=False, test="none", name="untested")
     assert "can be significant" not in explained(capsys)
     assert not (folder / "untested.comparisons.csv").exists()
 
@@ -285,7 +315,7 @@ def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[s
             path = made_results.write(here / "in", name, made_results.evaluation(of))
             scores.append(f1_score(*write_predictions(path, right, seed), average="macro"))
         found[method] = np.mean(scores)
-    run("compare=[flat,top_down]", "metric=test.macro_f1", "test=documents")
+    run(compare=["flat", "top_down"], metric=["test.macro_f1"], test="documents")
     told = explained(capsys)
     wanted = 100 * (found["top_down"] - found["flat"])
     assert f"Over 40 documents, mean of 2 seeds: {wanted:+.2f} points" in told
@@ -310,7 +340,7 @@ def test_why_there_is_no_test_over_documents(
 ) -> None:
     made_results.write(here / "in", "flat", made_results.result("flat", 1))
     made_results.write(here / "in", "dual", made_results.result("dual", seed))
-    run("test=documents", f"metric={metric}")
+    run(test="documents", metric=[f"{metric}"])
     assert f"Pairs of rows without a test over documents: {why}." in explained(capsys)
     (test,) = rows_of(here / "out/tables/table.comparisons.csv")
     assert (test["p"], test["n"], test["why"]) == ("", "0", why)
@@ -323,20 +353,20 @@ def test_what_the_runs_were_made_with_is_compared(here: Path, capsys: pytest.Cap
     flat, dual = made_results.result("flat"), made_results.result("dual", encoder=other, made_with=gpu)
     made_results.write(here / "in", "flat", flat)
     made_results.write(here / "in", "dual", dual)
-    run("compare=[flat,dual]")
+    run(compare=["flat", "dual"])
     told = explained(capsys)
     assert "; precision fp32 / bf16; processes 1 / 2; device_kind cpu / cuda." in told
     assert f"encoder_commit {'e' * 40} / {'f' * 40}" in told
     # version 0.1 recorded neither processes nor the encoder: these are not known to differ
     made_results.write(here / "in", "flat", made_results.of_first_version(flat))
-    run("compare=[flat,dual]")
+    run(compare=["flat", "dual"])
     told = explained(capsys)
     assert "formulas 1 / 2; " in told
     assert "; precision fp32 / bf16; device_kind cpu / cuda." in told
     assert "encoder_commit" not in told
 
 
-def test_predictions_for_other_documents_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_for_other_documents_are_refused(here: Path) -> None:
     for method in ("flat", "top_down"):
         of = made_results.result(method, 1, levels=[1, 3])
         path = made_results.write(here / "in", f"eval_{method}", made_results.evaluation(of))
@@ -344,7 +374,7 @@ def test_predictions_for_other_documents_are_refused(here: Path, capsys: pytest.
     part = next(predictions_of(path).rglob("*.parquet"))
     table = pq.read_table(part, partitioning=None)
     pq.write_table(table.slice(5), part)
-    error = refused(capsys, "compare=[flat,top_down]", "metric=test.macro_f1")
+    error = refusal(compare=["flat", "top_down"], metric=["test.macro_f1"])
     assert "other documents or labels than" in error
 
 
@@ -378,7 +408,7 @@ def test_two_thousand_results_with_every_fault(here: Path) -> None:
                 ]
                 data_of.setdefault(dataset, set()).add(made["dataset"]["fingerprint"])
     (here / "in/results/broken.json").write_text('{"schema_version": 1')
-    run("metric=test.macro_f1")
+    run(metric=["test.macro_f1"])
     found = {}
     for row in rows_of(here / "out/tables/table.csv"):
         if row["ours"] == "true" and row["n"] != "0":
@@ -396,14 +426,6 @@ def test_two_thousand_results_with_every_fault(here: Path) -> None:
     assert "\x1b" not in html
 
 
-def test_a_result_is_left_as_it_was(here: Path) -> None:
-    path = made_results.write(here / "in", "a", made_results.result())
-    before = path.read_bytes()
-    run("figures=all")
-    assert path.read_bytes() == before
-    assert json.loads(before)["status"] == "done"
-
-
 def test_settings_of_any_type_go_into_the_frame(here: Path) -> None:
     made: list[dict[str, Any]] = [
         made_results.result("top_down", 1),
@@ -412,6 +434,6 @@ def test_settings_of_any_type_go_into_the_frame(here: Path) -> None:
     together = made_results.ensemble(*made, ensemble_weight_search={"tried": [1]})
     for at, one in enumerate((*made, together)):
         made_results.write(here / "in", f"r{at}", one)
-    run("frame=[parquet,csv]")
+    run(frame=["parquet", "csv"])
     frame = pd.read_parquet(here / "out/tables/table.results.parquet")
     assert {"1", "2", "1+2"} == set(frame["seed"])

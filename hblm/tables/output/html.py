@@ -10,8 +10,8 @@ from typing import Any
 
 import jinja2
 
-from hblm.tables.comparisons import p_in_words, source_of_p
-from hblm.tables.output.text import HOLE, plain_text, reference_notes
+from hblm.tables.output.text import HOLE, plain_text, reference_figure, reference_notes
+from hblm.tables.p_values import p_in_words, source_of_p
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
 _TEMPLATE = Path(__file__).with_name("table.html.j2")
@@ -37,7 +37,7 @@ def page(table: Table, figures: Mapping[str, bytes]) -> str:
         heads=[{"labels": column.labels, "name": column.name} for column in table.columns],
         rows=[_row(table, row, numbers) for row in table.rows],
         references=[
-            {"one": one, "cells": [_reference(table, one.figures, column) for column in table.columns]}
+            {"one": one, "cells": [reference_figure(table, one, column) for column in table.columns]}
             for one in table.references
         ],
         reference_notes=reference_notes(table),
@@ -89,10 +89,6 @@ def _hover(table: Table, column: Column, cell: Cell) -> str:
         for run in cell.runs
     ]
     return "\n".join(lines)
-
-
-def _reference(table: Table, figures: Mapping[Column, tuple[float, float]], column: Column) -> str:
-    return table.figure(column, *figures[column]) if column in figures else HOLE
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:

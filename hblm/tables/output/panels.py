@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from hblm.json_files import read_object
-from hblm.tables.comparisons import Ranking
 from hblm.tables.metric import Metric
 from hblm.tables.output.figures import Drawing, Group, Panel, Series, critical_difference, lines, points
+from hblm.tables.rankings import Ranking
 from hblm.tables.table import Column, Table
 
 Drawn = Iterator[tuple[str, str, Drawing]]  # name of the file, caption, picture

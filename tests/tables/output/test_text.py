@@ -11,7 +11,10 @@ from made_tables import HOSTILE, made
 from rich.console import Console
 
 from hblm.files import cell_text
-from hblm.tables.output.text import comparisons_csv, latex, markdown, table_csv, terminal
+from hblm.tables.output.csv_text import comparisons_csv, table_csv
+from hblm.tables.output.latex import latex
+from hblm.tables.output.markdown import markdown
+from hblm.tables.output.terminal import terminal
 
 
 def test_markdown_by_hand() -> None:
