@@ -21,7 +21,7 @@ from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.expected_counts import compare, mismatch_table, require_expectable
 from hblm.data.raw.many_files import count_loose
 from hblm.data.report import Description, Tokens
-from hblm.data.statistics import Measure, Survey, survey
+from hblm.data.statistics import DatasetStatistics, Measure, collect_statistics
 from hblm.data.writer import REPORT, write_dataset
 from hblm.document import SPLITS
 from hblm.encoders.pretrained import MINILM, Pretrained, locate, tokenizer_file
@@ -203,7 +203,7 @@ def describe(prepared: Prepared, encoder: Encoder) -> Description:
     with progress() as start:
         tokens = _tokens(encoder)
         advance = start("verifying documents", _documents(prepared.manifest or {}))
-        return Description(survey(prepared, tokens.measure, advance), tokens)
+        return Description(collect_statistics(prepared, tokens.measure, advance), tokens)
 
 
 def _documents(manifest: Mapping[str, Any]) -> int | None:
@@ -273,9 +273,9 @@ def run(config: PrepareConfig) -> None:
         if different:
             raise DataError("\n".join(different))
         description = describe(prepared, config.encoder)
-    _require_expected(description.survey, dataset.expect)
+    _require_expected(description.statistics, dataset.expect)
     absent = not config.check and not (folder / REPORT).exists()
-    if absent and description.survey.prepared.manifest and os.access(folder, os.W_OK):
+    if absent and description.statistics.prepared.manifest and os.access(folder, os.W_OK):
         # the preparation was stopped before it was written, or was an older version's
         write_text(folder / REPORT, description.markdown())
     description.show()
@@ -294,7 +294,7 @@ def _dataset_arguments(dataset: Dataset) -> str:
     return f"dataset=custom {overrides.argument('dataset.path', str(dataset.folder))}"
 
 
-def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:
+def _require_expected(found: DatasetStatistics, expect: Mapping[str, Any]) -> None:
     """Refuse other counts than the expected ones, unless they were allowed when the folder was made."""
     prepared = found.prepared
     allowed = (prepared.manifest or {}).get("expected", {}).get("met") is False

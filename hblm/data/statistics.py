@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hblm.data.convert.spool import text_digest
+from hblm.data.convert.document_buffer import text_digest
 from hblm.data.dataset import Prepared
 from hblm.data.writer import SplitCounts
 from hblm.document import SPLITS, Document
@@ -29,7 +29,7 @@ Measure = Callable[[Sequence[str]], Sequence[int]]
 
 
 @dataclass
-class SplitSurvey:
+class SplitStatistics:
     """Counts of one split; memory grows by 12 bytes a document.
 
     Attributes:
@@ -76,11 +76,11 @@ class SplitSurvey:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetStatistics:
     """A dataset's splits, surveyed."""
 
     prepared: Prepared
-    splits: dict[str, SplitSurvey]
+    splits: dict[str, SplitStatistics]
 
     def counts(self) -> dict[str, Any]:
         """Return per split and level the counts that a manifest holds."""
@@ -99,11 +99,11 @@ class Survey:
         return np.unique(np.array(self.splits[split].digests, dtype=np.uint64))
 
 
-def survey(
+def collect_statistics(
     prepared: Prepared,
     measure: Measure | None = None,
     on_document: Callable[[int], None] = lambda steps: None,
-) -> Survey:
+) -> DatasetStatistics:
     """Read, and so verify, every document.
 
     Args:
@@ -116,7 +116,7 @@ def survey(
     """
     found = {}
     for split in SPLITS:
-        found[split] = SplitSurvey(prepared.taxonomy)
+        found[split] = SplitStatistics(prepared.taxonomy)
         sampled = _sampled(prepared.folder / f"{split}.jsonl") if measure else None
         waiting: list[str] = []
         for at, document in enumerate(prepared.documents(split)):
@@ -129,7 +129,7 @@ def survey(
                     waiting = []
         if measure:
             found[split].tokens.extend(measure(waiting))
-    return Survey(prepared, found)
+    return DatasetStatistics(prepared, found)
 
 
 def _sampled(path: Path) -> set[int] | None:

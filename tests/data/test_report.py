@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.report import Description, Tokens
-from hblm.data.statistics import SAMPLE, survey
+from hblm.data.statistics import SAMPLE, collect_statistics
 from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
@@ -49,7 +49,7 @@ def numbers(texts: Sequence[str]) -> list[int]:
 
 
 def described(data: Prepared, tokens: Tokens = BYTES) -> Description:
-    return Description(survey(data, tokens.measure), tokens)
+    return Description(collect_statistics(data, tokens.measure), tokens)
 
 
 def test_the_numbers_are_those_of_the_documents(tmp_path: Path) -> None:
@@ -132,11 +132,11 @@ def test_without_a_tokenizer_words_are_told_and_why(tmp_path: Path) -> None:
 def test_tokens_of_many_documents_are_those_of_a_sample(tmp_path: Path) -> None:
     many = [(f"{at:05}", ["a"]) for at in range(SAMPLE + 500)]
     data = prepared(tmp_path, {**DOCUMENTS, "train": many})
-    found = survey(data, numbers)
+    found = collect_statistics(data, numbers)
     drawn = found.splits["train"].tokens
     assert len(drawn) == len(set(drawn)) == SAMPLE
     assert max(drawn) > SAMPLE  # not the first ones
-    assert survey(data, numbers).splits["train"].tokens == drawn
+    assert collect_statistics(data, numbers).splits["train"].tokens == drawn
     assert f"train: tokens of {SAMPLE:,} documents drawn at random" in described(data).markdown()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from hblm.data.convert.separators import NONE, Signs
+from hblm.data.convert.separators import NONE, Separators
 from hblm.data.raw.cleaning import plain_name
 from hblm.data.raw.tables import Record, Table, split_of_name
 from hblm.errors import ConfigError, nearest
@@ -253,7 +253,7 @@ def _detected(key: str, found: Sequence[str], where: str, way_out: str = "") -> 
     )
 
 
-def as_options(columns: Columns, signs: Signs) -> Mapping[str, Any]:
+def as_options(columns: Columns, signs: Separators) -> Mapping[str, Any]:
     """Return what was chosen, as the options that would choose it."""
     return {
         "text": list(columns.text),
