@@ -118,7 +118,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             levels=chosen.levels,
             identity=chosen.id,
             split=chosen.split,
-            beside=_training_file(raw),
+            hint=_training_file(raw),
         )
         if chosen.list is None and _are_objects(tables[0], columns):
             chosen = chosen._replace(list="labels")  # of which the keys are the labels

@@ -1,4 +1,4 @@
-"""A prepared dataset as a person reads it: report.md in its folder, and the same tables on the terminal."""
+"""Report on a prepared dataset: report.md in its folder, and the same tables on the terminal."""
 
 from __future__ import annotations
 
@@ -14,30 +14,14 @@ from rich.text import Text
 
 from hblm.config.schema import plain
 from hblm.console import VisibleConsole, visible
-from hblm.data.statistics import SAMPLE, DatasetStatistics, Measure
+from hblm.data.statistics import SAMPLE, DatasetStatistics
+from hblm.data.token_counter import TokenCounter
 from hblm.document import SPLITS
 
-_LISTED = 20  # nodes that are named one by one
+_LISTED = 20  # the largest number of nodes, or of sources, that are listed
 
 
 _PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How texts are measured in tokens.
-
-    Attributes:
-        model: whose tokenizer it is.
-        max_length: tokens that training cuts a document to.
-        measure: returns each text's tokens, special ones included; None: the tokenizer is not to be had.
-        why_not: why it is not.
-    """
-
-    model: str
-    max_length: int
-    measure: Measure | None
-    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,15 +35,15 @@ class Section:
 
 
 class Description:
-    """All that is told of a dataset.
+    """The report on a dataset.
 
     Attributes:
-        survey: the counts.
-        sections: what is shown, in order.
+        statistics: the counts.
+        sections: the tables with their notes, in order.
     """
 
-    def __init__(self, statistics: DatasetStatistics, tokens: Tokens) -> None:
-        """Describe what was surveyed, texts measured in `tokens`."""
+    def __init__(self, statistics: DatasetStatistics, tokens: TokenCounter) -> None:
+        """Make the sections from the statistics of a dataset, whose text lengths `tokens` counted."""
         self.statistics = statistics
         self.sections = [
             _documents(statistics),
@@ -89,7 +73,7 @@ class Description:
         return "\n".join(lines)
 
     def show(self, console: Console | None = None) -> None:
-        """Print it."""
+        """Print the report."""
         console = console or VisibleConsole()
         place = Text(visible(f"{self.statistics.prepared.folder}: {_headline(self.statistics)}"))
         console.print(place)
@@ -234,15 +218,15 @@ def _duplicates(statistics: DatasetStatistics) -> Section:
     ]
     notes = []
     if any(count for _, count in rows[len(SPLITS) :]):
-        notes.append("texts that stand in two splits make scores look better than they are")
+        notes.append("texts that are in two splits make scores better than they are on new texts")
     return Section("Documents with equal texts", ("where", "documents"), rows, notes)
 
 
-def _lengths(statistics: DatasetStatistics, tokens: Tokens) -> Section:
+def _lengths(statistics: DatasetStatistics, tokens: TokenCounter) -> Section:
     rows = [(split, "words", *_spread(found.words)) for split, found in statistics.splits.items()]
     columns = ("split", "unit", "median", "90 %", "99 %", "longest", f"cut at {tokens.max_length} tokens")
     rows = [(*row, "") for row in rows]
-    if tokens.measure is None:
+    if tokens.count is None:
         notes = [f"tokens of {tokens.model} are not counted: {tokens.why_not}"]
         return Section("Text lengths", columns[:-1], [row[:-1] for row in rows], notes)
     notes = [f"tokens: those of {tokens.model}, special tokens included"]
@@ -267,15 +251,11 @@ def _provenance(statistics: DatasetStatistics) -> Section:
     rows: list[tuple[object, object]] = [
         ("converter", f"{manifest.get('converter')} {manifest.get('version')}")
     ]
-    for kind in ("options", "repaired"):
-        values = manifest.get(kind)
-        unsaid = (None,) if kind == "options" else (None, 0)
-        told = (item for item in (values or {}).items() if item[1] not in unsaid)
-        for name, value in told:
-            what = (
-                f"options: {name}" if kind == "options" else f"repaired or dropped: {name.replace('_', ' ')}"
-            )
-            rows.append((what, plain(value)))
+    options, repaired = manifest.get("options") or {}, manifest.get("repaired") or {}
+    rows += [(f"options: {name}", plain(value)) for name, value in options.items() if value is not None]
+    for name, count in repaired.items():
+        if count:
+            rows.append((f"repaired or dropped: {name.replace('_', ' ')}", plain(count)))
     sources = manifest.get("sources") or []
     if len(sources) > _LISTED and all("bytes" in source for source in sources):
         size = sum(source["bytes"] for source in sources)
@@ -311,7 +291,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
+    """Escape characters that Markdown or HTML would interpret."""
     for sign in "\\`*_[]<>|":
         text = text.replace(sign, f"\\{sign}")
     return visible(" ".join(text.split()))

@@ -388,7 +388,7 @@ def test_same_input_same_bytes_with_processes_or_without(
 
     manifests = []
     for folder, processors in (("a", 2), ("b", 1)):
-        monkeypatch.setattr("hblm.data.raw.parallel._cores", lambda found=processors: found)
+        monkeypatch.setattr("hblm.data.raw.parallel.n_cores", lambda found=processors: found)
         (tmp_path / folder).mkdir()
         conversion = script.convert(None, options, tmp_path / folder, progress)
         manifests.append(write_dataset(tmp_path / folder / "wood", conversion, converter="docstrings"))

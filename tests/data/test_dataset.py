@@ -17,8 +17,9 @@ from hblm.config.train import Dataset, Encoder
 from hblm.data import dataset as prepared_module
 from hblm.data.dataset import open_prepared
 from hblm.data.preparation import open_or_prepare
-from hblm.data.report import Description, Tokens
+from hblm.data.report import Description
 from hblm.data.statistics import collect_statistics
+from hblm.data.token_counter import TokenCounter
 from hblm.data.writer import FILES, Conversion, write_dataset
 from hblm.document import Document
 from hblm.errors import DataError
@@ -256,7 +257,7 @@ def test_what_a_manifest_notes_in_another_type_is_refused_or_does_no_harm(
     why = ""
     try:
         found = open_or_prepare(dataset, Encoder(model_name="tiny"))
-        Description(collect_statistics(found), Tokens("tiny", 9, None)).markdown()
+        Description(collect_statistics(found), TokenCounter("tiny", 9, None)).markdown()
     except DataError as error:
         why = str(error)
     assert not why or f'{folder / "manifest.json"}: "{key}" is ' in why
@@ -273,7 +274,7 @@ def test_what_a_manifest_leaves_out_or_null_is_nothing(
         (folder / "manifest.json").write_text(json.dumps(left))
         dataset = Dataset(name="wos", path=str(folder), converter="wos", source="a folder")
         found = open_or_prepare(dataset, Encoder(model_name="tiny"))
-        texts.append(Description(collect_statistics(found), Tokens("tiny", 9, None)).markdown())
+        texts.append(Description(collect_statistics(found), TokenCounter("tiny", 9, None)).markdown())
     assert texts[0] == texts[1]
 
 
@@ -357,13 +358,8 @@ def test_an_opened_dataset_can_be_sent_to_a_worker(folder_by_hand: Folder) -> No
 LONG_LINE = """
 import resource, sys
 from pathlib import Path
-from hblm.config.train import Dataset, Encoder
-from hblm.data import dataset as prepared_module
 from hblm.data.dataset import open_prepared
-from hblm.data.report import Description, Tokens
-from hblm.data.statistics import survey
 from hblm.errors import DataError
-from hblm.data.preparation import open_or_prepare
 prepared = open_prepared(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -44,7 +44,7 @@ IN_ORDER = ["1", "9", "5", "30", "4"]  # folders and names as they sort
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in one process, but where a test says otherwise: several take a second to start."""
-    monkeypatch.setattr(parallel, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 1)
 
 
 def text(data: bytes) -> str:
@@ -472,7 +472,7 @@ def test_several_processes_give_the_same_stories_in_the_same_order(
     expected = list(alone.stories())
     assert len(expected) == 24
     assert [story.key for story in expected if story.fault] == ["90"]
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 2)
     monkeypatch.setattr(many_files, "_STREAMED", 4000)  # which the tars are above, and the zips below
     monkeypatch.setattr(many_files, "_AT_ONCE", 3)
     together = corpus(path, parse)
@@ -486,7 +486,7 @@ def test_several_processes_give_the_same_stories_in_the_same_order(
 def test_a_bad_archive_in_another_process_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 2)
     days = {f"{day}.zip": archive("zip", {f"{day}s.xml": newsml(day)}, tmp_path) for day in range(10, 30)}
     days["17.zip"] = days["17.zip"][:-9]
     path = packed(tmp_path / "set", days)
