@@ -16,7 +16,7 @@ from hblm.config.converter_options import read_options
 from hblm.console import Advance, StartTask
 from hblm.data.convert.cells import cells_of, text_of
 from hblm.data.convert.columns import Columns
-from hblm.data.convert.spool import Spool
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.raw.archives import Raw
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning
 from hblm.data.raw.tables import by_split_name, json_table
@@ -123,7 +123,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     require_encoding(chosen.encoding)
     taxonomy = tree()
     clean = CLEANINGS[chosen.clean]
-    spool = Spool(scratch)
+    buffer = DocumentBuffer(scratch)
     n_documents = dict.fromkeys(SPLITS, 0)
     with Raw(raw) as files:
         documents, form = _documents(files, chosen.encoding, progress("reading documents", None))
@@ -135,11 +135,11 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             if not labels:
                 raise DataError(f"{place}: no label; every document of AAPD has one")
             n_documents[split] += 1
-            spool.add(f"{split}-{n_documents[split]}", clean(text), labels, split, file, number)
+            buffer.add(f"{split}-{n_documents[split]}", clean(text), labels, split, file, number)
         sources = files.sources()
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(spool.labels, spool.splits),
+        splits=buffer.documents(buffer.labels, buffer.splits),
         options=chosen._asdict() | {"form": form},
         sources=sources,
         licence=LICENCE,

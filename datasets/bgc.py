@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 from hblm.config.converter_options import read_options
 from hblm.console import StartTask
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import read_tree
 from hblm.data.convert.splits import fill_splits, require_shares
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.archives import Raw, RawFile
-from hblm.data.raw.blurbs import Book, read_books, read_gold
+from hblm.data.raw.blurbs import BookRecord, read_books, read_gold
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning
 from hblm.data.raw.tables import split_of_name
 from hblm.data.raw.text import require_encoding
@@ -29,7 +29,7 @@ from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
 
 LICENCE = "CC BY-NC 4.0; the blurbs are (c) Penguin Random House."
-TEXTS: Mapping[str, Callable[[Book], str]] = {
+TEXTS: Mapping[str, Callable[[BookRecord], str]] = {
     "body": lambda book: book.body,
     "title": lambda book: book.title,
     "title_body": lambda book: f"{book.title}\n{book.body}",
@@ -70,7 +70,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     require_encoding(chosen.encoding)
     require_shares(chosen.shares)
     counts: Counter[str] = Counter()
-    spool = Spool(scratch, "; dataset.prepare.repeated_ids=number gives the later one another")
+    buffer = DocumentBuffer(scratch, "; dataset.prepare.repeated_ids=number gives the later one another")
     advance = progress("reading books", None)
     with Raw(raw) as files:
         tree = read_tree(files.find("hierarchy*.txt"), chosen.encoding)
@@ -78,26 +78,26 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         gold_file = files.find("gold*.txt") if gold_files else None
         gold = _Gold(gold_file, read_gold(gold_file, chosen.encoding)) if gold_file else None
         for file, split in _book_files(files):
-            before = len(spool)
+            before = len(buffer)
             for book in read_books(file, chosen.encoding):
                 labels = _labels(book, file, tree, gold, counts)
                 identity = book.isbn
                 if chosen.repeated_ids == "number":
-                    identity = _numbered(identity, spool, counts)
+                    identity = _numbered(identity, buffer, counts)
                 text = CLEANINGS[chosen.clean](TEXTS[chosen.text](book))
-                spool.add(identity, text, labels, split, f"{file.place}:", book.line)
+                buffer.add(identity, text, labels, split, f"{file.place}:", book.line)
                 advance(1)
-            if len(spool) == before:
+            if len(buffer) == before:
                 raise DataError(f"{file.place}: holds no books")
         sources = files.sources()
-    taxonomy, dropped = _used(tree, spool) if chosen.unused_nodes == "drop" else (tree, [])
+    taxonomy, dropped = _used(tree, buffer) if chosen.unused_nodes == "drop" else (tree, [])
     counts["nodes_without_documents_dropped"] = len(dropped)
-    splits, notes = fill_splits(spool, spool.labels, shares=chosen.shares, seed=chosen.seed)
+    splits, notes = fill_splits(buffer, buffer.labels, shares=chosen.shares, seed=chosen.seed)
     if dropped:
         notes.append(f"nodes of the hierarchy without books, dropped: {', '.join(dropped)}")
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(spool.labels, splits),
+        splits=buffer.documents(buffer.labels, splits),
         options=chosen._asdict(),
         sources=sources,
         counts=dict(sorted(counts.items())),
@@ -129,7 +129,7 @@ class _Gold(NamedTuple):
 
 
 def _labels(
-    book: Book, file: RawFile, tree: Taxonomy, gold: _Gold | None, counts: Counter[str]
+    book: BookRecord, file: RawFile, tree: Taxonomy, gold: _Gold | None, counts: Counter[str]
 ) -> tuple[str, ...]:
     """Return the book's nodes: names are unique in these hierarchies, and so they are the ids."""
     place = f"{file.place}:{book.line}"
@@ -150,19 +150,19 @@ def _labels(
     return labels
 
 
-def _numbered(isbn: str, spool: Spool, counts: Counter[str]) -> str:
+def _numbered(isbn: str, buffer: DocumentBuffer, counts: Counter[str]) -> str:
     """Return an id that no book has: the ISBN, or the ISBN with a number."""
     identity, number = isbn, 1
-    while spool.has(identity):
+    while buffer.has(identity):
         number += 1
         identity = f"{isbn}-{number}"
     counts["repeated_ids_numbered"] += number > 1
     return identity
 
 
-def _used(tree: Taxonomy, spool: Spool) -> tuple[Taxonomy, list[str]]:
+def _used(tree: Taxonomy, buffer: DocumentBuffer) -> tuple[Taxonomy, list[str]]:
     """Return the tree of the nodes that books have, and the other nodes."""
-    used = {node for labels in set(spool.labels) for node in tree.close(labels)}
+    used = {node for labels in set(buffer.labels) for node in tree.close(labels)}
     dropped = [node.id for node in tree.nodes if node.id not in used]
     return Taxonomy(node for node in tree.nodes if node.id in used), dropped
 

@@ -14,11 +14,11 @@ from hblm.config.converter_options import read_options
 from hblm.console import Advance, StartTask
 from hblm.data.convert.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of, path_in, split_of, text_of
 from hblm.data.convert.columns import Columns, as_options, choose_columns
-from hblm.data.convert.label_trees import Finder, ids_of, infer_tree, read_tree, without_root
-from hblm.data.convert.oddities import Oddities, merged, oddities_of_nodes, without_nulls
-from hblm.data.convert.separators import NONE, Signs, choose_signs
+from hblm.data.convert.document_buffer import DocumentBuffer
+from hblm.data.convert.label_trees import NodeFinder, ids_of, infer_tree, read_tree, without_root
+from hblm.data.convert.quality import QualityChecks, merged, notes_on_labels, without_missing_values
+from hblm.data.convert.separators import NONE, Separators, choose_separators
 from hblm.data.convert.splits import fill_splits, require_shares
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.archives import Raw, RawFile, source_of
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning, plain_name
 from hblm.data.raw.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables, split_of_name
@@ -118,7 +118,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             levels=chosen.levels,
             identity=chosen.id,
             split=chosen.split,
-            beside=_training_file(raw),
+            hint=_training_file(raw),
         )
         if chosen.list is None and _are_objects(tables[0], columns):
             chosen = chosen._replace(list="labels")  # of which the keys are the labels
@@ -129,11 +129,18 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             if names
             else functools.partial(cells_of, columns=columns, whole=whole, tree=has_tree)
         )
-        spool = Spool(scratch, "; dataset.prepare.id=none numbers the documents")
+        buffer = DocumentBuffer(scratch, "; dataset.prepare.id=none numbers the documents")
         counts: Counter[str] = Counter()
-        oddities = Oddities()
+        quality = QualityChecks()
         _read(
-            tables, columns, labels_of, chosen, spool, counts, oddities, progress("reading documents", None)
+            tables,
+            columns,
+            labels_of,
+            chosen,
+            buffer,
+            counts,
+            quality,
+            progress("reading documents", None),
         )
         if is_arrow_folder(raw):
             for file in files.files:
@@ -148,14 +155,14 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         for option, file in (("taxonomy", tree_file), ("label_names", names_file)):
             if file and file not in files.files:  # it lies elsewhere
                 sources.append(source_of(file.stored, str(file.stored)) | {"option": option})
-    if not len(spool):
+    if not len(buffer):
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
-    taxonomy, labels, signs = _labelled(spool, columns, names, chosen, tree, counts)
-    splits, notes = fill_splits(spool, labels, shares=chosen.shares, seed=chosen.seed)
-    notes += oddities.notes(chosen._asdict())
-    notes += oddities_of_nodes(taxonomy, labels, spool.digests)
-    _require_trainable(spool, labels, splits)
+    taxonomy, labels, signs = _labelled(buffer, columns, names, chosen, tree, counts)
+    splits, notes = fill_splits(buffer, labels, shares=chosen.shares, seed=chosen.seed)
+    notes += quality.notes(chosen._asdict())
+    notes += notes_on_labels(taxonomy, labels, buffer.digests)
+    _require_trainable(buffer, labels, splits)
     if unread and not is_arrow_folder(raw):
         notes.append(f"files that were not read: {', '.join(unread[:10])}{' ...' if unread[10:] else ''}")
     used = (
@@ -169,7 +176,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(labels, splits),
+        splits=buffer.documents(labels, splits),
         options=used,
         sources=sources,
         counts=dict(sorted(counts.items())),
@@ -293,9 +300,9 @@ def _read(
     columns: Columns,
     labels_of: Callable[..., tuple[str, ...]],
     chosen: Options,
-    spool: Spool,
+    buffer: DocumentBuffer,
     counts: Counter[str],
-    oddities: Oddities,
+    quality: QualityChecks,
     advance: Advance,
 ) -> None:
     clean = CLEANINGS[chosen.clean]
@@ -303,13 +310,13 @@ def _read(
     for table in tables:
         for number, record in table.records(*columns.all):
             place = f"{table.place}{number}"
-            repeats = chosen.header != "none" and oddities.is_header(record, place)
+            repeats = chosen.header != "none" and quality.is_header(record, place)
             if repeats and chosen.repeated_headers == "drop":
                 counts["repeated_header_lines"] += 1
                 continue
-            cells = oddities.labels(labels_of(record, place=place))
+            cells = quality.labels(labels_of(record, place=place))
             if chosen.null_labels == "empty":
-                cells = without_nulls(cells, place)
+                cells = without_missing_values(cells, place)
             advance(1)
             if not cells and chosen.unlabelled != "keep":
                 if chosen.unlabelled == "refuse":
@@ -321,7 +328,7 @@ def _read(
                 counts["documents_without_labels"] += 1
                 continue
             text = clean(text_of(record, columns.text, place))
-            if oddities.is_blank(text, place) and chosen.empty_texts == "drop":
+            if quality.is_blank(text, place) and chosen.empty_texts == "drop":
                 counts["documents_without_text"] += 1
                 continue
             numbered[table.split] += 1
@@ -334,35 +341,35 @@ def _read(
                         f"{place}: {columns.id} is empty; dataset.prepare.id=none numbers documents"
                     )
             split = split_of(record, columns.split, place) if columns.split else table.split
-            spool.add(identity, text, cells, split, table.place, number)
+            buffer.add(identity, text, cells, split, table.place, number)
 
 
 def _labelled(
-    spool: Spool,
+    buffer: DocumentBuffer,
     columns: Columns,
     names: Sequence[str],
     chosen: Options,
     tree: Taxonomy | None,
     counts: Counter[str],
-) -> tuple[Taxonomy, list[tuple[str, ...]], Signs]:
+) -> tuple[Taxonomy, list[tuple[str, ...]], Separators]:
     """Return the taxonomy, each document's node ids, and what separates names and labels."""
     first: dict[tuple[str, ...], int] = {}  # distinct cells -> the document that has them first
-    for at, cells in enumerate(spool.labels):
+    for at, cells in enumerate(buffer.labels):
         first.setdefault(cells, at)
     for name in names:
         first.setdefault((name,), -1)  # a node for each position, whether or not a document has it
 
     def place(cells: tuple[str, ...]) -> str:
-        return spool.place(first[cells]) if first[cells] >= 0 else "dataset.prepare.label_names"
+        return buffer.place(first[cells]) if first[cells] >= 0 else "dataset.prepare.label_names"
 
-    finder = Finder(tree) if tree else None
+    finder = NodeFinder(tree) if tree else None
     if not columns.levels and not names and chosen.label_names != NONE:
         _require_names(columns, first, finder)
     in_itself = {cell for cells in first for cell in cells if path_in(cell)}
     if columns.levels:
-        signs = Signs("/", None)
+        signs = Separators("/", None)
     else:
-        signs = choose_signs(
+        signs = choose_separators(
             {cell for cells in first for cell in cells} - in_itself,
             path=chosen.separator,
             labels=NONE if names else chosen.label_separator,
@@ -391,7 +398,7 @@ def _labelled(
             cells: tuple(dict.fromkeys(node for path in found for node in finder.find(path, place(cells))))
             for cells, found in paths.items()
         }
-        return finder.taxonomy, [nodes[cells] for cells in spool.labels], signs
+        return finder.taxonomy, [nodes[cells] for cells in buffer.labels], signs
     separator = "/" if in_itself or columns.levels or signs.path == "\\" else signs.path or ""
     if not in_itself and not columns.levels and signs.path is None and chosen.separator != NONE:
         example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
@@ -402,7 +409,7 @@ def _labelled(
             f"column, or dataset.prepare.list=path where a list is one path"
         )
     if chosen.merge_labels:
-        times = Counter(path for cells in spool.labels for path in paths[cells])
+        times = Counter(path for cells in buffer.labels for path in paths[cells])
         times.update(dict.fromkeys((path for found in paths.values() for path in found), 0))
         spelt = merged(times)
         counts["labels_merged"] = len(times) - len(set(spelt.values()))
@@ -415,11 +422,11 @@ def _labelled(
         cells: tuple(dict.fromkeys(node for path in found for node in ids[path]))
         for cells, found in paths.items()
     }
-    return taxonomy, [nodes[cells] for cells in spool.labels], signs
+    return taxonomy, [nodes[cells] for cells in buffer.labels], signs
 
 
 def _paths_of(
-    cells: tuple[str, ...], columns: Columns, chosen: Options, signs: Signs, finder: Finder | None
+    cells: tuple[str, ...], columns: Columns, chosen: Options, signs: Separators, finder: NodeFinder | None
 ) -> list[tuple[str, ...]]:
     """Return the paths of a document's cells."""
     may_be_path = bool(finder and cells) and len(columns.labels) == 1 and chosen.list is None
@@ -437,7 +444,7 @@ def _paths_of(
     return found
 
 
-def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ...]]:
+def _paths(cell: str, signs: Separators, finder: NodeFinder | None) -> list[tuple[str, ...]]:
     """Return the paths of a cell; what is a node as a whole is one, whatever signs are in it."""
     if finder is None:
         return signs.paths(cell)
@@ -447,7 +454,7 @@ def _paths(cell: str, signs: Signs, finder: Finder | None) -> list[tuple[str, ..
     return [path for (label,) in labels for path in ([(label,)] if finder.has(label) else signs.paths(label))]
 
 
-def _require_names(columns: Columns, found: Collection[tuple[str, ...]], finder: Finder | None) -> None:
+def _require_names(columns: Columns, found: Collection[tuple[str, ...]], finder: NodeFinder | None) -> None:
     """Refuse to take 0 and 1 for labels where they say which of several labels a document has."""
     if finder and finder.has("0") and finder.has("1"):
         return
@@ -483,11 +490,13 @@ def _require_levels(columns: Sequence[str], found: Collection[tuple[str, ...]]) 
         )
 
 
-def _require_trainable(spool: Spool, labels: Sequence[tuple[str, ...]], splits: Sequence[str]) -> None:
+def _require_trainable(
+    buffer: DocumentBuffer, labels: Sequence[tuple[str, ...]], splits: Sequence[str]
+) -> None:
     for at, split in enumerate(splits):
         if split == "train" and not labels[at]:
             raise DataError(
-                f"{spool.place(at)}: a training document without labels; dataset.prepare.unlabelled=drop "
+                f"{buffer.place(at)}: a training document without labels; dataset.prepare.unlabelled=drop "
                 f"leaves such documents out"
             )
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from hblm.config.converter_options import read_options
 from hblm.console import Advance, StartTask
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.splits import assign_splits
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.docstrings import Extract, Source, Wanted, read_sources
 from hblm.data.raw.parallel import in_order
 from hblm.data.writer import Conversion
@@ -71,11 +71,11 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
     if not sources:
         raise DataError(f"packages={chosen.packages}: none of them is installed with Python files")
     counts: Counter[str] = Counter()
-    spool = Spool(scratch)
+    buffer = DocumentBuffer(scratch)
     batches = _read(sources, chosen, progress("reading docstrings", len(sources)))
-    _gather(batches, spool, chosen.near_duplicates, counts)
-    sampled = _sample(spool.ids, chosen, counts)
-    nodes, labels = _supported(spool.labels, sampled, chosen.min_support, counts)
+    _gather(batches, buffer, chosen.near_duplicates, counts)
+    sampled = _sample(buffer.ids, chosen, counts)
+    nodes, labels = _supported(buffer.labels, sampled, chosen.min_support, counts)
     if not nodes:
         raise DataError(
             f"min_support={chosen.min_support}: none of the packages has that many docstrings; "
@@ -83,14 +83,14 @@ def convert(raw: Path | None, options: Mapping[str, Any], scratch: Path, progres
         )
     written = [place for place, path in enumerate(labels) if path]
     drawn = assign_splits([labels[place] for place in written], seed=chosen.seed)
-    splits = [""] * len(spool)  # a document left out
+    splits = [""] * len(buffer)  # a document left out
     for place, split in zip(written, drawn, strict=True):
         splits[place] = split
     return Conversion(
         taxonomy=Taxonomy(
             Node(node, node.rpartition(".")[2], node.rpartition(".")[0] or None) for node in nodes
         ),
-        splits=spool.documents(labels, splits),
+        splits=buffer.documents(labels, splits),
         options=chosen._asdict(),
         sources=read,
         counts=dict(sorted(counts.items())),
@@ -195,19 +195,26 @@ def _read(
 
 def _gather(
     batches: Iterable[tuple[list[Extract], Counter[str]]],
-    spool: Spool,
+    buffer: DocumentBuffer,
     near_duplicates: float,
     counts: Counter[str],
 ) -> None:
     """Put the documents that resemble none before them into the spool, with their paths as labels."""
-    unlike = Unlike(near_duplicates)
+    unlike = NearDuplicateFilter(near_duplicates)
     for extracts, dropped in batches:
         counts.update(dropped)
         fresh = unlike.add([extract.shingles for extract in extracts])
         counts["near_duplicates"] += len(extracts) - sum(fresh)
         for extract, kept in zip(extracts, fresh, strict=True):
             if kept:
-                spool.add(extract.id, extract.text, label_path(extract.module), "", "docstring ", len(spool))
+                buffer.add(
+                    extract.id,
+                    extract.text,
+                    label_path(extract.module),
+                    "",
+                    "docstring ",
+                    len(buffer),
+                )
 
 
 def label_path(module: str) -> tuple[str, ...]:
@@ -216,7 +223,7 @@ def label_path(module: str) -> tuple[str, ...]:
     return tuple(".".join(segments[:depth]) for depth in range(1, min(len(segments), LEVELS) + 1))
 
 
-class Unlike:
+class NearDuplicateFilter:
     """Tell of each set whether it resembles none of those before it: MinHash proposes, the sets decide.
 
     The sets are kept (a few hundred bytes a document), so that only a pair that MinHash never proposes,

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from hblm.config.converter_options import read_options
 from hblm.console import StartTask
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import read_tree
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.archives import Raw, RawFile, reading
 from hblm.data.raw.cleaning import Cleaning, plain_name
 from hblm.data.raw.many_files import Corpus, contents
@@ -93,7 +93,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         of_article.setdefault(document.article, []).append(document)
     parse = functools.partial(parse_nitf, text=chosen.text, paragraphs=chosen.paragraphs, clean=chosen.clean)
     corpus = Corpus(raw, ARTICLE, parse, frozenset(of_article))
-    spool = Spool(scratch)
+    buffer = DocumentBuffer(scratch)
     read: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     advance = progress("reading articles", len(of_article))
@@ -118,17 +118,17 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             dropped.update(document.split for document in of_article[story.key])
             continue
         for identity, _, split in of_article[story.key]:
-            spool.add(identity, article.text, labels, split, f"{story.folder}article ", int(story.key))
+            buffer.add(identity, article.text, labels, split, f"{story.folder}article ", int(story.key))
     _require_all(listings, read, raw)
-    if not len(spool):
+    if not len(buffer):
         raise DataError(
             f"{raw}: none of the {len(read):,} articles has a text and a label of the tree; is it NYT's?"
         )
-    order = [spool.at(document.identity) for document in documents if spool.has(document.identity)]
+    order = [buffer.at(document.identity) for document in documents if buffer.has(document.identity)]
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(spool.labels, spool.splits, order),
-        documents=len(spool),
+        splits=buffer.documents(buffer.labels, buffer.splits, order),
+        documents=len(buffer),
         options={name: value for name, value in chosen._asdict().items() if name != "lists"},
         sources=[*sources, *(source for source in corpus.sources if source not in sources)],
         counts=dict(sorted(counts.items())),

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from hblm.config.converter_options import read_options
 from hblm.console import StartTask
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import read_tree
 from hblm.data.convert.splits import held_out
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.archives import Raw, RawFile
 from hblm.data.raw.cleaning import Cleaning
 from hblm.data.raw.many_files import Corpus, contents
@@ -91,7 +91,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         parse_newsml, text=chosen.text, paragraphs=chosen.paragraphs, clean=chosen.clean
     )
     corpus = Corpus(raw, STORY, parse)
-    spool = Spool(scratch)
+    buffer = DocumentBuffer(scratch)
     counts: Counter[str] = Counter()
     blank: dict[int, str] = {}  # stories without a paragraph, and where they stand
     advance = progress("reading stories", len(lists.topics))
@@ -105,7 +105,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         article = story.value
         if article.identity != story.key:
             raise DataError(f"{story.place}: its itemid is {article.identity!r:.40}, not that of its name")
-        before = spool.place(spool.at(story.key)) if spool.has(story.key) else blank.get(number)
+        before = buffer.place(buffer.at(story.key)) if buffer.has(story.key) else blank.get(number)
         if before:
             raise DataError(f"{story.place}: the story is there a second time, also as {before}; {ONCE}")
         counts["stories_read_as_iso_8859_1"] += article.latin_1
@@ -113,13 +113,13 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         if article.is_blank:
             blank[number] = story.place
         if chosen.empty == "keep" or not article.is_blank:
-            spool.add(story.key, article.text, lists.topics[number], "", story.folder, number)
-    missing = [number for number in lists.topics if number not in blank and not spool.has(str(number))]
+            buffer.add(story.key, article.text, lists.topics[number], "", story.folder, number)
+    missing = [number for number in lists.topics if number not in blank and not buffer.has(str(number))]
     _refuse_missing(missing, len(lists.topics), raw)
-    there = [number for number in lists.topics if spool.has(str(number))]
-    places = [spool.at(str(number)) for number in there]
+    there = [number for number in lists.topics if buffer.has(str(number))]
+    places = [buffer.at(str(number)) for number in there]
     split_of = splits_of(there, lists.training, chosen.validation)
-    splits = [""] * len(spool)
+    splits = [""] * len(buffer)
     for number, place in zip(there, places, strict=True):
         splits[place] = split_of[number]
     n_train, n_val = len(lists.training), len(validation(range(len(lists.training)), chosen.validation))
@@ -133,8 +133,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         )
     return Conversion(
         taxonomy=lists.taxonomy,
-        splits=spool.documents(spool.labels, splits, places),
-        documents=len(spool),
+        splits=buffer.documents(buffer.labels, splits, places),
+        documents=len(buffer),
         options={name: value for name, value in chosen._asdict().items() if name != "lyrl"},
         sources=[*lists.sources, *(source for source in corpus.sources if source not in lists.sources)],
         counts=dict(sorted(counts.items())),

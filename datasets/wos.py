@@ -18,8 +18,8 @@ import numpy as np
 
 from hblm.config.converter_options import read_options
 from hblm.console import StartTask
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.splits import held_out
-from hblm.data.convert.spool import Spool
 from hblm.data.raw.archives import Raw, RawFile
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning, plain_name
 from hblm.data.raw.spreadsheet import read_sheet
@@ -91,36 +91,43 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     chosen = read_options(Options, options, "wos")
     require_encoding(chosen.encoding)
     clean = CLEANINGS[chosen.clean]
-    spool = Spool(scratch)
+    buffer = DocumentBuffer(scratch)
     codes: list[str] = []
     empty: list[int] = []
     with Raw(raw) as files:
         table = _table(files, chosen.encoding)
         advance = progress("reading abstracts", None)
         for row in _rows(table):
-            spool.add(str(len(spool)), clean(row.text), (row.domain, row.area), "", table.place, row.number)
+            buffer.add(
+                str(len(buffer)),
+                clean(row.text),
+                (row.domain, row.area),
+                "",
+                table.place,
+                row.number,
+            )
             codes.append(row.code)
             advance(1)
             if not row.text:
                 empty.append(row.number)
-        by_split = published_split(len(spool))
+        by_split = published_split(len(buffer))
         if not all(by_split.values()):
             raise DataError(
-                f"{table.file.place}: {len(spool)} rows below its header, too few for three splits"
+                f"{table.file.place}: {len(buffer)} rows below its header, too few for three splits"
             )
         sources = files.sources()
-    pairs = spool.labels
+    pairs = buffer.labels
     areas = merged(codes, pairs) if chosen.merge == "published" else [area for _, area in pairs]
     merged_pairs = [(domain, area) for (domain, _), area in zip(pairs, areas, strict=True)]
     taxonomy, node_of = tree(merged_pairs)
     labels = [(domain, node_of[domain, area]) for domain, area in merged_pairs]
     split_of = {row: split for split, rows in by_split.items() for row in rows}
-    splits = [split_of[row] for row in range(len(spool))]
+    splits = [split_of[row] for row in range(len(buffer))]
     changed = sum(before != after for before, after in zip(pairs, merged_pairs, strict=True))
     return Conversion(
         taxonomy=taxonomy,
-        splits=spool.documents(labels, splits, list(split_of)),
-        documents=len(spool),
+        splits=buffer.documents(labels, splits, list(split_of)),
+        documents=len(buffer),
         options=chosen._asdict() | {"encoding": table.encoding},
         version=2,  # 2: domains have texts
         sources=sources,

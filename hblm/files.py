@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, content hashes, and the stamp of where a run was made."""
+"""Files and folders: atomic writes, content hashes, bounded reads, temporary names and their removal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import Any
 
 from hblm.errors import DataError
 
-HOST = socket.gethostname().replace(".", "_")  # so that a temporary name can be taken apart again
+HOST = socket.gethostname().replace(".", "_")  # a dot separates the parts of a temporary name
 
 
 LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with in a spreadsheet
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula in a spreadsheet
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
 
 
-_ASIDE = ".old"
+_OLD = ".old"
 
 
 _KINDS = (
@@ -46,8 +46,8 @@ _KINDS = (
 )
 
 
-LARGEST_JSON = 64 << 20  # bytes of a result, a manifest or the like; it takes twenty times that in memory
-_STALE_SECONDS = 7 * 24 * 3600.0  # a temporary name of another host, whose processes cannot be asked
+LARGEST_JSON = 64 << 20  # bytes of a result or manifest; parsed, it takes twenty times that in memory
+_STALE_SECONDS = 7 * 24 * 3600.0  # age of a temporary name of another host, whose processes are not visible
 
 
 def sha256_text(text: str) -> str:
@@ -56,24 +56,30 @@ def sha256_text(text: str) -> str:
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no file: a pipe or a device would be waited for, or never end.
+    """Refuse a path that is not a regular file: reading a pipe or a device may block or never end.
 
     Raises:
-        DataError: it is something else.
-        OSError: it is not there, or may not be looked at.
+        DataError: the path is a folder, a pipe, a socket or a device.
+        OSError: the path does not exist, or its status cannot be read.
     """
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "not a file")
-        raise DataError(f"{path}: {kind}; only files are read, so write its content to one")
+    if kind := reason_not_a_file(path.stat().st_mode):
+        raise DataError(f"{path}: {kind}")
+
+
+def reason_not_a_file(mode: int) -> str:
+    """Return what a path with this mode is instead of a regular file; "" for a regular file."""
+    if stat.S_ISREG(mode):
+        return ""
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "of an unknown kind")
+    return f"{kind}, not a file; write its content to a file"
 
 
 def sha256_file(path: Path) -> str:
     """Return the hex sha256 of a file, read in blocks.
 
     Raises:
-        DataError: it is no file.
-        OSError: it cannot be read.
+        DataError: the path is not a regular file.
+        OSError: the file cannot be read.
     """
     require_file(path)
     digest = hashlib.sha256()
@@ -84,9 +90,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """Return the hex sha256 of a file, computed once a process for each state of it: for gigabytes."""
-    stat = path.stat()
-    state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+    """Return the hex sha256 of a file; it is computed once per process while size, times and inode stay."""
+    status = path.stat()
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     return _sha256_in_state(path.absolute(), state)
 
 
@@ -96,7 +102,7 @@ def _sha256_in_state(path: Path, state: tuple[int, ...]) -> str:
 
 
 def unfit_as_name(text: str) -> str:
-    """Return why a text cannot be the name of a file or folder, nor part of one; "" where it can."""
+    """Return why a text cannot be the name of a file or folder, or part of one; "" if it can."""
     if not text.strip() or text in (".", ".."):
         return "names no file"
     for sign in text:
@@ -118,7 +124,7 @@ def temporary_beside(target: Path) -> Path:
 
 @contextlib.contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Give a temporary path to write; at the end it is flushed and becomes `target` in one step."""
+    """Yield a temporary path to write; on success it is flushed and renamed to `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     try:
@@ -132,7 +138,7 @@ def new_file(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give an empty temporary folder to fill; at the end it becomes `target`, replacing an older one."""
+    """Yield an empty temporary folder to fill; on success it becomes `target` and replaces an older one."""
     with scratch_folder(target) as temporary:
         yield temporary
         adopt_folder(temporary, target)
@@ -140,7 +146,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Give an empty folder under the temporary name of `beside`; it goes at the end."""
+    """Yield an empty folder with the temporary name of `beside`; it is removed at the end."""
     beside.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(beside)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -155,48 +161,48 @@ def adopt_folder(temporary: Path, target: Path) -> None:
     """Flush a temporary folder and make it `target` on the same disk, replacing an older one."""
     mode = temporary.stat().st_mode
     for path in [*temporary.rglob("*"), temporary]:
-        if path.is_file():  # libraries write some with mode 0600; the folder's own is what the umask gives
+        if path.is_file():  # some libraries write mode 0600; the folder has the mode of the umask
             path.chmod(mode & 0o666)
         flush(path)
-    if target.exists():  # a folder cannot be replaced in one step: the old one steps aside first
-        aside = temporary_beside(target.with_name(target.name + _ASIDE))
+    if target.exists():  # a folder cannot be replaced in one rename: the old one is renamed first
+        aside = temporary_beside(target.with_name(target.name + _OLD))
         target.rename(aside)
         temporary.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)  # what is left of it goes at the next start
+        shutil.rmtree(aside, ignore_errors=True)  # the next start removes what is left
     else:
         temporary.rename(target)
     flush(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with new_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def cell_text(value: Any) -> Any:
-    """Return a cell of a CSV file: a text that a spreadsheet would compute gets an apostrophe before it.
+    """Return a value as a cell of a CSV file: a text that a spreadsheet reads as a formula is quoted by '.
 
-    Numbers stay as they are, also those that are texts, as -0.5.
+    Numbers are unchanged, also those written as text, such as -0.5.
     """
-    if not isinstance(value, str) or value[:1] not in _COMPUTED:
+    if not isinstance(value, str) or value[:1] not in _FORMULA_STARTS:
         return value
     return value if _NUMBER.fullmatch(value) else f"'{value}"
 
 
 def read_bytes(file: Path, largest: int = LARGEST_JSON) -> bytes:
-    """Return what a file holds, without a byte order mark.
+    """Return the content of a file without a byte order mark.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is no file (a folder, a pipe, a device), has more than `largest` bytes or cannot be
-            read; which of these, without the file's name.
+        FileNotFoundError: the file does not exist.
+        ValueError: the path is not a regular file, has more than `largest` bytes or cannot be read; the
+            message gives the reason without the path.
     """
     try:
-        with open(file, "rb", buffering=0, opener=_without_waiting) as stream:
+        with open(file, "rb", buffering=0, opener=_without_blocking) as stream:
             status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a file")
+            if kind := reason_not_a_file(status.st_mode):
+                raise ValueError(kind)
             if status.st_size > largest:
                 raise ValueError(f"{status.st_size:,} bytes; at most {largest:,} are read")
             content = stream.read()
@@ -207,22 +213,22 @@ def read_bytes(file: Path, largest: int = LARGEST_JSON) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def _without_waiting(file: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to as well, which otherwise is waited for."""
+def _without_blocking(file: str, flags: int) -> int:
+    """Open a path without waiting for a writer, if it is a pipe."""
     return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def remove_stale(folder: Path) -> None:
-    """Clear `folder` of the temporary names whose process is gone; put back a folder set aside."""
+    """Remove temporary files and folders of dead processes; restore a folder that was renamed for a swap."""
     for path in list(folder.glob(".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
-        # another process may clean up at the same time, another user own what lies there, or nobody may write
+        # another process may clean up at the same time; another user may own the path; it may be read-only
         with contextlib.suppress(OSError):
             if not match or not _stale(path, match["host"], int(match["pid"])):
                 continue
-            original = path.with_name(match["name"].removesuffix(_ASIDE))
-            if match["name"].endswith(_ASIDE) and not original.exists():
-                path.rename(original)  # killed between the two renames of new_folder
+            original = path.with_name(match["name"].removesuffix(_OLD))
+            if match["name"].endswith(_OLD) and not original.exists():
+                path.rename(original)  # the process was killed between the two renames of adopt_folder
             elif path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -236,7 +242,7 @@ def _stale(path: Path, host: str, pid: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Bring a file or folder entry to the disk before its name is trusted."""
+    """Flush a file or folder entry to the disk, so that it survives a crash after the rename."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""JSON files: canonical text, bounded reading, sealed by a hash of their own content."""
+"""JSON files: canonical text, bounded reading, and a seal, which is a hash of the content."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_as_sealed(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a JSON file is what `sealed` returned; what has no seal is not."""
+    """Return whether the content of a JSON file matches its seal; False without a seal."""
     bare = {name: value for name, value in content.items() if name != SEAL}
     try:
         return bool(content.get(SEAL) == _seal_of(bare))
-    except orjson.JSONEncodeError:  # far too deep, or a lone surrogate: nothing that was sealed
+    except orjson.JSONEncodeError:  # nested too deeply, or a lone surrogate: `sealed` writes neither
         return False
 
 
 def _seal_of(content: Mapping[str, Any]) -> str:
-    """Hash values of JSON: by orjson, as tables read thousands of results."""
+    """Return the hash of JSON values; orjson is fast enough for thousands of results."""
     text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text.replace(b"e+", b"e")).hexdigest()  # versions of orjson write 1e16 or 1e+16
 
 
 def write_json(target: Path, value: object) -> None:
-    """Write indented JSON whole or not at all; a number that JSON cannot hold is an error."""
+    """Write indented JSON atomically; NaN and infinity raise ValueError."""
     write_text(target, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_object(file: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """Return the object that a JSON file holds, whoever wrote it.
+    """Return the object in a JSON file, which need not be trusted.
 
-    No number in it is NaN or infinite, no text has a lone surrogate, and it is nested so little deep that
-    whatever walks through it comes to its end. Of a key that is there twice the last value counts.
+    No number is NaN or infinite, no text has a lone surrogate, and the nesting is at most 254 levels deep, so
+    that a recursive walk ends. Of a repeated key the last value counts.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it cannot be read, or holds something else; why, without the file's name.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read, or is not a JSON object; the message gives the reason without
+            the path.
     """
     content = read_bytes(file, largest)
     try:
         value = orjson.loads(content)
-        orjson.dumps(value)  # which goes 254 levels deep, where reading goes 1024
+        orjson.dumps(value)  # writes at most 254 levels; reading accepts 1024
     except orjson.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {_fault_in(content, error)}") from None
     except orjson.JSONEncodeError:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hblm.data.convert.label_trees import read_tree
-from hblm.data.converters import converter
+from hblm.data.converters import load_script
 from hblm.data.raw.archives import Raw
 from hblm.errors import DataError
 from hblm.taxonomy import Node, Taxonomy, names_are_words, parse_taxonomy, read_taxonomy
@@ -321,7 +321,7 @@ def tree_of(path: Path) -> Taxonomy:
 def by_script(dataset: str, function: str, path: Path) -> Taxonomy:
     """Read a tree as a converter does."""
     with Raw(path) as raw:
-        return getattr(converter(dataset), function)(raw.files[0])
+        return getattr(load_script(dataset), function)(raw.files[0])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -333,4 +333,4 @@ def test_real_sets(name: str) -> None:
 
 
 def test_categories_by_their_names_are_words() -> None:
-    assert names_are_words(converter("aapd").tree())
+    assert names_are_words(load_script("aapd").tree())

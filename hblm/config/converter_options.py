@@ -1,4 +1,4 @@
-"""The options of a converter: a NamedTuple says names, types and defaults; what is given is checked."""
+"""Options of a converter: values under dataset.prepare, checked against the types of a NamedTuple."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Options = TypeVar("Options", bound=tuple[Any, ...])
 
 
 def read_options(schema: type[Options], given: Mapping[str, Any], converter: str) -> Options:
-    """Return the options that were given, defaults for the others.
+    """Return the given options, and the defaults of the others.
 
     Args:
         schema: a NamedTuple of fields of type str, int, float, bool, Literal, list, or a union of these.
-        given: what stands under dataset.prepare.
+        given: the values under dataset.prepare.
         converter: its name, for messages.
 
     Raises:
-        ConfigError: all unknown names and wrong types, in one message.
+        ConfigError: the message lists all unknown names and wrong types.
     """
     hints = get_type_hints(schema)
     faults, values = [], {}
@@ -34,14 +34,14 @@ def read_options(schema: type[Options], given: Mapping[str, Any], converter: str
             continue
         if value == "":
             faults.append(
-                f"dataset.prepare.{name}= is empty; a shell keeps > | ; for itself, so write "
+                f"dataset.prepare.{name}= is empty; a shell interprets > | ; so write "
                 f"'dataset.prepare.{name}=\">\"' with both kinds of quotes"
             )
             continue
         values[name] = _fitted(hints[name], value)
         if values[name] is _MISFIT:
             close = nearest(str(value), get_args(hints[name])) if _is_literal(hints[name]) else ""
-            faults.append(f"dataset.prepare.{name}={plain(value)} is not {_spelt(hints[name])}{close}")
+            faults.append(f"dataset.prepare.{name}={plain(value)} is not {_type_name(hints[name])}{close}")
     if faults:
         raise ConfigError("\n".join(faults))
     return schema(**values)
@@ -51,11 +51,11 @@ _MISFIT = object()
 
 
 def _fitted(hint: Any, value: Any) -> Any:
-    """Return the value in the hint's type, _MISFIT where it does not fit."""
+    """Return the value as the type of the hint; _MISFIT if it has another type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        found = (_fitted(part, value) for part in inner)
-        return next((item for item in found if item is not _MISFIT), _MISFIT)
+        candidates = (_fitted(part, value) for part in inner)
+        return next((item for item in candidates if item is not _MISFIT), _MISFIT)
     if origin is Literal:
         return value if value in inner else _MISFIT
     if origin is list:
@@ -72,11 +72,11 @@ def _is_literal(hint: Any) -> bool:
     return get_origin(hint) is Literal
 
 
-def _spelt(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_spelt(part) for part in inner))
+        return " or ".join(dict.fromkeys(_type_name(part) for part in inner))
     if origin is Literal:
         return f"one of {', '.join(inner)}"
     if origin is list:

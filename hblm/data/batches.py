@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from hblm.data.dataset import n_subsampled
-from hblm.data.tokens import Array, TokenisedSplit, _mapped
+from hblm.data.tokens import Array, TokenisedSplit, mapped_array
 from hblm.errors import ConfigError
 
 _SUBSAMPLE_SEED = 20_240_229  # of its own: every run sees the same documents, whatever its seed
@@ -55,7 +55,7 @@ class PooledSplit:
 
     def __init__(self, split: TokenisedSplit, file: Path) -> None:
         self.split, self.file = split, file
-        self._vectors = _mapped(file, "float32").reshape(len(split), -1)
+        self._vectors = mapped_array(file, "float32").reshape(len(split), -1)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -119,7 +119,7 @@ def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
     if size == len(split):
         return split
     chosen = np.sort(_shuffled(len(split), _SUBSAMPLE_SEED)[:size])
-    return TokenisedSplit(split.folder, split.name, split._in_file(chosen))
+    return TokenisedSplit(split.folder, split.name, split.positions_in_file(chosen))
 
 
 def training_steps(lengths: Array, *, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:

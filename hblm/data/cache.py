@@ -1,6 +1,6 @@
-"""A folder of a cache: named after what it was made from, there whole or not at all, verified when opened.
+"""Cache entries: folders named by a hash of their inputs, written atomically, verified when opened.
 
-Beside its files lies `meta.json`: what they were made from, and the size and sha256 of each.
+`meta.json` in an entry holds the inputs, and the size and sha256 of each file.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ META = "meta.json"
 
 
 class Entry:
-    """A folder `kind/<sha256 of what it is made from>`, there or not.
+    """A folder `kind/<sha256 of its inputs>`, which may not exist yet.
 
-    A process that finds it missing or damaged makes it anew, while it holds the lock of the name:
+    A process that needs a missing or damaged entry writes it while it holds the lock:
 
         if not entry.is_whole():
             with entry.locked():
@@ -33,8 +33,8 @@ class Entry:
                         ...  # fill the folder
 
     Attributes:
-        folder: where it lies.
-        made_from: what it is made from, as values of JSON.
+        folder: its path.
+        made_from: the inputs, as JSON values.
         files: the names of all its files.
     """
 
@@ -44,10 +44,10 @@ class Entry:
         self.files = frozenset(files)
 
     def is_whole(self) -> bool:
-        """Return whether every file is there as it was written; all of them are read."""
+        """Return whether every file is as it was written; all files are read and hashed."""
         try:
             meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
-            # only names that are expected are followed
+            # an unexpected name is not opened
             return (meta["made_from"], meta["files"].keys()) == (self.made_from, self.files) and all(
                 (self.folder / name).is_file()
                 and (self.folder / name).stat().st_size == file["size"]
@@ -58,10 +58,10 @@ class Entry:
             return False
 
     def require_whole(self) -> None:
-        """Check what was made a moment ago.
+        """Check an entry that was just written.
 
         Raises:
-            OSError: it is not there as it was written.
+            OSError: a file is not as it was written.
         """
         if not self.is_whole():
             raise OSError(
@@ -71,7 +71,7 @@ class Entry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the name, and wait for another process that makes the same.
+        """Hold the lock of the entry; wait for a process that writes the same entry.
 
         Raises:
             SharingError: this user may not write the cache.
@@ -89,7 +89,7 @@ class Entry:
 
     @contextlib.contextmanager
     def renewed(self) -> Iterator[Path]:
-        """Give an empty folder to fill, which then takes the place of what bears the name."""
+        """Yield an empty folder to fill, which then becomes the entry."""
         remove_stale(self.folder.parent)
         with new_folder(self.folder) as temporary:
             yield temporary
@@ -102,6 +102,6 @@ class Entry:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an entry, as its meta.json has it."""
+    """Return the sha256 of each file of an entry, from its meta.json."""
     files = json.loads((folder / META).read_text(encoding="utf-8"))["files"]
     return {name: file["sha256"] for name, file in files.items()}

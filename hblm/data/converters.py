@@ -1,4 +1,4 @@
-"""The scripts of datasets/, loaded by path: each converts one dataset's raw download."""
+"""Converter scripts of datasets/, loaded by path: each converts the raw download of one dataset."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Converter = Callable[["Path | None", Mapping[str, Any], Path, StartTask], Conver
 
 
 def load_converter(name: str) -> Converter:
-    """Return what converts a raw download, the function `convert` of datasets/<name>.py.
+    """Return the function `convert` of datasets/<name>.py.
 
     Raises:
         ConfigError: there is no such script.
     """
-    convert: Converter = converter(name).convert
+    convert: Converter = load_script(name).convert
     return convert
 
 
 @functools.cache
-def converter(name: str) -> Any:
-    """Load datasets/<name>.py by its path: that folder must never be a package (Hugging Face's is one).
+def load_script(name: str) -> Any:
+    """Return the module datasets/<name>.py; as a package, its folder would hide Hugging Face's `datasets`.
 
     Raises:
         ConfigError: there is no such script.
     """
-    if why := unfit_as_name(name):  # it may come from a frozen cell
+    if why := unfit_as_name(name):  # the name may come from a file
         raise ConfigError(f"dataset.converter={name!r} {why}; write the name of a script in datasets/")
     package = Path(hblm.__file__).resolve().parent
     candidates = (package / "datasets" / f"{name}.py", package.parent / "datasets" / f"{name}.py")
@@ -46,6 +46,6 @@ def converter(name: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where the types of its options are looked up
+    sys.modules[spec.name] = module  # typing.get_type_hints looks up the types of its options there
     spec.loader.exec_module(module)
     return module

@@ -1,7 +1,7 @@
-"""A prepared dataset: a folder opened by its hashes, its documents verified as they stream by.
+"""Reader of prepared datasets: hashes are compared on opening, documents are verified while they stream.
 
-What is read is what was hashed when the folder was opened: a file that was replaced since is refused.
-A text of nothing but white space is allowed (a document without tokens pools to zeros) and counted.
+A file that changes after the folder was opened is refused. A text of only white space is allowed and counted:
+a document without tokens pools to zeros.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Prepared:
     """An opened prepared dataset.
 
     Attributes:
-        folder: as the user gave it.
-        name: what results are filed under.
+        folder: as given by the user.
+        name: the name of the dataset in results.
         taxonomy: the label forest.
         files: name -> sha256 of the four files.
-        manifest: what preparing noted; None in a folder made by hand.
+        manifest: the content of manifest.json; None in a folder made by hand.
     """
 
     folder: Path
@@ -46,18 +46,18 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Return the sha256 of the four hashes: what run ids and caches are keyed by."""
+        """Return the sha256 of the four hashes, which is part of run ids and cache keys."""
         return sha256_text(canonical_json(dict(self.files)))
 
     def __hash__(self) -> int:
-        """Be a key of what was found out about these files."""
+        """Return a hash of the fingerprint, so that results about the files can be cached."""
         return hash(self.fingerprint)
 
     def count(self, split: str) -> int:
-        """Return the number of documents of a split, by its lines, none of them parsed.
+        """Return the number of documents of a split, which is its number of lines; no line is parsed.
 
         Raises:
-            DataError: the file cannot be read, is not UTF-8, has a blank line, or is not the one opened.
+            DataError: the file cannot be read, is not UTF-8, has a blank line, or has changed.
         """
         return sum(1 for _ in self._as_opened(f"{split}.jsonl", self._lines(f"{split}.jsonl")))
 
@@ -65,8 +65,8 @@ class Prepared:
         """Stream the documents of `split`, verified one by one; only ids stay in memory.
 
         Raises:
-            DataError: `split` is none of train, val, test (at once); while streaming, the first fault
-                with file, line, document and label; at the end, a file that is not the one opened.
+            DataError: `split` is not train, val or test (at once); while streaming, the first fault with
+                file, line, document and label; at the end, the file has changed since it was opened.
         """
         if split not in SPLITS:
             known = ", ".join(SPLITS)
@@ -75,8 +75,8 @@ class Prepared:
         return self._as_opened(path.name, self._verified(path, labels_needed=split == "train"))
 
     def _verified(self, path: Path, *, labels_needed: bool) -> Iterator[Document]:
-        # A root stands above itself, an unknown label maps to None: so one test, all of it in C, covers
-        # unknown and unclosed labels (if every parent is there, every ancestor is).
+        # A root is its own parent here, and an unknown label maps to None. So one test, which runs in C,
+        # covers unknown and unclosed labels: if every parent is present, every ancestor is.
         above = {node.id: node.parent or node.id for node in self.taxonomy.nodes}
         seen: set[str] = set()
         file = str(path)
@@ -96,17 +96,17 @@ class Prepared:
             raise DataError(f"{path}: the split is empty; it needs at least one document")
 
     def require_unchanged(self, *files: str) -> None:
-        """Check that files are still those that were opened; all four if none is named.
+        """Check that files have not changed since the folder was opened; without names, all four.
 
         Raises:
-            DataError: one is not.
+            DataError: a file has changed.
         """
         for file in files or FILES:
-            with contextlib.suppress(OSError):  # the caller's own reading says what is wrong
+            with contextlib.suppress(OSError):  # the caller reports why it cannot read the file
                 self._compare(file, sha256_file(self.folder / file))
 
     def _as_opened(self, file: str, reading: Iterator[T]) -> Iterator[T]:
-        """Yield what is read of a file; where that fails and the file is another one now, say so instead."""
+        """Yield what is read of a file; a fault in a file that has changed is reported as the change."""
         try:
             yield from reading
         except DataError:
@@ -114,7 +114,7 @@ class Prepared:
             raise
 
     def _lines(self, file: str) -> Iterator[str]:
-        """Yield a file's lines; at the end, compare what was read with what was opened."""
+        """Yield the lines of a file; at the end, compare their hash with that of the opened file."""
         digest = hashlib.sha256()
         yield from _lines(self.folder / file, digest.update)
         self._compare(file, digest.hexdigest())
@@ -128,7 +128,7 @@ class Prepared:
 
 
 def n_subsampled(documents: int, fraction: float) -> int:
-    """Return how many of a split's documents `dataset_fraction` leaves: at least one."""
+    """Return how many documents of a split `dataset_fraction` selects: at least one."""
     return min(documents, max(1, round(fraction * documents)))
 
 
@@ -136,14 +136,14 @@ def open_prepared(folder: Path, name: str | None = None, prepare_with: str | Non
     """Open a prepared dataset: hash its files, read its taxonomy, parse no document.
 
     Args:
-        folder: where the four files lie.
-        name: what to call it; the folder's own name if not given.
-        prepare_with: the command that makes it, for messages; None where there is none.
+        folder: the folder of the four files.
+        name: the name of the dataset; None: that of the folder.
+        prepare_with: the command that prepares it, for messages; None if there is none.
 
     Raises:
         DataError: a missing or unreadable file, hashes that contradict the manifest, a bad taxonomy.
     """
-    name = name or Path(os.path.abspath(folder)).name  # not resolved: a link has a name of its own
+    name = name or Path(os.path.abspath(folder)).name  # not resolved: the name of a link counts
     _require_files(folder, prepare_with)
     files, taxonomy = {}, b""
     for file in FILES:
@@ -163,57 +163,54 @@ def open_prepared(folder: Path, name: str | None = None, prepare_with: str | Non
 
 def _require_files(folder: Path, prepare_with: str | None) -> None:
     prepare = f"prepare it with `{prepare_with}`, or " if prepare_with else ""
-    way_out = f"{prepare}give the folder that holds {', '.join(FILES)} as dataset.path=DIR"
+    hint = f"{prepare}give the folder that holds {', '.join(FILES)} as dataset.path=DIR"
     try:
-        found = sorted(path.name for path in folder.iterdir())
+        names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder; {way_out}") from None
+        raise DataError(f"{folder}: no such folder; {hint}") from None
     except NotADirectoryError:
-        raise DataError(f"{folder}: a file where a prepared dataset's folder should be; {way_out}") from None
+        raise DataError(f"{folder}: a file where a prepared dataset's folder should be; {hint}") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-    missing = [file for file in FILES if file not in found]
+    missing = [file for file in FILES if file not in names]
     if missing:
-        there = f"it holds {', '.join(found[:10])}" if found else "it is empty"
-        raise DataError(f"{folder}: no {' and no '.join(missing)} ({there}); {way_out}")
+        there = f"it holds {', '.join(names[:10])}" if names else "it is empty"
+        raise DataError(f"{folder}: no {' and no '.join(missing)} ({there}); {hint}")
     for file in (*FILES, MANIFEST):
-        if file in found and not os.path.isfile(folder / file):
+        if file in names and not os.path.isfile(folder / file):
             if (folder / file).exists():
                 require_file(folder / file)
-            raise DataError(f"{folder / file}: a link to nothing; {way_out}")
+            raise DataError(f"{folder / file}: a link to nothing; {hint}")
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any] | None:
-    """Return the manifest with its four hashes, or None where there is none."""
-    mend = "prepare the dataset again, or delete this file if the folder was made by hand"
+    """Return the manifest, which has the four hashes; None if there is no manifest."""
+    hint = "prepare the dataset again, or delete this file if the folder was made by hand"
     try:
         manifest = read_object(path)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(f"{path}: {error}; {mend}") from None
+        raise DataError(f"{path}: {error}; {hint}") from None
     hashes = manifest.get("files")
     if not isinstance(hashes, dict):
-        raise DataError(f'{path}: has no "files" object with the sha256 of the four files; {mend}')
+        raise DataError(f'{path}: has no "files" object with the sha256 of the four files; {hint}')
     for file in FILES:
         if not isinstance(hashes.get(file), str):
-            raise DataError(f'{path}: "files" has no sha256 of {file}; {mend}')
-    odd = next((key for key, wanted in _NOTED.items() if not _is(manifest.get(key), wanted)), None)
-    if odd:
-        raise DataError(f'{path}: "{odd}" is {manifest[odd]!r:.60}, not {_NOTED[odd][0]}; {mend}')
+            raise DataError(f'{path}: "files" has no sha256 of {file}; {hint}')
+    for key, (kind, is_valid) in _OPTIONAL.items():
+        value = manifest.get(key)
+        if value is not None and not is_valid(value):
+            raise DataError(f'{path}: "{key}" is {value!r:.60}, not {kind}; {hint}')
     return {key: value for key, value in manifest.items() if value is not None}
 
 
-def _is(value: object, wanted: tuple[str, Callable[[Any], bool]]) -> bool:
-    return value is None or wanted[1](value)
-
-
-def _counts(value: object) -> bool:
+def _is_counts(value: object) -> bool:
     return isinstance(value, dict) and all(type(number) is int for number in value.values())
 
 
-def _source(value: object) -> bool:
-    """Return whether an entry says what it must of a file that was read, or of a package."""
+def _is_source(value: object) -> bool:
+    """Return whether an entry of `sources` has the keys of a file or a package, with the right types."""
     if not isinstance(value, dict) or "name" not in value:
         return False
     texts, numbers = ("name", "sha256", "version", "matching", "option"), ("bytes", "files")
@@ -225,16 +222,16 @@ def _source(value: object) -> bool:
     )
 
 
-# what a manifest notes besides the hashes, as it is described and as it is checked; any of it may be missing
-_NOTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+# Keys of a manifest besides the hashes, each with its type in words and its check; each may be missing.
+_OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "converter": ("a text", lambda value: isinstance(value, str)),
     "version": ("a text or number", lambda value: isinstance(value, (str, int, float))),
     "options": ("an object", lambda value: isinstance(value, dict)),
     "expected": ("an object", lambda value: isinstance(value, dict)),
-    "repaired": ("an object of counts", _counts),
-    "dropped": ("an object of counts", _counts),
+    "repaired": ("an object of counts", _is_counts),
+    "dropped": ("an object of counts", _is_counts),
     "counts": ("an object", lambda value: isinstance(value, dict)),
-    "sources": ("a list of objects", lambda value: isinstance(value, list) and all(map(_source, value))),
+    "sources": ("a list of objects", lambda value: isinstance(value, list) and all(map(_is_source, value))),
     "warnings": ("a list of texts", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
     "licence": ("a text", lambda value: isinstance(value, str)),
 }
@@ -254,7 +251,7 @@ def _compare_hashes(
 
 
 def _lines(path: Path, read: Callable[[bytes], None] = lambda line: None) -> Iterator[str]:
-    """Yield the lines; bytes split at \\n only, so U+2028 in a text is harmless. `read` gets all bytes."""
+    """Yield the lines, which end at \\n alone, as texts may hold U+2028; `read` is called with all bytes."""
     blank = 0
     try:
         with path.open("rb") as stream:
@@ -280,7 +277,7 @@ def _lines(path: Path, read: Callable[[bytes], None] = lambda line: None) -> Ite
 
 
 def _parse(line: str, place: str) -> Document:
-    """Parse a line; where it cannot be, add what the file as a whole suffers from."""
+    """Parse a line; an error message says also whether the whole file is damaged."""
     try:
         return parse_document(line, place)
     except DataError as error:
@@ -296,7 +293,7 @@ def _parse(line: str, place: str) -> Document:
 
 
 def _fault(document: Document, path: Path, number: int, taxonomy: Taxonomy) -> str:
-    """Say what is wrong with a document that is known to be wrong."""
+    """Return the message on an invalid document."""
     where = f"{path}:{number}, document {document.id!r:.100}"
     labels = set(document.labels)
     for label, times in Counter(document.labels).items():
@@ -312,7 +309,9 @@ def _fault(document: Document, path: Path, number: int, taxonomy: Taxonomy) -> s
                 )
     if not labels:
         return f"{where}: no labels; a training document needs at least one (val and test may have none)"
-    for earlier, line in enumerate(_lines(path), 1):  # a second pass, so that lines need no memory
+    for earlier, line in enumerate(
+        _lines(path), 1
+    ):  # a second pass, so that the first keeps no lines in memory
         if parse_document(line, f"{path}:{earlier}").id == document.id:
             break
     return f"{where}: the same id as on line {earlier}; ids are unique within a split"

@@ -1,4 +1,4 @@
-"""What a preparation must give: counts that a dataset's YAML expects, compared with those that were found."""
+"""Expected counts of a dataset, given in its YAML, compared with the counts of a preparation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hblm.errors import ConfigError, nearest
 _KEYS = ("documents", "levels")
 
 
-class Expectation(NamedTuple):
-    """One count: what it counts, what was expected, what was found."""
+class Comparison(NamedTuple):
+    """One count: its name, the expected and the actual number."""
 
-    what: str
+    name: str
     expected: int
-    found: int
+    actual: int
 
 
 def require_expectable(expect: Mapping[str, Any]) -> None:
-    """Refuse expectations that nothing can meet.
+    """Refuse invalid expectations.
 
     Raises:
-        ConfigError: a key or value of another kind.
+        ConfigError: an unknown key, or a value of another type.
     """
     for name, value in expect.items():
         if name not in _KEYS:
@@ -44,36 +44,42 @@ def compare(
     counts: Mapping[str, Any],
     levels: Sequence[int],
     dropped: Mapping[str, int] = MappingProxyType({}),
-) -> list[Expectation]:
-    """Return every count that is expected, beside what a manifest's counts say.
+) -> list[Comparison]:
+    """Return a comparison for each expected count.
 
-    The documents are those that the raw data lists: those dropped for having no text or label count as well.
+    The documents are those that the raw data lists, so that dropped documents count as well.
+
+    Args:
+        expect: the expected counts.
+        counts: of each split, as in a manifest.
+        levels: the number of nodes of each level.
+        dropped: documents per split that had no text or no label.
 
     Raises:
-        ConfigError: expectations that nothing can meet.
+        ConfigError: invalid expectations.
     """
     require_expectable(expect)
-    found = [
-        Expectation(f"documents in {split}", number, counts[split]["documents"] + dropped.get(split, 0))
+    comparisons = [
+        Comparison(f"documents in {split}", number, counts[split]["documents"] + dropped.get(split, 0))
         for split, number in (expect.get("documents") or {}).items()
     ]
     wanted = expect.get("levels")
     if wanted:
-        found.append(Expectation("levels", len(wanted), len(levels)))
+        comparisons.append(Comparison("levels", len(wanted), len(levels)))
         for level, number in enumerate(wanted):
-            found.append(
-                Expectation(f"nodes on level {level}", number, levels[level] if level < len(levels) else 0)
+            comparisons.append(
+                Comparison(f"nodes on level {level}", number, levels[level] if level < len(levels) else 0)
             )
-    return found
+    return comparisons
 
 
-def mismatch_table(compared: Sequence[Expectation]) -> str:
-    """Return a table of expected and found, differences marked; "" if there are none."""
-    if all(row.expected == row.found for row in compared):
+def mismatch_table(compared: Sequence[Comparison]) -> str:
+    """Return a table of expected and actual counts with their differences; "" if all are equal."""
+    if all(row.expected == row.actual for row in compared):
         return ""
-    width = max(len(row.what) for row in compared)
+    width = max(len(row.name) for row in compared)
     lines = [f"{'':{width}}  {'expected':>10}  {'found':>10}"]
     for row in compared:
-        mark = "" if row.expected == row.found else f"  differs by {row.found - row.expected:+,}"
-        lines.append(f"{row.what:{width}}  {row.expected:>10,}  {row.found:>10,}{mark}")
+        mark = "" if row.expected == row.actual else f"  differs by {row.actual - row.expected:+,}"
+        lines.append(f"{row.name:{width}}  {row.expected:>10,}  {row.actual:>10,}{mark}")
     return "\n".join(lines)

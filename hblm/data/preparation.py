@@ -1,14 +1,11 @@
-"""`python -m hblm.prepare`: from a raw download, or from nothing, to a prepared dataset in data/<name>/."""
+"""Preparation of datasets: run a converter, write data/<name>/, verify it and describe it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from tokenizers import Tokenizer
 
 from hblm.config import overrides
 from hblm.config.groups import OptionGroups
@@ -16,36 +13,37 @@ from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import plain
 from hblm.config.train import Dataset, Encoder
 from hblm.console import log, progress
-from hblm.data.converters import converter, load_converter
+from hblm.data.converters import Converter, load_converter, load_script
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.expected_counts import compare, mismatch_table, require_expectable
 from hblm.data.raw.many_files import count_loose
-from hblm.data.report import Description, Tokens
-from hblm.data.statistics import Measure, Survey, survey
+from hblm.data.report import Description
+from hblm.data.statistics import DatasetStatistics, collect_statistics
+from hblm.data.token_counter import counter_of
 from hblm.data.writer import REPORT, write_dataset
 from hblm.document import SPLITS
-from hblm.encoders.pretrained import MINILM, Pretrained, locate, tokenizer_file
+from hblm.encoders.pretrained import locate
 from hblm.errors import ConfigError, DataError
-from hblm.files import remove_stale, sha256_file, temporary_beside, write_text
+from hblm.files import remove_stale, scratch_folder, sha256_file, write_text
 from hblm.locks import lock_of
 
 
 def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
-    """Open a prepared dataset; one that needs no download is prepared on first use.
+    """Open a prepared dataset; a dataset that needs no download is prepared on first use.
 
     Args:
-        dataset: which, and where.
+        dataset: the name, folder, converter and options.
         encoder: whose tokens the report counts.
 
     Raises:
-        DataError: it is not there and cannot be made, or its files are not what they should be.
+        DataError: the folder is missing and cannot be made, or its files are invalid.
     """
     folder = dataset.folder
     if not folder.exists() and dataset.converter and not dataset.source:
         log.info("%s is not there yet: preparing it", folder)
         prepare(dataset, None, encoder)
     prepared = open_prepared(folder, dataset.name, _command(dataset))
-    for difference in _other_options(prepared, dataset):
+    for difference in _ignored_options(prepared, dataset):
         log.warning("%s, and is used as it is", difference)
     if (prepared.manifest or {}).get("expected", {}).get("met") is False:
         log.warning(
@@ -54,25 +52,25 @@ def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
     return prepared
 
 
-def _other_options(prepared: Prepared, dataset: Dataset) -> list[str]:
-    """Say which options that were given have no effect, as the folder was made with others."""
-    found = []
+def _ignored_options(prepared: Prepared, dataset: Dataset) -> list[str]:
+    """Return a message for each given option without effect: the folder was made with another value."""
+    messages = []
     folder, made_with = prepared.folder, (prepared.manifest or {}).get("options", {})
     if dataset.converter and isinstance(made_with, Mapping):
-        defaults = converter(dataset.converter).Options._field_defaults
+        defaults = load_script(dataset.converter).Options._field_defaults
         for name in sorted(dataset.prepare.keys() & (made_with.keys() | defaults.keys())):
-            made = made_with.get(name, defaults.get(name))  # a set that is older than an option
+            made = made_with.get(name, defaults.get(name))  # the folder may be older than the option
             if dataset.prepare[name] not in (None, defaults.get(name), made):
-                found.append(
+                messages.append(
                     f"{folder} was made with {name}={plain(made)}; "
                     f"dataset.prepare.{name}={plain(dataset.prepare[name])} takes effect with "
                     f"python -m hblm.prepare ... force=true, or under another dataset.name"
                 )
-    return found
+    return messages
 
 
 def _command(dataset: Dataset) -> str | None:
-    """Return the command that prepares a dataset, None where nothing does."""
+    """Return the command that prepares a dataset; None without a converter."""
     if not dataset.converter:
         return None
     named = "custom" if dataset.converter == "custom" else dataset.name
@@ -89,20 +87,61 @@ def prepare(
     force: bool = False,
     allow_mismatch: bool = False,
 ) -> Description | None:
-    """Run the dataset's converter and write its folder, whole or not at all, and its report.
+    """Run the dataset's converter and write its folder atomically, with a report.
+
+    Args:
+        dataset: the name, folder, converter and options.
+        raw: the raw download; None for a dataset that needs none.
+        encoder: whose tokens the report counts.
+        force: replace an existing folder.
+        allow_mismatch: write the folder if the counts differ from the expected ones.
 
     Returns:
-        What was made; None where the folder was there already.
+        The description of the new folder; None if the folder exists already.
 
     Raises:
-        ConfigError: the dataset has no converter, or `raw` is missing or too much.
-        DataError: the raw data is not what the converter expects.
+        ConfigError: the dataset has no converter, or `raw` is missing or not needed.
+        DataError: the raw data is not what the converter expects, or the folder is made of other files.
     """
+    converter = _require_converter(dataset)
+    folder = dataset.folder
+    _require_places(dataset, raw)
+    for place in (folder.parent, folder):
+        remove_stale(place)
+    if folder.exists() and not force:
+        if raw is not None:
+            _require_same_sources(folder, raw, dataset.prepare)
+        return None
+    if dataset.source and raw is None:
+        raise ConfigError(
+            f"{dataset.name} is prepared from a download; write raw=PATH, {dataset.source} (DATA.md)"
+        )
+    convert = load_converter(converter)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: cannot be made: {error.strerror}") from None
+    with lock_of(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists() and not force:
+            return None  # another process made it while this one waited for the lock
+        _convert(dataset, raw, convert, allow_mismatch)
+        description = describe(open_prepared(folder, dataset.name), encoder)
+        write_text(folder / REPORT, description.markdown())
+    return description
+
+
+def _require_converter(dataset: Dataset) -> str:
+    """Return the name of the dataset's converter; refuse a dataset without one."""
     if not dataset.converter:
         raise ConfigError(
             f"dataset={dataset.name} has no converter in this version; put taxonomy.json and "
             f"train/val/test.jsonl into {dataset.path} (DATA.md gives the format)"
         )
+    return dataset.converter
+
+
+def _require_places(dataset: Dataset, raw: Path | None) -> None:
+    """Refuse a download that is not needed, and folders that would overwrite each other."""
     folder = dataset.folder
     if raw is not None and not dataset.source:
         raise ConfigError(f"raw={raw}: {dataset.name} needs no download; leave raw out")
@@ -115,47 +154,27 @@ def prepare(
         raise ConfigError(
             f"dataset.path={dataset.path} is no folder of the dataset's own; write dataset.path=data/NAME"
         )
-    for place in (folder.parent, folder):
-        remove_stale(place)
-    if folder.exists() and not force:
-        if raw is not None:
-            _require_same_sources(folder, raw, dataset.prepare)
-        return None
-    if dataset.source and raw is None:
-        raise ConfigError(
-            f"{dataset.name} is prepared from a download; write raw=PATH, {dataset.source} (DATA.md)"
-        )
-    convert = load_converter(dataset.converter)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder.parent}: cannot be made: {error.strerror}") from None
-    with lock_of(folder.with_name(f".{folder.name}.lock")):
-        if folder.exists() and not force:
-            return None  # another process made it while this one waited
-        scratch = temporary_beside(folder.with_name(f"{folder.name}.scratch"))
-        scratch.mkdir()
+
+
+def _convert(dataset: Dataset, raw: Path | None, convert: Converter, allow_mismatch: bool) -> None:
+    """Convert the raw data in a scratch folder and write the dataset's folder."""
+    folder = dataset.folder
+    with scratch_folder(folder.with_name(f"{folder.name}.scratch")) as scratch, progress() as start:
         try:
-            with progress() as start:
-                conversion = convert(raw, dataset.prepare, scratch, start)
-                advance = start("writing documents", conversion.documents)
-                write_dataset(
-                    folder,
-                    conversion,
-                    converter=dataset.converter,
-                    on_document=lambda: advance(1),
-                    expect=dataset.expect,
-                    allow_mismatch=allow_mismatch,
-                )
+            conversion = convert(raw, dataset.prepare, scratch, start)
+            advance = start("writing documents", conversion.documents)
+            write_dataset(
+                folder,
+                conversion,
+                converter=str(dataset.converter),
+                on_document=lambda: advance(1),
+                expect=dataset.expect,
+                allow_mismatch=allow_mismatch,
+            )
         except MemoryError:
             raise DataError(
                 f"raw={raw}: needs more memory than this machine gives, or is damaged; nothing was written"
             ) from None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        description = describe(open_prepared(folder, dataset.name), encoder)
-        write_text(folder / REPORT, description.markdown())
-    return description
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -163,10 +182,10 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def _require_same_sources(folder: Path, raw: Path, options: Mapping[str, Any]) -> None:
-    """Refuse to pass off a folder as made of other files than it was; of loose stories the number must agree.
+    """Refuse a download other than that of the folder; of loose files only the number is compared.
 
     Raises:
-        DataError: the folder's manifest names files that `raw` has not, or not as they are.
+        DataError: a source in the manifest is missing in `raw`, or has another content.
     """
     manifest = open_prepared(folder).manifest or {}
     for source in manifest.get("sources") or []:
@@ -179,7 +198,7 @@ def _require_same_sources(folder: Path, raw: Path, options: Mapping[str, Any]) -
                 )
             continue
         if "option" in source and not options.get(source["option"]):
-            continue  # the lists that lay elsewhere are not given again
+            continue  # the option that named another place is not given again
         place = Path(options[source["option"]]) if "option" in source else raw
         file = place / source["name"] if place.is_dir() else place
         if "bytes" in source and (
@@ -195,88 +214,43 @@ def _require_same_sources(folder: Path, raw: Path, options: Mapping[str, Any]) -
 
 
 def describe(prepared: Prepared, encoder: Encoder) -> Description:
-    """Verify every document of a dataset and tell what it holds.
+    """Verify every document of a dataset and return its description.
 
     Raises:
         DataError: the first fault in the documents.
     """
     with progress() as start:
-        tokens = _tokens(encoder)
-        advance = start("verifying documents", _documents(prepared.manifest or {}))
-        return Description(survey(prepared, tokens.measure, advance), tokens)
+        tokens = counter_of(encoder)
+        advance = start("verifying documents", _n_documents(prepared.manifest or {}))
+        return Description(collect_statistics(prepared, tokens.count, advance), tokens)
 
 
-def _documents(manifest: Mapping[str, Any]) -> int | None:
-    """Return how many documents a manifest counts, None where it does not."""
+def _n_documents(manifest: Mapping[str, Any]) -> int | None:
+    """Return the number of documents in a manifest; None if it has no counts."""
     try:
         return sum(int(manifest["counts"][split]["documents"]) for split in SPLITS)
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _tokens(encoder: Encoder) -> Tokens:
-    """Return how to count the encoder's tokens; nothing is downloaded for that, another one stands in."""
-    wanted = locate(encoder.model_name, encoder.revision)
-    count = _counter(wanted)
-    if count is not None:
-        return Tokens(encoder.model_name, encoder.max_length, count)
-    why = "is not on this machine" if wanted.folder is None else "cannot be loaded"
-    stand_in = locate(MINILM)
-    count = _counter(stand_in)
-    if count is None:
-        return Tokens(encoder.model_name, encoder.max_length, None, f"it {why}; encoder=minilm may be")
-    name = f"{stand_in.tag}, in place of {encoder.model_name}, which {why}"
-    return Tokens(name, encoder.max_length, count)
-
-
-def _counter(source: Pretrained) -> Measure | None:
-    """Return what counts the tokens of texts, special ones included; None: not to be had on this machine.
-
-    A tokenizer.json is read by the tokenizers library alone, without the seconds that torch takes to load.
-    """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    file = tokenizer_file(source)
-    try:
-        if file is not None:
-            backend = Tokenizer.from_file(str(file))
-        elif source.is_tiny or source.folder is not None:
-            from hblm.encoders.tokenizer import load_tokenizer
-
-            backend = load_tokenizer(source).backend_tokenizer
-        else:
-            return None
-    except Exception:  # of a damaged file, the library raises nothing narrower
-        return None
-    backend.no_truncation()
-    backend.no_padding()
-    return lambda texts: [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts))]
-
-
 def run(config: PrepareConfig) -> None:
-    """Prepare or verify one dataset and print what it holds."""
+    """Prepare or verify one dataset and print its description."""
     dataset, folder = config.dataset, config.dataset.folder
-    locate(config.encoder.model_name, config.encoder.revision)  # what is wrong is told before hours are spent
+    locate(config.encoder.model_name, config.encoder.revision)  # fails before hours are spent
     require_expectable(dataset.expect)
-    made = None
-    if not config.check:
-        raw = Path(config.raw) if config.raw else None
-        if raw is not None and not raw.exists():
-            raise DataError(f"raw={raw} is not there")
-        made = prepare(dataset, raw, config.encoder, force=config.force, allow_mismatch=config.allow_mismatch)
-        if not made:
-            print(f"{folder} is there already; force=true prepares it again")
+    made = None if config.check else _prepare_from(config)
     if made:
         description = made
     else:
         prepared = open_prepared(folder, dataset.name, _command(dataset))
-        different = [] if config.check else _other_options(prepared, dataset)
-        if different:
-            raise DataError("\n".join(different))
+        ignored = [] if config.check else _ignored_options(prepared, dataset)
+        if ignored:
+            raise DataError("\n".join(ignored))
         description = describe(prepared, config.encoder)
-    _require_expected(description.survey, dataset.expect)
+    _require_expected(description.statistics, dataset.expect)
     absent = not config.check and not (folder / REPORT).exists()
-    if absent and description.survey.prepared.manifest and os.access(folder, os.W_OK):
-        # the preparation was stopped before it was written, or was an older version's
+    if absent and description.statistics.prepared.manifest and os.access(folder, os.W_OK):
+        # the preparation was stopped before it wrote the report, or was done by an older version
         write_text(folder / REPORT, description.markdown())
     description.show()
     if made:
@@ -286,20 +260,32 @@ def run(config: PrepareConfig) -> None:
         print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
 
 
+def _prepare_from(config: PrepareConfig) -> Description | None:
+    """Prepare the configured dataset; None if its folder exists already."""
+    raw = Path(config.raw) if config.raw else None
+    if raw is not None and not raw.exists():
+        raise DataError(f"raw={raw} is not there")
+    dataset, force, allow_mismatch = config.dataset, config.force, config.allow_mismatch
+    made = prepare(dataset, raw, config.encoder, force=force, allow_mismatch=allow_mismatch)
+    if not made:
+        print(f"{dataset.folder} is there already; force=true prepares it again")
+    return made
+
+
 def _dataset_arguments(dataset: Dataset) -> str:
-    """Return the arguments, safe to paste, by which training finds the dataset."""
+    """Return the arguments that select the dataset for training, quoted for a shell."""
     options = OptionGroups().groups["dataset"]
     if dataset.name in options and str(dataset.folder) == f"data/{dataset.name}":
         return f"dataset={dataset.name}"
     return f"dataset=custom {overrides.argument('dataset.path', str(dataset.folder))}"
 
 
-def _require_expected(found: Survey, expect: Mapping[str, Any]) -> None:
-    """Refuse other counts than the expected ones, unless they were allowed when the folder was made."""
-    prepared = found.prepared
+def _require_expected(statistics: DatasetStatistics, expect: Mapping[str, Any]) -> None:
+    """Refuse counts that differ from the expected ones, unless allow_mismatch was given for the folder."""
+    prepared = statistics.prepared
     allowed = (prepared.manifest or {}).get("expected", {}).get("met") is False
     levels = [len(level) for level in prepared.taxonomy.levels]
     dropped = (prepared.manifest or {}).get("dropped", {})
-    mismatch = mismatch_table(compare(expect, found.counts(), levels, dropped))
+    mismatch = mismatch_table(compare(expect, statistics.counts(), levels, dropped))
     if mismatch and not allowed:
         raise DataError(f"{prepared.folder}: not the set that is expected:\n{mismatch}")

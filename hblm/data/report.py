@@ -1,4 +1,4 @@
-"""A prepared dataset as a person reads it: report.md in its folder, and the same tables on the terminal."""
+"""Report on a prepared dataset: report.md in its folder, and the same tables on the terminal."""
 
 from __future__ import annotations
 
@@ -14,30 +14,14 @@ from rich.text import Text
 
 from hblm.config.schema import plain
 from hblm.console import VisibleConsole, visible
-from hblm.data.statistics import SAMPLE, Measure, Survey
+from hblm.data.statistics import SAMPLE, DatasetStatistics
+from hblm.data.token_counter import TokenCounter
 from hblm.document import SPLITS
 
-_LISTED = 20  # nodes that are named one by one
+_LISTED = 20  # the largest number of nodes, or of sources, that are listed
 
 
 _PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How texts are measured in tokens.
-
-    Attributes:
-        model: whose tokenizer it is.
-        max_length: tokens that training cuts a document to.
-        measure: returns each text's tokens, special ones included; None: the tokenizer is not to be had.
-        why_not: why it is not.
-    """
-
-    model: str
-    max_length: int
-    measure: Measure | None
-    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,31 +35,31 @@ class Section:
 
 
 class Description:
-    """All that is told of a dataset.
+    """The report on a dataset.
 
     Attributes:
-        survey: the counts.
-        sections: what is shown, in order.
+        statistics: the counts.
+        sections: the tables with their notes, in order.
     """
 
-    def __init__(self, survey: Survey, tokens: Tokens) -> None:
-        """Describe what was surveyed, texts measured in `tokens`."""
-        self.survey = survey
+    def __init__(self, statistics: DatasetStatistics, tokens: TokenCounter) -> None:
+        """Make the sections from the statistics of a dataset, whose text lengths `tokens` counted."""
+        self.statistics = statistics
         self.sections = [
-            _documents(survey),
-            _levels(survey),
-            _support(survey),
-            _paths(survey),
-            _nodes(survey),
-            _duplicates(survey),
-            _lengths(survey, tokens),
-            _provenance(survey),
+            _documents(statistics),
+            _levels(statistics),
+            _support(statistics),
+            _paths(statistics),
+            _nodes(statistics),
+            _duplicates(statistics),
+            _lengths(statistics, tokens),
+            _provenance(statistics),
         ]
 
     def markdown(self) -> str:
         """Return the text of report.md."""
-        fingerprint = self.survey.prepared.fingerprint
-        lines = [f"# {_escaped(self.survey.prepared.name)}", "", _headline(self.survey), ""]
+        fingerprint = self.statistics.prepared.fingerprint
+        lines = [f"# {_escaped(self.statistics.prepared.name)}", "", _headline(self.statistics), ""]
         lines += [f"sha256 of the four files together: {fingerprint}", ""]
         for section in self.sections:
             lines += [f"## {section.title}", ""]
@@ -89,9 +73,9 @@ class Description:
         return "\n".join(lines)
 
     def show(self, console: Console | None = None) -> None:
-        """Print it."""
+        """Print the report."""
         console = console or VisibleConsole()
-        place = Text(visible(f"{self.survey.prepared.folder}: {_headline(self.survey)}"))
+        place = Text(visible(f"{self.statistics.prepared.folder}: {_headline(self.statistics)}"))
         console.print(place)
         for section in self.sections:
             if section.rows:
@@ -107,17 +91,17 @@ class Description:
                 console.print(Text(visible(f"  {note}")))
 
 
-def _headline(survey: Survey) -> str:
-    taxonomy = survey.prepared.taxonomy
-    documents = sum(found.counts.documents for found in survey.splits.values())
+def _headline(statistics: DatasetStatistics) -> str:
+    taxonomy = statistics.prepared.taxonomy
+    documents = sum(found.counts.documents for found in statistics.splits.values())
     levels = " / ".join(f"{len(level):,}" for level in taxonomy.levels)
     return f"{documents:,} documents, {len(taxonomy):,} nodes on {len(taxonomy.levels)} levels ({levels})."
 
 
-def _documents(survey: Survey) -> Section:
+def _documents(statistics: DatasetStatistics) -> Section:
     columns = ("split", "documents", "labels each", "most labels", "several paths", "stop above a leaf")
     rows = []
-    for split, found in survey.splits.items():
+    for split, found in statistics.splits.items():
         counts = found.counts
         several = sum(count for paths, count in found.n_paths.items() if paths > 1)
         rows.append(
@@ -130,11 +114,11 @@ def _documents(survey: Survey) -> Section:
                 _share(found.above_a_leaf, counts.documents),
             )
         )
-    manifest = survey.prepared.manifest or {}
+    manifest = statistics.prepared.manifest or {}
     notes = list(manifest.get("warnings") or [])
     for split, number in (manifest.get("dropped") or {}).items():
         notes.append(f"{split}: {number:,} more are listed, and were dropped for having no text or no label")
-    for split, found in survey.splits.items():
+    for split, found in statistics.splits.items():
         if found.counts.unlabelled:
             notes.append(f"{split}: {found.counts.unlabelled:,} documents without labels")
         if found.counts.blank_texts:
@@ -142,10 +126,10 @@ def _documents(survey: Survey) -> Section:
     return Section("Documents", columns, rows, notes)
 
 
-def _levels(survey: Survey) -> Section:
+def _levels(statistics: DatasetStatistics) -> Section:
     rows: list[tuple[object, ...]] = []
-    supports = {split: found.counts.support for split, found in survey.splits.items()}
-    for level, ids in enumerate(_ids(survey)):
+    supports = {split: found.counts.support for split, found in statistics.splits.items()}
+    for level, ids in enumerate(_ids(statistics)):
         unused = sum(not any(support[node] for support in supports.values()) for node in ids)
         unlearnt = sum(not supports["train"][node] for node in ids)
         labels = [sum(support[node] for node in ids) for support in supports.values()]
@@ -160,59 +144,59 @@ def _levels(survey: Survey) -> Section:
     return Section("Levels", columns, rows)
 
 
-def _support(survey: Survey) -> Section:
+def _support(statistics: DatasetStatistics) -> Section:
     rows: list[tuple[object, ...]] = []
-    support = survey.splits["train"].counts.support
-    for level, ids in enumerate(_ids(survey)):
+    support = statistics.splits["train"].counts.support
+    for level, ids in enumerate(_ids(statistics)):
         spread = np.quantile([support[node] for node in ids], (0, 0.25, 0.5, 0.75, 1), method="nearest")
         rows.append((level, *(int(value) for value in spread)))
     return Section("Training documents of a node", ("level", "least", "25 %", "median", "75 %", "most"), rows)
 
 
-def _ids(survey: Survey) -> list[list[str]]:
+def _ids(statistics: DatasetStatistics) -> list[list[str]]:
     """Return the node ids of each level."""
-    taxonomy = survey.prepared.taxonomy
+    taxonomy = statistics.prepared.taxonomy
     return [[taxonomy.nodes[at].id for at in level] for level in taxonomy.levels]
 
 
-def _paths(survey: Survey) -> Section:
+def _paths(statistics: DatasetStatistics) -> Section:
     rows = []
-    for level in range(len(survey.prepared.taxonomy.levels)):
+    for level in range(len(statistics.prepared.taxonomy.levels)):
         for leaf in (True, False):
-            ends = [found.ends[level, leaf] for found in survey.splits.values()]
+            ends = [found.ends[level, leaf] for found in statistics.splits.values()]
             if any(ends):
                 rows.append((f"level {level}, {'at a leaf' if leaf else 'above a leaf'}", *ends))
-    most = max(max(found.n_paths, default=0) for found in survey.splits.values())
+    most = max(max(found.n_paths, default=0) for found in statistics.splits.values())
     for number in range(min(most, 4) + 1):
         more = number == 4 and most > 4
         documents = [
             sum(count for paths, count in found.n_paths.items() if paths == number or (more and paths > 4))
-            for found in survey.splits.values()
+            for found in statistics.splits.values()
         ]
         if any(documents):
             name = f"{number}{' or more' * more} path{'' if number == 1 else 's'}"
             rows.append((f"documents with {name}", *documents))
-    return Section("Path shapes", ("paths that end on ...", *SPLITS), rows, _closed(survey))
+    return Section("Path shapes", ("paths that end on ...", *SPLITS), rows, _closed(statistics))
 
 
-def _closed(survey: Survey) -> list[str]:
-    repaired = (survey.prepared.manifest or {}).get("repaired")
+def _closed(statistics: DatasetStatistics) -> list[str]:
+    repaired = (statistics.prepared.manifest or {}).get("repaired")
     if not isinstance(repaired, dict):
         return ["every document has the ancestors of its labels"]
     closed = repaired.get("documents_closed", 0)
     return [f"label sets that were not closed: {closed:,}; their ancestors were added"]
 
 
-def _nodes(survey: Survey) -> Section:
-    nodes = survey.prepared.taxonomy.nodes
-    supports = {split: found.counts.support for split, found in survey.splits.items()}
+def _nodes(statistics: DatasetStatistics) -> Section:
+    nodes = statistics.prepared.taxonomy.nodes
+    supports = {split: found.counts.support for split, found in statistics.splits.items()}
     by_train = sorted(nodes, key=lambda node: supports["train"][node.id])
     shown = by_train if len(nodes) <= 10 else [*by_train[:5], *by_train[-5:]]
     rows = [(node.id, *(supports[split][node.id] for split in SPLITS)) for node in reversed(shown)]
     title = "Nodes" if len(nodes) <= 10 else "Most and least frequent nodes"
     unused = [node.id for node in nodes if not any(support[node.id] for support in supports.values())]
     unlearnt = [node.id for node in nodes if not supports["train"][node.id] and node.id not in unused]
-    children = Counter(survey.prepared.taxonomy.parents)
+    children = Counter(statistics.prepared.taxonomy.parents)
     only = sum(count == 1 for parent, count in children.items() if parent >= 0)
     repeated = len(nodes) - len({node.name for node in nodes})
     notes = []
@@ -227,24 +211,26 @@ def _nodes(survey: Survey) -> Section:
     return Section(title, ("node", *(f"{split} documents" for split in SPLITS)), rows, notes)
 
 
-def _duplicates(survey: Survey) -> Section:
-    rows = [(f"within {split}", survey.repeated_within(split)) for split in SPLITS]
-    rows += [(f"{later}, text also in {earlier}", survey.shared(earlier, later)) for earlier, later in _PAIRS]
+def _duplicates(statistics: DatasetStatistics) -> Section:
+    rows = [(f"within {split}", statistics.repeated_within(split)) for split in SPLITS]
+    rows += [
+        (f"{later}, text also in {earlier}", statistics.shared(earlier, later)) for earlier, later in _PAIRS
+    ]
     notes = []
     if any(count for _, count in rows[len(SPLITS) :]):
-        notes.append("texts that stand in two splits make scores look better than they are")
+        notes.append("texts that are in two splits make scores better than they are on new texts")
     return Section("Documents with equal texts", ("where", "documents"), rows, notes)
 
 
-def _lengths(survey: Survey, tokens: Tokens) -> Section:
-    rows = [(split, "words", *_spread(found.words)) for split, found in survey.splits.items()]
+def _lengths(statistics: DatasetStatistics, tokens: TokenCounter) -> Section:
+    rows = [(split, "words", *_spread(found.words)) for split, found in statistics.splits.items()]
     columns = ("split", "unit", "median", "90 %", "99 %", "longest", f"cut at {tokens.max_length} tokens")
     rows = [(*row, "") for row in rows]
-    if tokens.measure is None:
+    if tokens.count is None:
         notes = [f"tokens of {tokens.model} are not counted: {tokens.why_not}"]
         return Section("Text lengths", columns[:-1], [row[:-1] for row in rows], notes)
     notes = [f"tokens: those of {tokens.model}, special tokens included"]
-    for split, found in survey.splits.items():
+    for split, found in statistics.splits.items():
         cut = sum(length > tokens.max_length for length in found.tokens)
         rows.append((split, "tokens", *_spread(found.tokens), _share(cut, len(found.tokens))))
         if len(found.tokens) < found.counts.documents:
@@ -258,22 +244,18 @@ def _spread(lengths: Any) -> tuple[int, ...]:
     )
 
 
-def _provenance(survey: Survey) -> Section:
-    manifest = survey.prepared.manifest
+def _provenance(statistics: DatasetStatistics) -> Section:
+    manifest = statistics.prepared.manifest
     if manifest is None:
         return Section("Where it comes from", notes=["made by hand: there is no manifest.json"])
     rows: list[tuple[object, object]] = [
         ("converter", f"{manifest.get('converter')} {manifest.get('version')}")
     ]
-    for kind in ("options", "repaired"):
-        values = manifest.get(kind)
-        unsaid = (None,) if kind == "options" else (None, 0)
-        told = (item for item in (values or {}).items() if item[1] not in unsaid)
-        for name, value in told:
-            what = (
-                f"options: {name}" if kind == "options" else f"repaired or dropped: {name.replace('_', ' ')}"
-            )
-            rows.append((what, plain(value)))
+    options, repaired = manifest.get("options") or {}, manifest.get("repaired") or {}
+    rows += [(f"options: {name}", plain(value)) for name, value in options.items() if value is not None]
+    for name, count in repaired.items():
+        if count:
+            rows.append((f"repaired or dropped: {name.replace('_', ' ')}", plain(count)))
     sources = manifest.get("sources") or []
     if len(sources) > _LISTED and all("bytes" in source for source in sources):
         size = sum(source["bytes"] for source in sources)
@@ -309,7 +291,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
+    """Escape characters that Markdown or HTML would interpret."""
     for sign in "\\`*_[]<>|":
         text = text.replace(sign, f"\\{sign}")
     return visible(" ".join(text.split()))

@@ -1,11 +1,11 @@
-"""What a prepared dataset holds, counted in one pass: labels, paths, duplicates, lengths."""
+"""Statistics of a prepared dataset, counted in one pass: labels, paths, duplicates, text lengths."""
 
 from __future__ import annotations
 
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hblm.data.convert.spool import text_digest
+from hblm.data.convert.document_buffer import text_digest
 from hblm.data.dataset import Prepared
+from hblm.data.token_counter import Count
 from hblm.data.writer import SplitCounts
 from hblm.document import SPLITS, Document
 from hblm.taxonomy import Taxonomy
@@ -25,22 +26,19 @@ SAMPLE = 5_000  # texts of a split whose tokens are counted
 _AT_ONCE = 500  # texts given to the tokenizer together
 
 
-Measure = Callable[[Sequence[str]], Sequence[int]]
-
-
 @dataclass
-class SplitSurvey:
-    """Counts of one split; memory grows by 12 bytes a document.
+class SplitStatistics:
+    """Statistics of one split; memory grows by 12 bytes per document.
 
     Attributes:
-        counts: what the manifest holds, and each node's support.
+        counts: the counts of the manifest, and the support of each node.
         n_labels: number of labels -> documents.
         n_paths: number of paths -> documents.
         ends: (level, at a leaf) -> paths that end there.
-        above_a_leaf: documents of which a path stops above a leaf.
+        above_a_leaf: documents with a path that ends above a leaf.
         digests: a hash of each text that is not blank.
-        words: of each text.
-        tokens: of each text, or of SAMPLE texts drawn at random; empty where nothing counts them.
+        words: the number of words of each text.
+        tokens: the number of tokens of each text, or of SAMPLE random texts; empty if they are not counted.
     """
 
     taxonomy: Taxonomy
@@ -54,13 +52,13 @@ class SplitSurvey:
     tokens: array[int] = field(default_factory=lambda: array("I"))
 
     def __post_init__(self) -> None:
-        """Note which nodes are leaves."""
+        """Index the parents and the inner nodes."""
         self.counts = SplitCounts(self.taxonomy)
         self._parent = {node.id: node.parent for node in self.taxonomy.nodes}
         self._inner = set(self._parent.values())
 
     def add(self, document: Document) -> None:
-        """Count a document, verified before."""
+        """Count a verified document."""
         self.counts.add(document)
         labels = document.labels
         above = {self._parent[label] for label in labels}
@@ -76,22 +74,22 @@ class SplitSurvey:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A dataset's splits, surveyed."""
+class DatasetStatistics:
+    """Statistics of each split of a dataset."""
 
     prepared: Prepared
-    splits: dict[str, SplitSurvey]
+    splits: dict[str, SplitStatistics]
 
     def counts(self) -> dict[str, Any]:
-        """Return per split and level the counts that a manifest holds."""
-        return {split: found.counts.as_json() for split, found in self.splits.items()}
+        """Return the counts per split and level, as in a manifest."""
+        return {split: statistics.counts.as_json() for split, statistics in self.splits.items()}
 
     def repeated_within(self, split: str) -> int:
-        """Return how many texts of a split another document before it has."""
+        """Return how many documents of a split have the text of an earlier document of it."""
         return len(self.splits[split].digests) - len(self._texts(split))
 
     def shared(self, earlier: str, later: str) -> int:
-        """Return how many documents of a split have a text that an earlier split has as well."""
+        """Return how many documents of the later split have a text of the earlier split."""
         digests = np.array(self.splits[later].digests, dtype=np.uint64)
         return int(np.isin(digests, self._texts(earlier)).sum())
 
@@ -99,41 +97,41 @@ class Survey:
         return np.unique(np.array(self.splits[split].digests, dtype=np.uint64))
 
 
-def survey(
+def collect_statistics(
     prepared: Prepared,
-    measure: Measure | None = None,
+    count_tokens: Count | None = None,
     on_document: Callable[[int], None] = lambda steps: None,
-) -> Survey:
-    """Read, and so verify, every document.
+) -> DatasetStatistics:
+    """Return the statistics of a dataset; every document is read, and so verified.
 
     Args:
         prepared: the dataset.
-        measure: returns the tokens of texts; None: they are not counted.
+        count_tokens: returns the number of tokens of each text; None: tokens are not counted.
         on_document: called after each document, for a progress bar.
 
     Raises:
         DataError: the first fault.
     """
-    found = {}
+    splits = {}
     for split in SPLITS:
-        found[split] = SplitSurvey(prepared.taxonomy)
-        sampled = _sampled(prepared.folder / f"{split}.jsonl") if measure else None
+        splits[split] = SplitStatistics(prepared.taxonomy)
+        sampled = _sampled(prepared.folder / f"{split}.jsonl") if count_tokens else None
         waiting: list[str] = []
         for at, document in enumerate(prepared.documents(split)):
-            found[split].add(document)
+            splits[split].add(document)
             on_document(1)
-            if measure and (sampled is None or at in sampled):
+            if count_tokens and (sampled is None or at in sampled):
                 waiting.append(document.text)
                 if len(waiting) == _AT_ONCE:
-                    found[split].tokens.extend(measure(waiting))
+                    splits[split].tokens.extend(count_tokens(waiting))
                     waiting = []
-        if measure:
-            found[split].tokens.extend(measure(waiting))
-    return Survey(prepared, found)
+        if count_tokens:
+            splits[split].tokens.extend(count_tokens(waiting))
+    return DatasetStatistics(prepared, splits)
 
 
 def _sampled(path: Path) -> set[int] | None:
-    """Return which documents are in the sample; None: all."""
+    """Return the positions of a random sample of the documents; None: all documents."""
     with path.open("rb") as stream:
         documents = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
     return set(random.Random(0).sample(range(documents), SAMPLE)) if documents > SAMPLE else None

@@ -59,7 +59,7 @@ class TokenisedSplit:
     def __init__(self, folder: Path, name: str, order: npt.NDArray[np.int64] | None = None) -> None:
         self.folder, self.name, self.order = folder, name, order
         dtypes = json.loads((folder / _DTYPES).read_text(encoding="utf-8"))
-        arrays = {part: _mapped(folder / f"{name}.{part}", dtypes[part]) for part in _ARRAYS}
+        arrays = {part: mapped_array(folder / f"{name}.{part}", dtypes[part]) for part in _ARRAYS}
         self._tokens, self._labels = arrays["tokens"], arrays["labels"]
         self._offsets, self._label_offsets = np.array(arrays["offsets"]), np.array(arrays["label_offsets"])
         self.lengths: npt.NDArray[np.int64] = self._in_view(np.diff(self._offsets))
@@ -90,11 +90,11 @@ class TokenisedSplit:
 
     def tokens(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the row (0, 1, ... in `indices`) and the id of every token of some documents in view."""
-        return _gather(self._tokens, self._offsets, self._in_file(indices))
+        return _gather(self._tokens, self._offsets, self.positions_in_file(indices))
 
     def labels(self, indices: Array) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the row and the node of every label of some documents in view."""
-        return _gather(self._labels, self._label_offsets, self._in_file(indices))
+        return _gather(self._labels, self._label_offsets, self.positions_in_file(indices))
 
     def first_beyond(self, rows: int) -> tuple[int, str] | None:
         """Return the first token id of the file that is not below `rows`, and its document's id."""
@@ -118,7 +118,7 @@ class TokenisedSplit:
         order = None if self.order is None else hashlib.sha256(self.order.astype("<i8").tobytes()).hexdigest()
         return {**{part: files[f"{self.name}.{part}"] for part in ("tokens", "offsets")}, "order": order}
 
-    def _in_file(self, indices: Array) -> Array:
+    def positions_in_file(self, indices: Array) -> Array:
         return indices if self.order is None else self.order[indices]
 
     def _in_view(self, values: Array) -> Array:
@@ -220,7 +220,7 @@ def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) 
     write_json(folder / _DTYPES, {part: dtype.name for part, dtype in dtypes.items()})
 
 
-def _mapped(path: Path, dtype: str) -> Array:
+def mapped_array(path: Path, dtype: str) -> Array:
     """Map a flat array; an empty file cannot be mapped."""
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 

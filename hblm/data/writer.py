@@ -1,4 +1,4 @@
-"""The one writer of prepared datasets: a folder whole or not at all, equal input giving equal bytes."""
+"""Writer of prepared datasets: atomic, with equal bytes for equal input."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ MANIFEST = "manifest.json"
 
 REPORT = "report.md"
 
+_MISMATCH = "the counts are not those expected (allow_mismatch=true)"
+
 
 @dataclass
 class Conversion:
-    """What a converter makes of a raw download.
+    """The result of a converter.
 
     Attributes:
         taxonomy: the label forest.
-        splits: documents of exactly train, val and test, consumed once and in that order.
-        options: the converter's options as used, in plain JSON types.
-        version: of the converter; a higher one means other bytes.
+        splits: documents of exactly train, val and test; each is iterated once, in that order.
+        options: the options of the converter as used, in plain JSON types.
+        version: of the converter; it grows when the bytes for equal input change.
         sources: files (name, size, sha256) or packages (name, version) that were read.
-        counts: what was repaired or dropped, by reason; read after the splits are written.
-        warnings: for the user, kept in the manifest.
-        licence: of the data, as far as it is known.
-        documents: how many there are in all, for a progress bar; None: unknown.
-        dropped: documents that the raw data lists in a split, and that had no text or no label.
+        counts: repairs and dropped documents by reason; read after the splits are written.
+        warnings: for the user; written to the manifest.
+        licence: of the data, if it is known.
+        documents: the number of documents, for a progress bar; None: unknown.
+        dropped: documents per split that the raw data lists, and that had no text or no label.
     """
 
     taxonomy: Taxonomy
@@ -59,7 +61,7 @@ class Conversion:
 
 @dataclass
 class SplitCounts:
-    """Counts of one split, whole and per level, in memory that grows with nodes, not documents."""
+    """Counts of one split, in all and per level; memory grows with the nodes, not with the documents."""
 
     taxonomy: Taxonomy
     documents: int = 0
@@ -69,12 +71,12 @@ class SplitCounts:
     at_level: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        """Note every node's level once."""
+        """Index the level of each node."""
         nodes, levels = self.taxonomy.nodes, self.taxonomy.levels
         self.level = {nodes[at].id: level for level, places in enumerate(levels) for at in places}
 
     def add(self, document: Document) -> None:
-        """Count a document whose labels are known, closed and without repetition."""
+        """Count a document, whose labels are nodes, closed and distinct."""
         self.documents += 1
         self.unlabelled += not document.labels
         self.blank_texts += not document.text or document.text.isspace()
@@ -83,7 +85,7 @@ class SplitCounts:
             self.at_level[level] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as the manifest holds them; per level, `nodes` are those with support."""
+        """Return the counts as in the manifest; `nodes` of a level are those with support."""
         levels = []
         for level, places in enumerate(self.taxonomy.levels):
             support = [self.support[self.taxonomy.nodes[at].id] for at in places]
@@ -110,69 +112,86 @@ def write_dataset(
     """Write a prepared dataset and return its manifest; an older one at `target` is replaced.
 
     Args:
-        target: the folder; its name is the dataset's.
-        conversion: taxonomy and documents; labels are closed and ordered here.
-        converter: the name of what made the conversion.
+        target: the folder; its name is that of the dataset.
+        conversion: taxonomy and documents; this function closes and orders the labels.
+        converter: the name of the converter.
         on_document: called after each document, for a progress bar.
-        expect: counts that must come out (expected_counts.py).
-        allow_mismatch: write, with a warning, where they do not.
+        expect: the expected counts (expected_counts.py).
+        allow_mismatch: write the dataset, with a warning, if the counts differ.
 
     Raises:
-        ConfigError: expectations that nothing can meet.
-        DataError: a document that no prepared dataset may hold, an empty split, other counts than those
-            expected, or files at `target` that are not a prepared dataset's.
+        ConfigError: invalid expectations.
+        DataError: an invalid document, an empty split, other counts than expected, or files at `target` that
+            do not belong to a prepared dataset.
     """
     if sorted(conversion.splits) != sorted(SPLITS):
         raise DataError(f"{converter}: the splits must be {SPLITS}, not {tuple(conversion.splits)}")
     given = _plain_json(converter, {"options": conversion.options, "sources": list(conversion.sources)})
     repaired = {"documents_closed": 0, "documents_with_repeated_labels": 0}
-    counts = {}
-    place = Path(os.path.realpath(target))  # a link stays a link: what it points to is replaced
+    place = Path(os.path.realpath(target))  # a link stays a link: the folder that it points to is replaced
     try:
         _refuse_foreign(target)
         with new_folder(place) as folder:
             (folder / FILES[0]).write_text(conversion.taxonomy.to_json(), encoding="utf-8", newline="\n")
+            counts = {}
             for split in SPLITS:
-                counts[split] = SplitCounts(conversion.taxonomy)
-                writer = _SplitWriter(target / f"{split}.jsonl", counts[split], repaired)
+                split_counts = SplitCounts(conversion.taxonomy)
+                writer = _SplitWriter(target / f"{split}.jsonl", split_counts, repaired)
                 writer.write(conversion.splits[split], folder / f"{split}.jsonl", on_document)
-            levels = [len(level) for level in conversion.taxonomy.levels]
-            found = {split: count.as_json() for split, count in counts.items()}
-            dropped = {split: number for split, number in conversion.dropped.items() if number}
-            mismatch = mismatch_table(compare(expect, found, levels, dropped))
-            if mismatch and not allow_mismatch:
-                raise DataError(
-                    f"{target}: not the set that was expected, so nothing was written "
-                    f"(allow_mismatch=true writes it):\n{mismatch}"
-                )
-            warnings = ["the counts are not those expected (allow_mismatch=true)"] if mismatch else []
+                counts[split] = split_counts.as_json()
+            met = _require_expected(target, conversion, counts, expect, allow_mismatch)
             manifest = {
                 "name": Path(os.path.abspath(target)).name,
                 "converter": converter,
                 "version": conversion.version,
                 "hblm": hblm.__version__,
                 **given,
-                "taxonomy": {"nodes": len(conversion.taxonomy), "levels": levels},
-                "counts": found,
-                "expected": {**expect, "met": not mismatch},
-                **({"dropped": dropped} if dropped else {}),
+                "taxonomy": {"nodes": len(conversion.taxonomy), "levels": _level_sizes(conversion)},
+                "counts": counts,
+                "expected": {**expect, "met": met},
+                **({"dropped": _dropped(conversion)} if _dropped(conversion) else {}),
                 "repaired": repaired | dict(sorted(conversion.counts.items())),
-                "warnings": [*conversion.warnings, *warnings],
+                "warnings": [*conversion.warnings, *([] if met else [_MISMATCH])],
                 "licence": conversion.licence,
                 "files": {file: sha256_file(folder / file) for file in FILES},
             }
             text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:  # a full disk, a folder that may not be written, or a raw file gone
+    except OSError as error:  # a full disk, a read-only folder, or a raw file that was removed
         raise DataError(
             f"{error.filename or target}: {error.strerror or error}; nothing was written"
         ) from error
     return manifest
 
 
+def _require_expected(
+    target: Path,
+    conversion: Conversion,
+    counts: Mapping[str, Any],
+    expect: Mapping[str, Any],
+    allow_mismatch: bool,
+) -> bool:
+    """Return whether the counts are the expected ones; refuse others unless they are allowed."""
+    mismatch = mismatch_table(compare(expect, counts, _level_sizes(conversion), _dropped(conversion)))
+    if mismatch and not allow_mismatch:
+        raise DataError(
+            f"{target}: not the set that was expected, so nothing was written "
+            f"(allow_mismatch=true writes it):\n{mismatch}"
+        )
+    return not mismatch
+
+
+def _level_sizes(conversion: Conversion) -> list[int]:
+    return [len(level) for level in conversion.taxonomy.levels]
+
+
+def _dropped(conversion: Conversion) -> dict[str, int]:
+    return {split: number for split, number in conversion.dropped.items() if number}
+
+
 @dataclass
 class _SplitWriter:
-    """Writes one split, document by document; `path` is where it will lie, for messages."""
+    """Writes one split, document by document; `path` is its final path, for messages."""
 
     path: Path
     counts: SplitCounts
@@ -204,7 +223,7 @@ class _SplitWriter:
             raise DataError(f"{self.path}: the split is empty; it needs at least one document")
 
     def _closed(self, document: Document, place: str) -> Document:
-        """Return the document with all ancestors of its labels, in taxonomy order; count the repair."""
+        """Return the document with the ancestors of its labels, in taxonomy order; count repairs."""
         taxonomy = self.counts.taxonomy
         given = set(document.labels)
         for label in given:
@@ -224,19 +243,19 @@ class _SplitWriter:
 
 
 def _refuse_foreign(target: Path) -> None:
-    """Refuse to replace what preparing did not write."""
+    """Refuse to replace a file or folder that is not a prepared dataset."""
     if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
         return
     if not target.is_dir():
         raise DataError(f"{target}: a file lies where the dataset's folder should be; move it away first")
-    found = sorted(path.name for path in target.iterdir())
-    foreign = [name for name in found if name not in (*FILES, MANIFEST, REPORT)]
+    names = sorted(path.name for path in target.iterdir())
+    foreign = [name for name in names if name not in (*FILES, MANIFEST, REPORT)]
     if foreign:
         raise DataError(
             f"{target}: holds {', '.join(foreign[:5])}, not a prepared dataset's; "
             f"move it away or give another folder"
         )
-    if found and MANIFEST not in found:
+    if names and MANIFEST not in names:
         raise DataError(
             f"{target}: has no {MANIFEST}, so it was made or edited by hand; "
             f"move it away or give another folder"
@@ -244,9 +263,9 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _plain_json(converter: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value as JSON will give it back, keys sorted; refuse it before hours are spent."""
+    """Return the value as JSON gives it back, keys sorted; invalid JSON is refused before hours are spent."""
     try:
-        found: dict[str, Any] = json.loads(canonical_json(value))
+        plain: dict[str, Any] = json.loads(canonical_json(value))
     except (TypeError, ValueError) as error:
         raise DataError(f"{converter}: options and sources must be plain JSON: {error}") from None
-    return found
+    return plain

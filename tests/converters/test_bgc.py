@@ -20,7 +20,7 @@ from hblm.data.convert.label_trees import read_tree
 from hblm.data.converters import load_converter
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.raw.archives import Raw, RawFile
-from hblm.data.raw.blurbs import Book, read_books
+from hblm.data.raw.blurbs import BookRecord, read_books
 from hblm.data.writer import write_dataset
 from hblm.document import SPLITS, Document
 from hblm.taxonomy import Taxonomy
@@ -106,14 +106,14 @@ def train(**changes: Any) -> dict[str, str]:
 # --- the reader of books
 
 
-def books(content: str | bytes) -> list[Book]:
+def books(content: str | bytes) -> list[BookRecord]:
     data = content if isinstance(content, bytes) else content.encode()
     return list(read_books(RawFile("b.txt", "b.txt", Path("b.txt"), lambda: io.BytesIO(data))))
 
 
 def test_a_book_is_read_whole() -> None:
     assert books(book("0000000000000", THRILLER, "Invented\n blurb.", "On <Titles>")) == [
-        Book(
+        BookRecord(
             line=1,
             title="On <Titles>",
             body="Invented\n blurb.",
@@ -207,7 +207,7 @@ def test_entities_are_resolved_and_nothing_else(kind: str) -> None:
 
 def test_a_body_may_speak_of_tags() -> None:
     body = "how <isbn>12</isbn>, <d1>Romance</d1> and <title>x</title> are written"
-    assert books(book("1", body=body)) == [Book(1, "A Title", body, "1", ((0, "Fiction"),))]
+    assert books(book("1", body=body)) == [BookRecord(1, "A Title", body, "1", ((0, "Fiction"),))]
 
 
 TOPICS = {

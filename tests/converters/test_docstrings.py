@@ -269,7 +269,7 @@ sets = st.sets(st.integers(0, 30), min_size=1, max_size=30)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(sets, max_size=12), st.sampled_from([0.3, 0.5, 0.8, 1.0]))
 def test_only_what_is_alike_is_dropped(script: ModuleType, given_sets: list[set[int]], bound: float) -> None:
-    unlike = script.Unlike(bound)
+    unlike = script.NearDuplicateFilter(bound)
     arrays = [np.array(sorted(values), dtype=np.uint32) for values in given_sets]
     found = unlike.add(arrays[:5]) + unlike.add(arrays[5:])
     kept: list[set[int]] = []
@@ -288,7 +288,7 @@ def test_min_hash_proposes_nearly_all_pairs_at_the_threshold(script: ModuleType,
     for _ in range(300):
         values = source.choice(2**32, common + 2 * own, replace=False).astype(np.uint32)
         one, other = np.sort(values[: common + own]), np.sort(np.r_[values[:common], values[common + own :]])
-        missed += all(script.Unlike(threshold).add([one, other]))
+        missed += all(script.NearDuplicateFilter(threshold).add([one, other]))
     assert missed <= 9  # one of a hundred expected at most
 
 
@@ -388,7 +388,7 @@ def test_same_input_same_bytes_with_processes_or_without(
 
     manifests = []
     for folder, processors in (("a", 2), ("b", 1)):
-        monkeypatch.setattr("hblm.data.raw.parallel._cores", lambda found=processors: found)
+        monkeypatch.setattr("hblm.data.raw.parallel.n_cores", lambda found=processors: found)
         (tmp_path / folder).mkdir()
         conversion = script.convert(None, options, tmp_path / folder, progress)
         manifests.append(write_dataset(tmp_path / folder / "wood", conversion, converter="docstrings"))

@@ -30,7 +30,7 @@ from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.preparation import prepare, run
 from hblm.data.raw import many_files
 from hblm.data.raw.archives import Raw
-from hblm.data.raw.many_files import Story
+from hblm.data.raw.many_files import ParsedFile
 from hblm.data.raw.news_xml import Article
 from hblm.data.writer import Conversion, write_dataset
 from hblm.document import SPLITS, Document
@@ -778,9 +778,9 @@ class Everything:
     def __init__(self, path: Path, pattern: str, parse: object, wanted: frozenset[str]) -> None:
         self.wanted = wanted
 
-    def stories(self) -> Iterator[Story]:
+    def stories(self) -> Iterator[ParsedFile]:
         for key in sorted(self.wanted):
-            yield Story(
+            yield ParsedFile(
                 key, f"x/{key}.xml", Article(key, f"Text {key}.", False, ("Top/News/World",), False), ""
             )
 

@@ -260,7 +260,7 @@ FORMS: Mapping[str, Callable[[Path], Download]] = {
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in one process: several give the same (test_stories.py), and take a second to start."""
-    monkeypatch.setattr(parallel, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 1)
 
 
 def converter() -> Any:

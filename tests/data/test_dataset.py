@@ -17,8 +17,9 @@ from hblm.config.train import Dataset, Encoder
 from hblm.data import dataset as prepared_module
 from hblm.data.dataset import open_prepared
 from hblm.data.preparation import open_or_prepare
-from hblm.data.report import Description, Tokens
-from hblm.data.statistics import survey
+from hblm.data.report import Description
+from hblm.data.statistics import collect_statistics
+from hblm.data.token_counter import TokenCounter
 from hblm.data.writer import FILES, Conversion, write_dataset
 from hblm.document import Document
 from hblm.errors import DataError
@@ -84,7 +85,7 @@ def test_a_broken_split_is_named(fault: str, folder_by_hand: Folder) -> None:
     folder = folder_by_hand({"train.jsonl": content})
     prepared = open_prepared(folder)
     with pytest.raises(DataError) as caught:
-        survey(prepared)
+        collect_statistics(prepared)
     message = str(caught.value)
     place = f"{folder}/train.jsonl{expected[0] if expected[0][0] == ':' else ':'}"
     assert message.startswith(place)
@@ -112,7 +113,7 @@ SOUND_SPLITS = {
 def test_an_unusual_but_sound_split_is_read(kind: str, folder_by_hand: Folder) -> None:
     prepared = open_prepared(folder_by_hand({"train.jsonl": SOUND_SPLITS[kind]}))
     documents = list(prepared.documents("train"))
-    assert survey(prepared).counts()["train"]["documents"] == len(documents)
+    assert collect_statistics(prepared).counts()["train"]["documents"] == len(documents)
     expected = SOUND_SPLITS[kind].decode("utf-8-sig").split("\n")
     assert documents == [
         Document(row["id"], row["text"], tuple(row["labels"]))
@@ -127,7 +128,7 @@ def test_val_and_test_may_hold_documents_without_labels(folder_by_hand: Folder) 
 
 def test_the_same_id_may_stand_in_two_splits(folder_by_hand: Folder) -> None:
     prepared = open_prepared(folder_by_hand({"val.jsonl": GOOD, "test.jsonl": GOOD}))
-    assert survey(prepared).counts()["test"]["documents"] == 1
+    assert collect_statistics(prepared).counts()["test"]["documents"] == 1
 
 
 def test_documents_stream(folder_by_hand: Folder) -> None:
@@ -148,7 +149,7 @@ def test_a_file_that_vanished_is_an_error_of_the_data(folder_by_hand: Folder) ->
     prepared = open_prepared(folder_by_hand())
     (prepared.folder / "val.jsonl").unlink()
     with pytest.raises(DataError, match=r"val.jsonl: cannot be read: No such file"):
-        survey(prepared)
+        collect_statistics(prepared)
 
 
 # --- opening
@@ -256,7 +257,7 @@ def test_what_a_manifest_notes_in_another_type_is_refused_or_does_no_harm(
     why = ""
     try:
         found = open_or_prepare(dataset, Encoder(model_name="tiny"))
-        Description(survey(found), Tokens("tiny", 9, None)).markdown()
+        Description(collect_statistics(found), TokenCounter("tiny", 9, None)).markdown()
     except DataError as error:
         why = str(error)
     assert not why or f'{folder / "manifest.json"}: "{key}" is ' in why
@@ -273,7 +274,7 @@ def test_what_a_manifest_leaves_out_or_null_is_nothing(
         (folder / "manifest.json").write_text(json.dumps(left))
         dataset = Dataset(name="wos", path=str(folder), converter="wos", source="a folder")
         found = open_or_prepare(dataset, Encoder(model_name="tiny"))
-        texts.append(Description(survey(found), Tokens("tiny", 9, None)).markdown())
+        texts.append(Description(collect_statistics(found), TokenCounter("tiny", 9, None)).markdown())
     assert texts[0] == texts[1]
 
 
@@ -337,14 +338,14 @@ def test_errors_show_the_path_as_given(
     folder_by_hand({"val.jsonl": b"{}\n"})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"^byhand/val.jsonl:1: "):
-        survey(open_prepared(Path("byhand")))
+        collect_statistics(open_prepared(Path("byhand")))
 
 
 def test_verifying_gives_the_counts_of_the_manifest(
     tmp_path: Path, conversion: Callable[..., Conversion]
 ) -> None:
     manifest = write_dataset(tmp_path / "wos", conversion(), converter="wos")
-    assert survey(open_prepared(tmp_path / "wos")).counts() == manifest["counts"]
+    assert collect_statistics(open_prepared(tmp_path / "wos")).counts() == manifest["counts"]
 
 
 def test_an_opened_dataset_can_be_sent_to_a_worker(folder_by_hand: Folder) -> None:
@@ -357,13 +358,8 @@ def test_an_opened_dataset_can_be_sent_to_a_worker(folder_by_hand: Folder) -> No
 LONG_LINE = """
 import resource, sys
 from pathlib import Path
-from hblm.config.train import Dataset, Encoder
-from hblm.data import dataset as prepared_module
 from hblm.data.dataset import open_prepared
-from hblm.data.report import Description, Tokens
-from hblm.data.statistics import survey
 from hblm.errors import DataError
-from hblm.data.preparation import open_or_prepare
 prepared = open_prepared(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
@@ -409,7 +405,7 @@ def test_a_file_that_changed_since_it_was_opened_is_refused(
     prepared = open_prepared(folder_by_hand())
     CHANGES[change](prepared.folder / file)
     with pytest.raises(DataError, match=rf"{file}: changed while it was read: .* start again"):
-        survey(prepared)
+        collect_statistics(prepared)
     with pytest.raises(DataError, match=f"{file}: changed while it was read"):
         prepared.count(file.partition(".")[0])
 

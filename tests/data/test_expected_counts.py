@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hblm.data.expected_counts import Expectation, compare, mismatch_table, require_expectable
+from hblm.data.expected_counts import Comparison, compare, mismatch_table, require_expectable
 from hblm.errors import ConfigError
 
 COUNTS = {
@@ -71,19 +71,19 @@ def test_what_nothing_can_meet_is_refused(fault: str) -> None:
 def test_only_what_is_expected_is_compared() -> None:
     expect = {"levels": [7, 130], "documents": {"train": 10, "val": 1}}
     assert compare(expect, COUNTS, LEVELS) == [
-        Expectation("documents in train", 10, 9),
-        Expectation("documents in val", 1, 1),
-        Expectation("levels", 2, 3),
-        Expectation("nodes on level 0", 7, 7),
-        Expectation("nodes on level 1", 130, 134),
+        Comparison("documents in train", 10, 9),
+        Comparison("documents in val", 1, 1),
+        Comparison("levels", 2, 3),
+        Comparison("nodes on level 0", 7, 7),
+        Comparison("nodes on level 1", 130, 134),
     ]
     assert compare({}, COUNTS, LEVELS) == compare({"documents": {}, "levels": []}, COUNTS, LEVELS) == []
 
 
 def test_a_level_that_is_not_there_has_no_nodes() -> None:
     assert compare({"levels": [7, 134, 3, 5]}, COUNTS, LEVELS)[-2:] == [
-        Expectation("nodes on level 2", 3, 3),
-        Expectation("nodes on level 3", 5, 0),
+        Comparison("nodes on level 2", 3, 3),
+        Comparison("nodes on level 3", 5, 0),
     ]
 
 
@@ -91,13 +91,13 @@ def test_dropped_documents_count_where_they_were_listed() -> None:
     expect = {"levels": [7, 134, 3], "documents": {"train": 12, "val": 1, "test": 2}}
     found = compare(expect, COUNTS, LEVELS, {"train": 3})
     assert found[:3] == [
-        Expectation("documents in train", 12, 12),
-        Expectation("documents in val", 1, 1),
-        Expectation("documents in test", 2, 2),
+        Comparison("documents in train", 12, 12),
+        Comparison("documents in val", 1, 1),
+        Comparison("documents in test", 2, 2),
     ]
     assert found[3:] == compare({"levels": [7, 134, 3]}, COUNTS, LEVELS)
     assert mismatch_table(found) == ""
-    assert compare(expect, COUNTS, LEVELS)[0] == Expectation("documents in train", 12, 9)
+    assert compare(expect, COUNTS, LEVELS)[0] == Comparison("documents in train", 12, 9)
 
 
 def test_dropped_documents_of_a_split_that_is_not_expected_change_nothing() -> None:
@@ -122,9 +122,9 @@ def test_no_difference_makes_no_table(expect: dict[str, Any]) -> None:
 
 def test_a_table_shows_all_that_was_compared_and_marks_differences() -> None:
     rows = [
-        Expectation("documents in train", 15_000, 14_998),
-        Expectation("levels", 2, 2),
-        Expectation("nodes on level 0", 7, 1_007),
+        Comparison("documents in train", 15_000, 14_998),
+        Comparison("levels", 2, 2),
+        Comparison("nodes on level 0", 7, 1_007),
     ]
     assert mismatch_table(rows).splitlines() == [
         "                      expected       found",

@@ -13,7 +13,7 @@ from programs import compose
 from hblm.cli import check, programs
 from hblm.config.prepare import PrepareConfig
 from hblm.config.train import Encoder
-from hblm.data import converters, preparation
+from hblm.data import converters, preparation, token_counter
 from hblm.encoders.pretrained import MINILM, locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.errors import ConfigError, DataError
@@ -40,27 +40,27 @@ def test_tokens_are_counted_as_training_counts_them(name: str) -> None:
     backend = load_tokenizer(source).backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    count = preparation._counter(source)
+    count = token_counter.load_count(source)
     assert count is not None
     assert count(TEXTS) == [len(backend.encode(text).ids) for text in TEXTS]
 
 
 def test_without_its_tokenizer_another_stands_in_or_words_are_counted(monkeypatch) -> None:
-    tokens = preparation._tokens(Encoder(model_name="owner/never-downloaded"))
+    tokens = token_counter.counter_of(Encoder(model_name="owner/never-downloaded"))
     if locate(MINILM).folder is not None:
         assert tokens.model == (
             "all-MiniLM-L6-v2, in place of owner/never-downloaded, which is not on this machine"
         )
-    monkeypatch.setattr(preparation, "MINILM", "owner/neither")
-    tokens = preparation._tokens(Encoder(model_name="owner/never-downloaded"))
-    assert (tokens.measure, tokens.model) == (None, "owner/never-downloaded")
+    monkeypatch.setattr(token_counter, "MINILM", "owner/neither")
+    tokens = token_counter.counter_of(Encoder(model_name="owner/never-downloaded"))
+    assert (tokens.count, tokens.model) == (None, "owner/never-downloaded")
     assert "not on this machine" in tokens.why_not
 
 
 def test_a_damaged_tokenizer_is_no_reason_not_to_prepare(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / name).write_text("{")
-    assert "cannot be loaded" in preparation._tokens(Encoder(model_name=str(tmp_path))).model
+    assert "cannot be loaded" in token_counter.counter_of(Encoder(model_name=str(tmp_path))).model
 
 
 def test_the_report_is_printed_and_kept(capsys) -> None:
@@ -216,9 +216,9 @@ def test_a_folder_made_with_other_lists_is_not_passed_off() -> None:
 
 def test_the_documents_of_a_manifest_are_counted_where_it_tells() -> None:
     counts = {split: {"documents": number} for split, number in (("train", 5), ("val", 2), ("test", 0))}
-    assert preparation._documents({"counts": counts}) == 7
+    assert preparation._n_documents({"counts": counts}) == 7
     for counted in ({}, {"counts": None}, {"counts": {**counts, "val": {}}}, {"counts": {"train": 5}}):
-        assert preparation._documents(counted) is None
+        assert preparation._n_documents(counted) is None
 
 
 def test_options_that_have_no_effect_are_named(caplog) -> None:

@@ -9,13 +9,14 @@ import pytest
 from rich.console import Console
 
 from hblm.data.dataset import Prepared, open_prepared
-from hblm.data.report import Description, Tokens
-from hblm.data.statistics import SAMPLE, survey
+from hblm.data.report import Description
+from hblm.data.statistics import SAMPLE, collect_statistics
+from hblm.data.token_counter import TokenCounter
 from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
 
-BYTES = Tokens("bytes", 5, lambda texts: [len(text) for text in texts])
+BYTES = TokenCounter("bytes", 5, lambda texts: [len(text) for text in texts])
 TREE = {"a": None, "b": None, "a1": "a", "a2": "a", "b1": "b", "a1x": "a1", "un": "b"}
 DOCUMENTS = {
     "train": [("one two", ["a1x", "a1", "a"]), ("one two", ["a2", "a"]), ("three", ["a", "b1", "b"])],
@@ -48,8 +49,8 @@ def numbers(texts: Sequence[str]) -> list[int]:
     return [int(text) if text.isdigit() else 0 for text in texts]
 
 
-def described(data: Prepared, tokens: Tokens = BYTES) -> Description:
-    return Description(survey(data, tokens.measure), tokens)
+def described(data: Prepared, tokens: TokenCounter = BYTES) -> Description:
+    return Description(collect_statistics(data, tokens.count), tokens)
 
 
 def test_the_numbers_are_those_of_the_documents(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_what_a_person_should_look_at_is_noted(tmp_path: Path) -> None:
         "nodes without documents: 1 (un)",
         "names that repeat: 4 nodes",
         "nodes with a single child: 1",
-        "look better than they are",
+        "make scores better than they are on new texts",
         "look here",
         "licence: MIT",
         "| options: x | 1 |",
@@ -124,7 +125,7 @@ def test_a_folder_made_by_hand_says_so(tmp_path: Path) -> None:
 
 
 def test_without_a_tokenizer_words_are_told_and_why(tmp_path: Path) -> None:
-    found = described(prepared(tmp_path), Tokens("some/model", 5, None, "it is elsewhere"))
+    found = described(prepared(tmp_path), TokenCounter("some/model", 5, None, "it is elsewhere"))
     assert len(rows(found, "Text lengths")) == 3
     assert "tokens of some/model are not counted: it is elsewhere" in found.markdown()
 
@@ -132,11 +133,11 @@ def test_without_a_tokenizer_words_are_told_and_why(tmp_path: Path) -> None:
 def test_tokens_of_many_documents_are_those_of_a_sample(tmp_path: Path) -> None:
     many = [(f"{at:05}", ["a"]) for at in range(SAMPLE + 500)]
     data = prepared(tmp_path, {**DOCUMENTS, "train": many})
-    found = survey(data, numbers)
+    found = collect_statistics(data, numbers)
     drawn = found.splits["train"].tokens
     assert len(drawn) == len(set(drawn)) == SAMPLE
     assert max(drawn) > SAMPLE  # not the first ones
-    assert survey(data, numbers).splits["train"].tokens == drawn
+    assert collect_statistics(data, numbers).splits["train"].tokens == drawn
     assert f"train: tokens of {SAMPLE:,} documents drawn at random" in described(data).markdown()
 
 

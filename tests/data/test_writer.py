@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hblm.data.convert.splits import assign_splits
 from hblm.data.dataset import open_prepared
-from hblm.data.statistics import survey
+from hblm.data.statistics import collect_statistics
 from hblm.data.writer import FILES, Conversion, write_dataset
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
@@ -161,7 +161,7 @@ def test_documents_are_streamed(tmp_path: Path, conversion: Make) -> None:
     try:
         write_dataset(tmp_path / "x", made, converter="x")
         prepared = open_prepared(tmp_path / "x")
-        survey(prepared)
+        collect_statistics(prepared)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

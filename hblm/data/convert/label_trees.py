@@ -129,7 +129,7 @@ def without_root(paths: Sequence[Path]) -> Sequence[Path]:
     return paths
 
 
-class Finder:
+class NodeFinder:
     """Finds the node that a raw label means: by its id, a path of ids or names, or a name of its own."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:

@@ -16,7 +16,7 @@ from hblm.errors import ConfigError
 NONE = "none"  # an option's word for: there is no such thing, do not look for it
 
 
-PATH_SIGNS = (
+PATH_SEPARATORS = (
     "--",
     "->",
     "=>",
@@ -33,7 +33,7 @@ PATH_SIGNS = (
 )  # one that holds another comes first
 
 
-LIST_SIGNS = (";", "|", "\n", ",", " ")
+LABEL_SEPARATORS = (";", "|", "\n", ",", " ")
 
 
 _IN_TEXT = (".", ":")  # punctuation, where a blank follows
@@ -42,7 +42,7 @@ _IN_TEXT = (".", ":")  # punctuation, where a blank follows
 _BETWEEN_EQUALS = ("/", "|", ":", "::", "\\")  # as in Action/Comedy
 
 
-class Signs(NamedTuple):
+class Separators(NamedTuple):
     """What separates the names of a path, and the labels of a cell; None for nothing."""
 
     path: str | None
@@ -56,9 +56,9 @@ class Signs(NamedTuple):
         return found
 
 
-def choose_signs(
+def choose_separators(
     cells: Iterable[str], *, path: str | None, labels: str | None, is_node: Callable[[str], bool]
-) -> Signs:
+) -> Separators:
     """Return the separators that were given, else those that the distinct cells leave no doubt of.
 
     A sign separates labels if splitting by it leaves fewer distinct labels than there were cells. It
@@ -76,7 +76,7 @@ def choose_signs(
     found = {cell for cell in cells if not is_node(cell)}
     if labels is None:
         labels = next(
-            (sign for sign in LIST_SIGNS if sign != path and _is_list(found, sign, path, is_node)), NONE
+            (sign for sign in LABEL_SEPARATORS if sign != path and _is_list(found, sign, path, is_node)), NONE
         )
     else:
         _require_occurring("label_separator", labels, found)
@@ -84,9 +84,9 @@ def choose_signs(
     single = {label for cell in found for label in _split(cell, chosen) if not is_node(label)}
     if path is not None:
         _require_occurring("separator", path, single)
-        return Signs(None if path == NONE else path, chosen)
+        return Separators(None if path == NONE else path, chosen)
     fitting: list[str] = []
-    for sign in PATH_SIGNS:
+    for sign in PATH_SEPARATORS:
         held = any(sign in longer for longer in fitting)
         if sign != chosen and not held and _is_path(single, sign):
             fitting.append(sign)
@@ -96,7 +96,7 @@ def choose_signs(
             f"what separates the names of a path, as in {example!r:.80}? {' or '.join(map(repr, fitting))} "
             f"would do; {_way_out('separator', fitting[0])} (none: labels are names, not paths)"
         )
-    return Signs(fitting[0] if fitting else None, chosen)
+    return Separators(fitting[0] if fitting else None, chosen)
 
 
 def _split(cell: str, sign: str | None) -> list[str]:
@@ -136,7 +136,7 @@ def _is_list(cells: set[str], sign: str, path: str | None, is_node: Callable[[st
         return True
     times = Counter(part for cell in cells for part in _split(cell, sign))
     fewer = len(times) < len(cells)
-    paths = [other for other in ((path,) if path else PATH_SIGNS) if other not in (NONE, sign)]
+    paths = [other for other in ((path,) if path else PATH_SEPARATORS) if other not in (NONE, sign)]
     if sign == " ":  # most names hold blanks: a list only where every part is a path, or a label of its own
         sure = any(all(other in part or part in cells for part in inside) for other in paths)
         likely = any(_share_below_known_tops(inside, cells, other) > 0.6 for other in paths)
@@ -148,7 +148,7 @@ def _is_list(cells: set[str], sign: str, path: str | None, is_node: Callable[[st
     ):
         return False  # part of a name: every cell is a path, the parts are not
     recurring = any(times[part] > 1 for part in inside)
-    also_path = sign in PATH_SIGNS and path is None and _is_path(cells, sign)
+    also_path = sign in PATH_SEPARATORS and path is None and _is_path(cells, sign)
     if (fewer and also_path) or (not fewer and not also_path and (recurring or sign != ",")):
         raise ConfigError(_question(sign, holding[0]))
     return fewer and not also_path

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hblm.data.convert.spool import Spool
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
@@ -17,12 +17,12 @@ Item = TypeVar("Item")
 
 
 def fill_splits(
-    spool: Spool, labels: Sequence[Sequence[str]], *, shares: Sequence[float], seed: int
+    buffer: DocumentBuffer, labels: Sequence[Sequence[str]], *, shares: Sequence[float], seed: int
 ) -> tuple[list[str], list[str]]:
     """Return the split of each document, and notes on those that had to be drawn from the training documents.
 
     Args:
-        spool: the documents, with the splits that the raw data names.
+        buffer: the documents, with the splits that the raw data names.
         labels: of each document.
         shares: of train, val and test.
         seed: of the draw.
@@ -30,7 +30,7 @@ def fill_splits(
     Raises:
         DataError: splits are named, and training is none of them.
     """
-    splits = list(spool.splits)
+    splits = list(buffer.splits)
     missing = [split for split in SPLITS if split not in splits]
     if not missing:
         return splits, []
@@ -47,7 +47,7 @@ def fill_splits(
         [labels[at] for at in drawn_from],
         seed=seed,
         shares=(wanted[0] / sum(wanted), wanted[1] / sum(wanted), wanted[2] / sum(wanted)),
-        texts=[spool.digests[at] for at in drawn_from],
+        texts=[buffer.digests[at] for at in drawn_from],
     )
     for at, split in zip(drawn_from, drawn, strict=True):
         splits[at] = split

@@ -31,7 +31,7 @@ _TOPICS = re.compile(r"<(?:d(\d)|topic\b[^>]*\bd=[\"'](\d)[\"'][^>]*)>(.*?)</(?:
 _TOPIC = re.compile(r"<(?:d\d|topic)\b", re.IGNORECASE)  # where one begins, damaged or not
 
 
-class Book(NamedTuple):
+class BookRecord(NamedTuple):
     """One record; `topics` are (level, name), and `line` is where it begins."""
 
     line: int
@@ -41,7 +41,7 @@ class Book(NamedTuple):
     topics: tuple[tuple[int, str], ...]
 
 
-def read_books(file: RawFile, encoding: str | None = None) -> Iterator[Book]:
+def read_books(file: RawFile, encoding: str | None = None) -> Iterator[BookRecord]:
     """Yield the books of a file.
 
     Raises:
@@ -70,7 +70,7 @@ def read_books(file: RawFile, encoding: str | None = None) -> Iterator[Book]:
         )
 
 
-def _book(record: str, file: RawFile, line: int) -> Book:
+def _book(record: str, file: RawFile, line: int) -> BookRecord:
     between = _BETWEEN.match(record)
     start = between.end() if between else 0
     line += record.count("\n", 0, start)
@@ -92,7 +92,7 @@ def _book(record: str, file: RawFile, line: int) -> Book:
     topics = tuple((int(old or new), plain_name(_plain(name))) for old, new, name in _TOPICS.findall(after))
     if len(topics) != len(_TOPIC.findall(after)) or not all(name and "<" not in name for _, name in topics):
         raise DataError(f"{place}: a topic of the book that begins here is damaged: {after.strip()!r:.200}")
-    return Book(line, title, _plain(body).strip(), isbn, topics)
+    return BookRecord(line, title, _plain(body).strip(), isbn, topics)
 
 
 def _field(text: str, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from hblm.data.raw import limited_process
+from hblm.data.raw import parquet as parquet_batches
 from hblm.data.raw.archives import RawFile
 from hblm.errors import DataError
 
@@ -37,7 +37,7 @@ def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
 
     def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         with _library(file.place), file.open() as stream:
-            for batch in limited_process.batches(stream, wanted):
+            for batch in parquet_batches.batches(stream, wanted):
                 yield batch.select(wanted).to_pylist()
 
     features = _inside(_inside(metadata, "info"), "features")

@@ -41,7 +41,7 @@ _AT_ONCE = 400  # stories given to a process together
 _STREAMED = 64 << 20  # bytes of an archive from which it is read as a stream
 
 
-class Story(NamedTuple):
+class ParsedFile(NamedTuple):
     """One file of the corpus.
 
     Attributes:
@@ -80,7 +80,7 @@ class Corpus:
     wanted: frozenset[str] | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
 
-    def stories(self) -> Iterator[Story]:
+    def stories(self) -> Iterator[ParsedFile]:
         """Yield every story, in the order of folders and names, of archives as they are.
 
         Raises:
@@ -174,7 +174,7 @@ class _Choice:
 class _Batch(NamedTuple):
     """What a process found: the stories; the archive on disk, if it is done; the hashes of loose files."""
 
-    stories: list[Story]
+    stories: list[ParsedFile]
     source: dict[str, Any] | None = None
     digests: bytes = b""
     bytes_read: int = 0
@@ -200,7 +200,7 @@ class _Files:
             path = self.folder / name
             with reading(str(path)):
                 if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
-                    stories.append(Story(choice.key(name), str(path), None, "not a file"))
+                    stories.append(ParsedFile(choice.key(name), str(path), None, "not a file"))
                     continue
                 with path.open("rb") as stream:
                     data = stream.read(LONGEST + 1)
@@ -276,7 +276,7 @@ class _Loose:
 
 def _inside(
     choice: _Choice, source: Path | io.BytesIO, name: str, place: str, depth: int = 1
-) -> Iterator[Story]:
+) -> Iterator[ParsedFile]:
     """Yield the stories in an archive and in those that it holds."""
     if depth > DEEPEST:
         raise DataError(f"{place}: archives in archives, more than {DEEPEST} deep")
@@ -295,10 +295,10 @@ def _content(file: RawFile) -> bytes:
         return read_up_to(file, LONGEST + 1)
 
 
-def _story(choice: _Choice, key: str, place: str, data: bytes) -> Story:
+def _story(choice: _Choice, key: str, place: str, data: bytes) -> ParsedFile:
     if len(data) > LONGEST:
-        return Story(key, place, None, f"more than {LONGEST:,} bytes; no story is that long")
+        return ParsedFile(key, place, None, f"more than {LONGEST:,} bytes; no story is that long")
     try:
-        return Story(key, place, choice.parse(data), "")
+        return ParsedFile(key, place, choice.parse(data), "")
     except ValueError as error:
-        return Story(key, place, None, str(error))
+        return ParsedFile(key, place, None, str(error))

@@ -1,4 +1,4 @@
-"""Work on all cores, results in the order of the work."""
+"""Parallel map over worker processes, with results in input order and bounded memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from hblm.errors import DataError
+from hblm.process import n_cores
 
 Item = TypeVar("Item")
 
@@ -22,13 +23,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-_FEW = 4  # items that are done sooner than processes start, which takes a second
+_FEW = 4  # fewer items are done sooner in this process; starting workers takes a second
 
 
-_MOST = 8  # processes; the one that takes their results has no time for more
+_MOST = 8  # workers; the parent process cannot consume the results of more
 
 
-_shared: Any = None  # in a process of the pool: what all items have in common
+_shared: Any = None  # in a worker: the argument that all calls share
 
 
 def in_order(
@@ -37,29 +38,30 @@ def in_order(
     """Yield function(shared, item) for each item, in their order.
 
     Args:
-        function: of a module, so that other processes find it.
-        shared: what all calls have in common; sent to each process once.
-        items: taken as there is room, `window` ahead of the results.
-        window: how many items may be under way, so that memory stays bounded; None: two for each process.
+        function: a module-level function, so that workers can import it.
+        shared: the first argument of all calls; sent to each worker once.
+        items: consumed lazily, at most `window` items ahead of the results.
+        window: the number of pending items, which bounds the memory; None: two per worker.
 
     Raises:
-        DataError: a process was killed, or none can be started; otherwise what `function` raises.
+        DataError: a worker was killed, or workers cannot be started.
+        Exception: whatever `function` raises, in the turn of its item.
     """
     waiting = iter(items)
     head = list(islice(waiting, _FEW))
     waiting = chain(head, waiting)
-    workers = min(_cores(), _MOST)
+    workers = min(n_cores(), _MOST)
     if len(head) < _FEW or workers < 2:
         for item in waiting:
             yield function(shared, item)
         return
     room = window or 2 * workers
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(shared,)
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(shared,)
     )
     pending: deque[Future[Result]] = deque()
     try:
-        with _undisturbed():  # the processes start here
+        with _ignoring_ctrl_c():  # the workers start here and inherit this
             pending.append(pool.submit(_call, function, next(waiting)))
         while True:
             pending.extend(
@@ -70,7 +72,7 @@ def in_order(
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise DataError(
-            "a process that helped to read was killed or could not start: too little memory? a script "
+            "a worker process was killed or could not start: too little memory? a script "
             "without `if __name__ == '__main__':`?"
         ) from None
     finally:
@@ -78,37 +80,32 @@ def in_order(
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to this one.
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Ignore Ctrl-C while workers start, so that only the parent process handles it.
 
     Raises:
-        DataError: they cannot be started.
+        DataError: the workers cannot be started.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     try:
         yield
     except OSError as error:
-        raise DataError(f"processes that help to read cannot be started: {error.strerror}") from None
+        raise DataError(f"worker processes cannot be started: {error.strerror}") from None
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _begin(shared: Any) -> None:
+def _start_worker(shared: Any) -> None:
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that gives the work is killed; it would wait for ever."""
+    """End this worker when its parent process is killed; it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

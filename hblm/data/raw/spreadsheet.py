@@ -1,38 +1,41 @@
-"""Rows of a spreadsheet (.xlsx, .xlsb, .xls, .ods), as texts."""
+"""Rows of a spreadsheet (.xlsx, .xlsb, .xls, .ods) as texts; as a program, stdin's rows as lines of JSON."""
 
 from __future__ import annotations
 
+import datetime
 import io
+import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
+from typing import IO
 
+from python_calamine import CalamineError, CalamineWorkbook
+
+from hblm.data.raw import limited_process
 from hblm.data.raw.archives import RawFile, inside_zip, open_zip, read_up_to, reading
-from hblm.data.raw.limited_process import rows
 from hblm.errors import DataError
 
 _CELL = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]+)([0-9]+)"')
 
-
-_OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # .xls, and .xlsx with a password: no zip
-
+_OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # .xls, and .xlsx with a password: not a zip
 
 _MOST_CELLS = 1 << 24
 
-
 _LARGEST = 1 << 28  # bytes of a spreadsheet, packed or unpacked
-
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row from 1, cells) of the first sheet that has rows; whole numbers have no decimals.
+    """Yield (row from 1, cells) of the first sheet that has rows.
 
-    A day is year-month-day, with the time of day where there is one.
+    Whole numbers have no decimals. A date is year-month-day, followed by the time of day if there is one.
+    Empty rows at the end are left out.
 
     Raises:
-        DataError: damaged, encrypted, another kind of file, or no sheet with rows.
+        DataError: the file is damaged, encrypted or of another kind, or no sheet has rows.
     """
     with reading(file.place):
         data = read_up_to(file, _LARGEST + 1)
@@ -42,8 +45,8 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
     bounded = False
     if not data.startswith(_OLD):
         with reading(file.place):
-            bounded = _require_whole(content, file.place)
-    blank: list[tuple[int, list[str]]] = []  # at the end of a sheet they are no rows
+            bounded = _require_sound_zip(content, file.place)
+    blank: list[tuple[int, list[str]]] = []
     any_row = False
     try:
         for number, cells in rows(content, bounded=bounded):
@@ -62,11 +65,11 @@ def read_sheet(file: RawFile) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{file.place}: no sheet of it has rows")
 
 
-def _require_whole(content: io.BytesIO, place: str) -> bool:
-    """Refuse what is no sound zip: the reader of sheets does not survive all that is not.
+def _require_sound_zip(content: io.BytesIO, place: str) -> bool:
+    """Refuse a file that is not a sound zip, because the reader of sheets aborts on some damage.
 
     Returns:
-        Whether what it holds is known to fit into memory: a few bytes of a cell can repeat the longest text.
+        Whether the content certainly fits into memory: a few bytes of a cell can repeat the longest text.
     """
     if not zipfile.is_zipfile(content):
         raise DataError(
@@ -85,13 +88,13 @@ def _require_whole(content: io.BytesIO, place: str) -> bool:
         bad = archive.testzip()
         if bad:
             raise DataError(f"{place}: damaged ({bad} in it); download or copy it again")
-        _require_bounded(archive, place)
+        _require_few_cells(archive, place)
     content.seek(0)
     return sum(sizes.values()) ** 2 // 8 < _LARGEST
 
 
-def _require_bounded(archive: zipfile.ZipFile, place: str) -> None:
-    """Refuse a sheet with a cell so far out that the reader, which keeps all cells up to it, has no room."""
+def _require_few_cells(archive: zipfile.ZipFile, place: str) -> None:
+    """Refuse a sheet with a cell far out: the reader keeps all cells up to the last row and column."""
     for name in archive.namelist():
         if "worksheets/" in name:
             last_row = last_column = 0
@@ -103,8 +106,61 @@ def _require_bounded(archive: zipfile.ZipFile, place: str) -> None:
 
 
 def _number_of(column: bytes) -> int:
-    """Return a column's number: A is 1, AA is 27."""
+    """Return the number of a column: A is 1, AA is 27."""
     number = 0
     for letter in column:
         number = 26 * number + letter - ord("A") + 1
     return number
+
+
+def rows(content: IO[bytes], *, bounded: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row from 1, cells) of the first sheet that has rows.
+
+    Args:
+        content: the spreadsheet.
+        bounded: whether the content certainly fits into memory; if not, a child process reads it.
+
+    Raises:
+        ValueError: the file is not a spreadsheet.
+        OSError: memory ran out, or the file is damaged.
+    """
+    if bounded:
+        yield from _rows(content)
+        return
+    with limited_process.output_of("hblm.data.raw.spreadsheet", content) as output:
+        for line in output:
+            number, cells = json.loads(line)
+            yield number, cells
+
+
+def _rows(content: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    try:
+        book = CalamineWorkbook.from_filelike(content)
+        for sheet in map(book.get_sheet_by_name, book.sheet_names):
+            first = (sheet.start or (0, 0))[0]
+            any_row = False
+            for number, row in enumerate(sheet.iter_rows(), 1):
+                if number > first:
+                    any_row = True
+                    yield number, [_text(cell) for cell in row]
+            if any_row:
+                return
+    except BaseException as error:  # a panic of the Rust library is not an Exception
+        if not isinstance(error, CalamineError) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(str(error)) from None
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        cell = cell.date()
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _write(content: IO[bytes], output: IO[bytes]) -> None:
+    for row in _rows(content):
+        output.write(json.dumps(row).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(limited_process.run(_write))

@@ -13,7 +13,7 @@ import pytest
 
 from hblm.data.convert.cells import PATH, cells_of, text_of
 from hblm.data.convert.columns import Columns, as_options, choose_columns
-from hblm.data.convert.separators import Signs, choose_signs
+from hblm.data.convert.separators import Separators, choose_separators
 from hblm.data.raw.tables import Record, Table
 from hblm.errors import ConfigError, DataError, HblmError
 
@@ -199,10 +199,10 @@ def test_a_split_column_is_one_that_says_a_split(name: str, value: str, of: str,
 def test_the_options_of_a_choice_choose_it_again() -> None:
     wide = table("id", "text", "label", "l1", "l2", "split", split="train")
     chosen = choose(wide, labels="label", identity="none")
-    options = as_options(chosen, Signs("/", ";"))
+    options = as_options(chosen, Separators("/", ";"))
     again = {name: options[name] for name in ("text", "labels", "levels", "split")}
     assert choose(wide, identity=options["id"], **again) == chosen
-    assert detect({"a/b;c/d"}, options["separator"], options["label_separator"]) == Signs("/", ";")
+    assert detect({"a/b;c/d"}, options["separator"], options["label_separator"]) == Separators("/", ";")
 
 
 # --- cells
@@ -395,8 +395,8 @@ def test_what_is_no_text_is_refused_with_its_place(value: Any) -> None:
 # --- signs
 
 
-def detect(cells: Iterable[str], path: str | None = None, labels: str | None = None) -> Signs:
-    return choose_signs(set(cells), path=path, labels=labels, is_node=lambda label: False)
+def detect(cells: Iterable[str], path: str | None = None, labels: str | None = None) -> Separators:
+    return choose_separators(set(cells), path=path, labels=labels, is_node=lambda label: False)
 
 
 NEWSGROUPS = """
@@ -434,22 +434,25 @@ MOVIES = [
     "Drama",
 ]
 
-READ: dict[str, tuple[Sequence[str], Signs]] = {
-    "newsgroups": (NEWSGROUPS, Signs(".", None)),
-    "arXiv, one each": (["cs.lg", "cs.cl", "stat.ml", "math.co", "quant-ph"], Signs(".", None)),
-    "arXiv, one or two": (ARXIV, Signs(".", " ")),
-    "NYT": (NYT, Signs("/", None)),
-    "NYT, several": ([*NYT, *(f"{a};{b}" for a, b in itertools.pairwise(NYT))], Signs("/", ";")),
-    "several, the sign with a blank": (["a > b; a > c", "a > b", "d > e; a > c", "d > e"], Signs(">", ";")),
-    "several and single": (["a>b;a>c", "a>b", "d>e;a>c", "d>e;d>f", "d>f", "d>e"], Signs(">", ";")),
-    "a line each": (["a/b\na/c", "a/b", "d/e\na/c", "d/e"], Signs("/", "\n")),
-    "bars as paths": (["A|B|C", "A|B|D", "A|E", "F|G"], Signs("|", None)),
+READ: dict[str, tuple[Sequence[str], Separators]] = {
+    "newsgroups": (NEWSGROUPS, Separators(".", None)),
+    "arXiv, one each": (["cs.lg", "cs.cl", "stat.ml", "math.co", "quant-ph"], Separators(".", None)),
+    "arXiv, one or two": (ARXIV, Separators(".", " ")),
+    "NYT": (NYT, Separators("/", None)),
+    "NYT, several": ([*NYT, *(f"{a};{b}" for a, b in itertools.pairwise(NYT))], Separators("/", ";")),
+    "several, the sign with a blank": (
+        ["a > b; a > c", "a > b", "d > e; a > c", "d > e"],
+        Separators(">", ";"),
+    ),
+    "several and single": (["a>b;a>c", "a>b", "d>e;a>c", "d>e;d>f", "d>f", "d>e"], Separators(">", ";")),
+    "a line each": (["a/b\na/c", "a/b", "d/e\na/c", "d/e"], Separators("/", "\n")),
+    "bars as paths": (["A|B|C", "A|B|D", "A|E", "F|G"], Separators("|", None)),
     "WOS of NeuralClassifier": (
         ["CS--Computer vision", "CS--PID/control", "Medical--Parkinson's Disease", "Medical--HIV/AIDS"],
-        Signs("--", None),
+        Separators("--", None),
     ),
-    "three deep": (["CS--AI", "CS--AI--Computer vision", "MAE--Hydraulics"], Signs("--", None)),
-    "slashes in a few names": (["Arts > TV/Radio", "Arts > Film", "News > Sport"], Signs(">", None)),
+    "three deep": (["CS--AI", "CS--AI--Computer vision", "MAE--Hydraulics"], Separators("--", None)),
+    "slashes in a few names": (["Arts > TV/Radio", "Arts > Film", "News > Sport"], Separators(">", None)),
     "BGC": (
         [
             "Fiction > Fantasy > Epic",
@@ -458,19 +461,22 @@ READ: dict[str, tuple[Sequence[str], Signs]] = {
             "Nonfiction > Biography & Memoir",
             "Children’s Books > Step Into Reading",
         ],
-        Signs(">", None),
+        Separators(">", None),
     ),
-    "arrows": (["a -> b", "a -> c", "d -> e"], Signs("->", None)),
-    "real arrows": (["a → b", "a → c", "d → e"], Signs("→", None)),
-    "guillemets": (["Home » Tools", "Home » Pets", "Work » Tools"], Signs("»", None)),
-    "namespaces": (["std::vec", "std::map", "boost::any"], Signs("::", None)),
-    "folders of Windows": (["a\\b", "a\\c", "d\\e"], Signs("\\", None)),
-    "ICD": (["A00.1", "A00.9", "B01.2", "B01.0", "C50"], Signs(".", None)),
-    "one top": (["sci.med", "sci.space", "sci.crypt"], Signs(".", None)),
-    "the sign at the ends": (["/a/b", "/a/c", "/d/e/"], Signs("/", None)),
-    "double arrows": (["A => B", "A => C", "D => E"], Signs("=>", None)),
-    "half are paths": (["a", "b", "a/x", "b/y"], Signs("/", None)),
-    "flat, several": (["Bars;Food", "Bars;Clubs", "Bars", "Food", "Clubs", "Food;Clubs"], Signs(None, ";")),
+    "arrows": (["a -> b", "a -> c", "d -> e"], Separators("->", None)),
+    "real arrows": (["a → b", "a → c", "d → e"], Separators("→", None)),
+    "guillemets": (["Home » Tools", "Home » Pets", "Work » Tools"], Separators("»", None)),
+    "namespaces": (["std::vec", "std::map", "boost::any"], Separators("::", None)),
+    "folders of Windows": (["a\\b", "a\\c", "d\\e"], Separators("\\", None)),
+    "ICD": (["A00.1", "A00.9", "B01.2", "B01.0", "C50"], Separators(".", None)),
+    "one top": (["sci.med", "sci.space", "sci.crypt"], Separators(".", None)),
+    "the sign at the ends": (["/a/b", "/a/c", "/d/e/"], Separators("/", None)),
+    "double arrows": (["A => B", "A => C", "D => E"], Separators("=>", None)),
+    "half are paths": (["a", "b", "a/x", "b/y"], Separators("/", None)),
+    "flat, several": (
+        ["Bars;Food", "Bars;Clubs", "Bars", "Food", "Clubs", "Food;Clubs"],
+        Separators(None, ";"),
+    ),
 }
 
 
@@ -505,7 +511,7 @@ FLAT = {
 
 @pytest.mark.parametrize("kind", FLAT)
 def test_names_that_hold_signs_are_no_paths(kind: str) -> None:
-    assert detect(FLAT[kind]) == Signs(None, None)
+    assert detect(FLAT[kind]) == Separators(None, None)
 
 
 MUST_ASK: dict[str, Sequence[str]] = {
@@ -527,11 +533,11 @@ def test_ambiguous_signs_are_asked_for(kind: str) -> None:
 
 
 UNREADABLE = None
-MISREAD: dict[str, tuple[Sequence[str], Signs | None]] = {
-    "Amazon's commas": (AMAZON, Signs(">", None)),
-    "arXiv, two each": (["cs.lg stat.ml", "cs.cl cs.lg", "math.co cs.dm"], Signs(".", " ")),
-    "two paths each, every one another": (["a/b c/d", "a/e c/f", "g/h i/j"], Signs("/", " ")),
-    "two paths a cell, never one": (["a>b;a>c", "d>e;d>f"], Signs(">", ";")),
+MISREAD: dict[str, tuple[Sequence[str], Separators | None]] = {
+    "Amazon's commas": (AMAZON, Separators(">", None)),
+    "arXiv, two each": (["cs.lg stat.ml", "cs.cl cs.lg", "math.co cs.dm"], Separators(".", " ")),
+    "two paths each, every one another": (["a/b c/d", "a/e c/f", "g/h i/j"], Separators("/", " ")),
+    "two paths a cell, never one": (["a>b;a>c", "d>e;d>f"], Separators(">", ";")),
     "initials": (["J. Smith", "J. Doe", "A. Lee"], UNREADABLE),
     "abbreviations": (["U.S. News", "U.K. News", "U.S. Sports", "U.K. Arts"], UNREADABLE),
     "ratings": (["0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5"], UNREADABLE),
@@ -541,12 +547,12 @@ MISREAD: dict[str, tuple[Sequence[str], Signs | None]] = {
     "a prefix": (["Category:Physics", "Category:Chemistry", "Category:Biology"], UNREADABLE),
     "URLs": ([f"http://dbpedia.org/ontology/{name}" for name in ("Company", "Artist", "Film")], UNREADABLE),
     "URLs of one host": (["http://localhost/a", "http://localhost/b", "http://localhost/c"], UNREADABLE),
-    "films of MovieLens, few": (MOVIES, Signs(None, "|")),
+    "films of MovieLens, few": (MOVIES, Separators(None, "|")),
     "genres in any order": (["Action/Comedy", "Comedy/Drama", "Action/Drama", "Drama/Comedy"], UNREADABLE),
     "names that recur in paths": (
         [f"{top}/{a} {b}" for top in ("Men", "Women") for a in ("Red", "Blue") for b in ("Hats", "Socks")]
         + [f"Men/{a} {b}" for a in ("Red", "Blue", "Tan") for b in ("Hats", "Socks", "Shoes", "Coats")],
-        Signs("/", None),
+        Separators("/", None),
     ),
     "commas in both parts": (
         [
@@ -555,9 +561,12 @@ MISREAD: dict[str, tuple[Sequence[str], Signs | None]] = {
             for two in ("Garden", "Kitchen")
             for leaf in ("Lamps", "Tools")
         ],
-        Signs(">", None),
+        Separators(">", None),
     ),
-    "HTML": (["Arts &amp; Crafts > Beads", "Arts &amp; Crafts > Yarn", "Toys > Dolls"], Signs(">", None)),
+    "HTML": (
+        ["Arts &amp; Crafts > Beads", "Arts &amp; Crafts > Yarn", "Toys > Dolls"],
+        Separators(">", None),
+    ),
     "tags in angles": (["<python><pandas>", "<python><numpy>", "<c><stl>", "<python>"], UNREADABLE),
 }
 
@@ -569,13 +578,15 @@ def test_what_is_easily_misread_is_read_right_or_asked_for(kind: str) -> None:
         found = detect(cells)
     except ConfigError:
         return
-    assert found in (right, Signs(None, None))
+    assert found in (right, Separators(None, None))
 
 
 def test_signs_do_not_depend_on_the_order_of_cells() -> None:
     for cells in (NEWSGROUPS, NYT, ARXIV):
         orders = (cells, cells[::-1], sorted(cells), [*cells, *cells])
-        found = {choose_signs(order, path=None, labels=None, is_node=lambda label: False) for order in orders}
+        found = {
+            choose_separators(order, path=None, labels=None, is_node=lambda label: False) for order in orders
+        }
         assert len(found) == 1
 
 
@@ -583,16 +594,16 @@ def test_given_signs_are_taken() -> None:
     cells = {"a.b;c.d", "a.b", "U.S./x"}
     for path, labels in itertools.product((".", "/", "none"), (";", "none")):
         found = detect(cells, path, labels)
-        assert found == Signs(None if path == "none" else path, None if labels == "none" else labels)
+        assert found == Separators(None if path == "none" else path, None if labels == "none" else labels)
 
 
 def test_a_given_sign_settles_the_other() -> None:
     both = {"a|b", "a|c", "b|c", "b", "c", "a", "a|b|c"}
-    assert detect(both, path="|") == Signs("|", None)
-    assert detect(both, labels="|") == Signs(None, "|")
-    assert detect(AMAZON, labels="none") == Signs(">", None)
+    assert detect(both, path="|") == Separators("|", None)
+    assert detect(both, labels="|") == Separators(None, "|")
+    assert detect(AMAZON, labels="none") == Separators(">", None)
     slashes = {"Arts > TV/Radio", "Arts > TV/Film", "News > UK/Ireland"}
-    assert detect(slashes, path=">") == Signs(">", None)
+    assert detect(slashes, path=">") == Separators(">", None)
 
 
 @pytest.mark.parametrize("given", [{"path": "--"}, {"labels": "|"}, {"path": ""}, {"labels": ""}])
@@ -603,22 +614,26 @@ def test_a_given_sign_that_separates_nothing_is_refused(given: dict[str, str]) -
 
 def test_names_of_a_given_tree_hold_what_signs_they_like() -> None:
     nodes = {"HIV/AIDS", "Lymphoma/Leukemia", "cs.lg", "stat.ml", "Crafts, Home", "Tools, Home", "Home"}
-    assert choose_signs(nodes, path=None, labels=None, is_node=nodes.__contains__) == Signs(None, None)
+    assert choose_separators(nodes, path=None, labels=None, is_node=nodes.__contains__) == Separators(
+        None, None
+    )
     cells = {*nodes, "cs.lg;HIV/AIDS", "HIV/AIDS;stat.ml", "stat.ml;cs.lg", "Home;cs.lg", "Home;stat.ml"}
-    assert choose_signs(cells, path=None, labels=None, is_node=nodes.__contains__) == Signs(None, ";")
+    assert choose_separators(cells, path=None, labels=None, is_node=nodes.__contains__) == Separators(
+        None, ";"
+    )
 
 
 @pytest.mark.parametrize(
     ("signs", "cell", "paths"),
     [
-        (Signs("/", None), "a / b/c ", [("a", "b", "c")]),
-        (Signs(">", ";"), "a>b; a>c ;", [("a", "b"), ("a", "c")]),
-        (Signs(None, ","), "a, b,,c", [("a",), ("b",), ("c",)]),
-        (Signs(None, None), " a/b; c ", [("a/b; c",)]),
-        (Signs(".", " "), "cs.lg  stat.ml", [("cs", "lg"), ("stat", "ml")]),
-        (Signs("/", None), "a//b/", [("a", "", "b")]),
-        (Signs("--", None), "Cafe\u0301--b-c", [("Café", "b-c")]),
+        (Separators("/", None), "a / b/c ", [("a", "b", "c")]),
+        (Separators(">", ";"), "a>b; a>c ;", [("a", "b"), ("a", "c")]),
+        (Separators(None, ","), "a, b,,c", [("a",), ("b",), ("c",)]),
+        (Separators(None, None), " a/b; c ", [("a/b; c",)]),
+        (Separators(".", " "), "cs.lg  stat.ml", [("cs", "lg"), ("stat", "ml")]),
+        (Separators("/", None), "a//b/", [("a", "", "b")]),
+        (Separators("--", None), "Cafe\u0301--b-c", [("Café", "b-c")]),
     ],
 )
-def test_a_cell_is_split(signs: Signs, cell: str, paths: list[tuple[str, ...]]) -> None:
+def test_a_cell_is_split(signs: Separators, cell: str, paths: list[tuple[str, ...]]) -> None:
     assert signs.paths(cell) == paths

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hblm.data.convert.label_trees import Finder, ids_of, infer_tree, read_tree, without_root
+from hblm.data.convert.label_trees import NodeFinder, ids_of, infer_tree, read_tree, without_root
 from hblm.data.raw.archives import Raw, RawFile
 from hblm.data.raw.cleaning import plain_name
 from hblm.errors import DataError
@@ -276,7 +276,7 @@ FOUND: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("given_as", FOUND)
 def test_a_label_is_found(given_as: str) -> None:
     label, expected = FOUND[given_as]
-    assert Finder(TREE).find(label, "x.csv:3") == expected
+    assert NodeFinder(TREE).find(label, "x.csv:3") == expected
 
 
 # fault -> label, and what the message must say
@@ -299,7 +299,7 @@ LOST: dict[str, tuple[tuple[str, ...], list[str]]] = {
 def test_a_label_that_means_no_node_is_refused_with_its_place(fault: str) -> None:
     label, expected = LOST[fault]
     with pytest.raises(DataError) as caught:
-        Finder(TREE).find(label, "x.csv:3")
+        NodeFinder(TREE).find(label, "x.csv:3")
     assert str(caught.value).startswith("x.csv:3: ")
     for part in expected:
         assert part in str(caught.value)
@@ -307,24 +307,24 @@ def test_a_label_that_means_no_node_is_refused_with_its_place(fault: str) -> Non
 
 def test_a_misspelt_name_is_suggested_also_where_ids_are_numbers() -> None:
     with pytest.raises(DataError, match=r"did you mean Physics\?"):
-        Finder(TREE).find(("Physik",), "x.csv:3")
+        NodeFinder(TREE).find(("Physik",), "x.csv:3")
 
 
 def test_siblings_of_one_name_are_not_told_apart_by_their_path() -> None:
-    finder = Finder(Taxonomy([Node("1", "A", None), Node("2", "B", "1"), Node("3", "B", "1")]))
+    finder = NodeFinder(Taxonomy([Node("1", "A", None), Node("2", "B", "1"), Node("3", "B", "1")]))
     assert finder.find(("A", "2"), "x.csv:3") == ("1", "2")
     with pytest.raises(DataError, match=r"^x.csv:3: several nodes have the name 'B'"):
         finder.find(("A", "B"), "x.csv:3")
 
 
 def test_a_top_node_called_root_is_found() -> None:
-    finder = Finder(Taxonomy([Node("r", "Root", None), Node("a", "A", "r")]))
+    finder = NodeFinder(Taxonomy([Node("r", "Root", None), Node("a", "A", "r")]))
     assert finder.find(("Root", "A"), "") == ("r", "a")
     assert finder.find(("Root",), "") == ("r",)
 
 
 def test_only_ids_and_names_of_one_node_are_whole_labels() -> None:
-    finder = Finder(TREE)
+    finder = NodeFinder(TREE)
     assert [finder.has(label) for label in ("221", "Optics", "General", "optics", "")] == [
         True,
         True,
@@ -340,7 +340,7 @@ def test_whole_paths_find_every_node(at: int, by_name: bool, from_root: bool) ->
     ids = [*reversed(TREE.ancestors(node.id)), node.id]
     path = [TREE.nodes[TREE.index[step]].name if by_name else step for step in ids]
     if len(path) > 1 or from_root:
-        assert Finder(TREE).find(("Root", *path) if from_root else tuple(path), "") == tuple(ids)
+        assert NodeFinder(TREE).find(("Root", *path) if from_root else tuple(path), "") == tuple(ids)
 
 
 def test_a_first_line_of_nodes_called_much_like_a_header_is_none(tmp_path: Path) -> None:

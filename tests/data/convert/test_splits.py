@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.splits import assign_splits, fill_splits, held_out, require_shares
-from hblm.data.convert.spool import Spool
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
@@ -136,27 +136,27 @@ def test_the_draw_with_equal_texts_is_the_same_on_every_machine() -> None:
 
 
 @pytest.fixture
-def spooled(tmp_path: Path) -> Callable[..., Spool]:
+def spooled(tmp_path: Path) -> Callable[..., DocumentBuffer]:
     """Return a maker of spools of documents whose splits, and texts, are given."""
 
-    def make(splits: Sequence[str], texts: Sequence[str] = ()) -> Spool:
-        spool = Spool(tmp_path)
+    def make(splits: Sequence[str], texts: Sequence[str] = ()) -> DocumentBuffer:
+        buffer = DocumentBuffer(tmp_path)
         for at, split in enumerate(splits):
             text = texts[at] if texts else f"text {at}"
-            spool.add(str(at), text, (f"label {at % 3}",), split, "x.csv:", at + 1)
-        return spool
+            buffer.add(str(at), text, (f"label {at % 3}",), split, "x.csv:", at + 1)
+        return buffer
 
     return make
 
 
 def filled(
-    spool: Spool, shares: Sequence[float] = (0.5, 0.25, 0.25), seed: int = 5
+    buffer: DocumentBuffer, shares: Sequence[float] = (0.5, 0.25, 0.25), seed: int = 5
 ) -> tuple[list[str], list[str]]:
     """Fill the splits of a spool."""
-    return fill_splits(spool, spool.labels, shares=shares, seed=seed)
+    return fill_splits(buffer, buffer.labels, shares=shares, seed=seed)
 
 
-def test_named_splits_stay_as_they_are(spooled: Callable[..., Spool]) -> None:
+def test_named_splits_stay_as_they_are(spooled: Callable[..., DocumentBuffer]) -> None:
     splits = ["test", "train", "val", "train"] * 5
     assert filled(spooled(splits)) == (splits, [])
 
@@ -171,21 +171,21 @@ NAMED: dict[str, tuple[list[str], list[int], str]] = {
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_missing_splits_are_drawn_from_train(named: str, spooled: Callable[..., Spool]) -> None:
+def test_missing_splits_are_drawn_from_train(named: str, spooled: Callable[..., DocumentBuffer]) -> None:
     splits, expected, note = NAMED[named]
-    spool = spooled(splits)
-    found, notes = filled(spool)
+    buffer = spooled(splits)
+    found, notes = filled(buffer)
     assert sizes(found) == expected
     assert notes == [note]
     for before, after in zip(splits, found, strict=True):
         assert before in ("", "train", after)
-    assert spool.splits == splits
-    assert filled(spool) == (found, notes)
-    assert filled(spool, seed=6)[0] != found
+    assert buffer.splits == splits
+    assert filled(buffer) == (found, notes)
+    assert filled(buffer, seed=6)[0] != found
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_equal_texts_are_drawn_together(named: str, spooled: Callable[..., Spool]) -> None:
+def test_equal_texts_are_drawn_together(named: str, spooled: Callable[..., DocumentBuffer]) -> None:
     splits, _, _ = NAMED[named]
     texts = [f"text {at // 2}" for at in range(100)]
     found, _ = filled(spooled(splits, texts))
@@ -194,11 +194,11 @@ def test_equal_texts_are_drawn_together(named: str, spooled: Callable[..., Spool
 
 
 def test_rare_labels_of_named_training_documents_stay_in_training(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    buffer = DocumentBuffer(tmp_path)
     for at in range(60):
         labels = (f"rare {at}",) if at % 2 else ("often",)
-        spool.add(str(at), str(at), labels, "train", "x.csv:", at)
-    found, _ = fill_splits(spool, spool.labels, shares=(0.6, 0.2, 0.2), seed=1)
+        buffer.add(str(at), str(at), labels, "train", "x.csv:", at)
+    found, _ = fill_splits(buffer, buffer.labels, shares=(0.6, 0.2, 0.2), seed=1)
     assert set(found[1::2]) == {"train"}
     assert sizes(found) == [36, 12, 12]
 
@@ -208,7 +208,7 @@ def test_rare_labels_of_named_training_documents_stay_in_training(tmp_path: Path
     [(["test"] * 4, "test"), (["val"], "val"), (["val", "test"], "test, val"), (["", "test"], "test")],
 )
 def test_training_documents_are_never_drawn_from_others(
-    splits: list[str], named: str, spooled: Callable[..., Spool]
+    splits: list[str], named: str, spooled: Callable[..., DocumentBuffer]
 ) -> None:
     with pytest.raises(DataError, match=f"no document for training: the splits named are {named}; "):
         filled(spooled(splits))

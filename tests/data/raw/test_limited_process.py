@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 from raws import file_of
 
-from hblm.data.raw import limited_process, spreadsheet
-from hblm.data.raw.limited_process import batches
+from hblm.data.raw import parquet, spreadsheet
+from hblm.data.raw.parquet import batches
 from hblm.data.raw.spreadsheet import read_sheet
 from hblm.errors import DataError
 
@@ -60,15 +60,15 @@ def test_a_row_is_bounded_in_bytes_and_in_values(monkeypatch: pytest.MonkeyPatch
     short = pyarrow.table({"text": ["a" * 50, "b"]}).to_batches()
     long = pyarrow.table({"label": [list(range(100)), [1]]}).to_batches()
     nested = pyarrow.table({"label": [[[None] * 100], [[None]]]}).to_batches()
-    monkeypatch.setattr(limited_process, "BATCH", 40)
+    monkeypatch.setattr(parquet, "BATCH", 40)
     with pytest.raises(ValueError, match="a row of more than"):
-        list(limited_process._parts(short))
-    monkeypatch.setattr(limited_process, "BATCH", 10_000)
-    monkeypatch.setattr(limited_process, "VALUES", 100)
-    assert [part.num_rows for part in limited_process._parts(short)] == [2]
+        list(parquet._parts(short))
+    monkeypatch.setattr(parquet, "BATCH", 10_000)
+    monkeypatch.setattr(parquet, "VALUES", 100)
+    assert [part.num_rows for part in parquet._parts(short)] == [2]
     for batch in (long, nested):
         with pytest.raises(ValueError, match="a row of more than"):
-            list(limited_process._parts(batch))
+            list(parquet._parts(batch))
 
 
 BOMBS = {
@@ -131,7 +131,7 @@ def test_a_sheet_is_read_alike_in_either_process(monkeypatch: pytest.MonkeyPatch
     data = with_texts("a text", 5)
     found = list(read_sheet(file_of(data, "x.xlsx")))
     assert found == [(at, ["a text"]) for at in range(1, 6)]
-    assert list(limited_process.rows(io.BytesIO(data), bounded=False)) == found
+    assert list(spreadsheet.rows(io.BytesIO(data), bounded=False)) == found
 
 
 def test_a_sheet_of_one_long_text_many_times_is_refused() -> None:

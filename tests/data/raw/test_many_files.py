@@ -21,7 +21,7 @@ import pytest
 from raws import packed
 
 from hblm.data.raw import archives, many_files, parallel
-from hblm.data.raw.many_files import Corpus, Story, count_loose
+from hblm.data.raw.many_files import Corpus, ParsedFile, count_loose
 from hblm.data.raw.news_xml import parse_newsml
 from hblm.errors import DataError
 from hblm.files import sha256_file
@@ -44,7 +44,7 @@ IN_ORDER = ["1", "9", "5", "30", "4"]  # folders and names as they sort
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in one process, but where a test says otherwise: several take a second to start."""
-    monkeypatch.setattr(parallel, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 1)
 
 
 def text(data: bytes) -> str:
@@ -58,7 +58,7 @@ def corpus(path: Path, parse: Callable[[bytes], Any] = text, **more: Any) -> Cor
     return Corpus(path, PATTERN, parse, **more)
 
 
-def read(path: Path, **more: Any) -> list[Story]:
+def read(path: Path, **more: Any) -> list[ParsedFile]:
     return list(corpus(path, **more).stories())
 
 
@@ -91,11 +91,11 @@ def archive(kind: str, members: Files, folder: Path) -> bytes:
 def test_a_folder_is_read_in_the_order_of_folders_and_names(tmp_path: Path) -> None:
     path = packed(tmp_path / "set", dict(FILES))
     assert read(path) == [
-        Story("1", f"{path}/1s.xml", "one", ""),
-        Story("9", f"{path}/a/9s.xml", "nine", ""),
-        Story("5", f"{path}/b/10/5s.xml", "five", ""),
-        Story("30", f"{path}/b/2/30s.xml", "thirty", ""),
-        Story("4", f"{path}/b/2/4s.xml", "four", ""),
+        ParsedFile("1", f"{path}/1s.xml", "one", ""),
+        ParsedFile("9", f"{path}/a/9s.xml", "nine", ""),
+        ParsedFile("5", f"{path}/b/10/5s.xml", "five", ""),
+        ParsedFile("30", f"{path}/b/2/30s.xml", "thirty", ""),
+        ParsedFile("4", f"{path}/b/2/4s.xml", "four", ""),
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_story_knows_its_folder() -> None:
         "/x/y.zip:z.zip:1.xml": "/x/y.zip:z.zip:",
         "1.xml": "",
     }
-    assert {place: Story("1", place, None, "").folder for place in places} == places
+    assert {place: ParsedFile("1", place, None, "").folder for place in places} == places
 
 
 def test_names_fit_whatever_their_case(tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_what_is_wrong_with_a_story_is_told_in_its_place_and_others_are_read(
     path = packed(tmp_path / kind, {"1s.xml": b"one", "2s.xml": b"wrong", "3s.xml": b"three"})
     place = f"{path}/" if kind == "set" else f"{path}:"
     assert read(path) == [
-        Story("1", f"{place}1s.xml", "one", ""),
-        Story("2", f"{place}2s.xml", None, "it is wrong"),
-        Story("3", f"{place}3s.xml", "three", ""),
+        ParsedFile("1", f"{place}1s.xml", "one", ""),
+        ParsedFile("2", f"{place}2s.xml", None, "it is wrong"),
+        ParsedFile("3", f"{place}3s.xml", "three", ""),
     ]
 
 
@@ -211,7 +211,7 @@ def test_an_archive_is_read_as_it_is(kind: str, tmp_path: Path) -> None:
     path = packed(tmp_path / f"set.{kind}", dict(FILES))
     found = read(path)
     assert [story.key for story in found] == ["30", "4", "5", "9", "1"]
-    assert found[0] == Story("30", f"{path}:b/2/30s.xml", "thirty", "")
+    assert found[0] == ParsedFile("30", f"{path}:b/2/30s.xml", "thirty", "")
 
 
 def test_archives_of_a_folder_come_after_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_several_processes_give_the_same_stories_in_the_same_order(
     expected = list(alone.stories())
     assert len(expected) == 24
     assert [story.key for story in expected if story.fault] == ["90"]
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 2)
     monkeypatch.setattr(many_files, "_STREAMED", 4000)  # which the tars are above, and the zips below
     monkeypatch.setattr(many_files, "_AT_ONCE", 3)
     together = corpus(path, parse)
@@ -486,7 +486,7 @@ def test_several_processes_give_the_same_stories_in_the_same_order(
 def test_a_bad_archive_in_another_process_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 2)
     days = {f"{day}.zip": archive("zip", {f"{day}s.xml": newsml(day)}, tmp_path) for day in range(10, 30)}
     days["17.zip"] = days["17.zip"][:-9]
     path = packed(tmp_path / "set", days)
@@ -516,7 +516,7 @@ def test_a_pipe_among_the_files_is_told_and_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(path / "a" / "b.zip")
     (path / "c.zip").symlink_to(path / "gone")
     told = [story for story in read(path) if story.fault]
-    assert told == [Story("77", f"{path}/a/77s.xml", None, "not a file")]
+    assert told == [ParsedFile("77", f"{path}/a/77s.xml", None, "not a file")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names on disk are Unicode elsewhere")

@@ -31,7 +31,7 @@ def items(count: int, taken: list[int] | None = None) -> Iterator[Item]:
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have two processes on every machine."""
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 2)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_few_items_need_no_process(count: int) -> None:
 def test_one_core_needs_no_process_and_works_as_results_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parallel, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 1)
     done: list[int] = []
     taken: list[int] = []
     results = in_order(square, done, items(50, taken), window=3)
@@ -88,14 +88,6 @@ def test_nothing_is_taken_before_a_result_is_asked_for() -> None:
     taken: list[int] = []
     in_order(square, [], items(50, taken))
     assert taken == []
-
-
-def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert parallel._cores() >= 1
-    if hasattr(os, "sched_getaffinity"):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5})
-        assert parallel._cores() == 3
 
 
 # --- in several processes
@@ -129,7 +121,9 @@ def test_what_the_work_raises_comes_out_in_its_turn_and_leaves_no_process() -> N
 
 def test_a_killed_process_is_one_message() -> None:
     work = "__import__('os').kill(__import__('os').getpid(), 9) if n == 5 else n"
-    with pytest.raises(DataError, match="killed or could not start: too little memory") as caught:
+    with pytest.raises(
+        DataError, match="a worker process was killed or could not start: too little memory"
+    ) as caught:
         list(in_order(eval, work, items(10**9)))
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []
@@ -162,7 +156,7 @@ def test_ctrl_c_leaves_no_process() -> None:
     """It goes to all processes of a terminal at once."""
     program = (
         "from hblm.data.raw import parallel as pool\n"
-        "pool._cores = lambda: 2\n"
+        "pool.n_cores = lambda: 2\n"
         "work = '__import__(\"time\").sleep(0.05) or n'\n"
         "if __name__ == '__main__':\n"
         "    for n in pool.in_order(eval, work, ({'n': n} for n in range(10**9))):\n"
@@ -185,7 +179,7 @@ def test_ctrl_c_leaves_no_process() -> None:
 
 def test_what_all_items_have_in_common_reaches_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without processes as with them; nothing of it stays behind here."""
-    monkeypatch.setattr(parallel, "_cores", lambda: 1)
+    monkeypatch.setattr(parallel, "n_cores", lambda: 1)
     shared: Mapping[str, int] = {"a": 7}
     assert list(in_order(dict.get, shared, ["a", "b", "a", "a", "b"])) == [7, None, 7, 7, None]
     assert parallel._shared is None

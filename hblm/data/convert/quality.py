@@ -12,7 +12,9 @@ from hblm.data.convert.label_trees import Path
 from hblm.errors import DataError
 from hblm.taxonomy import Taxonomy
 
-NO_VALUE = frozenset(("nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "nat", "undefined"))
+MISSING_VALUE_WORDS = frozenset(
+    ("nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "nat", "undefined")
+)
 
 
 _SHOWN = 3
@@ -24,7 +26,7 @@ _WHOLE = re.compile(r"(-?\d+)\.0+")
 _AT_THE_END = " .,;:!?"
 
 
-def sense_of(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Return what spellings of one name have in common.
 
     Left out are case, the Unicode form (NFKC), blanks of any kind and number, signs of no width, punctuation
@@ -52,20 +54,23 @@ def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
     Args:
         paths: how many documents have each; spellings are those of one name below one parent.
     """
-    spellings: dict[Path, Counter[str]] = {}
+    spelling_variants: dict[Path, Counter[str]] = {}
     for path, documents in paths.items():
-        senses = tuple(map(sense_of, path))
+        senses = tuple(map(normalized_name, path))
         for depth, name in enumerate(path, 1):
-            spellings.setdefault(senses[:depth], Counter())[name] += documents
-    best = {senses: min(found, key=lambda name: (-found[name], name)) for senses, found in spellings.items()}
+            spelling_variants.setdefault(senses[:depth], Counter())[name] += documents
+    best = {
+        senses: min(found, key=lambda name: (-found[name], name))
+        for senses, found in spelling_variants.items()
+    }
     return {
         path: tuple(best[senses[: depth + 1]] for depth in range(len(path)))
         for path in paths
-        for senses in [tuple(map(sense_of, path))]
+        for senses in [tuple(map(normalized_name, path))]
     }
 
 
-def spellings(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[list[tuple[str, int]]]:
+def spelling_variants(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[list[tuple[str, int]]]:
     """Return (name, documents) of the siblings that are spellings of one name, the most frequent ones first.
 
     Args:
@@ -74,12 +79,14 @@ def spellings(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[list[tuple
     """
     found: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
     for node in taxonomy.nodes:
-        found.setdefault((node.parent, sense_of(node.name)), []).append((node.name, support.get(node.id, 0)))
+        found.setdefault((node.parent, normalized_name(node.name)), []).append(
+            (node.name, support.get(node.id, 0))
+        )
     several = [sorted(names, key=lambda item: -item[1]) for names in found.values() if names[1:]]
     return sorted(several, key=lambda names: (-sum(documents for _, documents in names), names))
 
 
-def spelt_alike(found: Sequence[Sequence[tuple[str, int]]]) -> str:
+def describe_variants(found: Sequence[Sequence[tuple[str, int]]]) -> str:
     """Return the line that says how many nodes are spellings of others, "" for none."""
     if not found:
         return ""
@@ -94,7 +101,7 @@ def spelt_alike(found: Sequence[Sequence[tuple[str, int]]]) -> str:
     )
 
 
-class Oddities:
+class QualityChecks:
     """Counts what is odd in records as they are read."""
 
     def __init__(self) -> None:
@@ -116,7 +123,7 @@ class Oddities:
         """Return the cells, those that are words for no value counted."""
         for cell in cells:
             for name in path_in(cell) or (cell,):
-                if name.casefold() in NO_VALUE:
+                if name.casefold() in MISSING_VALUE_WORDS:
                     self._null[name] += 1
         return cells
 
@@ -157,7 +164,7 @@ def _first(places: Sequence[str], of: int | None = None) -> str:
     return ", ".join(places[:_SHOWN]) + (" ..." if more else "")
 
 
-def without_nulls(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
+def without_missing_values(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
     """Return the cells that are no words for no value; a path in one cell ends above such a word.
 
     Raises:
@@ -166,14 +173,14 @@ def without_nulls(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
     left = []
     for cell in cells:
         path = path_in(cell)
-        names = [name for name in path or (cell,) if name.casefold() not in NO_VALUE]
+        names = [name for name in path or (cell,) if name.casefold() not in MISSING_VALUE_WORDS]
         if names != list(path or (cell,))[: len(names)]:
             raise DataError(f"{place}: {path!r:.120}: a level below one without a value; a path has no holes")
         left += [path_of(names)] if path and names else names
     return tuple(left)
 
 
-def oddities_of_nodes(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[str]:
+def notes_on_labels(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[str]:
     """Return a line for each: nodes that are spellings of others, equal texts with different labels.
 
     Args:
@@ -182,15 +189,15 @@ def oddities_of_nodes(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts
         texts: a hash of each document's text.
     """
     support = Counter(label for found in labels for label in found)
-    alike = spelt_alike(spellings(taxonomy, support))
+    alike = describe_variants(spelling_variants(taxonomy, support))
     notes = [f"{alike}; dataset.prepare.merge_labels=true makes one node of each"] if alike else []
-    number = contradicting(texts, map(frozenset, labels))
+    number = n_contradicting(texts, map(frozenset, labels))
     if number:
         notes.append(f"{number:,} texts stand there more than once, with different labels")
     return notes
 
 
-def contradicting(texts: Iterable[int], labels: Iterable[object]) -> int:
+def n_contradicting(texts: Iterable[int], labels: Iterable[object]) -> int:
     """Return how many texts stand there with different labels, texts given by their hashes."""
     first: dict[int, object] = {}
     pairs = zip(texts, labels, strict=True)

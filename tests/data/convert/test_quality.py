@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hblm.data.convert.oddities import contradicting, is_blank, merged, sense_of, spellings
+from hblm.data.convert.quality import is_blank, merged, n_contradicting, normalized_name, spelling_variants
 from hblm.taxonomy import Node, Taxonomy
 
 SPELLINGS = {
@@ -23,7 +23,7 @@ PLAIN = "Machine learning"
 @pytest.mark.parametrize("kind", SPELLINGS)
 def test_spellings_of_one_name_have_one_sense(kind: str) -> None:
     assert SPELLINGS[kind] != PLAIN
-    assert sense_of(SPELLINGS[kind]) == sense_of(PLAIN)
+    assert normalized_name(SPELLINGS[kind]) == normalized_name(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_spellings_of_one_name_have_one_sense(kind: str) -> None:
     ],
 )
 def test_other_names_have_another_sense(one: str, other: str) -> None:
-    assert sense_of(one) != sense_of(other)
+    assert normalized_name(one) != normalized_name(other)
 
 
 def test_decimals_of_a_whole_number_and_forms_of_unicode_are_spellings() -> None:
-    assert sense_of("76.0") == sense_of("76") == sense_of(" 76.00")
-    assert sense_of("Cafe\u0301") == sense_of("Caf\u00e9")
+    assert normalized_name("76.0") == normalized_name("76") == normalized_name(" 76.00")
+    assert normalized_name("Cafe\u0301") == normalized_name("Caf\u00e9")
 
 
 @pytest.mark.parametrize("kind", SPELLINGS)
@@ -70,7 +70,7 @@ def test_spellings_are_of_one_parent() -> None:
         Node("2", "x", "a"),
         Node("3", "x", "b"),
     ]
-    assert spellings(Taxonomy(nodes), {"1": 1, "2": 5}) == [[("x", 5), ("X", 1)]]
+    assert spelling_variants(Taxonomy(nodes), {"1": 1, "2": 5}) == [[("x", 5), ("X", 1)]]
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_a_text_without_a_sign_is_blank(text: str, blank: bool) -> None:
 
 
 def test_texts_with_different_labels_are_counted_once() -> None:
-    assert contradicting([1, 2, 1, 1, 3, 3], ["a", "a", "b", "c", "d", "d"]) == 1
+    assert n_contradicting([1, 2, 1, 1, 3, 3], ["a", "a", "b", "c", "d", "d"]) == 1

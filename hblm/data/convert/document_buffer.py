@@ -21,7 +21,7 @@ _AT_ONCE = 1 << 20  # characters written together
 _REPEATING = 1 << 18  # documents after which, ever and again, a hundredth of the texts must differ
 
 
-class Spool:
+class DocumentBuffer:
     """Documents in the order in which they were added.
 
     Attributes:

@@ -9,32 +9,38 @@ from pathlib import Path
 
 import pytest
 
-from hblm.data.convert import spool as spool_module
-from hblm.data.convert.spool import Spool, text_digest
+from hblm.data.convert import buffer as spool_module
+from hblm.data.convert.document_buffer import DocumentBuffer, text_digest
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
+def buffer(tmp_path: Path) -> DocumentBuffer:
     """Return an empty spool."""
-    return Spool(tmp_path)
+    return DocumentBuffer(tmp_path)
 
 
 def add(
-    spool: Spool, identity: str, text: str = "a text", split: str = "", labels: tuple[str, ...] = ()
+    buffer: DocumentBuffer,
+    identity: str,
+    text: str = "a text",
+    split: str = "",
+    labels: tuple[str, ...] = (),
 ) -> None:
     """Add a document at the next line of a file."""
-    spool.add(identity, text, labels, split, "x.csv:", len(spool) + 1)
+    buffer.add(identity, text, labels, split, "x.csv:", len(buffer) + 1)
 
 
-def test_documents_come_back_by_split_in_the_order_in_which_they_were_added(spool: Spool) -> None:
+def test_documents_come_back_by_split_in_the_order_in_which_they_were_added(
+    buffer: DocumentBuffer,
+) -> None:
     texts = ["b", "", "a\nb\r\u2028c", 'é "q" \\ 😀', "\0\ufeff", "b"]
     splits = ["test", "train", "val", "train", "test", "train"]
     for number, text in enumerate(texts):
-        add(spool, f"id {number}", text)
+        add(buffer, f"id {number}", text)
     labels = [(f"node {number}",) for number in range(len(texts))]
-    found = {split: list(documents) for split, documents in spool.documents(labels, splits).items()}
+    found = {split: list(documents) for split, documents in buffer.documents(labels, splits).items()}
     assert list(found) == list(SPLITS)
     for split, documents in found.items():
         assert documents == [
@@ -42,35 +48,35 @@ def test_documents_come_back_by_split_in_the_order_in_which_they_were_added(spoo
         ]
 
 
-def test_a_split_without_documents_is_empty(spool: Spool) -> None:
-    add(spool, "1")
-    found = spool.documents([("a",)], ["train"])
+def test_a_split_without_documents_is_empty(buffer: DocumentBuffer) -> None:
+    add(buffer, "1")
+    found = buffer.documents([("a",)], ["train"])
     assert [len(list(found[split])) for split in SPLITS] == [1, 0, 0]
 
 
-def test_what_was_added_is_remembered(spool: Spool) -> None:
+def test_what_was_added_is_remembered(buffer: DocumentBuffer) -> None:
     for number, (text, labels, split) in enumerate(
         [("x", ("a", "b"), "train"), ("y", ("a",), ""), ("x", ("a", "b"), "test")]
     ):
-        add(spool, str(number), text, split, tuple(labels))
-    assert len(spool) == 3
-    assert spool.labels == [("a", "b"), ("a",), ("a", "b")]
-    assert spool.splits == ["train", "", "test"]
-    assert spool.digests[0] == spool.digests[2] != spool.digests[1]
-    assert [spool.has(identity) for identity in ("0", "2", "3", "")] == [True, True, False, False]
+        add(buffer, str(number), text, split, tuple(labels))
+    assert len(buffer) == 3
+    assert buffer.labels == [("a", "b"), ("a",), ("a", "b")]
+    assert buffer.splits == ["train", "", "test"]
+    assert buffer.digests[0] == buffer.digests[2] != buffer.digests[1]
+    assert [buffer.has(identity) for identity in ("0", "2", "3", "")] == [True, True, False, False]
 
 
-def test_equal_labels_are_kept_once(spool: Spool) -> None:
+def test_equal_labels_are_kept_once(buffer: DocumentBuffer) -> None:
     for number in range(3):
-        add(spool, str(number), labels=tuple(f"label {sign}" for sign in "ab"))
-    assert spool.labels[0] is spool.labels[1] is spool.labels[2]
+        add(buffer, str(number), labels=tuple(f"label {sign}" for sign in "ab"))
+    assert buffer.labels[0] is buffer.labels[1] is buffer.labels[2]
 
 
-def test_places_are_those_of_the_raw_files(spool: Spool) -> None:
+def test_places_are_those_of_the_raw_files(buffer: DocumentBuffer) -> None:
     places = [("train.csv:", 2), ("a.parquet: row ", 0), ("train.csv:", (1 << 40) - 1), ("z.zip:a/b:", 7)]
     for number, (file, line) in enumerate(places):
-        spool.add(str(number), "", (), "", file, line)
-    assert [spool.place(at) for at in range(4)] == [
+        buffer.add(str(number), "", (), "", file, line)
+    assert [buffer.place(at) for at in range(4)] == [
         "train.csv:2",
         "a.parquet: row 0",
         "train.csv:1099511627775",
@@ -79,26 +85,26 @@ def test_places_are_those_of_the_raw_files(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("other", ["train", "test"])
-def test_an_id_that_is_there_twice_is_named_with_both_places(other: str, spool: Spool) -> None:
-    spool.add("a 7", "x", (), "train", "train.csv:", 12)
-    spool.add("b", "x", (), "train", "train.csv:", 13)
+def test_an_id_that_is_there_twice_is_named_with_both_places(other: str, buffer: DocumentBuffer) -> None:
+    buffer.add("a 7", "x", (), "train", "train.csv:", 12)
+    buffer.add("b", "x", (), "train", "train.csv:", 13)
     with pytest.raises(DataError) as caught:
-        spool.add("a 7", "another", (), other, f"{other}.csv:", 30)
+        buffer.add("a 7", "another", (), other, f"{other}.csv:", 30)
     assert str(caught.value).startswith(f"{other}.csv:30: the id 'a 7' is also that of train.csv:12; ")
-    assert len(spool) == 2
+    assert len(buffer) == 2
 
 
-def test_a_long_id_makes_no_long_message(spool: Spool) -> None:
-    add(spool, "x" * 10_000)
+def test_a_long_id_makes_no_long_message(buffer: DocumentBuffer) -> None:
+    add(buffer, "x" * 10_000)
     with pytest.raises(DataError) as caught:
-        add(spool, "x" * 10_000)
+        add(buffer, "x" * 10_000)
     assert len(str(caught.value)) < 300
 
 
-def test_ids_that_only_look_alike_are_two(spool: Spool) -> None:
+def test_ids_that_only_look_alike_are_two(buffer: DocumentBuffer) -> None:
     for identity in ("1", "01", "1 ", "A", "a", "é", "e\u0301"):
-        add(spool, identity)
-    assert len(spool) == 7
+        add(buffer, identity)
+    assert len(buffer) == 7
 
 
 @pytest.mark.parametrize(
@@ -109,10 +115,10 @@ def test_ids_that_only_look_alike_are_two(spool: Spool) -> None:
     ],
 )
 def test_a_lone_surrogate_is_refused_with_its_place(
-    identity: str, text: str, expected: str, spool: Spool
+    identity: str, text: str, expected: str, buffer: DocumentBuffer
 ) -> None:
     with pytest.raises(DataError) as caught:
-        spool.add(identity, text, (), "", "x.jsonl:", 9)
+        buffer.add(identity, text, (), "", "x.jsonl:", 9)
     assert str(caught.value).startswith("x.jsonl:9, document ")
     assert expected in str(caught.value)
 
@@ -121,10 +127,10 @@ def test_texts_stay_on_disk(tmp_path: Path) -> None:
     text = "word " * 4000
     tracemalloc.start()
     try:
-        spool = Spool(tmp_path)
+        buffer = DocumentBuffer(tmp_path)
         for number in range(1000):  # 20 MB
-            add(spool, str(number), f"{text}{number}", labels=("a", "b"))
-        found = spool.documents(spool.labels, ["train", "test"] * 500)
+            add(buffer, str(number), f"{text}{number}", labels=("a", "b"))
+        found = buffer.documents(buffer.labels, ["train", "test"] * 500)
         assert sum(len(document.text) for split in SPLITS for document in found[split]) > 20_000_000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -136,11 +142,11 @@ def test_texts_stay_on_disk(tmp_path: Path) -> None:
 def test_a_spool_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        spool = Spool(tmp_path)
-        add(spool, "1")
+        buffer = DocumentBuffer(tmp_path)
+        add(buffer, "1")
         with pytest.raises(DataError):
-            add(spool, "1")
-        del spool
+            add(buffer, "1")
+        del buffer
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
@@ -156,23 +162,23 @@ def test_digests_tell_texts_apart() -> None:
 # --- which document, and in another order
 
 
-def test_a_document_is_found_by_its_id(spool: Spool) -> None:
+def test_a_document_is_found_by_its_id(buffer: DocumentBuffer) -> None:
     for identity in ("b", "a", "", "10", "1"):
-        add(spool, identity)
-    assert [spool.at(identity) for identity in ("b", "a", "", "10", "1")] == [0, 1, 2, 3, 4]
-    assert spool.ids == ["b", "a", "", "10", "1"]
+        add(buffer, identity)
+    assert [buffer.at(identity) for identity in ("b", "a", "", "10", "1")] == [0, 1, 2, 3, 4]
+    assert buffer.ids == ["b", "a", "", "10", "1"]
     with pytest.raises(KeyError):
-        spool.at("c")
+        buffer.at("c")
 
 
-def test_a_refused_document_changes_nothing(spool: Spool) -> None:
-    add(spool, "a", "one")
+def test_a_refused_document_changes_nothing(buffer: DocumentBuffer) -> None:
+    add(buffer, "a", "one")
     for identity, text in (("a", "two"), ("b", "\ud800")):
         with pytest.raises(DataError):
-            add(spool, identity, text)
-    add(spool, "c", "three")
-    assert [spool.at(identity) for identity in ("a", "c")] == [0, 1]
-    assert list(spool.documents([(), ()], ["test"] * 2)["test"]) == [
+            add(buffer, identity, text)
+    add(buffer, "c", "three")
+    assert [buffer.at(identity) for identity in ("a", "c")] == [0, 1]
+    assert list(buffer.documents([(), ()], ["test"] * 2)["test"]) == [
         Document("a", "one", ()),
         Document("c", "three", ()),
     ]
@@ -186,40 +192,40 @@ TEXTS = ["", "é\u2028", "a\nb", "😀" * 1000, "x", "\0", "日本", "last"]
     [[7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 7, 1, 5, 2, 4, 6], list(range(8)), [5, 6, 2, 3], [4], []],
     ids=str,
 )
-def test_documents_come_back_in_the_order_that_is_asked_for(order: list[int], spool: Spool) -> None:
+def test_documents_come_back_in_the_order_that_is_asked_for(order: list[int], buffer: DocumentBuffer) -> None:
     for number, text in enumerate(TEXTS):
-        add(spool, f"id {number}", text)
+        add(buffer, f"id {number}", text)
     labels = [(f"node {number}",) for number in range(8)]
     splits = ["train", "test", "train", "val", "", "train", "test", "val"]
-    found = {split: list(documents) for split, documents in spool.documents(labels, splits, order).items()}
+    found = {split: list(documents) for split, documents in buffer.documents(labels, splits, order).items()}
     assert found == {
         split: [Document(f"id {at}", TEXTS[at], labels[at]) for at in order if splits[at] == split]
         for split in SPLITS
     }
 
 
-def test_an_order_may_be_that_of_ids(spool: Spool) -> None:
+def test_an_order_may_be_that_of_ids(buffer: DocumentBuffer) -> None:
     for number in (30, 4, 100):
-        add(spool, str(number), f"text {number}")
-    order = [spool.at(str(number)) for number in sorted([30, 4, 100])]
-    found = spool.documents([()] * 3, ["test"] * 3, order)["test"]
+        add(buffer, str(number), f"text {number}")
+    order = [buffer.at(str(number)) for number in sorted([30, 4, 100])]
+    found = buffer.documents([()] * 3, ["test"] * 3, order)["test"]
     assert [document.text for document in found] == ["text 4", "text 30", "text 100"]
 
 
-def test_no_order_is_the_order_of_addition(spool: Spool) -> None:
+def test_no_order_is_the_order_of_addition(buffer: DocumentBuffer) -> None:
     for number in range(5):
-        add(spool, str(number))
+        add(buffer, str(number))
     one, other = (
-        [document.id for document in spool.documents([()] * 5, ["val"] * 5, order)["val"]]
+        [document.id for document in buffer.documents([()] * 5, ["val"] * 5, order)["val"]]
         for order in (None, range(5))
     )
     assert one == other == list("01234")
 
 
-def test_splits_may_be_read_by_turns(spool: Spool) -> None:
+def test_splits_may_be_read_by_turns(buffer: DocumentBuffer) -> None:
     for number in range(6):
-        add(spool, str(number), f"text {number}")
-    found = spool.documents([()] * 6, ["train", "test"] * 3, [5, 4, 3, 2, 1, 0])
+        add(buffer, str(number), f"text {number}")
+    found = buffer.documents([()] * 6, ["train", "test"] * 3, [5, 4, 3, 2, 1, 0])
     pairs = list(zip(found["train"], found["test"], strict=True))
     assert [(one.text, other.text) for one, other in pairs] == [
         ("text 4", "text 5"),
@@ -232,28 +238,28 @@ def test_texts_above_what_is_written_at_once_come_back_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "_AT_ONCE", 100)
-    spool = Spool(tmp_path)
+    buffer = DocumentBuffer(tmp_path)
     for number in range(50):
-        add(spool, str(number), f"é{number}" * number)
+        add(buffer, str(number), f"é{number}" * number)
     order = [(number * 7) % 50 for number in range(50)]
-    found = spool.documents([()] * 50, ["test"] * 50, order)["test"]
+    found = buffer.documents([()] * 50, ["test"] * 50, order)["test"]
     assert [document.text for document in found] == [f"é{number}" * number for number in order]
 
 
 def test_a_spool_begins_empty_where_another_one_was(tmp_path: Path) -> None:
-    add_to = Spool(tmp_path)
+    add_to = DocumentBuffer(tmp_path)
     add(add_to, "old", "x" * 100)
     list(add_to.documents([()], ["test"])["test"])
-    spool = Spool(tmp_path)
-    add(spool, "new", "y")
-    assert list(spool.documents([()], ["test"])["test"]) == [Document("new", "y", ())]
+    buffer = DocumentBuffer(tmp_path)
+    add(buffer, "new", "y")
+    assert list(buffer.documents([()], ["test"])["test"]) == [Document("new", "y", ())]
 
 
 def test_what_helps_against_repeated_ids_may_be_told(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, "; keep one of them")
-    add(spool, "a")
+    buffer = DocumentBuffer(tmp_path, "; keep one of them")
+    add(buffer, "a")
     with pytest.raises(DataError, match=r"across splits as well; keep one of them$"):
-        add(spool, "a")
+        add(buffer, "a")
 
 
 def test_documents_that_repeat_without_end_are_refused(
@@ -262,9 +268,9 @@ def test_documents_that_repeat_without_end_are_refused(
     monkeypatch.setattr(spool_module, "_REPEATING", 200)
 
     def add(texts: int) -> None:
-        spool = Spool(tmp_path)
+        buffer = DocumentBuffer(tmp_path)
         for at in range(1000):
-            spool.add(str(at), f"text {at % texts}", (), "", "x:", at)
+            buffer.add(str(at), f"text {at % texts}", (), "", "x:", at)
 
     add(100)
     with pytest.raises(DataError, match="x:199: 200 documents so far, and only 1 different texts"):
