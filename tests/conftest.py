@@ -12,10 +12,11 @@ import itertools
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 # the modules whose signatures carry tensor shapes
@@ -55,25 +56,60 @@ def _write_fruit(folder: Path, *, one_path: bool) -> Path:
 
 
 @pytest.fixture(scope="session")
-def learnable(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that fills a folder once for all processes of the tests, and returns it to read."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / f"once-{name}", root / f"once-{name}.done"
+        with FileLock(root / f"once-{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def learnable(made_once) -> Path:
     """Return a small dataset; some documents have two paths."""
-    return _write_fruit(tmp_path_factory.mktemp("data") / "fruit", one_path=False)
+    return made_once("data", lambda folder: _write_fruit(folder / "fruit", one_path=False)) / "fruit"
 
 
 @pytest.fixture(scope="session")
-def one_path(tmp_path_factory) -> Path:
+def one_path(made_once) -> Path:
     """Return a small dataset whose documents have one path each."""
-    return _write_fruit(tmp_path_factory.mktemp("data") / "berries", one_path=True)
+    return made_once("one-path", lambda folder: _write_fruit(folder / "berries", one_path=True)) / "berries"
 
 
 @pytest.fixture(scope="session")
-def trained(learnable, tmp_path_factory) -> Path:
-    """Return the result of a run that learnt something; tests only read it."""
-    from programs import LEARNING, run
+def train_once(learnable, made_once, tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that trains a run once for all processes and returns its result, a copy for each."""
+    from programs import run
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("trained"))
-        return run(learnable, *LEARNING).resolve()
+    def make(name: str, *overrides: str) -> Path:
+        def train(folder: Path) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                run(learnable, *overrides)
+
+        copy = shutil.copytree(made_once(name, train), tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+        (result,) = copy.glob("outputs/results/*.json")
+        return result
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(train_once) -> Path:
+    """Return the result of a run that learnt something; tests only read it."""
+    from programs import LEARNING
+
+    return train_once("trained", *LEARNING)
 
 
 @pytest.fixture

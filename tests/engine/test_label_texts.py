@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -30,6 +31,9 @@ METHODS = {
     "dual": ("td", "bu"),
     "tri_head_diffcat": ("td", "bu", "mix"),
 }
+# each method with the default head, each head in the method with most views
+CASES = [(method, "mlp", "true" if at % 2 else "false") for at, method in enumerate(METHODS)]
+CASES += [("tri_head_diffcat", head, "true" if at % 2 else "false") for at, head in enumerate(HEADS)]
 
 
 def job(data, *overrides):
@@ -42,19 +46,26 @@ def heads_of(model, view):
     return branches.mix if view == "mix" else getattr(branches, view).heads
 
 
-@pytest.mark.parametrize("trainable", ["true", "false"])
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "head", "trainable"), CASES)
 def test_rows_start_at_what_the_output_layer_reads_of_the_text(learnable, method, head, trainable):
+    require_rows_of_the_text(learnable, method, head, trainable)
+
+
+@pytest.mark.long
+def test_rows_start_so_in_every_combination(learnable):
+    for case in itertools.product(METHODS, HEADS, ("true", "false")):
+        require_rows_of_the_text(learnable, *case)
+
+
+def require_rows_of_the_text(data, method, head, trainable):
     """In every view of every method: the difference to a start at the prior alone is the row of the text."""
     overrides = [f"method={method}", "pooling=mean", f"encoder.trainable={trainable}", "device=cpu"]
     overrides += [] if method == "flat" else [f"head={head}", "encoder.projection_dim=24"]
     overrides.append("trainer.precision=fp32")
-    plain, started = job(learnable, *overrides).model, job(learnable, *overrides, LABEL_TEXT).model
-    plain.eval()
-    words = [node.words for node in read_taxonomy(learnable / "taxonomy.json").nodes]
-    tokenizer = job(learnable, *overrides).tokenizer
-    tokens = tokenizer(words, padding=True, truncation=True, max_length=32, return_tensors="pt")
+    before, started = job(data, *overrides), job(data, *overrides, LABEL_TEXT).model
+    plain = before.model.eval()
+    words = [node.words for node in read_taxonomy(data / "taxonomy.json").nodes]
+    tokens = before.tokenizer(words, padding=True, truncation=True, max_length=32, return_tensors="pt")
     with torch.no_grad():
         e = plain.projection(plain.pool(tokens["input_ids"], tokens["attention_mask"]))
         for view in METHODS[method]:
@@ -63,11 +74,11 @@ def test_rows_start_at_what_the_output_layer_reads_of_the_text(learnable, method
             sizes = [each.output.out_features for each in heads]
             parts = torch.split(inputs, sizes)
             rows = label_rows([each.features(part) for each, part in zip(heads, parts, strict=True)], 6.0)
-            pairs = zip(heads, heads_of(started, view), torch.split(rows, sizes), strict=True)
-            for before, after, expected in pairs:
-                found = after.output.weight - before.output.weight
-                torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-                assert torch.equal(before.output.bias, after.output.bias)
+            groups = zip(heads, heads_of(started, view), torch.split(rows, sizes), strict=True)
+            for old, new, expected in groups:
+                difference = new.output.weight - old.output.weight
+                torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-5)
+                assert torch.equal(old.output.bias, new.output.bias)
 
 
 def test_only_the_start_differs(learnable):

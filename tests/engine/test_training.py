@@ -32,13 +32,13 @@ def test_a_result_holds_what_the_tables_need(trained, learnable):
     assert abs(datetime.fromisoformat(record["finished"][:-1] + "+00:00").timestamp() - time.time()) < 3600
     assert record["environment"]["device_kind"] == "cpu"
     assert record["encoder"] == {"model_name": "tiny", "revision": None, "commit": None}
-    assert [entry["skipped_steps"] for entry in record["history"]] == [0] * 25
+    assert [entry["skipped_steps"] for entry in record["history"]] == [0] * 12
     assert (record["status"], record["kind"], record["seed"]) == ("done", "single", 1)
     assert record["choices"]["film"] == "sigmoid"
-    assert record["config"]["trainer"]["epochs"] == 25
+    assert record["config"]["trainer"]["epochs"] == 12
     assert record["dataset"]["documents"] == {"train": 60, "val": 20, "test": 23}
     assert record["dataset"]["levels"] == [2, 3, 2]
-    assert len(record["history"]) == 25
+    assert len(record["history"]) == 12
     assert record["history"][-1]["modulation"]["single"][0] == 0.0  # the first level visited
     assert record["history"][-1]["modulation"]["single"][1] > 0.0
     assert record["environment"]["precision"] in ("fp32", "bf16")

@@ -28,7 +28,9 @@ _SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _OWN: dict[str, dict[str, Any]] = {
+    "clip": {"text_config": _TOWER, "vision_config": _TOWER},
     "funnel": {"block_sizes": [1, 1]},
     "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
     "xmod": {"default_language": "en_XX"},

@@ -32,22 +32,18 @@ TRI = ("joint_variant=tri_head_diffcat", *LEARNING)
 
 
 @pytest.fixture(scope="session")
-def tri(learnable, tmp_path_factory) -> Path:
+def tri(train_once) -> Path:
     """Return the result of a joint run that learnt something; tests only read it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("tri"))
-        return run(learnable, *TRI).resolve()
+    return train_once("tri", *TRI)
 
 
 @pytest.fixture(scope="session")
-def pair(learnable, tmp_path_factory) -> tuple[Path, Path]:
+def pair(train_once) -> tuple[Path, Path]:
     """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("pair"))
-        short = (*LEARNING, "trainer.epochs=10")
-        td = run(learnable, *short)
-        bu = run(learnable, *short, "direction=bottom_up", "pooling=mean")
-        return checkpoint_of(td).resolve(), checkpoint_of(bu).resolve()
+    short = (*LEARNING, "trainer.epochs=10")
+    td = train_once("td", *short)
+    bu = train_once("bu", *short, "direction=bottom_up", "pooling=mean")
+    return checkpoint_of(td), checkpoint_of(bu)
 
 
 def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
@@ -164,11 +160,11 @@ def test_arguments_that_contradict_the_checkpoint_are_named_with_both_values(tra
     )
     film, epochs, encoder, seed, method = faults
     assert film.startswith("film=logit contradicts the checkpoint, which has film=sigmoid")
-    assert "trainer.epochs=25" in epochs
+    assert "trainer.epochs=12" in epochs
     assert "encoder.model_name=sentence-transformers/all-MiniLM-L6-v2, the checkpoint has tiny" in encoder
     assert "seed=1" in seed
     assert "was decided at training" in method
-    kept, faults = without_stored([given, "film=sigmoid", "trainer.epochs=25", "threshold=0.3", "-m"])
+    kept, faults = without_stored([given, "film=sigmoid", "trainer.epochs=12", "threshold=0.3", "-m"])
     assert (kept, faults) == ([given, "threshold=0.3", "-m"], [])
 
 
