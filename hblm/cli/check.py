@@ -17,7 +17,7 @@ from hblm.cli.command_line import arguments_of, without_spaces
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import CHDIR, Composer, Unreadable, compose, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import OptionGroups, shipped_options
+from hblm.config.groups import STAND_IN, OptionGroups, shipped_options
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
@@ -27,9 +27,6 @@ from hblm.errors import ConfigError, nearest
 _LONGEST_SHOWN = 500  # characters of an argument that cannot be read
 
 
-_STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
-
-
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
 
 
@@ -37,7 +34,7 @@ PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answe
 
 
 def _unreadable(
-    text: str, program: Program, catalogue: OptionGroups, many: bool, given: Mapping[str, str]
+    text: str, program: Program, option_groups: OptionGroups, many: bool, given: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
     key, equals, value = text.partition("=")
@@ -50,12 +47,12 @@ def _unreadable(
         except Unreadable:  # the key cannot be read either
             yield f"{text} is not of the form key=value"
             return
-        wrong = [*override_faults(program, catalogue, override, many, given)]
+        wrong = [*override_faults(program, option_groups, override, many, given)]
         yield from wrong  # quotes alone would not make it right
         if not wrong:
             yield f"{text} is not of the form key=value; quote special characters twice: {quoted}"
     else:
-        yield f"{text} is not of the form key=value{word_hint(text, program.name, catalogue)}"
+        yield f"{text} is not of the form key=value{word_hint(text, program.name, option_groups)}"
 
 
 def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> list[str]:
@@ -74,7 +71,7 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     ]
     if any(getattr(arguments, name, None) for name in PASSED_ON):
         return [*flags, *arguments.overrides]
-    catalogue = OptionGroups(arguments.config_dir)
+    option_groups = OptionGroups(arguments.config_dir)
     if arguments.multirun and arguments.cfg:
         faults.append("--cfg shows one run; drop --multirun (-m)")
     as_written = {key: value for key, _, value in (text.partition("=") for text in arguments.overrides)}
@@ -85,11 +82,11 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
         except Unreadable:
             override = None
         if override is None or not override.key_or_group:
-            wrong = [*_unreadable(text, program, catalogue, arguments.multirun, as_written)]
+            wrong = [*_unreadable(text, program, option_groups, arguments.multirun, as_written)]
             faults += wrong
             refused |= {text.partition("=")[0], *meant_by(wrong)}
             continue
-        wrong = [*override_faults(program, catalogue, override, arguments.multirun, as_written)]
+        wrong = [*override_faults(program, option_groups, override, arguments.multirun, as_written)]
         faults += wrong
         if wrong:
             refused.add(override.key_or_group)
@@ -101,25 +98,29 @@ def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> l
     if "sweep" in given and program.name in SWEPT:
         name = next(str(override.value()) for override in good if override.key_or_group == "sweep")
         try:
-            grid = read_sweep(name, catalogue)
+            grid = read_sweep(name, option_groups)
         except ConfigError as error:
             faults += str(error).splitlines()
         faults += _grid_faults(grid, name, arguments.multirun)
-        of_axes, wrong_values = axis_faults(program, grid, catalogue)
+        of_axes, wrong_values = axis_faults(program, grid, option_groups)
         faults += of_axes
-    needs_dataset = "dataset" in groups_of(program.name, catalogue) and not {"experiment", "sweep"} & given
+    needs_dataset = (
+        "dataset" in groups_of(program.name, option_groups) and not {"experiment", "sweep"} & given
+    )
     stand_in = []
     if needs_dataset and "dataset" not in given:
-        stand_in = [_STAND_IN]
+        stand_in = [STAND_IN]
         good = [override for override in good if not override.key_or_group.startswith("dataset.prepare.")]
         if not {"dataset", "experiment", "sweep"} & {*as_written, *refused}:
-            faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
-    composer = Composer(program.name, program.schema, catalogue.search_path)
-    axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
+            faults.append(
+                f"dataset= is required: one of {', '.join(sorted(option_groups.groups['dataset']))}"
+            )
+    composer = Composer(program.name, program.schema, option_groups.search_path)
+    axes = axes_of(grid, option_groups, [override.input_line or "" for override in good])
     for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
         if wrong_values & {*cell.overrides}:
             continue
-        composed = composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
+        composed = composition_faults(composer, option_groups, good, [*cell.overrides, *stand_in])
         faults += [fault for fault in composed if not _follows(fault, refused)]
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
@@ -147,14 +148,14 @@ def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
         yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
 
 
-def axis_faults(program: Program, grid: SweepFile, catalogue: OptionGroups) -> tuple[list[str], set[str]]:
+def axis_faults(program: Program, grid: SweepFile, option_groups: OptionGroups) -> tuple[list[str], set[str]]:
     """Return what is wrong with a sweep file's axes, once and not in each cell; and the key=value of it."""
     found: list[str] = []
     wrong: set[str] = set()
-    for axis in axes_of(grid, catalogue):
+    for axis in axes_of(grid, option_groups):
         values = [f"{axis.key}={text}" for text, _ in axis.values]
         for text in (f"{axis.key}={grid.params[axis.key]}", *values):
-            faults = [*override_faults(program, catalogue, parse(text), True, grid.params)]
+            faults = [*override_faults(program, option_groups, parse(text), True, grid.params)]
             if not faults:
                 continue
             wrong.add(text)
@@ -165,7 +166,7 @@ def axis_faults(program: Program, grid: SweepFile, catalogue: OptionGroups) -> t
 
 def override_faults(
     program: Program,
-    catalogue: OptionGroups,
+    option_groups: OptionGroups,
     override: Override,
     many: bool,
     given: Mapping[str, str],
@@ -175,7 +176,7 @@ def override_faults(
 
     Args:
         program: whose key it is to be.
-        catalogue: the options.
+        option_groups: the options.
         override: one of the command line's.
         many: whether it may have several values.
         given: all of the command line: key -> value as it is written.
@@ -186,7 +187,7 @@ def override_faults(
         yield from _hydra_faults(override)
         return
     known = {leaf.name: leaf for leaf in leaves(program.schema)}
-    groups = set(groups_of(program.name, catalogue))
+    groups = set(groups_of(program.name, option_groups))
     if override.type == OverrideType.DEL:
         yield f"{text}: a key cannot be removed; give it another value"
         return
@@ -207,30 +208,30 @@ def override_faults(
         return
     if key in groups:
         data_dir = given.get("data_dir", "data")
-        for value in values_of(override, catalogue):
+        for value in values_of(override, option_groups):
             if isinstance(value, list) and value:
-                yield f"{key}={plain(value)} is not one of {', '.join(sorted(catalogue.groups[key]))}" + (
+                yield f"{key}={plain(value)} is not one of {', '.join(sorted(option_groups.groups[key]))}" + (
                     _several(key, value, many)
                 )
-            elif not isinstance(value, str) or value not in catalogue.groups[key]:
-                yield f"{key}={plain(value)} {no_option(key, str(value), program, catalogue, data_dir)}"
+            elif not isinstance(value, str) or value not in option_groups.groups[key]:
+                yield f"{key}={plain(value)} {no_option(key, str(value), program, option_groups, data_dir)}"
     elif key in known:
-        yield from _value_faults(known[key], values_of(override, catalogue), many)
+        yield from _value_faults(known[key], values_of(override, option_groups), many)
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
         value = text.partition("=")[2]
         datasets = given.get("dataset", "").split(",")
-        hint = key_hint(key, value, programs or (program.name,), catalogue, datasets)
+        hint = key_hint(key, value, programs or (program.name,), option_groups, datasets)
         yield f"{key}={value} is not a key{hint}"
 
 
 def no_option(
-    group: str, value: str, program: Program, catalogue: OptionGroups, data_dir: str = "data"
+    group: str, value: str, program: Program, option_groups: OptionGroups, data_dir: str = "data"
 ) -> str:
     """Say that a group does not have an option, and what to write."""
-    options = ", ".join(sorted(catalogue.groups[group]))
-    return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
+    options = ", ".join(sorted(option_groups.groups[group]))
+    return f"is not one of {options}{option_hint(group, value, program.name, option_groups, data_dir)}"
 
 
 def _hydra_faults(override: Override) -> Iterator[str]:
@@ -267,7 +268,7 @@ def _value_faults(leaf: Leaf, values: Iterable[Any], many: bool) -> Iterator[str
 
 
 def composition_faults(
-    composer: Composer, catalogue: OptionGroups, overrides: list[Override], cell: list[str]
+    composer: Composer, option_groups: OptionGroups, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
     """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
     judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}
@@ -287,15 +288,15 @@ def composition_faults(
             context = f" with {group}={found.choices[group]}" if group in found.choices else ""
             yield f"{fault.key}= is required{context}"
         elif fault.key not in judged:
-            yield f"{catalogue.place_of(fault.key, dict(found.choices))}{fault}"
+            yield f"{option_groups.place_of(fault.key, dict(found.choices))}{fault}"
     if all(fault.value == "???" for fault in found.faults):
         yield from found.config.conflicts()
-        name = _contradicted_method(found.choices, found.config)
+        name = contradicted_method(found.choices, found.config)
         if name:
-            yield _contradiction(name, found.config, _causes(composer, name, cell))
+            yield contradiction(name, found.config, _causes(composer, name, cell))
 
 
-def _contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
+def contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
     """Return the chosen method if the other options make another one.
 
     A preset of the user's own is not judged: its name says nothing about the model.
@@ -304,7 +305,7 @@ def _contradicted_method(choices: Mapping[str, str | None], config: Any) -> str 
     return name if name in shipped_options("method") and config.method != name else None
 
 
-def _contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
+def contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
     """Say that the options beside method=`name` make another method, and how to write that one."""
     others = " and ".join(causes) or "the other options"
     return (
@@ -325,7 +326,7 @@ def _causes(composer: Composer, name: str, cell: Sequence[str]) -> list[str]:
             return None
         return method
 
-    alone = [text for text in others if method_of([chosen, _STAND_IN, text]) not in (name, None)]
+    alone = [text for text in others if method_of([chosen, STAND_IN, text]) not in (name, None)]
     return alone or [text for text in others if method_of([each for each in cell if each != text]) == name]
 
 

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.cli.check import _contradicted_method, _contradiction, check
+from hblm.cli.check import check, contradicted_method, contradiction
 from hblm.cli.command_line import arguments_of
 from hblm.cli.help import help_text
 from hblm.cli.programs import SWEPT, Program
@@ -67,9 +67,9 @@ def run_program(
     def job(cfg: DictConfig) -> None:
         try:
             config: Any = typed(job_tree(cfg, program.schema)[0], program.schema)
-            name = _contradicted_method(HydraConfig.get().runtime.choices, config)
+            name = contradicted_method(HydraConfig.get().runtime.choices, config)
             if name:
-                raise ConfigError(_contradiction(name, config, []))
+                raise ConfigError(contradiction(name, config, []))
             task(config)
         except HblmError as error:
             # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here

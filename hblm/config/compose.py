@@ -138,6 +138,7 @@ class Composer:
 
     def _hydra(self, overrides: tuple[str, ...]) -> Composed:
         cfg = compose(self.name, [*overrides, *self.search_path])
+        written = str(OmegaConf.to_container(_of_the_job(cfg), resolve=False))
         try:
             tree, node = job_tree(cfg, self.schema)
         except OmegaConfBaseException as error:  # an interpolation
@@ -147,8 +148,7 @@ class Composer:
             why = "would move relative paths, such as data and outputs, into Hydra's folder; leave it out"
             faults.append(Fault(CHDIR, True, why))
         values, others = read_values(tree, self.schema)
-        raw = OmegaConf.to_container(_of_the_job(cfg), resolve=False)
-        refers_to = frozenset(re.findall(r"\$\{([\w.]+)", str(raw)))
+        refers_to = frozenset(re.findall(r"\$\{([\w.]+)", written))
         choices = dict(cfg.hydra.runtime.choices)
         return Composed(build(values, self.schema), values, faults + others, choices, refers_to)
 

@@ -64,13 +64,13 @@ class SweepFile:
         return [name for name in ("exclude", "zip", "ensemble_weight") if getattr(self.node, name)]
 
 
-def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
+def read_sweep(given: str, option_groups: OptionGroups) -> SweepFile:
     """Read a sweep file, by its name or its path.
 
     Raises:
         ConfigError: there is no such file, or all that is wrong in it.
     """
-    options = catalogue.groups.get(GROUP, {})
+    options = option_groups.groups.get(GROUP, {})
     file = options.get(given) or Path(given)
     if not file.is_file():
         close = nearest(given, options)
@@ -100,13 +100,13 @@ def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
     good = {str(key): plain(value) for key, value in params.items() if not isinstance(value, (list, dict))}
     sweep = SweepFile(file.stem, file, good, node)
     if not faults:
-        faults += _faults(sweep, catalogue)
+        faults += _faults(sweep, option_groups)
     if faults:
         raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
     return sweep
 
 
-def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] = ()) -> list[Axis]:
+def axes_of(sweep: SweepFile, option_groups: OptionGroups, overrides: Sequence[str] = ()) -> list[Axis]:
     """Return the axes of a sweep, in their order: the file's, then those of the command line.
 
     An override of an axis takes its place; one with a single value is an axis with one value.
@@ -118,7 +118,7 @@ def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] 
     written = {key: f"{key}={value}" for key, value in sweep.params.items()}
     for text in overrides:
         written[parse(text).get_key_element()] = text
-    return [_axis(key, parse(text), catalogue) for key, text in written.items()]
+    return [_axis(key, parse(text), option_groups) for key, text in written.items()]
 
 
 def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
@@ -168,20 +168,20 @@ def count_values(override: Override) -> float:
     return 1
 
 
-def values_of(override: Override, catalogue: OptionGroups) -> list[Any]:
+def values_of(override: Override, option_groups: OptionGroups) -> list[Any]:
     """Return the values that an override names, as Python's."""
     value = override.value()
     if isinstance(value, Glob):
-        return list(value.filter(list(catalogue.groups.get(override.key_or_group, {}))))
+        return list(value.filter(list(option_groups.groups.get(override.key_or_group, {}))))
     if override.is_sweep_override():
         return list(override.sweep_iterator(transformer=Transformer.identity))
     return [value]
 
 
-def _axis(key: str, override: Override, catalogue: OptionGroups) -> Axis:
+def _axis(key: str, override: Override, option_groups: OptionGroups) -> Axis:
     if (count := count_values(override)) > MOST_VALUES:
         raise ConfigError(f"{override.input_line} names {count:,} values; at most {MOST_VALUES:,} can be run")
-    values = values_of(override, catalogue)
+    values = values_of(override, option_groups)
     if isinstance(override.value(), Glob):
         written = [str(value) for value in values]
     elif override.is_sweep_override():
@@ -199,12 +199,12 @@ def _listed(wanted: Any) -> list[str]:
     return [plain(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
 
 
-def _faults(sweep: SweepFile, catalogue: OptionGroups) -> Iterator[str]:
+def _faults(sweep: SweepFile, option_groups: OptionGroups) -> Iterator[str]:
     """Yield what is wrong between a file's axes and its rules: a rule that can match nothing is a slip."""
     axes = {}
     for key, value in sweep.params.items():
         try:
-            axes[key] = _axis(key, parse(f"{key}={value}"), catalogue)
+            axes[key] = _axis(key, parse(f"{key}={value}"), option_groups)
         except ConfigError as error:
             yield f"hydra.sweeper.params.{error}"
             return

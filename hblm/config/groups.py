@@ -14,6 +14,8 @@ from hblm.files import read_bytes, require_file
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
 
+STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be composed
+
 _LARGEST = 1 << 20  # bytes of a YAML file
 
 

@@ -9,7 +9,7 @@ from hblm.config import identity
 from hblm.config.compose import Composer, Unreadable, parse, resolved
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.grid import values_of
-from hblm.config.groups import PRESETS, OptionGroups
+from hblm.config.groups import PRESETS, STAND_IN, OptionGroups
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError
@@ -78,7 +78,7 @@ def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
     """Return the first key which an option sets to something else than the checkpoint has."""
     if group in PRESETS:  # which set keys of many groups
         return f"{text} was decided at training, and the checkpoint has all it set; leave it out"
-    texts = [text] if group == "dataset" else ["dataset=wos", text]
+    texts = [text] if group == "dataset" else [STAND_IN, text]
     try:
         option = Composer("train", TrainConfig).compose(texts).config
     except Unreadable as error:
