@@ -1,4 +1,4 @@
-"""The options of a converter: a NamedTuple says names, types and defaults; what is given is checked."""
+"""Options of a converter: a NamedTuple declares names, types and defaults; given values are checked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Options = TypeVar("Options", bound=tuple[Any, ...])
 
 
 def read_options(schema: type[Options], given: Mapping[str, Any], converter: str) -> Options:
-    """Return the options that were given, defaults for the others.
+    """Return the given options, and the defaults of the others.
 
     Args:
         schema: a NamedTuple of fields of type str, int, float, bool, Literal, list, or a union of these.
-        given: what stands under dataset.prepare.
+        given: the keys and values of dataset.prepare.
         converter: its name, for messages.
 
     Raises:
@@ -54,8 +54,8 @@ def _fitted(hint: Any, value: Any) -> Any:
     """Return the value in the hint's type, _MISFIT where it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        found = (_fitted(part, value) for part in inner)
-        return next((item for item in found if item is not _MISFIT), _MISFIT)
+        fitted = (_fitted(part, value) for part in inner)
+        return next((item for item in fitted if item is not _MISFIT), _MISFIT)
     if origin is Literal:
         return value if value in inner else _MISFIT
     if origin is list:

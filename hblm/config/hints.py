@@ -1,4 +1,4 @@
-"""What to write in place of an argument that a program does not take: only what it or another one takes."""
+"""Proposals for arguments that a program does not take: keys and options of it or of another program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NEEDS = {  # the arguments without which a program does not start; the first th
 _OPTIONS = "dataset.prepare."
 
 
-_PREPARED, _CHECKPOINT = "taxonomy.json", "hblm.json"  # files by which such folders are known
+_PREPARED, _CHECKPOINT = "taxonomy.json", "hblm.json"  # files that mark such folders
 
 
 _NO_VALUE = "..."
@@ -47,7 +47,7 @@ def groups_of(program: str, option_groups: OptionGroups) -> list[str]:
     return groups.get(program, [])
 
 
-@functools.cache  # a option_groups lives as long as a command
+@functools.cache  # option groups live as long as a command
 def options_of(dataset: str, option_groups: OptionGroups) -> tuple[str, ...]:
     """Return the keys of a dataset's converter, as they are written on the command line."""
     options = read_yaml(option_groups.groups["dataset"][dataset]).get("prepare")
@@ -57,32 +57,32 @@ def options_of(dataset: str, option_groups: OptionGroups) -> tuple[str, ...]:
 def accepted(
     programs: Iterable[str], option_groups: OptionGroups, datasets: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Return each name that programs know -> how it is written: a group, for a key that options set.
+    """Return each name that programs know -> how it is written; for a key that options set, the group.
 
     Args:
         programs: hblm.sweep takes the keys of two.
         option_groups: the options.
         datasets: the options of the group dataset whose converters' keys count.
     """
-    found: dict[str, str] = {}
+    written: dict[str, str] = {}
     for program in programs:
         keys = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(_SCHEMAS[program])}
-        found |= keys | {group: group for group in groups_of(program, option_groups)}
+        written |= keys | {group: group for group in groups_of(program, option_groups)}
         if _OPTIONS.rstrip(".") in keys:
-            found |= {option: option for name in datasets for option in options_of(name, option_groups)}
-    return found
+            written |= {option: option for name in datasets for option in options_of(name, option_groups)}
+    return written
 
 
 def key_hint(
     key: str, value: str, programs: Sequence[str], option_groups: OptionGroups, datasets: Collection[str] = ()
 ) -> str:
-    """Say what to write for a key that programs do not know; "" where nothing is like it.
+    """Return what to write for a key that programs do not know; "" where no name is near it.
 
     Args:
-        key, value: what was given.
-        programs: which do not know it.
+        key, value: the argument.
+        programs: the programs that do not know the key.
         option_groups: the options.
-        datasets: those chosen; none: any may be.
+        datasets: the chosen options of dataset; empty: any.
     """
     datasets = [name for name in datasets if name in option_groups.groups["dataset"]]
     own = accepted(programs, option_groups, datasets or option_groups.groups["dataset"])
@@ -94,14 +94,14 @@ def key_hint(
 
 
 def flag_hint(flag: str, value: str, programs: Sequence[str], option_groups: OptionGroups) -> str:
-    """Say how a flag such as --epochs 3 is written here; `value` is "" where none was given."""
+    """Return how a flag such as --epochs 3 is written as key=value; `value` is "" for none."""
     key, equals, behind = flag.lstrip("-").replace("-", "_").partition("=")
     value = flag.partition("=")[2] if equals and behind else value
     if key == "dataset_name" and value in option_groups.groups["dataset"]:
         key = "dataset"  # the original's flag
     own = accepted(programs, option_groups, option_groups.groups["dataset"])
     names = _nearest_keys(key, own, option_groups, programs)
-    # a group's name that is only like the flag says nothing about a value that the group does not have
+    # a group whose name is near the flag is no proposal for a value that is not among its options
     written = [
         name
         for name in dict.fromkeys(own[name] for name in names if name in own)
@@ -118,7 +118,7 @@ def flag_hint(flag: str, value: str, programs: Sequence[str], option_groups: Opt
 
 
 def word_hint(text: str, program: str, option_groups: OptionGroups) -> str:
-    """Say what to write for a word that is no key=value: an option, a key, or a file or folder."""
+    """Return what to write for a word without =: an option, a key, or a file or folder."""
     if text and text[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":
         return "; a flag begins with a plain hyphen, -"
     groups = [
@@ -136,7 +136,7 @@ def word_hint(text: str, program: str, option_groups: OptionGroups) -> str:
 
 
 def option_hint(group: str, value: str, program: str, option_groups: OptionGroups, data_dir: str) -> str:
-    """Say what to write for an option that a group does not have."""
+    """Return what to write for an option that a group does not have."""
     options = option_groups.groups[group]
     if group == "dataset" and value:
         place = Path(data_dir, value)
@@ -171,12 +171,10 @@ def _nearest_keys(
     whole = [name for name in own if name.replace(".", "_").casefold() == key.replace(".", "_").casefold()]
     same = [name for name in own if _last(name).casefold() == last.casefold()]
     inside = [name for name in own if prefix and name.startswith(f"{prefix}.")]
-    # a name that another program knows as it stands is no slip of the pen
+    # a name that another program knows exactly is no misspelling
     elsewhere = [name for name in others if key in (name, _last(name)) and name not in own]
-    # and one that is far from it is none of another program's
-    like = {
-        found.casefold() for found in get_close_matches(last.casefold(), map(_last, others), 5, cutoff=0.8)
-    }
+    # other programs' names count only where their last part is near
+    like = {name.casefold() for name in get_close_matches(last.casefold(), map(_last, others), 5, cutoff=0.8)}
     names = [*own, *(name for name in others if _last(name).casefold() in like)]
     keys = [name for name in names if not name.startswith(_OPTIONS)]
     options = [name for name in names if name.startswith(_OPTIONS)]
@@ -189,12 +187,12 @@ def _nearest_keys(
             by_last.setdefault(_last(name), []).append(name)
         close = close_names(last, by_last)
         if close:
-            return [name for found in close for name in by_last[found]]
+            return [name for each in close for name in by_last[each]]
     return close_names(key, own)
 
 
 def _elsewhere(name: str, value: str, programs: Sequence[str], option_groups: OptionGroups) -> str:
-    """Say which other program takes a key, and how it is started with it."""
+    """Return which other program takes a key, and the command that starts it."""
     datasets = [each for each in option_groups.groups["dataset"] if name in options_of(each, option_groups)]
     if datasets and {"train", "prepare"} & {*programs}:
         return f"{did_you_mean([name])} It is an option of dataset={' and of dataset='.join(datasets)}"
@@ -213,14 +211,14 @@ def _elsewhere(name: str, value: str, programs: Sequence[str], option_groups: Op
 
 
 def checkpoint_meant(file: Path) -> Path | None:
-    """Return the checkpoint that a file is of: of one of its own files, or of its run's result."""
+    """Return the checkpoint that a file belongs to, as one of its files or as its run's result."""
     run = file.parent.parent / "checkpoints" / file.stem
     folders = (file.parent, file.parent.parent, run) if isfile(file) else ()
     return next((folder for folder in folders if isfile(folder / _CHECKPOINT)), None)
 
 
 def _place_hint(text: str, program: str, before: str = "") -> str:
-    """Say under which key a program takes a file or folder that is there, else which program takes it."""
+    """Return the key for an existing file or folder in a program, else the program that takes it."""
     path = Path(text)
     data, raw = argument("dataset.path", text), argument("raw", text)
     if program == "aggregate":

@@ -1,4 +1,4 @@
-"""What the command line of an evaluation says, against what its checkpoints say."""
+"""Arguments of an evaluation that repeat or contradict the configuration of its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hblm.runs.checkpoint import open_checkpoint
 
 
 def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Drop arguments that say what the checkpoints say anyway; return the others, and the contradictions."""
+    """Drop arguments that repeat the checkpoints' settings; return the others, and the contradictions."""
     try:
         stored = [open_checkpoint(Path(place)).config for place in _places(argv)]
     except CheckpointError as error:
@@ -54,7 +54,7 @@ def _places(argv: list[str]) -> list[str]:
             try:
                 override = parse(text)
             except Unreadable:
-                return []  # said again, and better, when all arguments are checked
+                return []  # the check of all arguments explains it
             discrete = override.is_discrete_sweep()
             values = values_of(override, OptionGroups()) if discrete else [override.value()]
             return [str(place) for each in values for place in (each if isinstance(each, list) else [each])]
@@ -68,7 +68,7 @@ def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, t
     given, why = read_leaf(leaf, resolved(value))
     has = identity.value_of(config, leaf)
     if not why and leaf.name in config.having({leaf.name: given}).left_open:
-        return ""  # what is left to choose contradicts nothing
+        return ""  # a value that is left open contradicts nothing
     if why or given != has:
         return f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
     return ""

@@ -1,4 +1,4 @@
-"""`python -m hblm.sweep`: a grid planned, submitted, watched, stopped, tried again. No torch."""
+"""Program `python -m hblm.sweep`: plan, submit, watch, cancel and retry a grid. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = at_home(sys.argv[1:] if argv is None else argv)
     with visible_output(), answering(SWEEP):
         logging.basicConfig(format="%(message)s")
-        log.setLevel(logging.INFO)  # what preparing a dataset tells
+        log.setLevel(logging.INFO)  # the messages of preparing a dataset
         if arguments_of(SWEEP, words)[0].help:
             print(help_text(SWEEP, words))
             return

@@ -283,6 +283,7 @@ def test_contradictions_come_with_all_other_faults():
     assert [line.split("=")[0] for line in found] == ["sed", "dataset", "method"]
 
 
+@pytest.mark.slow
 def test_each_contradiction_of_a_grid_is_named_once():
     found = faults("-m", "dataset=wos,aapd", "method=flat,top_down", "film=none,logit", "seed=1,2")
     assert [line.partition(":")[0] for line in found] == [
@@ -291,6 +292,7 @@ def test_each_contradiction_of_a_grid_is_named_once():
     ]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_contradicts_a_method_is_named(tmp_path):
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
