@@ -1,8 +1,8 @@
 """Start of a program: help, the check of its arguments, the run by Hydra, error messages and exit codes.
 
 `@hydra.main` alone reports only the first fault, with exit code 1 or a traceback, and accepts misspelt keys
-in a YAML file. Here `check` judges every argument and every composed value before Hydra starts. All faults are
-in one message, with exit code 2, and nothing has been created or run.
+in a YAML file. Here `check` judges every argument and every composed value before Hydra starts. All faults
+are in one message, with exit code 2, and nothing has been created or run.
 """
 
 from __future__ import annotations
