@@ -258,9 +258,9 @@ def test_each_option_beside_each_method_keeps_it_or_is_refused(method: str) -> N
     ],
 )
 def test_what_contradicts_a_method_is_named_and_nothing_else(given, contradicting):
-    said = only_fault("dataset=wos", *given)
-    assert said.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
-    assert said.endswith(f" {' '.join(contradicting)}")
+    fault = only_fault("dataset=wos", *given)
+    assert fault.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
+    assert fault.endswith(f" {' '.join(contradicting)}")
 
 
 @pytest.mark.parametrize(

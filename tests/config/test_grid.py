@@ -1,4 +1,4 @@
-"""Sweep files: what they say, what is refused, and which cells come of it."""
+"""Sweep files: axes, rules, refusals, and the cells; and composition by Composer and by Hydra."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_zipped_axes_advance_together():
 
 
 @pytest.mark.parametrize(
-    ("axes", "node", "said"),
+    ("axes", "node", "expected"),
     [
         ({"seed": "[1,2,3]"}, "", "hydra.sweeper.params.seed is a YAML list"),
         ({"seed": "[1,2,3]"}, "", "write seed: 1,2,3"),
@@ -96,9 +96,9 @@ def test_zipped_axes_advance_together():
         ({"seed": "1,(2"}, "", "cannot be read"),
     ],
 )
-def test_a_slip_in_a_sweep_file_is_named(axes, node, said):
+def test_a_fault_of_a_sweep_file_is_named(axes, node, expected):
     found = refusal(axes, node)
-    assert said in found
+    assert expected in found
     assert "tiny.yaml" in found
 
 
@@ -269,9 +269,9 @@ def test_a_sweep_file_without_m_is_refused():
 @pytest.mark.parametrize("node", ["exclude: [{seed: 1}]", "zip: [[seed, pooling]]"])
 def test_what_hydras_sweeper_cannot_do_is_refused(node):
     write_grid("data/x", {"seed": "1,2", "pooling": "max,mean"}, f"  {node}")
-    said = refused_by_train("-m", "sweep=tiny")
-    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in said
-    assert "python -m hblm.sweep submit sweep=tiny" in said
+    message = refused_by_train("-m", "sweep=tiny")
+    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in message
+    assert "python -m hblm.sweep submit sweep=tiny" in message
 
 
 def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
@@ -280,7 +280,7 @@ def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
 
 
 @pytest.mark.parametrize(
-    ("axes", "said"),
+    ("axes", "expected"),
     [
         ({"sed": "1,2,3"}, "hydra.sweeper.params.sed: sed=1,2,3 is not a key; did you mean seed?"),
         ({"trainer.epoch": "1,2"}, "did you mean trainer.epochs?"),
@@ -290,7 +290,9 @@ def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
         ({"predictions": "true,false"}, "predictions= is a key of hblm.evaluate"),
     ],
 )
-def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str, str], said: str) -> None:
+def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(
+    axes: dict[str, str], expected: str
+) -> None:
     write_grid("data/x", {**axes, "pooling": "max,mean"})
     with pytest.raises(ConfigError) as planned:
         make_plan("tiny", [], "mine", prepare=False)
@@ -298,10 +300,10 @@ def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str
         (fault,) = message.splitlines()
         key = next(iter(axes))
         assert fault.startswith(f"{Path('mine/sweep/tiny.yaml').resolve()}: hydra.sweeper.params.{key}: ")
-        assert said in fault
+        assert expected in fault
 
 
-def test_a_fault_of_many_cells_is_told_once() -> None:
+def test_a_fault_of_many_cells_is_named_once() -> None:
     write_grid(
         "data/x", {"seed": "1,2,3", "trainer.gradient_accumulation": "1,64", "trainer.batch_size": "8"}
     )
@@ -315,8 +317,8 @@ def test_a_fault_of_many_cells_is_told_once() -> None:
 
 def test_a_method_that_a_file_contradicts_is_refused():
     write_grid("data/x", {"method": "flat,top_down", "film": "none,sigmoid"})
-    said = refused_by_train("-m", "sweep=tiny").splitlines()
-    assert [line.partition(":")[0] for line in said] == [
+    faults = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert [line.partition(":")[0] for line in faults] == [
         "method=flat contradicts film=sigmoid",
         "method=top_down contradicts film=none",
     ]
