@@ -1,4 +1,4 @@
-"""`python -m hblm.aggregate`: results to tables, tests and figures. No torch."""
+"""Program `python -m hblm.aggregate`: results to tables, tests and figures. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m hblm.evaluate`: scores of a trained checkpoint, or of an ensemble of two."""
+"""Program `python -m hblm.evaluate`: scores of a trained checkpoint, or of an ensemble of two."""
 
 from __future__ import annotations
 

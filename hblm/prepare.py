@@ -1,4 +1,4 @@
-"""`python -m hblm.prepare`: from a raw download, or from nothing, to a prepared dataset in data/<name>/."""
+"""Program `python -m hblm.prepare`: from raw data to a prepared dataset in data/<name>/."""
 
 from __future__ import annotations
 

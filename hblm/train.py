@@ -1,4 +1,4 @@
-"""`python -m hblm.train`: one run, from a configuration to a checkpoint and a result."""
+"""Program `python -m hblm.train`: one run, from a configuration to a checkpoint and a result."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Command lines: arguments checked before Hydra starts, help, and how a program answers a fault."""
+"""Command lines: flags and arguments, their check before Hydra starts, help, and error messages."""

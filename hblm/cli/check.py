@@ -1,4 +1,4 @@
-"""Every argument and what the YAML files compose to, checked before Hydra starts."""
+"""The check of a command line before Hydra starts: each argument, and what the YAML files compose to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hblm.cli.command_line import arguments_of, without_spaces
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import CHDIR, Composer, Unreadable, compose, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import OptionGroups, shipped_options
+from hblm.config.groups import STAND_IN, OptionGroups, shipped_options
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
@@ -27,7 +27,7 @@ from hblm.errors import ConfigError, nearest
 _LONGEST_SHOWN = 500  # characters of an argument that cannot be read
 
 
-_STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be judged
+_PREPARE = "dataset.prepare"  # the options of a converter, any key
 
 
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
@@ -36,10 +36,123 @@ _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again w
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 
+@dataclass
+class _Arguments:
+    """The key=value arguments of a command line, judged one by one.
+
+    Attributes:
+        written: key -> value as it is written.
+        good: those that can be taken.
+        faults: what is wrong with the others.
+        refused: the keys of the others, and the keys that their faults propose.
+    """
+
+    written: Mapping[str, str]
+    good: list[Override] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+
+    @property
+    def given(self) -> set[str]:
+        """The keys and groups of those that can be taken."""
+        return {override.key_or_group for override in self.good}
+
+
+def check(program: Program, argv: Sequence[str], known_faults: Sequence[str] = ()) -> list[str]:
+    """Return the arguments as Hydra takes them, flags first.
+
+    Raises:
+        ConfigError: `known_faults`, and each fault of the command line and of the YAML files it selects.
+    """
+    words, of_spaces = without_spaces(argv)
+    arguments, of_flags = arguments_of(program, words)
+    flags = [
+        f"--{name.replace('_', '-')}{'' if value is True else f'={value}'}"
+        for name, value in vars(arguments).items()
+        if name != "overrides" and value
+    ]
+    if any(getattr(arguments, name, None) for name in PASSED_ON):
+        return [*flags, *arguments.overrides]
+    option_groups = OptionGroups(arguments.config_dir)
+    judged = _judge(program, arguments.overrides, option_groups, arguments.multirun)
+    judged.refused |= meant_by(of_flags)
+    faults = [*known_faults, *of_spaces, *of_flags]
+    if arguments.multirun and arguments.cfg:
+        faults.append("--cfg shows one run; drop --multirun (-m)")
+    faults += judged.faults
+    grid, of_grid, wrong_values = _grid(program, judged, option_groups, arguments.multirun)
+    faults += of_grid
+    stand_in, of_dataset = _stand_in(program, judged, option_groups)
+    faults += of_dataset
+    composer = Composer(program.name, program.schema, option_groups.search_path)
+    axes = axes_of(grid, option_groups, [override.input_line or "" for override in judged.good])
+    for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
+        if not wrong_values & {*cell.overrides}:
+            texts = [*cell.overrides, *stand_in]
+            of_cell = composition_faults(composer, option_groups, judged.good, texts)
+            faults += [fault for fault in of_cell if not _is_about(fault, judged.refused)]
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return [*flags, *arguments.overrides]
+
+
+def _judge(program: Program, texts: Sequence[str], option_groups: OptionGroups, many: bool) -> _Arguments:
+    """Return the key=value arguments, judged one by one."""
+    judged = _Arguments({key: value for key, _, value in (text.partition("=") for text in texts)})
+    for text in texts:
+        try:
+            override = parse(text)
+        except Unreadable:
+            override = None
+        if override is None or not override.key_or_group:
+            key = text.partition("=")[0]
+            faults = [*_unreadable(text, program, option_groups, many, judged.written)]
+        else:
+            key = override.key_or_group
+            faults = [*override_faults(program, option_groups, override, many, judged.written)]
+        if override is not None and not faults:
+            judged.good.append(override)
+        else:
+            judged.faults += faults
+            judged.refused |= {key, *meant_by(faults)}
+    return judged
+
+
+def _grid(
+    program: Program, judged: _Arguments, option_groups: OptionGroups, many: bool
+) -> tuple[SweepFile, list[str], set[str]]:
+    """Return the given sweep file (for none, one without axes), its faults, and its wrong key=value."""
+    none = SweepFile("", Path(), {}, SweepNode())
+    if "sweep" not in judged.given or program.name not in SWEPT:
+        return none, [], set()
+    name = next(str(override.value()) for override in judged.good if override.key_or_group == "sweep")
+    try:
+        grid, faults = read_sweep(name, option_groups), []
+    except ConfigError as error:
+        grid, faults = none, str(error).splitlines()
+    of_axes, wrong_values = axis_faults(program, grid, option_groups)
+    return grid, [*faults, *_grid_faults(grid, name, many), *of_axes], wrong_values
+
+
+def _stand_in(
+    program: Program, judged: _Arguments, option_groups: OptionGroups
+) -> tuple[list[str], list[str]]:
+    """Return an override in place of a missing dataset, so that the rest composes; and the fault."""
+    groups = groups_of(program.name, option_groups)
+    if "dataset" not in groups or {"dataset", "experiment", "sweep"} & judged.given:
+        return [], []
+    of_converter = f"{_PREPARE}."  # of another dataset than the one that takes its place
+    judged.good = [each for each in judged.good if not each.key_or_group.startswith(of_converter)]
+    if {"dataset", "experiment", "sweep"} & {*judged.written, *judged.refused}:
+        return [STAND_IN], []
+    names = ", ".join(sorted(option_groups.groups["dataset"]))
+    return [STAND_IN], [f"dataset= is required: one of {names}"]
+
+
 def _unreadable(
-    text: str, program: Program, catalogue: OptionGroups, many: bool, given: Mapping[str, str]
+    text: str, program: Program, option_groups: OptionGroups, many: bool, given: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield of an argument that Hydra cannot read what is wrong, and how it is written."""
+    """Yield what is wrong with an argument that Hydra cannot read, and how it is written."""
     key, equals, value = text.partition("=")
     if len(text) > _LONGEST_SHOWN:
         yield f"{text:.{_LONGEST_SHOWN}} is not of the form key=value"
@@ -50,122 +163,54 @@ def _unreadable(
         except Unreadable:  # the key cannot be read either
             yield f"{text} is not of the form key=value"
             return
-        wrong = [*override_faults(program, catalogue, override, many, given)]
-        yield from wrong  # quotes alone would not make it right
-        if not wrong:
+        faults = [*override_faults(program, option_groups, override, many, given)]
+        yield from faults  # quotes alone would not make it right
+        if not faults:
             yield f"{text} is not of the form key=value; quote special characters twice: {quoted}"
     else:
-        yield f"{text} is not of the form key=value{word_hint(text, program.name, catalogue)}"
-
-
-def check(program: Program, argv: Sequence[str], found: Sequence[str] = ()) -> list[str]:
-    """Return the arguments as Hydra takes them, flags first.
-
-    Raises:
-        ConfigError: `found`, and each fault of the command line and of the YAML it selects.
-    """
-    words, faults = without_spaces(argv)
-    arguments, of_flags = arguments_of(program, words)
-    faults, refused = [*found, *faults, *of_flags], meant_by(of_flags)
-    flags = [
-        f"--{name.replace('_', '-')}{'' if value is True else f'={value}'}"
-        for name, value in vars(arguments).items()
-        if name != "overrides" and value
-    ]
-    if any(getattr(arguments, name, None) for name in PASSED_ON):
-        return [*flags, *arguments.overrides]
-    catalogue = OptionGroups(arguments.config_dir)
-    if arguments.multirun and arguments.cfg:
-        faults.append("--cfg shows one run; drop --multirun (-m)")
-    as_written = {key: value for key, _, value in (text.partition("=") for text in arguments.overrides)}
-    good: list[Override] = []
-    for text in arguments.overrides:
-        try:
-            override = parse(text)
-        except Unreadable:
-            override = None
-        if override is None or not override.key_or_group:
-            wrong = [*_unreadable(text, program, catalogue, arguments.multirun, as_written)]
-            faults += wrong
-            refused |= {text.partition("=")[0], *meant_by(wrong)}
-            continue
-        wrong = [*override_faults(program, catalogue, override, arguments.multirun, as_written)]
-        faults += wrong
-        if wrong:
-            refused.add(override.key_or_group)
-            refused |= meant_by(wrong)
-        else:
-            good.append(override)
-    given = {override.key_or_group for override in good}
-    grid, wrong_values = SweepFile("", Path(), {}, SweepNode()), set[str]()
-    if "sweep" in given and program.name in SWEPT:
-        name = next(str(override.value()) for override in good if override.key_or_group == "sweep")
-        try:
-            grid = read_sweep(name, catalogue)
-        except ConfigError as error:
-            faults += str(error).splitlines()
-        faults += _grid_faults(grid, name, arguments.multirun)
-        of_axes, wrong_values = axis_faults(program, grid, catalogue)
-        faults += of_axes
-    needs_dataset = "dataset" in groups_of(program.name, catalogue) and not {"experiment", "sweep"} & given
-    stand_in = []
-    if needs_dataset and "dataset" not in given:
-        stand_in = [_STAND_IN]
-        good = [override for override in good if not override.key_or_group.startswith("dataset.prepare.")]
-        if not {"dataset", "experiment", "sweep"} & {*as_written, *refused}:
-            faults.append(f"dataset= is required: one of {', '.join(sorted(catalogue.groups['dataset']))}")
-    composer = Composer(program.name, program.schema, catalogue.search_path)
-    axes = axes_of(grid, catalogue, [override.input_line or "" for override in good])
-    for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
-        if wrong_values & {*cell.overrides}:
-            continue
-        composed = composition_faults(composer, catalogue, good, [*cell.overrides, *stand_in])
-        faults += [fault for fault in composed if not _follows(fault, refused)]
-    if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
-    return [*flags, *arguments.overrides]
+        yield f"{text} is not of the form key=value{word_hint(text, program.name, option_groups)}"
 
 
 def meant_by(faults: Iterable[str]) -> set[str]:
     """Return the keys that faults propose: these are meant, and so not missing."""
-    found = {key for fault in faults for key in re.findall(r"([\w.]+)=", fault.partition("; ")[2])}
-    return found.union(*(re.findall(r"[\w.]+", each.partition("did you mean")[2]) for each in faults))
+    keys = {key for fault in faults for key in re.findall(r"([\w.]+)=", fault.partition("; ")[2])}
+    return keys.union(*(re.findall(r"[\w.]+", each.partition("did you mean")[2]) for each in faults))
 
 
-def _follows(fault: str, refused: Iterable[str]) -> bool:
-    """Return whether a fault speaks of a key that was given and refused: it is neither missing nor judged."""
+def _is_about(fault: str, refused: Iterable[str]) -> bool:
+    """Return whether a fault is about a key that was refused: its value is neither missing nor judged."""
     return any(re.search(rf"(?<![\w.]){re.escape(key)}=", fault) for key in refused)
 
 
 def _grid_faults(grid: SweepFile, name: str, many: bool) -> Iterator[str]:
-    """Yield why a sweep file cannot be run by Hydra's own sweeper as it was asked for."""
+    """Yield why Hydra's own sweeper cannot run a sweep file."""
     submit = f"python -m hblm.sweep submit sweep={name}"
     if not many:
         yield f"sweep={name} names a grid, not one run; add -m, or write: {submit}"
     elif grid.beyond_hydra:
-        said = " and ".join(f"sweep.{key}" for key in grid.beyond_hydra)
-        yield f"sweep={name} has {said}, which -m cannot do; write: {submit}"
+        keys = " and ".join(f"sweep.{key}" for key in grid.beyond_hydra)
+        yield f"sweep={name} has {keys}, which -m cannot do; write: {submit}"
 
 
-def axis_faults(program: Program, grid: SweepFile, catalogue: OptionGroups) -> tuple[list[str], set[str]]:
-    """Return what is wrong with a sweep file's axes, once and not in each cell; and the key=value of it."""
-    found: list[str] = []
+def axis_faults(program: Program, grid: SweepFile, option_groups: OptionGroups) -> tuple[list[str], set[str]]:
+    """Return the faults of a sweep file's axes, once and not for each cell; and the wrong key=value."""
+    all_faults: list[str] = []
     wrong: set[str] = set()
-    for axis in axes_of(grid, catalogue):
+    for axis in axes_of(grid, option_groups):
         values = [f"{axis.key}={text}" for text, _ in axis.values]
         for text in (f"{axis.key}={grid.params[axis.key]}", *values):
-            faults = [*override_faults(program, catalogue, parse(text), True, grid.params)]
+            faults = [*override_faults(program, option_groups, parse(text), True, grid.params)]
             if not faults:
                 continue
             wrong.add(text)
             if text not in values or len(values) == 1:
-                found += (f"{grid.file}: hydra.sweeper.params.{axis.key}: {fault}" for fault in faults)
-    return found, wrong
+                all_faults += (f"{grid.file}: hydra.sweeper.params.{axis.key}: {fault}" for fault in faults)
+    return all_faults, wrong
 
 
 def override_faults(
     program: Program,
-    catalogue: OptionGroups,
+    option_groups: OptionGroups,
     override: Override,
     many: bool,
     given: Mapping[str, str],
@@ -174,19 +219,19 @@ def override_faults(
     """Yield what is wrong with one override.
 
     Args:
-        program: whose key it is to be.
-        catalogue: the options.
-        override: one of the command line's.
+        program: the program that must know the key.
+        option_groups: the groups and their options.
+        override: one argument of the command line.
         many: whether it may have several values.
-        given: all of the command line: key -> value as it is written.
-        programs: those whose keys may be meant; the program itself.
+        given: the whole command line: key -> value as it is written.
+        programs: the programs whose keys are proposed; empty: the program itself.
     """
     key, text = override.key_or_group, override.input_line or ""
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
         yield from _hydra_faults(override)
         return
     known = {leaf.name: leaf for leaf in leaves(program.schema)}
-    groups = set(groups_of(program.name, catalogue))
+    groups = set(groups_of(program.name, option_groups))
     if override.type == OverrideType.DEL:
         yield f"{text}: a key cannot be removed; give it another value"
         return
@@ -207,30 +252,30 @@ def override_faults(
         return
     if key in groups:
         data_dir = given.get("data_dir", "data")
-        for value in values_of(override, catalogue):
+        for value in values_of(override, option_groups):
             if isinstance(value, list) and value:
-                yield f"{key}={plain(value)} is not one of {', '.join(sorted(catalogue.groups[key]))}" + (
+                yield f"{key}={plain(value)} is not one of {', '.join(sorted(option_groups.groups[key]))}" + (
                     _several(key, value, many)
                 )
-            elif not isinstance(value, str) or value not in catalogue.groups[key]:
-                yield f"{key}={plain(value)} {no_option(key, str(value), program, catalogue, data_dir)}"
+            elif not isinstance(value, str) or value not in option_groups.groups[key]:
+                yield f"{key}={plain(value)} {no_option(key, str(value), program, option_groups, data_dir)}"
     elif key in known:
-        yield from _value_faults(known[key], values_of(override, catalogue), many)
+        yield from _value_faults(known[key], values_of(override, option_groups), many)
     elif key.rpartition(".")[0] not in (
         name for name, leaf in known.items() if isinstance(leaf.default, dict)
     ):
         value = text.partition("=")[2]
         datasets = given.get("dataset", "").split(",")
-        hint = key_hint(key, value, programs or (program.name,), catalogue, datasets)
+        hint = key_hint(key, value, programs or (program.name,), option_groups, datasets)
         yield f"{key}={value} is not a key{hint}"
 
 
 def no_option(
-    group: str, value: str, program: Program, catalogue: OptionGroups, data_dir: str = "data"
+    group: str, value: str, program: Program, option_groups: OptionGroups, data_dir: str = "data"
 ) -> str:
-    """Say that a group does not have an option, and what to write."""
-    options = ", ".join(sorted(catalogue.groups[group]))
-    return f"is not one of {options}{option_hint(group, value, program.name, catalogue, data_dir)}"
+    """Return the message for an option that a group does not have, with what to write."""
+    options = ", ".join(sorted(option_groups.groups[group]))
+    return f"is not one of {options}{option_hint(group, value, program.name, option_groups, data_dir)}"
 
 
 def _hydra_faults(override: Override) -> Iterator[str]:
@@ -241,7 +286,7 @@ def _hydra_faults(override: Override) -> Iterator[str]:
 
 
 def _several(key: str, value: Any, many: bool) -> str:
-    """Say how several values are written, where a list or 1-5 was given for one; else ""."""
+    """Return how several values are written, where a list or 1-5 was given for one value; else ""."""
     how = "" if many else ", with -m"
     span = re.fullmatch(r"(\d+) ?(?:-|:|\.\.|to) ?(\d+)", value) if isinstance(value, str) else None
     if span:
@@ -267,45 +312,45 @@ def _value_faults(leaf: Leaf, values: Iterable[Any], many: bool) -> Iterator[str
 
 
 def composition_faults(
-    composer: Composer, catalogue: OptionGroups, overrides: list[Override], cell: list[str]
+    composer: Composer, option_groups: OptionGroups, overrides: list[Override], cell: list[str]
 ) -> Iterator[str]:
-    """Yield what is wrong in the YAML files that a run's overrides select, and between keys."""
+    """Yield the faults of the YAML files that a run's overrides select, and the conflicts between keys."""
     judged = {override.key_or_group for override in overrides if "${" not in (override.input_line or "")}
     judged.discard(CHDIR)
     try:
-        found = composer.compose(cell)
+        composed = composer.compose(cell)
     except Unreadable as error:
         unknown = re.search(r"Could not override '([\w.]+)\.(\w+)'", str(error))
-        if unknown and "prepare" in unknown[1]:
+        if unknown and unknown[1].startswith(_PREPARE):
             yield _unknown_option(composer.name, cell, unknown[1], unknown[2])
             return
         yield re.sub(r" To append to your config use \S+", "", str(error))
         return
-    for fault in found.faults:
+    for fault in composed.faults:
         group = fault.key.partition(".")[0]
         if fault.value == "???":
-            context = f" with {group}={found.choices[group]}" if group in found.choices else ""
+            context = f" with {group}={composed.choices[group]}" if group in composed.choices else ""
             yield f"{fault.key}= is required{context}"
         elif fault.key not in judged:
-            yield f"{catalogue.place_of(fault.key, dict(found.choices))}{fault}"
-    if all(fault.value == "???" for fault in found.faults):
-        yield from found.config.conflicts()
-        name = _contradicted_method(found.choices, found.config)
+            yield f"{option_groups.place_of(fault.key, dict(composed.choices))}{fault}"
+    if all(fault.value == "???" for fault in composed.faults):
+        yield from composed.config.conflicts()
+        name = contradicted_method(composed.choices, composed.config)
         if name:
-            yield _contradiction(name, found.config, _causes(composer, name, cell))
+            yield contradiction(name, composed.config, _causes(composer, name, cell))
 
 
-def _contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
+def contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
     """Return the chosen method if the other options make another one.
 
-    A preset of the user's own is not judged: its name says nothing about the model.
+    A preset of the user's own is not judged: its name does not fix a method.
     """
     name = choices.get("method")
     return name if name in shipped_options("method") and config.method != name else None
 
 
-def _contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
-    """Say that the options beside method=`name` make another method, and how to write that one."""
+def contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
+    """Return the message that the options beside method=`name` make another method, and how to write that."""
     others = " and ".join(causes) or "the other options"
     return (
         f"method={name} contradicts {others}: together they make method={config.method}; leave {others} out, "
@@ -325,12 +370,12 @@ def _causes(composer: Composer, name: str, cell: Sequence[str]) -> list[str]:
             return None
         return method
 
-    alone = [text for text in others if method_of([chosen, _STAND_IN, text]) not in (name, None)]
+    alone = [text for text in others if method_of([chosen, STAND_IN, text]) not in (name, None)]
     return alone or [text for text in others if method_of([each for each in cell if each != text]) == name]
 
 
 def _unknown_option(program: str, texts: list[str], group: str, name: str) -> str:
-    """Say which keys a free group of keys has, when one that it has not was given."""
+    """Return the message for an unknown option of a converter, with the options that it has."""
     others = [text for text in texts if not text.startswith(f"{group}.")]
     known = list(OmegaConf.select(compose(program, others), group) or {})
     has = f"; it has {', '.join(known)}" if known else "; this dataset has none"

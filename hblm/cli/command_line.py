@@ -1,4 +1,4 @@
-"""The words of a command line: flags, and key=value arguments."""
+"""Splitting a command line into flags and key=value arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = " is a flag of hblm.train; plan shows what a sweep would run"
 
 
 def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return flags, and key=value arguments as `overrides`, which may stand in any order; and the faults.
+    """Return flags, and key=value arguments as `overrides`, in any order; and the faults.
 
     Raises:
         ConfigError: a flag lacks its value, or cannot have the one given.
@@ -33,7 +33,7 @@ def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namesp
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists what there is")
+        raise ConfigError(f"{message}; --help lists the flags and keys")
 
     parser.error = refuse  # type: ignore[method-assign]  # which prints a usage of Hydra's, and exits
     long = {f"-{name.replace('_', '-')}" for name in vars(parser.parse_args([]))}
@@ -64,18 +64,18 @@ def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namesp
 
 
 def without_spaces(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Put arguments together that spaces around = or behind a comma took apart; return the faults, too."""
-    found: list[list[str]] = []
+    """Join arguments that spaces around = or after a comma split; return them and a fault for each."""
+    joined: list[list[str]] = []
     for word in argv:
-        last = found[-1][-1] if found else ""
+        last = joined[-1][-1] if joined else ""
         behind = last[-1:] in ("=", ",") and "=" not in word and word[:1] != "-"
         if (
-            found
+            joined
             and last[:1] != "-"
             and (behind or word[:1] == "," or (word[:1] == "=" and last and "=" not in last))
         ):
-            found[-1].append(word)
+            joined[-1].append(word)
         else:
-            found.append([word])
-    faults = [f"{' '.join(each)}: write {''.join(each)}, without spaces" for each in found if len(each) > 1]
-    return ["".join(each) for each in found], faults
+            joined.append([word])
+    faults = [f"{' '.join(each)}: write {''.join(each)}, without spaces" for each in joined if len(each) > 1]
+    return ["".join(each) for each in joined], faults

@@ -1,8 +1,8 @@
-"""Arguments checked before Hydra starts, help, and what a program prints when something is wrong.
+"""Start of a program: help, the check of its arguments, the run by Hydra, error messages and exit codes.
 
-`@hydra.main` alone reports the first fault only, with exit code 1 or a traceback, and lets misspelt keys
-inside a YAML file through. Here every override is looked at on its own, then what the YAML files compose to;
-all faults come in one message, with exit code 2, before anything is imported, created or run.
+`@hydra.main` alone reports only the first fault, with exit code 1 or a traceback, and accepts misspelt keys
+in a YAML file. Here `check` judges every argument and every composed value before Hydra starts. All faults
+are in one message, with exit code 2, and nothing has been created or run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.cli.check import _contradicted_method, _contradiction, check
+from hblm.cli.check import check, contradicted_method, contradiction
 from hblm.cli.command_line import arguments_of
 from hblm.cli.help import help_text
 from hblm.cli.programs import SWEPT, Program
@@ -35,11 +35,11 @@ from hblm.console import outlive_readers, visible_output
 from hblm.errors import ConfigError, DataError, HblmError
 from hblm.process import QUIET, place
 
-# Hydra keeps what it was told, and the log, for the first of several processes alone
+# only the first of several processes lets Hydra write its log and its copy of the overrides
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
 
 
-# nor where it may not write: a run that is done is shown all the same
+# Hydra writes nothing into a read-only folder: a finished run is still shown
 _READ_ONLY = (*_NO_FILES[:2], "hydra/job_logging=stdout", "hydra.sweep.dir=.", "hydra.sweep.subdir=.")
 
 
@@ -51,12 +51,12 @@ def run_program(
 ) -> None:
     """Check the arguments, let Hydra compose them, and run `task` with the typed configuration.
 
-    `before` may look at the arguments first, and returns those to go on with, and faults. Exits with code 2
-    and a message for what is the user's to mend, 130 for Ctrl-C.
+    `before` gets the arguments first, and returns those to continue with, and faults. The exit code is 2 for
+    a user error, whose message is printed, and 130 for Ctrl-C.
     """
     outlive_readers()
     argv = at_home(sys.argv[1:] if argv is None else argv)
-    # threads that wait by spinning take the processor from each other where two runs share a CPU
+    # waiting threads that spin slow each other down where two runs share a CPU
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if place().size > 1:
         os.environ.setdefault(*QUIET)
@@ -67,12 +67,12 @@ def run_program(
     def job(cfg: DictConfig) -> None:
         try:
             config: Any = typed(job_tree(cfg, program.schema)[0], program.schema)
-            name = _contradicted_method(HydraConfig.get().runtime.choices, config)
+            name = contradicted_method(HydraConfig.get().runtime.choices, config)
             if name:
-                raise ConfigError(_contradiction(name, config, []))
+                raise ConfigError(contradiction(name, config, []))
             task(config)
         except HblmError as error:
-            # a grid goes on with its other runs (Hydra keeps the exception); a single run ends here
+            # a grid continues with its other runs (Hydra keeps the exception); a single run ends here
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 _fail(program, error)
             failed.append(" ".join(HydraConfig.get().overrides.task))
@@ -94,7 +94,7 @@ def run_program(
 
 
 def _read_only(program: Program, argv: Sequence[str]) -> Sequence[str]:
-    """Return what keeps Hydra from writing where a run's output folder may not be written."""
+    """Return the overrides that keep Hydra from writing, for an output folder without write permission."""
     if program.name not in SWEPT or any(text.startswith("hydra.") for text in argv):
         return ()
     given = [text.partition("=")[2] for text in argv if text.startswith("output_dir=")]
@@ -105,10 +105,10 @@ def _read_only(program: Program, argv: Sequence[str]) -> Sequence[str]:
 
 
 def _free() -> None:
-    """Free what a run of a grid leaves, its model above all, before the next one starts.
+    """Free the memory of a grid's run, above all its model, before the next one starts.
 
     Accelerate leaves reference cycles. Hydra keeps a failed run's exception, and with it the locals of all
-    frames that it passed.
+    frames in its traceback.
     """
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return
@@ -120,23 +120,23 @@ def _free() -> None:
 
 
 def _require_one_run(program: Program, argv: Sequence[str]) -> None:
-    """Refuse what a launcher may not start several times.
+    """Refuse a command that a launcher started several times and that is one process.
 
     Raises:
         ConfigError: another program than train, or a grid.
     """
-    said = f"was started {place().size} times by a launcher; start it without one"
+    message = f"was started {place().size} times by a launcher; start it without one"
     if program.name not in SWEPT:
-        raise ConfigError(f"{program.name} is one process, and {said}")
+        raise ConfigError(f"{program.name} is one process, and {message}")
     if {"-m", "--multirun"} & set(argv):
-        raise ConfigError(f"a grid (-m) {said}, and write trainer.processes={place().local_size}")
+        raise ConfigError(f"a grid (-m) {message}, and write trainer.processes={place().local_size}")
 
 
 @contextlib.contextmanager
 def answering(program: Program, failed: Sequence[str] = ()) -> Iterator[None]:
-    """Turn what is the user's to mend into a message and exit code 2, and Ctrl-C into 130.
+    """Turn a user error into a message and exit code 2, and Ctrl-C into exit code 130.
 
-    `failed` are the runs of a grid whose faults were said already.
+    `failed` are the runs of a grid whose errors were printed already.
     """
     try:
         yield
@@ -153,7 +153,7 @@ def answering(program: Program, failed: Sequence[str] = ()) -> Iterator[None]:
 
 def _fail(program: Program, error: object) -> NoReturn:
     lines = str(error).splitlines() or [type(error).__name__]
-    if isinstance(error, DataError):  # one fault, however many lines it takes to say
+    if isinstance(error, DataError):  # one fault of several lines
         print(f"hblm.{program.name}: {error}", file=sys.stderr)
     elif len(lines) == 1:
         print(f"hblm.{program.name}: {lines[0]}", file=sys.stderr)

@@ -10,7 +10,7 @@ from hblm.config.prepare import PrepareConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
 
-SWEPT = ("train",)  # programs whose runs a sweep file crosses
+SWEPT = ("train",)  # programs whose runs a sweep file can cross
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Program:
     summary: str
     examples: tuple[str, ...]
     usage: str = "[GROUP=OPTION ...] [KEY=VALUE ...]"
-    by_hydra: bool = True  # Hydra's flags and -m are its own, too
+    by_hydra: bool = True  # Hydra starts it, with its flags and -m
 
 
 TRAIN = Program(
@@ -88,7 +88,7 @@ SWEEP = Program(
 
   plan    the cells: done, running, pending, failed, and the hours left by the results at hand
   submit  check and freeze every cell, start them in the background, and return; again: go on
-  status  how each cell stands, now; exit code 1 where a cell failed
+  status  the state of each cell; exit code 1 where a cell failed
   watch   progress until the end, then the table; exit code 1 where a cell is not done
   logs    the last lines of failed cells' logs, or of cell=NUMBER
   cancel  stop all cells, or cell=NUMBER

@@ -52,18 +52,18 @@ class AggregateConfig:
     output_dir: str = key("outputs", "files go to tables/ in it")
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong between keys that are each right."""
-        found = []
+        """Return a message for each combination of valid values that is invalid."""
+        messages = []
         if self.results == []:
-            found.append("results=[] names no folder; write results=outputs")
+            messages.append("results=[] names no folder; write results=outputs")
         for name in ("rows", "metric"):
             if getattr(self, name) == []:
-                found.append(f"{name}=[] is empty; write {name}=[...] or leave it out")
+                messages.append(f"{name}=[] is empty; write {name}=[...] or leave it out")
         if len(self.compare) not in (0, 2):
-            found.append(f"compare= names {len(self.compare)} rows; write compare=[A,B]")
+            messages.append(f"compare= names {len(self.compare)} rows; write compare=[A,B]")
         if self.name is not None and unfit_as_name(f"{self.name}.comparisons.csv"):
-            found.append(f"name={self.name!r} cannot name a file; write a plain name")
+            messages.append(f"name={self.name!r} cannot name a file; write a plain name")
         for item in self.where:
             if ":" not in item:
-                found.append(f"where=[{item}] is not of the form key:value")
-        return found
+                messages.append(f"where=[{item}] is not of the form key:value")
+        return messages

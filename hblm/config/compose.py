@@ -1,13 +1,13 @@
-"""What a command line composes to: Hydra's tree once for each choice of options, then keys set one by one.
+"""Composition: from the overrides of a command line, by Hydra, to a typed configuration and its faults.
 
-Every configuration starts from the defaults of its dataclass, which stand in Hydra's ConfigStore; YAML files
-hold only what differs. So every key is there, whichever options are chosen, and the command line can set it.
+Every configuration starts from the defaults of its dataclass, stored in Hydra's ConfigStore. YAML files
+contain only what differs. So every key exists with every option, and the command line can set it.
 
-The defaults in the store are plain values without types: OmegaConf would refuse the first wrong value or
-unknown key of a YAML file, and `read_values` names all of them, each with its key.
+The defaults in the store are plain values without types. With types, OmegaConf would stop at the first wrong
+value or unknown key of a YAML file; `read_values` names all of them, each with its key.
 
-Hydra takes 60 ms and more for a composition. The cells of a grid share few of them: a plain key such as
-`seed=3`, which no other value refers to, is set in the values of the options alone.
+A composition by Hydra takes 60 ms or more. The cells of a grid share few of them: `Composer` sets a plain key
+such as `seed=3`, to which no other value refers, in the values that it composed from the options alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CHDIR = "hydra.job.chdir"
 _DEEPEST = 50
 
 
-SWEEP = "sweep"  # a grid's own node, which no run has
+SWEEP = "sweep"  # the node of a sweep file, which is no part of a run
 
 
 class Unreadable(HydraException):
@@ -61,11 +61,11 @@ class Unreadable(HydraException):
 
 @dataclass(frozen=True)
 class Composed:
-    """One run's configuration, what is wrong with it, and the options that Hydra chose.
+    """One run's configuration, its faults, and the options that Hydra chose.
 
     Attributes:
         values: those of the configuration, in nested groups, without the faulty ones.
-        refers_to: the keys that other values are made of.
+        refers_to: the keys to which interpolations in other values refer.
     """
 
     config: Any
@@ -76,10 +76,10 @@ class Composed:
 
 
 class Composer:
-    """Composes the runs of one program; what does not depend on a run is composed once."""
+    """Composes the runs of one program; each choice of options is composed once."""
 
     def __init__(self, name: str, schema: type, search_path: Sequence[str] = ()) -> None:
-        """Compose for a program: its name, its schema, and where else Hydra is to look."""
+        """Take the program's name, its schema, and an override of Hydra's search path."""
         self.name, self.schema, self.search_path = name, schema, [*search_path]
         self.leaves: dict[str, Leaf] = {leaf.name: leaf for leaf in leaves(schema)}
         self._known: dict[tuple[str, ...], Composed] = {}
@@ -138,6 +138,7 @@ class Composer:
 
     def _hydra(self, overrides: tuple[str, ...]) -> Composed:
         cfg = compose(self.name, [*overrides, *self.search_path])
+        written = str(OmegaConf.to_container(_of_the_job(cfg), resolve=False))
         try:
             tree, node = job_tree(cfg, self.schema)
         except OmegaConfBaseException as error:  # an interpolation
@@ -147,17 +148,16 @@ class Composer:
             why = "would move relative paths, such as data and outputs, into Hydra's folder; leave it out"
             faults.append(Fault(CHDIR, True, why))
         values, others = read_values(tree, self.schema)
-        raw = OmegaConf.to_container(_of_the_job(cfg), resolve=False)
-        refers_to = frozenset(re.findall(r"\$\{([\w.]+)", str(raw)))
+        refers_to = frozenset(re.findall(r"\$\{([\w.]+)", written))
         choices = dict(cfg.hydra.runtime.choices)
         return Composed(build(values, self.schema), values, faults + others, choices, refers_to)
 
 
 def compose(program: str, overrides: Sequence[str]) -> DictConfig:
-    """Return what Hydra makes of a program's overrides, its own node `hydra` included.
+    """Return the configuration that Hydra composes for a program, its own node `hydra` included.
 
     Raises:
-        Unreadable: an option is not there, a YAML file cannot be read, a key cannot be set.
+        Unreadable: an option is missing, a YAML file cannot be read, or a key cannot be set.
     """
     try:
         with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
@@ -173,7 +173,7 @@ def parse(text: str) -> Override:
     """Return an override as Hydra reads it.
 
     Raises:
-        Unreadable: it cannot be read, or holds lists in lists that nothing here asks for.
+        Unreadable: it cannot be read, or is nested more deeply than any key here.
     """
     depth = 0
     for sign in text:
@@ -206,7 +206,7 @@ def job_tree(cfg: DictConfig, schema: type) -> tuple[dict[str, Any], Any]:
 
 
 def resolved(value: Any) -> Any:
-    """Return a value of a command line or a file of options; a text has its ${oc.env:NAME} and such resolved.
+    """Return a value of a command line or YAML file, with interpolations such as ${oc.env:NAME} resolved.
 
     Raises:
         OmegaConfBaseException: one cannot be resolved.

@@ -10,14 +10,14 @@ from hblm.config.train import EVAL_VIEWS
 
 @dataclass
 class StoredDataset:
-    """Where the documents lie now, if not where the checkpoint says."""
+    """The folder of the documents, if it is not the one in the checkpoint."""
 
-    path: str | None = key(None, "the prepared folder; null: where it lay at training")
+    path: str | None = key(None, "the prepared folder; null: the one of training")
 
 
 @dataclass
 class EvaluateConfig:
-    """One run of `python -m hblm.evaluate`; whatever is not here comes from the checkpoint."""
+    """One run of `python -m hblm.evaluate`; all other settings come from the checkpoint."""
 
     checkpoint: list[str] = key(
         "???", "folder of a trained model; [A,B]: of a top-down and a bottom-up one, an ensemble", one=True
@@ -45,12 +45,12 @@ class EvaluateConfig:
         high=1,
     )
     output_dir: str | None = key(
-        None, "null: the folder of checkpoints/ that the checkpoint lies in, else outputs"
+        None, "null: the folder with checkpoints/ around the checkpoint, else outputs"
     )
     cache_dir: str | None = key(None, "null: cache/ in output_dir")
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
     num_workers: int = key(0, "processes that collate batches", low=0, high=256)
-    dataset: StoredDataset = group(StoredDataset, "where the documents lie now")
+    dataset: StoredDataset = group(StoredDataset, "the folder of the documents")
 
     @property
     def weight(self) -> float | None:
@@ -58,27 +58,27 @@ class EvaluateConfig:
         return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong between keys that are each right."""
-        found: list[str] = []
-        given = self.checkpoint if isinstance(self.checkpoint, list) else []  # nothing, where it is missing
+        """Return a message for each combination of valid values that is invalid."""
+        messages: list[str] = []
+        given = self.checkpoint if isinstance(self.checkpoint, list) else []  # empty where it is missing
         if self.ensemble_weight not in (None, "auto"):
             try:
                 sound = 0 <= float(self.ensemble_weight) <= 1
             except ValueError:
                 sound = False
             if not sound:
-                found.append(
+                messages.append(
                     f"ensemble_weight={self.ensemble_weight} is not a number between 0 and 1, nor auto"
                 )
         if self.checkpoint == []:
-            found.append("checkpoint=[] names no folder; write checkpoint=DIR, or [TOP_DOWN,BOTTOM_UP]")
+            messages.append("checkpoint=[] names no folder; write checkpoint=DIR, or [TOP_DOWN,BOTTOM_UP]")
         if len(given) > 2:
-            found.append(f"checkpoint= names {len(given)} folders; an ensemble has two")
+            messages.append(f"checkpoint= names {len(given)} folders; an ensemble has two")
         if len(given) == 1 and self.ensemble_weight is not None:
-            found.append(
+            messages.append(
                 f"ensemble_weight={self.ensemble_weight} acts between two checkpoints, and checkpoint= names "
                 "one; write checkpoint=[TOP_DOWN,BOTTOM_UP]"
             )
         if self.predictions_floor is not None and not self.predictions:
-            found.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")
-        return found
+            messages.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")
+        return messages

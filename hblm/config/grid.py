@@ -1,4 +1,4 @@
-"""A grid as a file: multirun/sweep/NAME.yaml, its axes, and the cells that they cross to."""
+"""Sweep files: reading multirun/sweep/NAME.yaml, its axes, and the cells of their product."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hblm.errors import ConfigError, nearest
 GROUP = "sweep"
 
 
-MOST_VALUES, MOST_CELLS = 10_000, 100_000  # of an axis, of a grid
+MOST_VALUES, MOST_CELLS = 10_000, 100_000  # values of an axis, cells of a grid
 
 
 PAIRED_BY = ("direction", "method")  # axes in which the two members of an ensemble differ
@@ -28,7 +28,7 @@ PAIRED_BY = ("direction", "method")  # axes in which the two members of an ensem
 
 @dataclass(frozen=True)
 class Axis:
-    """A key and its values, each as it is written behind key= and as it is told apart."""
+    """A key and its values, each as it is written after key= and as Python's value is shown."""
 
     key: str
     values: tuple[tuple[str, str], ...]
@@ -36,7 +36,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a grid before it is composed: the place of its values on the axes, as overrides."""
+    """A cell of a grid before it is composed: one override for each axis, and the values by axis."""
 
     overrides: tuple[str, ...]
     values: Mapping[str, str]
@@ -44,11 +44,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep file: what is crossed, and what its node `sweep:` says.
+    """The contents of a sweep file: its axes, and its node `sweep:`.
 
     Attributes:
         name: the file's, without .yaml.
-        file: where it lies.
+        file: its path.
         params: hydra.sweeper.params: key -> values, as Hydra's sweeper takes them.
         node: exclude, zip, expect, table, ensemble_weight.
     """
@@ -60,17 +60,17 @@ class SweepFile:
 
     @property
     def beyond_hydra(self) -> list[str]:
-        """Return what it asks for that Hydra's own sweeper would leave undone."""
+        """Return its keys that Hydra's own sweeper ignores."""
         return [name for name in ("exclude", "zip", "ensemble_weight") if getattr(self.node, name)]
 
 
-def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
+def read_sweep(given: str, option_groups: OptionGroups) -> SweepFile:
     """Read a sweep file, by its name or its path.
 
     Raises:
         ConfigError: there is no such file, or all that is wrong in it.
     """
-    options = catalogue.groups.get(GROUP, {})
+    options = option_groups.groups.get(GROUP, {})
     file = options.get(given) or Path(given)
     if not file.is_file():
         close = nearest(given, options)
@@ -82,8 +82,8 @@ def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
         raise ConfigError(f"{file}: sweep: is not a group of keys such as table and expect")
     if "sweep" not in tree and "hydra" not in tree:
         raise ConfigError(f"{file} has neither axes under hydra.sweeper.params nor a group of keys sweep:")
-    node, found = read_tree(tree.get("sweep") or {}, SweepNode, "sweep.")
-    faults = [str(fault) for fault in found]
+    node, of_node = read_tree(tree.get("sweep") or {}, SweepNode, "sweep.")
+    faults = [str(fault) for fault in of_node]
     params: Any = tree
     for part in ("hydra", "sweeper", "params"):
         params = params.get(part) or {} if isinstance(params, dict) else {}
@@ -100,13 +100,13 @@ def read_sweep(given: str, catalogue: OptionGroups) -> SweepFile:
     good = {str(key): plain(value) for key, value in params.items() if not isinstance(value, (list, dict))}
     sweep = SweepFile(file.stem, file, good, node)
     if not faults:
-        faults += _faults(sweep, catalogue)
+        faults += _faults(sweep, option_groups)
     if faults:
         raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
     return sweep
 
 
-def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] = ()) -> list[Axis]:
+def axes_of(sweep: SweepFile, option_groups: OptionGroups, overrides: Sequence[str] = ()) -> list[Axis]:
     """Return the axes of a sweep, in their order: the file's, then those of the command line.
 
     An override of an axis takes its place; one with a single value is an axis with one value.
@@ -118,7 +118,7 @@ def axes_of(sweep: SweepFile, catalogue: OptionGroups, overrides: Sequence[str] 
     written = {key: f"{key}={value}" for key, value in sweep.params.items()}
     for text in overrides:
         written[parse(text).get_key_element()] = text
-    return [_axis(key, parse(text), catalogue) for key, text in written.items()]
+    return [_axis(key, parse(text), option_groups) for key, text in written.items()]
 
 
 def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
@@ -136,15 +136,15 @@ def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
             continue
         lengths = {name: len(by_key[name].values) for name in names}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-            raise ConfigError(f"{sweep.file}: sweep.zip: zipped axes have as many values each; {told}")
+            counts = ", ".join(f"{name} has {count}" for name, count in lengths.items())
+            raise ConfigError(f"{sweep.file}: sweep.zip: zipped axes have as many values each; {counts}")
         blocks.append((names, list(zip(*(by_key[name].values for name in names), strict=True))))
     count = prod(len(values) for _, values in blocks)
     if count > MOST_CELLS:
-        lengths_told = " x ".join(
+        of_axes = " x ".join(
             f"{len(values):,} {' and '.join(names)}" for names, values in blocks if len(values) > 1
         )
-        raise ConfigError(f"{count:,} cells ({lengths_told}) are too many; a grid has at most {MOST_CELLS:,}")
+        raise ConfigError(f"{count:,} cells ({of_axes}) are too many; a grid has at most {MOST_CELLS:,}")
     keys = [key for names, _ in blocks for key in names]
     for choice in itertools.product(*(values for _, values in blocks)):
         flat = dict(zip(keys, itertools.chain.from_iterable(choice), strict=True))
@@ -157,7 +157,7 @@ def cells_of(sweep: SweepFile, axes: Sequence[Axis]) -> Iterator[Cell]:
 
 
 def count_values(override: Override) -> float:
-    """Return how many values an override names, none of them made yet."""
+    """Return how many values an override names, without making them."""
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return len(value.list)
@@ -168,20 +168,20 @@ def count_values(override: Override) -> float:
     return 1
 
 
-def values_of(override: Override, catalogue: OptionGroups) -> list[Any]:
+def values_of(override: Override, option_groups: OptionGroups) -> list[Any]:
     """Return the values that an override names, as Python's."""
     value = override.value()
     if isinstance(value, Glob):
-        return list(value.filter(list(catalogue.groups.get(override.key_or_group, {}))))
+        return list(value.filter(list(option_groups.groups.get(override.key_or_group, {}))))
     if override.is_sweep_override():
         return list(override.sweep_iterator(transformer=Transformer.identity))
     return [value]
 
 
-def _axis(key: str, override: Override, catalogue: OptionGroups) -> Axis:
+def _axis(key: str, override: Override, option_groups: OptionGroups) -> Axis:
     if (count := count_values(override)) > MOST_VALUES:
         raise ConfigError(f"{override.input_line} names {count:,} values; at most {MOST_VALUES:,} can be run")
-    values = values_of(override, catalogue)
+    values = values_of(override, option_groups)
     if isinstance(override.value(), Glob):
         written = [str(value) for value in values]
     elif override.is_sweep_override():
@@ -199,12 +199,12 @@ def _listed(wanted: Any) -> list[str]:
     return [plain(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
 
 
-def _faults(sweep: SweepFile, catalogue: OptionGroups) -> Iterator[str]:
-    """Yield what is wrong between a file's axes and its rules: a rule that can match nothing is a slip."""
+def _faults(sweep: SweepFile, option_groups: OptionGroups) -> Iterator[str]:
+    """Yield the faults between a file's axes and its rules, such as a rule that matches no cell."""
     axes = {}
     for key, value in sweep.params.items():
         try:
-            axes[key] = _axis(key, parse(f"{key}={value}"), catalogue)
+            axes[key] = _axis(key, parse(f"{key}={value}"), option_groups)
         except ConfigError as error:
             yield f"hydra.sweeper.params.{error}"
             return

@@ -1,4 +1,4 @@
-"""The groups and options that stand in YAML files: conf/, multirun/, and a folder of the user's own."""
+"""Groups and their options: the YAML files of conf/, multirun/ and a folder of the user's own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hblm.errors import ConfigError
 from hblm.files import read_bytes, require_file
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
+
+STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be composed
 
 _LARGEST = 1 << 20  # bytes of a YAML file
 
@@ -31,8 +33,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Return the keys of an option's YAML file, empty for an empty one.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML or no group of keys, or is out of all proportion: nested
-            deeply, or of references (*name) that unfold to more than they say.
+        ConfigError: it cannot be read, is not YAML, is no group of keys, is nested too deeply, or has
+            references (*name) that unfold to too many values.
     """
     try:
         text = read_bytes(file, _LARGEST).decode("utf-8")
@@ -46,13 +48,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _require_modest(text: str) -> None:
-    """Refuse a YAML text before anything follows its references.
+    """Refuse a YAML text that is too deep or too large, before its references are followed.
 
     Raises:
-        ValueError: why.
+        ValueError: the limit that it exceeds.
     """
-    sizes: dict[str | None, int] = {}  # of what has a name
-    above: list[tuple[str | None, int]] = []  # what is open: its name, and how much came before it
+    sizes: dict[str | None, int] = {}  # values below each anchor (&name)
+    above: list[tuple[str | None, int]] = []  # open collections: anchor, and the values before it
     total = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -62,7 +64,7 @@ def _require_modest(text: str) -> None:
             sizes[name] = total - before
         elif isinstance(event, yaml.AliasEvent):
             if any(name == event.anchor for name, _ in above):
-                raise ValueError(f"*{event.anchor} refers to what holds it")
+                raise ValueError(f"*{event.anchor} refers to a value that contains it")
             total += sizes.get(event.anchor, 1)
         else:
             total += 1
@@ -71,7 +73,12 @@ def _require_modest(text: str) -> None:
 
 
 class OptionGroups:
-    """The groups and options that stand in conf/, multirun/ and --config-dir."""
+    """The groups and their options in conf/, multirun/ and --config-dir.
+
+    Attributes:
+        groups: group -> option -> its YAML file.
+        config_dir: the user's own folder, None for none.
+    """
 
     def __init__(self, config_dir: str | None = None) -> None:
         self.config_dir = Path(config_dir).resolve() if config_dir else None
@@ -92,18 +99,18 @@ class OptionGroups:
 
     @property
     def of_runs(self) -> list[str]:
-        """Return the groups that a run chooses from; a cluster is none of them."""
+        """Return the groups of a run; a cluster is none of them."""
         return sorted(self.groups.keys() - {"cluster"})
 
     @property
     def search_path(self) -> list[str]:
-        """Return the override that makes Hydra look into the user's folder, too."""
+        """Return the override that adds the user's folder to Hydra's search path."""
         if not self.config_dir:
             return []
         return [f"hydra.searchpath=[pkg://hblm.multirun,file://{self.config_dir}]"]
 
     def place_of(self, key: str, choices: dict[str, str | None]) -> str:
-        """Return the YAML file which gives `key` its value, as far as the chosen options tell."""
+        """Return the YAML file that sets `key`, as a prefix of messages; "" where no option sets it."""
         node, _, rest = key.partition(".")
         for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in PRESETS):
             file = self.groups.get(group, {}).get(option or "")

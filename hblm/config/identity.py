@@ -1,4 +1,4 @@
-"""Which keys act in a run, and which of them belong to its id and its name."""
+"""Identity of a run: the keys that act in it, the values in its id, and its names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hblm.config.train import TrainConfig
 from hblm.files import sha256_text
 from hblm.json_files import canonical_json
 
-# What a file name tells: deviating in these alone, a run bears the plain name.
+# the keys that are in a run's plain name: a run that deviates in these alone has that name
 _NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
 
 
-_OF_METHOD = {  # what a method's own name tells besides
+_OF_METHOD = {  # the keys that the name of a method implies as well
     "independent": {"film.propagation_method"},
     "flat": {"film.propagation_method", "head.classification_head_type", "encoder.project_embedding"},
 }
@@ -34,7 +34,7 @@ def ensemble_id(run_ids: Sequence[str], weight: str | None = None) -> str:
 
 
 def names_of(config: TrainConfig, values: Mapping[str, Any], run_id: str, tag: str) -> list[str]:
-    """Return the names that a run may bear, the best first; `values` are its identity's."""
+    """Return the possible names of a run, the best first; `values` are its `identity_values`."""
     in_the_name = _NAMED | _OF_METHOD.get(config.method, set())
     deviates = set(values) - in_the_name or (config.encoder.revision, config.init_from) != (None, None)
     names = []
@@ -57,9 +57,9 @@ def plain_name(config: TrainConfig, tag: str) -> str:
 
 
 def twins(config: TrainConfig) -> list[TrainConfig]:
-    """Return the configurations that say the same run in other words.
+    """Return the other configurations of the same run.
 
-    They are the two objectives of `dual` where the fused view's loss counts nothing.
+    The two objectives of `dual` are the same where the weight of the fused view's loss is 0.
     """
     joint = config.joint_variant
     if joint.joint_variant != "dual" or (joint.joint_objective == "full" and joint.joint_loss_fused):

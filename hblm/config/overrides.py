@@ -1,4 +1,4 @@
-"""key=value arguments: how they are written for a shell and for Hydra."""
+"""Quoting of key=value arguments for a shell and for Hydra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def at_home(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with the home folder where they say ~."""
+    """Return the arguments with the home folder in place of ~."""
     return [_at_home(text) for text in argv]
 
 
@@ -19,14 +19,14 @@ def override(key: str, value: str) -> str:
 
 
 def _at_home(text: str) -> str:
-    """Return an argument with the home folder for ~, which shells leave alone behind dataset.path=."""
-    found = re.fullmatch(r"([\w.@/+]+=[\"']?)(~(?:/.*)?)", text, re.DOTALL)
-    return found[1] + os.path.expanduser(found[2]) if found else text
+    """Return an argument with the home folder for ~, which shells do not expand after dataset.path=."""
+    match = re.fullmatch(r"([\w.@/+]+=[\"']?)(~(?:/.*)?)", text, re.DOTALL)
+    return match[1] + os.path.expanduser(match[2]) if match else text
 
 
 def argument(key: str, value: str) -> str:
     """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
     if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
         return f"{key}={value}"
-    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
+    escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), value)
     return shlex.quote(f'{key}="{escaped}"')

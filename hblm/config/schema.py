@@ -1,7 +1,7 @@
-"""How a configuration key is declared, and how a composed tree becomes typed: every fault with its key.
+"""Declaration of configuration keys, and conversion of a composed tree to a dataclass with all faults.
 
-Hydra composes YAML; `typed` turns the composed tree into a dataclass whose fields `key` and `group` declare,
-and collects every fault on the way.
+`key`, `option` and `group` declare the fields of a configuration's dataclass. `typed` makes the dataclass
+from a tree of plain values, which Hydra composes or a file contains, and collects every fault.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OR_NULL = " or null"
 _TEXT = "a text"
 
 
-LARGEST = 2**31 - 1  # of a whole number that has no bound of its own: what any library takes
+LARGEST = 2**31 - 1  # bound of a whole number without one of its own; every library accepts it
 
 
 def key(
@@ -50,7 +50,7 @@ def key(
 
     Args:
         default: the schema's default; a list or dict is copied for each configuration.
-        doc: what it does, for --help.
+        doc: its meaning, for --help.
         low, high, open_low: the closed range, or half-open where `low` itself is not allowed.
         choices: the only values allowed.
         identity: False for a key that cannot change a run's numbers and so stays out of its run id.
@@ -86,13 +86,13 @@ def option(group: str, default: str, **rules: Any) -> Any:
 
 
 def group(schema: type, doc: str) -> Any:
-    """Declare a group: a node whose keys one YAML option sets together."""
+    """Declare a group: a node whose keys one option, a YAML file, sets together."""
     return field(default_factory=schema, metadata={"doc": doc})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a configuration: the key, the value, and why."""
+    """One fault of a configuration: the key, the value, and the reason."""
 
     key: str
     value: Any
@@ -103,14 +103,14 @@ class Fault:
 
 
 def plain(value: Any) -> str:
-    """Return a value as one would write it on the command line."""
+    """Return a value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
 
 
 class Leaf(NamedTuple):
-    """One key of a schema: its dotted name, the dataclass that holds it, its field there."""
+    """One key of a schema: its dotted name, its dataclass, its field there."""
 
     name: str
     owner: type
@@ -124,7 +124,7 @@ class Leaf(NamedTuple):
 
     @property
     def rules(self) -> Mapping[str, Any]:
-        """What `key` declared."""
+        """The arguments of `key`, by name."""
         return self.field.metadata
 
 
@@ -137,11 +137,11 @@ def nested_schema(fld: dataclasses.Field[Any]) -> type | None:
 @functools.cache
 def leaves(schema: type, prefix: str = "") -> tuple[Leaf, ...]:
     """Return every key of a schema."""
-    found: list[Leaf] = []
+    keys: list[Leaf] = []
     for fld in dataclasses.fields(schema):
         nested = nested_schema(fld)
-        found += leaves(nested, f"{prefix}{fld.name}.") if nested else [Leaf(prefix + fld.name, schema, fld)]
-    return tuple(found)
+        keys += leaves(nested, f"{prefix}{fld.name}.") if nested else [Leaf(prefix + fld.name, schema, fld)]
+    return tuple(keys)
 
 
 def defaults(schema: type) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def read_values(
     for name, value in tree.items():
         full = f"{prefix}{name}"
         if name not in fields:
-            close = did_you_mean(prefix + found for found in close_names(str(name), fields))
+            close = did_you_mean(prefix + each for each in close_names(str(name), fields))
             faults.append(Fault(full, value, f"is not a key{close}"))
             continue
         nested = nested_schema(fields[name])
@@ -215,7 +215,7 @@ def read_values(
 
 
 def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
-    """Return one value in its key's type, and why it cannot be ("" where it can)."""
+    """Return one value in its key's type, and the reason why it does not fit ("" where it fits)."""
     if value == "???":
         return None, "is required"
     if leaf.rules["one"] and value is not None and not isinstance(value, (list, dict)):
@@ -230,8 +230,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         if kind.startswith("true or false") and not isinstance(value, (bool, str, type(None))):
             raise ValueError("numbers are not truth values here")
         node[name] = value
-        # a composed tree has its interpolations behind it: what still looks like one is text, and so is
-        # whatever a stored configuration says, so that no file can read the environment
+        # The interpolations of a composed tree are resolved already. What still looks like one is text. So is
+        # everything in a stored configuration, so that no file can read the environment.
         literal = OmegaConf.is_interpolation(node, name)
         if literal and not kind.startswith(_TEXT):
             raise ValueError("an interpolation is not resolved here")
@@ -244,7 +244,7 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
 
 @functools.cache
 def _checker(owner: type) -> tuple[Any, dict[str, Any]]:
-    """Return the node that takes values of the right type only, and the types: a grid asks for every cell."""
+    """Return a node that takes only values of the right type, and the types; made once for all cells."""
     return OmegaConf.structured(owner), get_type_hints(owner)
 
 
@@ -274,7 +274,7 @@ def _out_of_range(rules: Mapping[str, Any], value: Any, kind: str) -> str:
 
 
 def _wanted(kind: str, rules: Mapping[str, Any]) -> str:
-    """Return the kind of value and its range; null, where it is allowed, behind the two."""
+    """Return the kind of value and its range, then null where it is allowed."""
     span = _range(rules)
     if span and kind.endswith(_OR_NULL):
         return f"{kind.removesuffix(_OR_NULL)}{span},{_OR_NULL}"

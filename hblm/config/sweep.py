@@ -20,7 +20,7 @@ class SweepTable:
 
 @dataclass
 class SweepNode:
-    """What a sweep file says beside its axes, under `sweep:`; no part of any run."""
+    """The node `sweep:` of a sweep file: everything but its axes; no part of any run."""
 
     exclude: list[Any] = key([], "cells left out: mappings of axis -> value or list of values")
     zip: list[Any] = key([], "lists of axes that advance together")
@@ -29,7 +29,7 @@ class SweepNode:
         "pairs of top_down and bottom_up cells are averaged as well, by each weight",
         one=True,
     )
-    expect: list[Any] = key([], "published figures to stand beside, with their source")
+    expect: list[Any] = key([], "published figures to show beside ours, with their source")
     table: SweepTable = group(SweepTable, "the table at the end")
 
 
@@ -37,7 +37,7 @@ SWEEP_STATES = ("done", "running", "pending", "failed", "cancelled", "new")  # n
 
 
 FAILURES = {
-    "error": "something the user can mend: a setting, data, a checkpoint",
+    "error": "a user error: a setting, data, a checkpoint",
     "raised": "an exception, its traceback in the log",
     "exit": "the process ended itself with another code than 0",
     "killed": "a signal",
@@ -48,17 +48,17 @@ FAILURES = {
 
 @dataclass
 class Cluster:
-    """What a SLURM cluster is asked for, for each cell; time and memory are the sweep's own keys."""
+    """The resources of each cell on a SLURM cluster; time and memory are the sweep's own keys."""
 
     partition: str | None = key(None, "SLURM's partition; null: the cluster's default, here and below")
-    account: str | None = key(None, "who pays")
+    account: str | None = key(None, "the account that is billed")
     qos: str | None = key(None, "quality of service")
     constraint: str | None = key(None, "features that a node must have")
     gres: str | None = key(None, "generic resources, such as gpu:a100:1")
-    gpus_per_node: int | None = key(None, "GPUs of a cell; null and no gres: it sees none", low=0)
+    gpus_per_node: int | None = key(None, "GPUs of a cell; null without gres: none", low=0)
     cpus_per_task: int | None = key(None, "processors of a cell", low=1)
     array_parallelism: int = key(256, "cells at a time, over all arrays of the sweep", low=1)
-    signal_delay: int = key(120, "seconds before the time limit at which a cell is told to stop", low=0)
+    signal_delay: int = key(120, "seconds before the time limit at which a cell is signalled to stop", low=0)
     max_requeues: int = key(
         3, "how often a cell goes back into the queue after a time limit or preemption", low=0
     )
@@ -68,11 +68,11 @@ class Cluster:
 
 @dataclass
 class SweepConfig:
-    """What `python -m hblm.sweep` itself is told; every other key is one of the runs."""
+    """One call of `python -m hblm.sweep`; every other key of its command line is a key of the runs."""
 
     sweep: str = key("???", "the grid: a file of multirun/sweep/, or of sweep/ in --config-dir")
     name: str | None = key(None, "of the sweep's folder in sweeps/; null: the grid's")
-    output_dir: str = key("outputs", "where results and sweeps/ lie")
+    output_dir: str = key("outputs", "folder of results and of sweeps/")
     on: str = key("local", "where cells run: local, or slurm")
     devices: list[str] = key(["auto"], "auto: all GPUs, else the CPU; cpu; or GPUs such as [0,1]", one=True)
     per_device: int | None = key(
@@ -83,20 +83,20 @@ class SweepConfig:
     )
     memory: float | None = key(
         None,
-        "GB of the host's memory that a cell may hold; null: any, on SLURM the cluster's default",
+        "GB of the host's memory that a cell may use; null: any, on SLURM the cluster's default",
         low=0,
         open_low=True,
     )
     nodes: int = key(1, "machines of a cell, trainer.processes on each; for on=slurm", low=1)
-    cluster: Cluster = group(Cluster, "what SLURM is asked for")
+    cluster: Cluster = group(Cluster, "the resources of a cell on SLURM")
     wait: bool = key(False, "submit, retry: stay until the end, as watch does; Ctrl-C stops the cells")
     cause: list[str] = key([], "retry: cells that failed so; []: all", choices=tuple(FAILURES), one=True)
     cell: list[str] = key([], "logs, cancel, retry: cells, by number or id; []: all", one=True)
     lines: int = key(20, "logs: how many lines of each cell", low=1)
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong between keys that are each right."""
-        found = []
+        """Return a message for each combination of valid values that is invalid."""
+        messages = []
         if self.name is not None and unfit_as_name(self.name):
-            found.append(f"name={self.name!r} cannot name a folder; write a plain name")
-        return found
+            messages.append(f"name={self.name!r} cannot name a folder; write a plain name")
+        return messages

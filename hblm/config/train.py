@@ -1,6 +1,7 @@
-"""The typed configuration: every key with its type, default, range and meaning, in one place.
+"""The configuration of `python -m hblm.train`: every key with its type, default, range and meaning.
 
-Nothing below engine/build.py sees a configuration.
+A key also declares with which options it acts: run ids, tables and the arguments of losses follow from that.
+Only engine/build.py makes objects of a configuration.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 from hblm.config.schema import group, key, option
 from hblm.files import unfit_as_name
 
-SINGLE_VIEW = "single"  # of a model with one branch
+SINGLE_VIEW = "single"  # the view of a model with one branch
 
 
-FUSED_VIEWS = ("td", "bu", "mix")  # what tri_head_diffcat fuses
+FUSED_VIEWS = ("td", "bu", "mix")  # the views that tri_head_diffcat fuses
 
 
 FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
@@ -59,17 +60,17 @@ class Dataset:
     name: str | None = key(None, "name of the set and of its folder (custom: the folder's)", identity=False)
     path: str | None = key("${data_dir}/${dataset.name}", "the prepared folder", identity=False)
     converter: str | None = key(None, "script in datasets/ that prepares the set", identity=False)
-    source: str | None = key(None, "what raw= must be; null: nothing is downloaded", identity=False)
+    source: str | None = key(None, "the raw data that raw= names; null: none are needed", identity=False)
     prepare: dict[str, Any] = key({}, "options of the converter", identity=False)
     expect: dict[str, Any] = key({}, "counts that a preparation must give", identity=False)
 
     def settle(self, data_dir: str) -> None:
-        """Give a set that has a name and no folder the folder of that name."""
+        """Set the folder of a dataset that has only a name."""
         if self.path is None and self.name is not None:
             self.path = f"{data_dir}/{self.name}"
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong with name and folder."""
+        """Return a message for a name that cannot name a folder, or a missing folder."""
         if self.name is not None and (why := unfit_as_name(self.name)):
             return [f"dataset.name={self.name!r} cannot name a file: it {why}; write a plain name"]
         if self.path is None:
@@ -79,7 +80,7 @@ class Dataset:
     @property
     def folder(self) -> Path:
         """The prepared folder."""
-        assert self.path is not None  # `conflicts` says so to the user
+        assert self.path is not None  # `conflicts` refuses it
         return Path(self.path)
 
 
@@ -124,7 +125,7 @@ class Direction:
 
 @dataclass
 class Film:
-    """How the level predicted before modulates the embedding for the next."""
+    """How the previous level's prediction modulates the embedding of the next."""
 
     propagation_method: str = option("film", "sigmoid")
     propagation_space: str = key(
@@ -155,7 +156,7 @@ class Head:
     )
     label_text_gain: float = key(
         6.0,
-        "label_text: about so much a text of a label adds to its logit",
+        "label_text: about how much a label's text adds to its logit",
         low=0,
         open_low=True,
         acts={"head.output_init": ("label_text",)},
@@ -164,7 +165,7 @@ class Head:
 
 @dataclass
 class Loss:
-    """What is minimised."""
+    """The loss: what is minimised."""
 
     loss: str = option("loss", "bce")
     level_reduction: str = key(
@@ -174,7 +175,10 @@ class Loss:
         acts={"loss": ("bce", "focal", AUTO)},
     )
     gamma: float = key(
-        2.0, "focal: how much what is right already counts less; 0 is bce", low=0, acts={"loss": ("focal",)}
+        2.0,
+        "focal: exponent that reduces the loss of confident, correct predictions; 0 is bce",
+        low=0,
+        acts={"loss": ("focal",)},
     )
     tau: float = key(
         1.0,
@@ -225,7 +229,7 @@ class JointVariant:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The answers that the model gives, each scored and stored."""
+        """The model's outputs, each scored and stored."""
         if not self.is_joint:
             return (SINGLE_VIEW,)
         mix = ("mix",) if self.joint_variant == "tri_head_diffcat" else ()
@@ -233,7 +237,7 @@ class JointVariant:
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """What the loss of each view that this variant trains counts in the objective."""
+        """The weight in the objective of each view that this variant trains."""
         if not self.is_joint:
             return {SINGLE_VIEW: 1.0}
         weights = {"td": self.joint_loss_td, "bu": self.joint_loss_bu}
@@ -256,28 +260,28 @@ class JointVariant:
         return "fused" if self.joint_eval_view == "all" else self.joint_eval_view
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong between keys that are each right."""
-        variant, found = f"joint_variant={self.joint_variant}", []
+        """Return a message for each combination of valid values that is invalid."""
+        variant, messages = f"joint_variant={self.joint_variant}", []
         if self.joint_variant == "tri_head_diffcat" and self.joint_objective == "aux_only":
-            found.append(
+            messages.append(
                 f"{variant} is trained with joint_variant.joint_objective=full; "
                 "aux_only is an objective of joint_variant=dual"
             )
         if self.is_joint and self.joint_eval_view not in (*self.views, "all"):
             view = self.joint_eval_view
-            found.append(
-                f"{variant} has no view {view}, which joint_variant.joint_eval_view={view} asks for; "
+            messages.append(
+                f"{variant} has no view {view} for joint_variant.joint_eval_view={view}; "
                 f"write {', '.join(self.views)} or all, or joint_variant=tri_head_diffcat"
             )
         acting = {f"joint_variant.joint_loss_{view}": weight for view, weight in self.loss_weights.items()}
         if self.is_joint and not any(acting.values()):
-            found.append(
+            messages.append(
                 f"{' and '.join(f'{name}=0' for name in acting)} leave {variant} nothing to minimise"
             )
         if self.joint_variant == "tri_head_diffcat" and not any(self.fuse_weights):
             keys = (f"joint_variant.{key}=0" for key in FUSE_KEYS)
-            found.append(f"{' and '.join(keys)} leave {variant} nothing to fuse")
-        return found
+            messages.append(f"{' and '.join(keys)} leave {variant} nothing to fuse")
+        return messages
 
 
 @dataclass
@@ -334,14 +338,14 @@ class TrainConfig:
     )
     init_from: str | None = key(
         None,
-        "checkpoint of another run, whose weights are taken where the two models agree",
+        "checkpoint of another run; its weights start every part that the two models share",
         by_content=True,
     )
-    data_dir: str = key("data", "where prepared datasets lie", identity=False)
-    output_dir: str = key("outputs", "where checkpoints, results and caches go", identity=False)
+    data_dir: str = key("data", "folder of prepared datasets", identity=False)
+    output_dir: str = key("outputs", "folder of checkpoints, results and caches", identity=False)
     cache_dir: str = key("${output_dir}/cache", "tokenised and embedded documents", identity=False)
     posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors", identity=False)
-    force: bool = key(False, "run again although the result is there", identity=False)
+    force: bool = key(False, "run again although there is a result", identity=False)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"), identity=False)
     trackers: list[str] = key(
         [], "experiment trackers to log to", choices=("tensorboard", "mlflow", "wandb"), identity=False
@@ -357,47 +361,47 @@ class TrainConfig:
     trainer: Trainer = group(Trainer, "how long, how fast, on what")
 
     def __post_init__(self) -> None:
-        """Settle the dataset's folder."""
+        """Set the dataset's folder."""
         self.dataset.settle(self.data_dir)
 
     def conflicts(self) -> list[str]:
-        """Return what is wrong between keys that are each right."""
-        found = self.joint_variant.conflicts()
+        """Return a message for each combination of valid values that is invalid."""
+        messages = self.joint_variant.conflicts()
         if self.encoder.projection_dim is not None and not self.encoder.project_embedding:
-            found.append(
+            messages.append(
                 f"encoder.projection_dim={self.encoder.projection_dim} has nothing to project to with "
                 "encoder.project_embedding=false; drop one of the two"
             )
         step = self.trainer.batch_size  # null: judged again when it is chosen
         if step is not None and self.trainer.gradient_accumulation > step:
-            found.append(
+            messages.append(
                 f"trainer.gradient_accumulation={self.trainer.gradient_accumulation} is more micro-batches "
                 f"than trainer.batch_size={step} documents"
             )
         if step is not None and self.trainer.processes > step:
-            found.append(
+            messages.append(
                 f"trainer.processes={self.trainer.processes} are more than the documents of a step, "
                 f"trainer.batch_size={step}"
             )
         if self.trainer.processes > 1 and self.device == "mps":
-            found.append(
+            messages.append(
                 f"device=mps trains with one process, not trainer.processes={self.trainer.processes}"
             )
         if self.trainer.precision == "fp16" and self.device == "cpu":
-            found.append("trainer.precision=fp16 needs a GPU, and device=cpu is asked for; bf16 runs on both")
-        return found + self.dataset.conflicts()
+            messages.append("trainer.precision=fp16 needs a GPU, and device=cpu is given; bf16 runs on both")
+        return messages + self.dataset.conflicts()
 
     @property
     def left_open(self) -> tuple[str, ...]:
-        """The keys whose values are still to be chosen, by engine/auto.py; none in a run that has an id."""
+        """The keys whose values engine/auto.py has still to choose; a run with an id has none."""
         trainer = [name for name in OF_TRAINER if getattr(self.trainer, name) is None]
         if self.trainer.learning_rate is not None and "head_learning_rate" in trainer:
             trainer.remove("head_learning_rate")  # it means: the same
-        found = [f"trainer.{name}" for name in trainer]
-        found += ["loss.loss"] if self.loss.loss == AUTO else []
-        found += ["head.output_init"] if self.head.output_init == AUTO else []
-        found += ["trainer.label_documents"] if self.trainer.label_documents is None else []
-        return tuple(found)
+        names = [f"trainer.{name}" for name in trainer]
+        names += ["loss.loss"] if self.loss.loss == AUTO else []
+        names += ["head.output_init"] if self.head.output_init == AUTO else []
+        names += ["trainer.label_documents"] if self.trainer.label_documents is None else []
+        return tuple(names)
 
     def having(self, values: Mapping[str, Any]) -> TrainConfig:
         """Return this configuration with other values of some keys, by their dotted names."""
@@ -430,7 +434,7 @@ class TrainConfig:
 
     @property
     def method(self) -> str:
-        """What kind of model this is, from the typed values: a preset's name says less.
+        """The kind of model, from the typed values; a preset's name does not decide it.
 
         `independent` is a single model whose heads are not conditioned (`film=none`) and which is not flat.
         """
@@ -441,7 +445,7 @@ class TrainConfig:
         return self.direction.cascade_direction
 
     def choices(self) -> dict[str, str]:
-        """Return group -> option, from the typed values and not from how they were asked for."""
+        """Return group -> option, from the typed values and not from the arguments."""
         options = {
             fld.metadata["option_of"]: getattr(node, fld.name)
             for node in vars(self).values()

@@ -1,4 +1,4 @@
-"""What the command line of an evaluation says, against what its checkpoints say."""
+"""Arguments of an evaluation that repeat or contradict the configuration of its checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hblm.config import identity
 from hblm.config.compose import Composer, Unreadable, parse, resolved
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.grid import values_of
-from hblm.config.groups import PRESETS, OptionGroups
+from hblm.config.groups import PRESETS, STAND_IN, OptionGroups
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError
@@ -17,7 +17,7 @@ from hblm.runs.checkpoint import open_checkpoint
 
 
 def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Drop arguments that say what the checkpoints say anyway; return the others, and the contradictions."""
+    """Drop arguments that repeat the checkpoints' settings; return the others, and the contradictions."""
     try:
         stored = [open_checkpoint(Path(place)).config for place in _places(argv)]
     except CheckpointError as error:
@@ -54,7 +54,7 @@ def _places(argv: list[str]) -> list[str]:
             try:
                 override = parse(text)
             except Unreadable:
-                return []  # said again, and better, when all arguments are checked
+                return []  # the check of all arguments explains it
             discrete = override.is_discrete_sweep()
             values = values_of(override, OptionGroups()) if discrete else [override.value()]
             return [str(place) for each in values for place in (each if isinstance(each, list) else [each])]
@@ -68,7 +68,7 @@ def _difference(config: TrainConfig, leaf: Leaf | None, name: str, value: Any, t
     given, why = read_leaf(leaf, resolved(value))
     has = identity.value_of(config, leaf)
     if not why and leaf.name in config.having({leaf.name: given}).left_open:
-        return ""  # what is left to choose contradicts nothing
+        return ""  # a value that is left open contradicts nothing
     if why or given != has:
         return f"{text} contradicts the checkpoint, which has {name}={plain(has)}; leave it out"
     return ""
@@ -78,7 +78,7 @@ def _option_difference(stored: TrainConfig, group: str, text: str) -> str:
     """Return the first key which an option sets to something else than the checkpoint has."""
     if group in PRESETS:  # which set keys of many groups
         return f"{text} was decided at training, and the checkpoint has all it set; leave it out"
-    texts = [text] if group == "dataset" else ["dataset=wos", text]
+    texts = [text] if group == "dataset" else [STAND_IN, text]
     try:
         option = Composer("train", TrainConfig).compose(texts).config
     except Unreadable as error:

@@ -1,26 +1,41 @@
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm.cli import check, help, main, programs
-from hblm.cli.programs import AGGREGATE as AGGREGATE
-from hblm.cli.programs import EVALUATE as EVALUATE
-from hblm.cli.programs import PREPARE as PREPARE
-from hblm.cli.programs import TRAIN as TRAIN
+from hblm.cli.programs import AGGREGATE, EVALUATE, PREPARE, TRAIN
 from hblm.config import overrides, schema
 from hblm.config.compose import Composer, parse
 from hblm.config.groups import OptionGroups
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError, ConfigError
 from hblm.runs.checkpoint import open_checkpoint
+
+
+@functools.cache
+def composer_of(name: str, schema: type) -> Composer:
+    return Composer(name, schema)
+
+
+@pytest.fixture(autouse=True)
+def _one_composer(monkeypatch):
+    """Compose the shipped options once for all tests; a user's own may be another in each test."""
+
+    def shared(name: str, schema: type, search_path: Sequence[str] = ()) -> Composer:
+        return Composer(name, schema, search_path) if search_path else composer_of(name, schema)
+
+    monkeypatch.setattr(check, "Composer", shared)
 
 
 def faults(*argv: str, program: programs.Program = TRAIN) -> list[str]:
@@ -178,39 +193,53 @@ def test_right_command_lines_pass(argv):
     check.check(TRAIN, argv)
 
 
-CATALOGUE = OptionGroups()
-COMPOSER = Composer("train", TrainConfig)
+OPTION_GROUPS = OptionGroups()
+COMPOSER = composer_of("train", TrainConfig)
+METHODS = sorted(OPTION_GROUPS.groups["method"])
 BESIDE = [
     *(
         f"{group}={option}"
         for group in ("film", "head", "joint_variant", "direction", "loss")
-        for option in CATALOGUE.groups[group]
+        for option in OPTION_GROUPS.groups[group]
     ),
     *("encoder.project_embedding=true", "encoder.project_embedding=false"),
     *("loss.level_reduction=nodes", "loss.level_reduction=levels"),
 ]
 
 
-@pytest.mark.parametrize("method", CATALOGUE.groups["method"])
-def test_each_option_beside_a_method_keeps_it_or_is_refused(method):
-    """Walks conf/, so that a new method and a new option are tested by being there."""
-
-    def run(method, *options):
+def require_kept_or_refused(method: str, option: str) -> None:
+    def run(method: str, *options: str) -> list[str]:
         return [f"method={method}", "dataset=wos", *options]
 
     assert COMPOSER.compose(run(method)).config.method == method
+    config = COMPOSER.compose(run(method, option)).config
+    found = list(check.composition_faults(COMPOSER, OPTION_GROUPS, [], run(method, option)))
+    if config.method == method:
+        assert found == config.conflicts()
+    else:
+        assert found == [
+            *config.conflicts(),
+            f"method={method} contradicts {option}: together they make method={config.method}; "
+            f"leave {option} out, or write method={config.method} {option}",
+        ]
+        assert COMPOSER.compose(run(config.method, option)).config.method == config.method
+
+
+# each option beside one method, the methods in turn
+PAIRS = list(zip(BESIDE, itertools.cycle(METHODS), strict=False))
+
+
+@pytest.mark.parametrize(("option", "method"), PAIRS)
+def test_an_option_beside_a_method_keeps_it_or_is_refused(option: str, method: str) -> None:
+    require_kept_or_refused(method, option)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS)
+def test_each_option_beside_each_method_keeps_it_or_is_refused(method: str) -> None:
+    """Walks conf/, so that a new method and a new option are tested by being there."""
     for option in BESIDE:
-        config = COMPOSER.compose(run(method, option)).config
-        found = list(check.composition_faults(COMPOSER, CATALOGUE, [], run(method, option)))
-        if config.method == method:
-            assert found == config.conflicts()
-        else:
-            assert found == [
-                *config.conflicts(),
-                f"method={method} contradicts {option}: together they make method={config.method}; "
-                f"leave {option} out, or write method={config.method} {option}",
-            ]
-            assert COMPOSER.compose(run(config.method, option)).config.method == config.method
+        require_kept_or_refused(method, option)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +258,9 @@ def test_each_option_beside_a_method_keeps_it_or_is_refused(method):
     ],
 )
 def test_what_contradicts_a_method_is_named_and_nothing_else(given, contradicting):
-    said = only_fault("dataset=wos", *given)
-    assert said.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
-    assert said.endswith(f" {' '.join(contradicting)}")
+    fault = only_fault("dataset=wos", *given)
+    assert fault.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
+    assert fault.endswith(f" {' '.join(contradicting)}")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +283,7 @@ def test_contradictions_come_with_all_other_faults():
     assert [line.split("=")[0] for line in found] == ["sed", "dataset", "method"]
 
 
+@pytest.mark.slow
 def test_each_contradiction_of_a_grid_is_named_once():
     found = faults("-m", "dataset=wos,aapd", "method=flat,top_down", "film=none,logit", "seed=1,2")
     assert [line.partition(":")[0] for line in found] == [
@@ -262,6 +292,7 @@ def test_each_contradiction_of_a_grid_is_named_once():
     ]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_contradicts_a_method_is_named(tmp_path):
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
@@ -314,7 +345,8 @@ def test_an_option_of_ones_own(tmp_path):
     (tmp_path / "film").mkdir()
     option = tmp_path / "film" / "strong.yaml"
     option.write_text("propagation_method: logit\nfilm_scale: 0.5\n")
-    check.check(TRAIN, ["--config-dir", str(tmp_path), "dataset=wos", "film=strong"])
+    given = ["--config-dir", str(tmp_path), "dataset=wos", "film=strong", "film.detach_parent_signal=false"]
+    check.check(TRAIN, given)
     option.write_text("propagation_method: logit\nfilm_scale: high\n")
     assert only_fault("--config-dir", str(tmp_path), "dataset=wos", "film=strong").startswith(
         "film/strong.yaml: "
@@ -332,10 +364,14 @@ def test_other_programs_know_their_own_keys():
     assert "film=logit is not a key" in only_fault("dataset=wos", "film=logit", program=PREPARE)
 
 
-def test_a_file_of_a_checkpoint_or_its_result_names_the_checkpoint(trained: Path) -> None:
-    folder = trained.parent.parent / "checkpoints" / trained.stem
+def test_a_file_of_a_checkpoint_or_its_result_names_the_checkpoint() -> None:
+    folder = Path("outputs/checkpoints/run")
+    files = [folder / name for name in ("hblm.json", "model.safetensors", "encoder/config.json")]
+    for file in (*files, result := Path("outputs/results/run.json")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
     meant = f"did you mean checkpoint={folder}?"
-    for file in (folder / "hblm.json", folder / "model.safetensors", folder / "encoder/config.json", trained):
+    for file in (*files, result):
         with pytest.raises(CheckpointError) as caught:
             open_checkpoint(file)
         assert str(caught.value).endswith(meant)
@@ -360,7 +396,7 @@ MISSPELT = (
 
 
 def faults_of_key(program: str, text: str) -> list[str]:
-    return list(check.override_faults(PROGRAMS[program], CATALOGUE, parse(text), False, {}))
+    return list(check.override_faults(PROGRAMS[program], OPTION_GROUPS, parse(text), False, {}))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -412,7 +448,7 @@ def test_a_prepared_folder_is_named_where_it_is_given_for_an_option(learnable: P
     Path("news.csv").write_text("")
 
     def hint(text: str, program: programs.Program = TRAIN, **given: str) -> str:
-        (fault,) = check.override_faults(program, CATALOGUE, parse(f"dataset={text}"), False, given)
+        (fault,) = check.override_faults(program, OPTION_GROUPS, parse(f"dataset={text}"), False, given)
         return fault
 
     assert hint("gt", data_dir="other").endswith("/dataset/NAME.yaml")
@@ -423,9 +459,9 @@ def test_a_prepared_folder_is_named_where_it_is_given_for_an_option(learnable: P
     assert hint("news.csv", PREPARE).endswith("did you mean dataset=custom raw=news.csv?")
 
 
-@pytest.mark.parametrize("group", CATALOGUE.of_runs)
+@pytest.mark.parametrize("group", OPTION_GROUPS.of_runs)
 def test_a_missing_option_names_the_folder_of_ones_own(group: str, tmp_path: Path) -> None:
-    (fault,) = check.override_faults(TRAIN, CATALOGUE, parse(f"{group}=zzzz"), True, {})
+    (fault,) = check.override_faults(TRAIN, OPTION_GROUPS, parse(f"{group}=zzzz"), True, {})
     assert fault.endswith(f"--config-dir DIR adds options of your own, as DIR/{group}/NAME.yaml")
     (fault,) = check.override_faults(TRAIN, OptionGroups(str(tmp_path)), parse(f"{group}=zzzz"), True, {})
     assert fault.endswith(f"options of your own are files {tmp_path / group}/NAME.yaml")
@@ -495,14 +531,9 @@ def test_another_programs_way_to_write_arguments_is_translated(given: str, expec
     assert expected in only_fault("dataset=docstrings", *given.split())
 
 
-def program(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"hblm.{name}", *argv], check=False, capture_output=True, text=True
-    )
-
-
 def test_the_program_prints_faults_without_a_traceback_and_leaves_nothing():
-    done = program("train", "film=sigmiod", "seed=abc")
+    argv = [sys.executable, "-m", "hblm.train", "film=sigmiod", "seed=abc"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0] == "hblm.train: 3 faults"
@@ -517,11 +548,13 @@ def test_an_unknown_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("hblm.train: ")
 
 
-def test_cfg_shows_the_job():
-    done = program("train", "dataset=wos", "direction=bottom_up", "--cfg", "job")
-    assert done.returncode == 0
-    assert "cascade_direction: bottom_up" in done.stdout
-    assert "hydra" not in done.stdout
+def test_cfg_shows_the_job_with_every_key(capsys):
+    main.run_program(TRAIN, print, ["dataset=wos", "direction=bottom_up", "--cfg", "job"])
+    shown = capsys.readouterr().out
+    assert "cascade_direction: bottom_up" in shown
+    assert "hydra" not in shown
+    for leaf in schema.leaves(TrainConfig):
+        assert f"{leaf.field.name}:" in shown
 
 
 @pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE], ids=lambda program: program.name)
@@ -538,10 +571,14 @@ def test_help_names_every_key_and_option(program):
             assert all(f"\n    {option} " in text for option in options)
 
 
-def test_help_shows_the_defaults_of_the_default_options():
+def test_help_shows_the_values_of_the_options():
     text = help.help_text(TRAIN)
-    assert "\n  trainer.epochs=null " in text
+    assert "\n  trainer.epochs=null " in text  # of trainer=auto
     assert "\n  trainer.weight_decay=0.01 " in text
+    text = help.help_text(TRAIN, ["trainer=small", "encoder=tiny"])
+    assert "\n  trainer.epochs=15 " in text
+    assert "\n  trainer.weight_decay=0.01 " in text
+    assert "\n  encoder.max_length=128 " in text
 
 
 def test_help_shows_the_keys_of_an_option_that_is_named():
@@ -551,10 +588,9 @@ def test_help_shows_the_keys_of_an_option_that_is_named():
     assert "label_separator" not in help.help_text(PREPARE, [])
 
 
-def test_help_needs_no_dataset():
-    done = program("train", "--help")
-    assert done.returncode == 0
-    assert "python -m hblm.train dataset=wos direction=bottom_up" in done.stdout
+def test_help_needs_no_dataset(capsys):
+    main.run_program(TRAIN, print, ["--help"])
+    assert "python -m hblm.train dataset=wos direction=bottom_up" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-import hydra
 import pytest
-import yaml
-from omegaconf import OmegaConf
 
 from hblm.config.aggregate import AggregateConfig
+from hblm.config.compose import Composed, Composer, compose
 from hblm.config.evaluate import EvaluateConfig
+from hblm.config.groups import read_yaml
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import leaves, read_leaf, typed
 from hblm.config.sweep import SweepConfig
@@ -30,25 +31,45 @@ OPTIONS = sorted(
 )  # walks the tree, so a new option is tested by being there
 
 
-def compose(program: str, *overrides: str) -> dict:
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        tree = OmegaConf.to_container(hydra.compose(program, list(overrides)), resolve=True)
-    assert isinstance(tree, dict)
-    return tree
+@functools.cache
+def composed(*overrides: str) -> Composed:
+    return Composer("train", TrainConfig).compose(overrides)
 
 
-def needed(option: str) -> list[str]:
-    given = [] if option.startswith("dataset=") or option == "experiment=quickstart" else ["dataset=wos"]
-    also = {"dataset=custom": ["dataset.path=somewhere"]}
-    return [*given, option, *also.get(option, [])]
+def run(*overrides: str) -> TrainConfig:
+    """Return the configuration of a run; with no dataset among the overrides that of wos."""
+    found = composed("dataset=wos", "dataset.path=data/wos", *overrides)
+    assert not found.faults
+    assert not found.config.conflicts()
+    return found.config
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes_into_the_typed_configuration(option):
-    config = typed(compose("train", *needed(option)), TrainConfig)
+# the options of the groups, several in one composition: the first of each group, the second ...
+BY_GROUP = [
+    [option for option in OPTIONS if option.startswith(f"{group}=")]
+    for group in GROUPS
+    if group not in PRESETS
+]
+AT_ONCE = [list(filter(None, row)) for row in itertools.zip_longest(*BY_GROUP)]
+PRESET_OPTIONS = [option for option in OPTIONS if option.split("=")[0] in PRESETS]
+
+
+@pytest.mark.parametrize("options", [*AT_ONCE, *([option] for option in PRESET_OPTIONS)], ids=" ".join)
+def test_every_option_composes_into_the_typed_configuration(options):
+    choices = run(*options).choices()
+    for group, name in (option.split("=") for option in options):
+        if group in choices and group not in ("dataset", "encoder"):
+            assert choices[group] == name
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in PRESET_OPTIONS])
+def test_an_options_file_has_only_what_differs_from_the_defaults(option):
     group, name = option.split("=")
-    if group in config.choices() and group not in ("dataset", "encoder"):
-        assert config.choices()[group] == name
+    node = getattr(TrainConfig(), group)
+    carriers = [leaf.field.name for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == group]
+    for key, value in read_yaml(CONF / group / f"{name}.yaml").items():
+        if key not in (*carriers, "model_name", "defaults"):
+            assert value != getattr(node, key), key
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -62,7 +83,7 @@ def test_every_option_says_in_its_first_comment_what_it_is(option):
 
 def test_default_options_are_the_schema_defaults():
     """So that "not at the default", which run ids and names are made of, is the same in both places."""
-    config = typed(compose("train", "dataset=wos", "trainer=original"), TrainConfig)
+    config = run("trainer=original")
     assert config.left_open == ()
     for leaf in leaves(TrainConfig):
         if leaf.name.startswith("dataset.") or leaf.name == "cache_dir":
@@ -74,10 +95,8 @@ def test_default_options_are_the_schema_defaults():
 
 
 def test_originals_setting():
-    config = typed(compose("train", "dataset=wos", "direction=bottom_up", "trainer=original"), TrainConfig)
-    assert config == typed(
-        compose("train", "dataset=wos", "direction=bottom_up", "trainer=default"), TrainConfig
-    )
+    config = run("direction=bottom_up", "trainer=original")
+    assert config == run("direction=bottom_up", "trainer=default")
     assert (config.encoder.model_name, config.encoder.max_length) == ("FacebookAI/roberta-large", 512)
     assert (config.trainer.learning_rate, config.trainer.epochs, config.trainer.batch_size) == (3e-5, 65, 32)
     assert (config.threshold, config.film.film_scale, config.pooling.pooling) == (0.5, 0.2, "cls")
@@ -88,24 +107,14 @@ def test_originals_setting():
 
 
 def test_auto_leaves_open_what_it_chooses_and_nothing_else():
-    auto, original = (compose("train", "dataset=wos", f"trainer={name}") for name in ("auto", "original"))
-    assert auto == compose("train", "dataset=wos")
-    assert auto["trainer"] == original["trainer"] | dict.fromkeys(OF_TRAINER)
-    config = typed(compose("train", "dataset=wos", "loss=auto", "head.output_init=auto"), TrainConfig)
+    auto, original = run("trainer=auto"), run("trainer=original")
+    assert auto == run()
+    assert auto.trainer == replace(original.trainer, **dict.fromkeys(OF_TRAINER))
+    config = run("loss=auto", "head.output_init=auto")
     assert config.left_open == (*(f"trainer.{name}" for name in OF_TRAINER), "loss.loss", "head.output_init")
-    given = typed(compose("train", "dataset=wos", "trainer.learning_rate=1e-4"), TrainConfig)
+    given = run("trainer.learning_rate=1e-4")
     # without a rate of its own, the head has the encoder's
     assert given.left_open == ("trainer.epochs", "trainer.batch_size", "trainer.patience")
-
-
-def test_every_yaml_names_every_key_of_its_node():
-    """A key that no YAML names cannot be overridden from the command line without a plus."""
-    tree = compose("train", "dataset=wos")
-    for leaf in leaves(TrainConfig):
-        node = tree
-        for part in leaf.name.split("."):
-            assert part in node, leaf.name
-            node = node[part]
 
 
 @pytest.mark.parametrize(
@@ -118,10 +127,8 @@ def test_every_yaml_names_every_key_of_its_node():
         ("loss", LOSSES),
     ],
 )
-def test_options_classes_and_allowed_values_are_the_same_names(group, registry):
-    files = {file.stem for file in (CONF / group).glob("*.yaml")}
+def test_options_and_classes_are_the_same_names(group, registry):
     allowed = next(leaf.rules["choices"] for leaf in leaves(TrainConfig) if leaf.rules["option_of"] == group)
-    assert files == set(allowed)
     assert set(registry) == set(allowed) - {AUTO}
 
 
@@ -305,29 +312,33 @@ def test_one_checkpoint_or_two():
 
 
 def test_only_the_flat_preset_is_flat():
-    flat = typed(compose("train", "dataset=wos", "method=flat"), TrainConfig)
-    assert flat.is_flat
-    assert typed(compose("train", "dataset=wos", "method=flat", "loss=auto"), TrainConfig).is_flat
+    assert run("method=flat").is_flat
+    assert run("method=flat", "loss=auto").is_flat
     changes = ("film=logit", "head=mlp", "encoder.project_embedding=true", "loss=conditional_softmax")
     for change in (*changes, "loss=conditional"):
-        assert not typed(compose("train", "dataset=wos", "method=flat", change), TrainConfig).is_flat
+        assert not run("method=flat", change).is_flat
 
 
 def test_a_custom_dataset_is_named_after_its_folder():
-    config = typed(compose("train", "dataset=custom", "dataset.path=/some/place/mine"), TrainConfig)
+    config = run("dataset=custom", "dataset.path=/some/place/mine")
     assert config.dataset_name == "mine"
     assert replace(config, dataset=replace(config.dataset, name="other")).dataset_name == "other"
 
 
 def test_other_programs_compose():
-    assert typed(compose("evaluate", "checkpoint=x"), EvaluateConfig).split == "test"
-    assert typed(compose("prepare", "dataset=docstrings"), PrepareConfig).dataset.converter == "docstrings"
+    evaluation = Composer("evaluate", EvaluateConfig).compose(["checkpoint=x", "split=val"])
+    preparation = Composer("prepare", PrepareConfig).compose(["dataset=docstrings"])
+    assert not evaluation.faults
+    assert not preparation.faults
+    assert (evaluation.config.split, preparation.config.dataset.converter) == ("val", "docstrings")
+    aggregation = Composer("aggregate", AggregateConfig).compose(["sweep=main"])
+    assert aggregation.config == AggregateConfig(sweep="main")
 
 
 def test_converters_named_in_conf_exist():
     scripts = {file.stem for file in (Path(__file__).parents[2] / "datasets").glob("*.py")}
     for file in (CONF / "dataset").glob("*.yaml"):
-        converter = (yaml.safe_load(file.read_text()) or {}).get("converter")
+        converter = read_yaml(file).get("converter")
         assert converter is None or converter in scripts, file.name
 
 
@@ -337,9 +348,7 @@ def test_converters_named_in_conf_exist():
 )
 def test_grids_leave_the_folder_multirun_alone(program, given):
     """Hydra's own default is multirun/, which in a checkout is a folder of the project."""
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        composed = hydra.compose(program, [given], return_hydra_config=True)
-    assert composed.hydra.sweep.dir.startswith("outputs/hydra/")
+    assert compose(program, [given]).hydra.sweep.dir.startswith("outputs/hydra/")
 
 
 @pytest.mark.parametrize("leaf", [*leaves(TrainConfig)], ids=lambda leaf: leaf.name)

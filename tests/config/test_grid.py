@@ -1,32 +1,33 @@
-"""Sweep files: what they say, what is refused, and which cells come of it."""
+"""Sweep files: axes, rules, refusals, and the cells; and composition by Composer and by Hydra."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
 from pathlib import Path
 
-import hydra
 import pytest
-import yaml
 from grids import write_grid
 
-from hblm.cli import check
+from hblm.cli import check, main
 from hblm.cli.programs import TRAIN as TRAIN
-from hblm.config.compose import Composer
-from hblm.config.grid import axes_of, cells_of, read_sweep
+from hblm.config.compose import Composer, compose
+from hblm.config.grid import Cell, axes_of, cells_of, read_sweep
 from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.schema import read_tree
 from hblm.config.sweep import Cluster
-from hblm.config.train import TrainConfig
+from hblm.config.train import Film, TrainConfig
 from hblm.errors import ConfigError
 from hblm.sweep.plan import make_plan
 
 SHIPPED = sorted(OptionGroups().groups["sweep"])
+SHARED = Composer("train", TrainConfig)  # of the shipped options, composed once each
 
 
 def cells(*overrides: str, name: str = "tiny") -> list[str]:
-    catalogue = OptionGroups("mine")
-    sweep = read_sweep(name, catalogue)
-    return [" ".join(cell.overrides) for cell in cells_of(sweep, axes_of(sweep, catalogue, overrides))]
+    option_groups = OptionGroups("mine")
+    sweep = read_sweep(name, option_groups)
+    return [" ".join(cell.overrides) for cell in cells_of(sweep, axes_of(sweep, option_groups, overrides))]
 
 
 def refusal(axes: dict[str, str], node: str = "") -> str:
@@ -80,7 +81,7 @@ def test_zipped_axes_advance_together():
 
 
 @pytest.mark.parametrize(
-    ("axes", "node", "said"),
+    ("axes", "node", "expected"),
     [
         ({"seed": "[1,2,3]"}, "", "hydra.sweeper.params.seed is a YAML list"),
         ({"seed": "[1,2,3]"}, "", "write seed: 1,2,3"),
@@ -95,48 +96,151 @@ def test_zipped_axes_advance_together():
         ({"seed": "1,(2"}, "", "cannot be read"),
     ],
 )
-def test_a_slip_in_a_sweep_file_is_named(axes, node, said):
+def test_a_fault_of_a_sweep_file_is_named(axes, node, expected):
     found = refusal(axes, node)
-    assert said in found
+    assert expected in found
     assert "tiny.yaml" in found
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_cell_of_every_shipped_sweep_composes(name):
-    catalogue = OptionGroups()
-    sweep = read_sweep(name, catalogue)
-    composer = Composer("train", TrainConfig)
-    found = list(cells_of(sweep, axes_of(sweep, catalogue)))
-    assert found
+def require_sound(name: str, found: Iterable[Cell]) -> None:
     for cell in found:
-        composed = composer.compose([f"sweep={name}", *cell.overrides])
+        composed = SHARED.compose([f"sweep={name}", *cell.overrides])
         assert not composed.faults
         assert not composed.config.conflicts()
         # a benchmark's file says how its runs are trained; smoke has the quickstart's settings
         assert bool(composed.config.left_open) == (name == "smoke")
         assert composed.config.method == cell.values.get("method", composed.config.method)
-    first = sweep.file.read_text().splitlines()
-    assert first[0] == "# @package _global_"
-    assert first[1].startswith("# ")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_value_of_every_shipped_sweep_composes(name):
+    """Cells that differ from the first on one axis."""
+    option_groups = OptionGroups()
+    sweep = read_sweep(name, option_groups)
+    first, *others = cells_of(sweep, axes_of(sweep, option_groups))
+    near = [cell for cell in others if len(set(cell.overrides) - set(first.overrides)) == 1]
+    assert near
+    require_sound(name, [first, *near])
+    lines = sweep.file.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("# ")
+
+
+@pytest.mark.slow
+def test_every_cell_of_every_shipped_sweep_composes():
+    option_groups = OptionGroups()
+    for name in SHIPPED:
+        sweep = read_sweep(name, option_groups)
+        require_sound(name, cells_of(sweep, axes_of(sweep, option_groups)))
 
 
 def test_the_main_table_is_what_the_project_compares():
-    catalogue = OptionGroups()
-    sweep = read_sweep("main", catalogue)
-    assert len(list(cells_of(sweep, axes_of(sweep, catalogue)))) == 5 * 6 * 5
+    option_groups = OptionGroups()
+    sweep = read_sweep("main", option_groups)
+    assert len(list(cells_of(sweep, axes_of(sweep, option_groups)))) == 5 * 6 * 5
+
+
+OWN = {  # options of a user's own, as files of --config-dir
+    "film/strong": "film_scale: 0.5\n",
+    "film/other": "propagation_method: logit\n",
+    "trainer/two": "defaults: [small, _self_]\nepochs: 2\nbatch_size: null\n",
+    "dataset/mine": "name: mine\npath: null\n",
+    "dataset/bare": "name: bare\nprepare: {limit: 3, columns: {a: 1}}\n",
+    "experiment/some": (
+        "# @package _global_\ndefaults:\n  - override /film: strong\n"
+        "head:\n  dropout: ${threshold}\ninit_from: ${output_dir}/x\n"
+    ),
+}
+
+
+@pytest.fixture
+def own() -> str:
+    for name, content in OWN.items():
+        file = Path("mine", f"{name}.yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return "mine"
+
+
+KEYS = ["seed=3", "threshold=0.25", "output_dir=z", "data_dir=d", "trainer.epochs=3", "trainer.epochs=null"]
+KEYS += ["film.film_scale=0.7", "film.detach_parent_signal=false", "head.dropout=0.3", "trackers=[mlflow]"]
+KEYS += ["dataset.name=y", "dataset.path=p", "trackers=[]", "init_from='a b'", "seed=abc"]
+KEYS += ["cache_dir=${data_dir}/c"]
+BASES = [["dataset=wos", "method=dual"], ["dataset=mine", "film=strong"], ["dataset=custom", "trainer=two"]]
+BASES += [["dataset=bare", "experiment=some"], ["dataset=custom", "experiment=recommended", "film=other"]]
+BASES += [["dataset=bare", "dataset.prepare={limit: 4}"], ["dataset=bare", "+dataset.prepare.columns.b=2"]]
+
+
+@pytest.mark.parametrize("base", BASES, ids=" ".join)
+def test_keys_set_after_composition_are_as_those_that_hydra_sets(base, own):
+    """The short way of a grid's cells and Hydra's own agree, in values and in faults."""
+    search_path = OptionGroups(own).search_path
+    composer = Composer("train", TrainConfig, search_path)
+    draw = random.Random(" ".join(base))
+    for keys in [KEYS[:4], draw.sample(KEYS, 6)]:
+        fast = composer.compose([*base, *keys])
+        whole = composer._hydra((*base, *keys))
+        assert fast.config == whole.config
+        assert {str(fault) for fault in fast.faults} == {str(fault) for fault in whole.faults}
+        assert fast.choices == whole.choices
+
+
+def trained_with(*argv: str) -> TrainConfig:
+    """Return the configuration that the program gets from Hydra."""
+    seen: list[TrainConfig] = []
+    main.run_program(TRAIN, seen.append, ["--config-dir", "mine", *argv])
+    (config,) = seen
+    return config
+
+
+GIVEN = [
+    "dataset=custom",
+    "dataset.path=data/x",
+    "film=strong",
+    "film.detach_parent_signal=false",
+    "device=cpu",
+]
+
+
+def test_check_plan_and_run_compose_alike(own, learnable):
+    """A user's option with one key: its other keys are the defaults, and can be set."""
+    check.check(TRAIN, ["--config-dir", own, *GIVEN])
+    write_grid("data/x", {"film": "strong", "film.detach_parent_signal": "true,false"})
+    plan = make_plan("tiny", [], own, prepare=False)
+    config = trained_with(*GIVEN)
+    assert config.film == Film(film_scale=0.5, detach_parent_signal=False)
+    assert [cell.config.film for cell in plan.cells] == [Film(film_scale=0.5), config.film]
+    composed = Composer("train", TrainConfig, OptionGroups(own).search_path).compose(GIVEN)
+    assert composed.config == config
+    assert trained_with(*GIVEN, "film.film_scale=0.6").film.film_scale == 0.6
 
 
 @pytest.mark.parametrize(
-    "key", ["seed=3", "film.film_scale=0.7", "dataset.name=y", "output_dir=z", "trainer.epochs=3"]
+    ("content", "given", "expected"),
+    [
+        ("film_scale: 0.5", "film.film_scale=abc", ["film.film_scale=abc is not a number of at least 0"]),
+        ("film_scale: 0.5", "film=nne", ["film=nne is not one of "]),
+        (
+            "film_scal: 1\ndetach_parent_signal: 3",
+            "seed=1",
+            [
+                "film/strong.yaml: film.detach_parent_signal=3 is not true or false",
+                "film/strong.yaml: film.film_scal=1 is not a key; did you mean film.film_scale?",
+            ],
+        ),
+        (
+            "film_scale: 0.5",
+            "film.film_scal=1",
+            ["film.film_scal=1 is not a key; did you mean film.film_scale?"],
+        ),
+    ],
 )
-def test_a_key_set_after_composition_is_as_one_that_hydra_sets(key):
-    base = ["dataset=wos", "method=dual"]
-    composer = Composer("train", TrainConfig)
-    composer.compose(base)
-    fast = composer.compose([*base, key])
-    whole = Composer("train", TrainConfig)._hydra((*base, key))
-    assert fast.config == whole.config
-    assert fast.faults == whole.faults
+def test_all_faults_of_an_option_of_ones_own_are_named(own, content, given, expected):
+    Path("mine/film/strong.yaml").write_text(content)
+    chosen = [] if given.startswith("film=") else ["film=strong"]
+    faults = refused_by_train("dataset=wos", *chosen, given).splitlines()
+    assert len(faults) == len(expected)
+    assert all(fault.startswith(text) for fault, text in zip(faults, expected, strict=True))
 
 
 def test_composing_does_not_mix_cells_up():
@@ -165,9 +269,9 @@ def test_a_sweep_file_without_m_is_refused():
 @pytest.mark.parametrize("node", ["exclude: [{seed: 1}]", "zip: [[seed, pooling]]"])
 def test_what_hydras_sweeper_cannot_do_is_refused(node):
     write_grid("data/x", {"seed": "1,2", "pooling": "max,mean"}, f"  {node}")
-    said = refused_by_train("-m", "sweep=tiny")
-    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in said
-    assert "python -m hblm.sweep submit sweep=tiny" in said
+    message = refused_by_train("-m", "sweep=tiny")
+    assert f"sweep.{node.partition(':')[0]}, which -m cannot do" in message
+    assert "python -m hblm.sweep submit sweep=tiny" in message
 
 
 def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
@@ -176,7 +280,7 @@ def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
 
 
 @pytest.mark.parametrize(
-    ("axes", "said"),
+    ("axes", "expected"),
     [
         ({"sed": "1,2,3"}, "hydra.sweeper.params.sed: sed=1,2,3 is not a key; did you mean seed?"),
         ({"trainer.epoch": "1,2"}, "did you mean trainer.epochs?"),
@@ -186,7 +290,9 @@ def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
         ({"predictions": "true,false"}, "predictions= is a key of hblm.evaluate"),
     ],
 )
-def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str, str], said: str) -> None:
+def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(
+    axes: dict[str, str], expected: str
+) -> None:
     write_grid("data/x", {**axes, "pooling": "max,mean"})
     with pytest.raises(ConfigError) as planned:
         make_plan("tiny", [], "mine", prepare=False)
@@ -194,10 +300,10 @@ def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(axes: dict[str
         (fault,) = message.splitlines()
         key = next(iter(axes))
         assert fault.startswith(f"{Path('mine/sweep/tiny.yaml').resolve()}: hydra.sweeper.params.{key}: ")
-        assert said in fault
+        assert expected in fault
 
 
-def test_a_fault_of_many_cells_is_told_once() -> None:
+def test_a_fault_of_many_cells_is_named_once() -> None:
     write_grid(
         "data/x", {"seed": "1,2,3", "trainer.gradient_accumulation": "1,64", "trainer.batch_size": "8"}
     )
@@ -211,8 +317,8 @@ def test_a_fault_of_many_cells_is_told_once() -> None:
 
 def test_a_method_that_a_file_contradicts_is_refused():
     write_grid("data/x", {"method": "flat,top_down", "film": "none,sigmoid"})
-    said = refused_by_train("-m", "sweep=tiny").splitlines()
-    assert [line.partition(":")[0] for line in said] == [
+    faults = refused_by_train("-m", "sweep=tiny").splitlines()
+    assert [line.partition(":")[0] for line in faults] == [
         "method=flat contradicts film=sigmoid",
         "method=top_down contradicts film=none",
     ]
@@ -224,8 +330,7 @@ def test_a_method_that_a_file_contradicts_is_refused():
 
 
 def test_the_launcher_preset_is_submitits():
-    with hydra.initialize_config_module("hblm.conf", version_base="1.3"):
-        cfg = hydra.compose("train", ["dataset=wos", "hydra/launcher=slurm"], return_hydra_config=True)
+    cfg = compose("train", ["dataset=wos", "hydra/launcher=slurm"])
     assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
     assert cfg.hydra.launcher.max_num_timeout == 3
 
@@ -233,10 +338,8 @@ def test_the_launcher_preset_is_submitits():
 @pytest.mark.parametrize(
     "file", sorted(OptionGroups().groups["cluster"].values()), ids=lambda file: file.stem
 )
-def test_a_shipped_cluster_says_every_key(file):
-    cluster, faults = read_tree(yaml.safe_load(file.read_text()), Cluster)
-    assert not faults
-    assert cluster == Cluster()  # the defaults are told once, and the file shows them
+def test_a_shipped_cluster_has_known_keys(file):
+    assert not read_tree(read_yaml(file), Cluster)[1]
     assert file.read_text().startswith("# ")
 
 

@@ -46,7 +46,9 @@ def identify(data: str = DATA, encoder: dict[str, Any] = ENCODER, **values: Any)
 def other(leaf: Any) -> Any:
     """Return a value that is allowed and not the default."""
     if leaf.rules["choices"]:
-        choice = next(choice for choice in leaf.rules["choices"] if choice not in (leaf.default, "all"))
+        choice = next(
+            choice for choice in leaf.rules["choices"] if choice not in (leaf.default, "all", "auto")
+        )
         return [choice] if isinstance(leaf.default, list) else choice
     if isinstance(leaf.default, bool):
         return not leaf.default
