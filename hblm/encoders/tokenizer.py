@@ -46,9 +46,8 @@ def _checked(tokenizer: Any, name: str) -> Tokenizer:
             f"encoder.model_name={name}: {type(tokenizer).__name__} is not a fast tokenizer "
             "(tokenizer.json); give an encoder that has one"
         )
-    if not set(tokenizer.get_vocab()) - set(
-        tokenizer.all_special_tokens
-    ):  # transformers makes one where there are no files
+    # without files transformers makes a tokenizer that has only special tokens
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ConfigError(
             f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also "
             "holds the tokenizer's files, such as tokenizer.json"

@@ -538,7 +538,7 @@ def test_a_full_disk_leaves_nothing_of_an_ensemble(pair, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hblm.engine.ensemble.score_fused", full)
+    monkeypatch.setattr("hblm.inference.scores.score_fused", full)
     with pytest.raises(OSError, match="No space left"):
         evaluation(pair, f"output_dir={tmp_path / 'out'}")
     left = [path for path in (tmp_path / "out").rglob("*") if "tokens" not in path.parts and path.is_file()]
