@@ -23,9 +23,9 @@ TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP 
 - hierarchical (Kiritchenko, Matwin and Famili 2005, "Functional annotation of genes using hierarchical text
   categorization"): precision Σ|P̂_i ∩ T̂_i| / Σ|P̂_i|, recall Σ|P̂_i ∩ T̂_i| / Σ|T̂_i|, F1 their harmonic mean.
 - ranking, which does not depend on the threshold: nodes by falling score, equals in taxonomy order; means
-  over documents. precision_at_k: gold nodes among the first k, divided by k. r_precision (Manning, Raghavan and
-  Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided by
-  |T_i|; 0 for a document without labels.
+  over documents. precision_at_k: gold nodes among the first k, divided by k. r_precision (Manning, Raghavan
+  and Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided
+  by |T_i|; 0 for a document without labels.
 - repath: the same with P̂_i in place of P_i; gold stays as given. Its hierarchical block is the plain one,
   because closing twice changes nothing.
 
@@ -215,7 +215,7 @@ class ScoreCounter:
         # Rank only as deep as needed; on a GPU rank all nodes, because reading that number waits for it.
         deepest = max([RANKS[-1], *support.flatten().tolist()]) if self.device.type == "cpu" else n_nodes
         # The bits of floats are in the order of the floats, reversed below 0. With the position in the low
-        # bits no two keys are equal, so topk keeps equals in taxonomy order: 20 times faster than a stable sort.
+        # bits no two keys are equal: topk keeps equals in order, 20 times faster than a stable sort.
         bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         keys = (bits.long() << 32) | torch.arange(n_nodes - 1, -1, -1, device=self.device)
