@@ -208,7 +208,7 @@ def _compare_sums(folder: Path, meta: Mapping[str, Any], key: str) -> bool:
         raise CheckpointError(f"{folder / META}: not as it was written, damaged or edited; {COPY_AGAIN}")
     files = _files_of(folder)
     faults = [f"it has no {name}" for name in sorted(sums.keys() - files.keys())]
-    faults += [f"{name} is none of its files: move it away" for name in sorted(files.keys() - sums.keys())]
+    faults += [f"{name} does not belong to it: move it away" for name in sorted(files.keys() - sums.keys())]
     for name in sorted(sums.keys() & files.keys() - {WEIGHTS}):
         try:
             if sha256_file(files[name]) != sums[name]:
@@ -270,7 +270,7 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
     try:
         prepared = open_prepared(folder, stored["name"])
     except DataError as error:
-        where = "" if given else f"the data of {checkpoint.folder} is not where it lay: "
+        where = "" if given else f"the dataset of {checkpoint.folder} is not at its recorded path: "
         raise CheckpointError(f"{where}{error}; {way_out}") from None
     if prepared.fingerprint != stored["fingerprint"]:
         raise CheckpointError(
@@ -295,4 +295,4 @@ def _meant(folder: Path, key: str) -> str:
     names = sorted(
         path.name for path in folder.parent.iterdir() if (path / META).is_file() and path.name[:1] != "."
     )
-    return f"; {folder.parent} holds {', '.join(names[:5])}" if names else ""
+    return f"; {folder.parent} has {', '.join(names[:5])}" if names else ""

@@ -256,7 +256,7 @@ def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
         for name in names:
             if owners[name] == owner:
                 return name
-    raise DataError(f"{output_dir}: damaged or foreign files bear all names of this run: {', '.join(names)}")
+    raise DataError(f"{output_dir}: damaged or foreign files have all names of this run: {', '.join(names)}")
 
 
 def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:

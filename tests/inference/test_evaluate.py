@@ -146,7 +146,7 @@ def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
     shutil.copytree(learnable, copy)
     result = run(copy, "output_dir=out")
     moved = copy.rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match=r"not where it lay.*dataset\.path=DIR"):
+    with pytest.raises(CheckpointError, match=r"not at its recorded path.*dataset\.path=DIR"):
         evaluation(checkpoint_of(result))
     found = evaluation(checkpoint_of(result), f"dataset.path={moved}")
     assert found["test"] == json.loads(result.read_text())["test"]
