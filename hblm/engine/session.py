@@ -115,13 +115,7 @@ def from_config(
         CheckpointError: the checkpoint to start from is damaged.
         DataError: the documents have a fault, or changed since they were opened.
     """
-    accelerator_for = functools.partial(
-        device.accelerator,
-        config.device,
-        trackers=config.trackers,
-        project_dir=Path(config.output_dir) / "trackers",
-        run_name=run_name,
-    )
+    accelerator_for = functools.partial(_accelerator, config, run_name)
     accelerator = accelerator_for(config.trainer.precision)
     device.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
@@ -287,6 +281,16 @@ def _session(
 
 def _fields_of(value: LoadedModel) -> dict[str, Any]:
     return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _accelerator(config: TrainConfig, run_name: str, precision: str) -> Accelerator:
+    return device.accelerator(
+        config.device,
+        precision,
+        trackers=config.trackers,
+        project_dir=Path(config.output_dir) / "trackers",
+        run_name=run_name,
+    )
 
 
 def _checked(
