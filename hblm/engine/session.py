@@ -55,6 +55,8 @@ class Session(LoadedModel):
     """A model on its device, with the dataset and the scoring of its run.
 
     Attributes:
+        prepared: the dataset.
+        scoring: see there; its objective is on the device.
         tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
         embedder: of a frozen encoder; None where the encoder is trained.
     """
@@ -144,10 +146,8 @@ def from_config(
     if origin:
         origin.copy_layers(model)
     accelerator, chosen = _checked(config, model, tokenizer, accelerator, accelerator_for)
-    session = _session(
-        LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator),
-        *(prepared, scoring, tokens, Path(config.cache_dir)),
-    )
+    loaded = LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator)
+    session = _session(loaded, prepared, scoring, tokens, Path(config.cache_dir))
     inputs = _training_inputs(config, session)
     label_texts = None
     if config.head.output_init == "label_text":
