@@ -1,4 +1,4 @@
-"""What a person sees: progress bars on a terminal, plain lines elsewhere, and the table of scores."""
+"""Output for people: progress bars on a terminal, log lines elsewhere, tables of scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger("hblm")
 _CLOSED = ", predictions closed under ancestors"
 
 
-_STEERING = re.compile(
+_CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
@@ -44,15 +44,16 @@ _quiet = False
 
 
 def visible(text: str) -> str:
-    """Return a text in which what steers a terminal, or the direction of writing, is written out: \\x1b.
+    """Return a text with control characters as escapes, such as \\x1b.
 
-    Newlines and tabs stay, and half surrogate pairs, which no terminal takes, are written out as well.
+    They would control the terminal or the direction of writing. Lone surrogates, which cannot be encoded, are
+    escaped too; newlines and tabs are kept.
     """
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class VisibleConsole(Console):
-    """A console of rich's on which a text stands as it is: no [markup], no :emoji:, nothing that steers."""
+    """A console of rich that prints a text unchanged: no [markup], no :emoji:, control characters escaped."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         """Write to standard output or error."""
@@ -64,13 +65,13 @@ class VisibleConsole(Console):
 
 
 class _Visible:
-    """A stream that writes everything out visibly; rich, which steers the terminal, goes past it."""
+    """A stream that escapes control characters; rich, which needs them, writes to the stream behind it."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream  # where rich looks for the stream behind one
+        self.rich_proxied_file = stream  # the name by which rich finds the stream behind
 
     def write(self, text: str) -> int:
-        start = text[:1] if text[:1] == "\r" else ""  # of a bar of tqdm's, which draws over itself
+        start = text[:1] if text[:1] == "\r" else ""  # tqdm starts with it, to draw over its bar
         self.rich_proxied_file.write(start + visible(text[len(start) :]))
         return len(text)
 
@@ -84,44 +85,44 @@ class _Visible:
 
 @contextlib.contextmanager
 def visible_output() -> Iterator[None]:
-    """Let nothing that is printed steer the terminal: names, labels, messages of libraries, tracebacks."""
+    """Escape control characters in all output of the block: names, labels, messages of libraries."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, _Visible(stream)) for stream in before)
     try:
         yield
     except Exception:
-        before = sys.stdout, sys.stderr  # its traceback is still to be printed
+        before = sys.stdout, sys.stderr  # keep escaping: the traceback is printed later
         raise
     finally:
         sys.stdout, sys.stderr = before
 
 
 def silence() -> None:
-    """Show neither bars nor lines from now on, but for warnings: another process of the run shows them."""
+    """Silence this rank: no bars and no log lines but warnings, because rank 0 shows them."""
     global _quiet
     _quiet = True
     log.setLevel(logging.WARNING)
 
 
 class _Output(io.FileIO):
-    """Standard output or error; what is written after its reader is gone, as that of `| head`, is dropped."""
+    """Standard output or error that drops what is written after its reader has ended, as `| head` does."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())  # for what libraries and children write there as well
+            os.dup2(null, self.fileno())  # also for libraries and child processes
             os.close(null)
             return super().write(data)
 
 
 def outlive_readers() -> None:
-    """Go on when the reader of this process's output is gone: its work is more than what it prints."""
+    """Let this process go on when the reader of its output ends; the output is dropped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or stream is not getattr(sys, f"__{name}__"):
-            continue  # a test's capture, or that of a notebook, is left alone
+            continue  # a stream of a test or a notebook
         stream.flush()
         output: Any = _Output(stream.fileno(), "wb", closefd=False)
         setattr(
@@ -146,24 +147,24 @@ def print_log() -> None:
     )
 
 
-_LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+_LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
-_DRAW_EVERY = 0.1  # seconds between steps of a bar: a million single ones take longer than the work
+_DRAW_EVERY = 0.1  # seconds between updates of a bar: updating it a million times takes longer than the work
 
 
 def lines(description: str, total: int | None) -> Advance:
-    """Start a task that is a line of log now and then, with the time left; none where it is short."""
-    begun = said = time.monotonic()
+    """Start a task with a log line every 15 seconds, and so none if it is short."""
+    begun = logged = time.monotonic()
     done = 0
 
     def advance(steps: int) -> None:
-        nonlocal said, done
+        nonlocal logged, done
         done += steps
         now = time.monotonic()
-        if now - said < _LINE_EVERY:
+        if now - logged < _LINE_EVERY:
             return
-        said = now
+        logged = now
         left = ""
         if total and done:
             minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
@@ -175,9 +176,9 @@ def lines(description: str, total: int | None) -> Advance:
 
 @contextlib.contextmanager
 def progress() -> Iterator[StartTask]:
-    """Give a function that starts a task, `start("tokenising", total)`, and returns how to advance it.
+    """Give a function that starts a task, as in `advance = start("tokenising", total)`.
 
-    On a terminal these are bars on standard error, which go when they are done; elsewhere lines of the log.
+    On a terminal tasks are bars on standard error, removed at the end; elsewhere log lines.
     """
     console = VisibleConsole(stderr=True)
     if _quiet or not console.is_terminal:
@@ -211,11 +212,11 @@ def progress() -> Iterator[StartTask]:
 class TrainingBar:
     """The bar of a training run: epoch, loss, validation micro/macro-F1, documents per second, time left.
 
-    It fits 80 columns. Off a terminal it is one line of log an epoch.
+    It fits 80 columns. Without a terminal there is one log line an epoch.
     """
 
     def __init__(self, documents: int, epochs: int, console: Console | None = None) -> None:
-        """Stand ready for `epochs` passes over `documents` documents."""
+        """Prepare for `epochs` passes over `documents` documents."""
         self.epochs = epochs
         self.console = console or VisibleConsole(stderr=True)
         self.shown: dict[str, Any] = {"epoch": f"epoch 1/{epochs}", "loss": "", "val": "", "speed": ""}
@@ -240,7 +241,7 @@ class TrainingBar:
         self.bars.stop()
 
     def step(self, documents: int, loss: float | None) -> None:
-        """Count an optimizer step; `loss` is the epoch's mean so far, where it was read."""
+        """Count an optimizer step; `loss` is the epoch's mean so far, None where it was not read."""
         self.seen += documents
         if loss is not None:
             speed = self.seen / (time.perf_counter() - self.started)
@@ -248,7 +249,7 @@ class TrainingBar:
         self.bars.update(self.task, advance=documents, **self.shown)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Show an epoch's entry in the history."""
+        """Show the history's entry of an epoch."""
         number = entry["epoch"]
         micro, macro = 100 * entry["val_micro_f1"], 100 * entry["val_macro_f1"]
         self.shown.update(
@@ -263,7 +264,7 @@ class TrainingBar:
 
 
 def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: bool, title: str) -> None:
-    """Print the scores of one view, level by level, or of `all`, a row each."""
+    """Print the scores of one view, a row a level, or of `all` views, a row a view."""
     if shown != "all":
         print_scores(shown, views[shown], repath=repath, title=title)
         return

@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with the ids of its nodes, in any order."""
+    """A text with the ids of its nodes, in any order."""
 
     id: str
     text: str
@@ -30,7 +30,7 @@ def parse_document(line: str, place: str) -> Document:
 
     Args:
         line: the JSON text.
-        place: where it stands, such as "data/wos/train.jsonl:17", for the message.
+        place: file and line for messages, such as "data/wos/train.jsonl:17".
 
     Raises:
         DataError: not JSON, not an object, a missing key, or a value of another type.
@@ -51,13 +51,13 @@ def parse_document(line: str, place: str) -> Document:
             f"{place}, document {identity!r:.100}: labels must be a list of node ids (strings), "
             f"found {_kind(labels)}"
         )
-    if "\\" in line:  # a str decoded from UTF-8 holds lone surrogates only as escapes
+    if "\\" in line:  # text decoded from UTF-8 has lone surrogates only as escapes
         check_text(identity, text, place)
     return Document(identity, text, tuple(labels))
 
 
 def parse_object(line: str, place: str, expected: str) -> dict[str, Any]:
-    """Read a line that holds one JSON object; `expected` shows its keys, for the message.
+    """Read a line with one JSON object; `expected` shows its keys, for the message.
 
     Raises:
         DataError: not JSON, or not an object.
@@ -70,29 +70,35 @@ def parse_object(line: str, place: str, expected: str) -> dict[str, Any]:
         raise DataError(f"{place}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
     except RecursionError:
         raise DataError(f"{place}: not a document: nested too deeply") from None
-    except ValueError as error:  # a key that is there twice; a number of more digits than Python converts
+    except ValueError as error:  # a duplicate key, or a number with more digits than Python converts
         raise DataError(f"{place}: not a document: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: expected an object {expected}, found {_kind(value)}")
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the key {name!r:.60} is there twice")
-    return found
+    return values
 
 
-decode_json = json.JSONDecoder(object_pairs_hook=_once).decode  # of files that people write: no key is lost
+# For files that people write: a duplicate key is an error, and not the loss of a value.
+decode_json = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
 def check_text(identity: str, text: str, place: str) -> None:
-    """Refuse an id or text that UTF-8 cannot hold.
+    """Refuse an id or text that cannot be encoded in UTF-8.
 
     Raises:
-        DataError: a lone surrogate, left by a wrong decoding or by half an escaped pair.
+        DataError: it has a lone surrogate, from a wrong decoding or half an escaped pair.
     """
     for name, part in (("id", identity), ("text", text)):
         try:
@@ -105,10 +111,11 @@ def check_text(identity: str, text: str, place: str) -> None:
 
 
 def _kind(value: object) -> str:
+    """Return the kind of a JSON value in words, for messages."""
     names = {str: "a string", list: "a list", dict: "an object", bool: "true/false", type(None): "null"}
     if isinstance(value, list) and value:
-        odd = [item for item in value if not isinstance(item, str)]
-        return f"a list with {_kind(odd[0])}" if odd else "a list"
+        others = [item for item in value if not isinstance(item, str)]
+        return f"a list with {_kind(others[0])}" if others else "a list"
     if isinstance(value, str) and not value:
         return "an empty string"
     return names.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""The label forest: nodes, levels, parents, and the order in which every tensor holds them."""
+"""The label forest: nodes, levels, parents, and the taxonomy order of all tensors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Node:
 
     Attributes:
         id: unique in a taxonomy.
-        name: what people read; names may repeat.
+        name: for people; names may repeat.
         parent: the parent's id, None for a root.
-        text: a description of the node, None where there is none. It takes no part in comparisons: two
-            taxonomies with other texts have the same nodes.
+        text: a description of the node; None for no description. It is not compared: taxonomies that differ
+            only in texts are equal.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Node:
 
     @property
     def words(self) -> str:
-        """Return what the node says in words: its text, else its name (a blank one: id) with blanks for _."""
+        """Return the text, else the name (if blank, the id) with spaces for underscores."""
         if self.text is not None:
             return self.text
         return (self.name if self.name.strip() else self.id).replace("_", " ")
@@ -58,14 +58,14 @@ class Taxonomy:
         levels: one `range` of positions per level, coarsest first.
 
     Raises:
-        DataError: no node at all, an empty id, a lone surrogate, a duplicate id, two parents, an
-            unknown parent, or a cycle.
+        DataError: there is no node, or a node has an empty or duplicate id, a lone surrogate, two parents, an
+            unknown parent, or itself as an ancestor.
     """
 
     def __init__(
         self, nodes: Iterable[Node], place: Callable[[str], str] = lambda node_id: "taxonomy"
     ) -> None:
-        """Order the nodes; `place` names where a node stands ("" for the whole), for messages."""
+        """Order the nodes; `place` returns the file and line of a node id ("" for the file), for messages."""
         given = list(nodes)
         if not given:
             raise DataError(f"{place('')}: the taxonomy has no nodes")
@@ -105,12 +105,12 @@ class Taxonomy:
 
     def ancestors(self, node_id: str) -> list[str]:
         """Return the ids above a node, its parent first, its root last."""
-        found = []
+        above = []
         position = self.parents[self.index[node_id]]
         while position >= 0:
-            found.append(self.nodes[position].id)
+            above.append(self.nodes[position].id)
             position = self.parents[position]
-        return found
+        return above
 
     def close(self, labels: Iterable[str]) -> set[str]:
         """Return the labels with all their ancestors."""
@@ -150,7 +150,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
 
 
 def decode_taxonomy(content: bytes, path: str) -> Taxonomy:
-    """Read the bytes of a taxonomy.json; `path` is what messages call it.
+    """Read the bytes of a taxonomy.json; `path` is its name in messages.
 
     Raises:
         DataError: not UTF-8, or not in the format, with line and node.
@@ -168,8 +168,8 @@ def parse_taxonomy(text: str, path: str, plain: Callable[[str], str] = str) -> T
 
     Args:
         text: of the file.
-        path: what messages call it.
-        plain: applied to ids, names and parents, so that those of raw data are spelt as labels are.
+        path: its name in messages.
+        plain: is applied to ids, names and parents; converters normalise labels by the same function.
 
     Raises:
         DataError: not in the format, with line and node.
@@ -184,7 +184,7 @@ def parse_taxonomy(text: str, path: str, plain: Callable[[str], str] = str) -> T
         ) from None
     except RecursionError:
         raise DataError(f"{path}: not a taxonomy: nested too deeply") from None
-    except ValueError as error:  # a key that is there twice; a number of more digits than Python converts
+    except ValueError as error:  # a duplicate key, or a number with more digits than Python converts
         raise DataError(f"{path}: not a taxonomy: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("nodes"), list):
         raise DataError(f'{path}: expected {{"nodes": [{{"id", "name", "parent"}}, ...]}}')
@@ -233,7 +233,11 @@ def _parent(given: object, place: str) -> str | None:
 
 
 def _check_text(node: Node, place: Callable[[str], str]) -> None:
-    """Refuse what no file can hold or no message can name."""
+    """Refuse an empty id, or a text that cannot be encoded in UTF-8.
+
+    Raises:
+        DataError: why.
+    """
     if not node.id:
         raise DataError(f"{place('')}: a node (name {node.name!r:.60}) has an empty id")
     try:
@@ -244,21 +248,21 @@ def _check_text(node: Node, place: Callable[[str], str]) -> None:
 
 
 def names_are_words(taxonomy: Taxonomy) -> bool:
-    """Tell whether what the nodes say (`Node.words`) is words, as "Computer vision", or codes, as "C15".
+    """Return whether the nodes have names in words, such as "Computer vision", and not codes, such as "C15".
 
-    True if the nodes say at least half as many different things as there are nodes, case and everything that
-    is no word left out. A word is one of
+    It is True if there are at least half as many different texts (`Node.words`) as nodes, when case and all
+    parts that are not words are ignored. A word is one of
 
     - a run of letters of three or more; of five or more if all are capitals (PERFORMANCE, but not GCAT); of
       two or more in a script without case (Arabic, Hebrew, Hindi);
     - one or more letters that are as wide as ideographs (Chinese, Japanese, Korean).
 
-    A run that holds a digit is none (G06F), nor is a number; the words beside them count ("3D printing",
-    "Windows 10"). So names that differ only in what is no word are codes ("class 1", "class 2"; "math.co",
+    A run with a digit (G06F) and a number are not words; words beside them count ("3D printing", "Windows
+    10"). So names that differ only in parts that are not words are codes ("class 1", "class 2"; "math.co",
     "math.pr"), and so are names most of which repeat.
     """
-    said = {_words(node.words) for node in taxonomy.nodes} - {()}
-    return 2 * len(said) >= len(taxonomy)
+    different = {_words(node.words) for node in taxonomy.nodes} - {()}
+    return 2 * len(different) >= len(taxonomy)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -267,7 +271,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _kind(sign: str) -> str:
-    """Return which runs a character belongs to: of wide letters, of other letters and digits, or none."""
+    """Return the kind of runs a character belongs to: wide letters, other letters and digits, or ""."""
     if unicodedata.category(sign)[0] not in "LMN":  # letters, the marks on them, numbers
         return ""
     return "wide" if sign.isalpha() and unicodedata.east_asian_width(sign) == "W" else "narrow"
@@ -283,7 +287,7 @@ def _is_word(run: str) -> bool:
 
 
 def suggest(given: str, known: Iterable[str]) -> str:
-    """Ask `nearest` among the 50 names that share most pairs of characters: difflib is slow on many."""
+    """Return `nearest` of the 50 names that share most pairs of characters, because difflib is slow."""
     given = given[:200]
     pairs = set(map("".join, itertools.pairwise(given)))
 
@@ -294,14 +298,18 @@ def suggest(given: str, known: Iterable[str]) -> str:
 
 
 def _line_of(text: str, node_id: str) -> int:
-    """Return the line on which the last node of that id stands (the second one is the fault)."""
+    """Return the line of the last node with an id: of duplicates, the later one is the error."""
     forms = "|".join(re.escape(json.dumps(node_id, ensure_ascii=escape)) for escape in (False, True))
     places = [match.start() for match in re.finditer(rf'"id"\s*:\s*(?:{forms})', text)]
     return text.count("\n", 0, places[-1] if places else 0) + 1
 
 
 def _depths(by_id: dict[str, Node], place: Callable[[str], str]) -> dict[str, int]:
-    """Return each node's number of ancestors; iterative, so that depth has no limit."""
+    """Return each node's number of ancestors, without recursion, which has a limit of depth.
+
+    Raises:
+        DataError: an unknown parent, or a node that is its own ancestor.
+    """
     depth: dict[str, int] = {}
     for start in by_id:
         trail: list[str] = []

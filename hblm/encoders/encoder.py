@@ -7,20 +7,16 @@ output is not used, so its parameters would get no gradient), dropout masks come
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
-import math
 import numbers
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
@@ -28,6 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from hblm.encoders.fast_dropout import attend, replace_dropout
 from hblm.encoders.model_files import acting_config, weight_shapes
 from hblm.encoders.pretrained import Pretrained
+from hblm.encoders.size_check import no_larger, require_as_many_layers
 from hblm.encoders.tokenizer import (
     Tokenizer,
     load_errors,
@@ -37,12 +34,6 @@ from hblm.encoders.tokenizer import (
     tiny_tokenizer,
 )
 from hblm.errors import ConfigError
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-# How many times as many parameters as stored numbers a model may have: pooler, tied weights, packed integers.
-_LARGER = 16
-
 
 _ATTENTION = "hblm_lane_dropout"
 
@@ -202,7 +193,7 @@ def _architecture(source: Pretrained, dropout: float | None) -> Any:
     """Return the encoder of a folder's config.json, with random weights."""
     with quiet_libraries(), load_errors(source, "weights"):
         shapes = weight_shapes(source.folder, source.weights) if source.weights else None
-    _require_as_many_layers(source, shapes)
+    require_as_many_layers(source, shapes)
     with quiet_libraries(), load_errors(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(
             path_or_id(source), trust_remote_code=False, local_files_only=True
@@ -210,7 +201,7 @@ def _architecture(source: Pretrained, dropout: float | None) -> Any:
     _set_dropout(config, dropout, source)
     with quiet_libraries(), load_errors(source, "configuration"):
         if shapes is not None:
-            with _no_larger(source, shapes), torch.device("meta"):  # where tensors take no memory
+            with no_larger(source, shapes), torch.device("meta"):  # where tensors take no memory
                 _from_config(config)
         return _from_config(config)
 
@@ -220,7 +211,7 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
     with quiet_libraries(), load_errors(source, "weights"):
         shapes = weight_shapes(source.folder, source.weights)
-    _require_as_many_layers(source, shapes)
+    require_as_many_layers(source, shapes)
     with quiet_libraries(), load_errors(source, "config.json"):
         config = transformers.AutoConfig.from_pretrained(path_or_id(source), **options)
     auto_class = _auto_class(config)
@@ -230,7 +221,7 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
             "needs a decoder's input; give an encoder such as FacebookAI/roberta-large"
         )
     _set_dropout(config, dropout, source)
-    with quiet_libraries(), load_errors(source, "encoder"), _no_larger(source, shapes):
+    with quiet_libraries(), load_errors(source, "encoder"), no_larger(source, shapes):
         encoder, report = auto_class.from_pretrained(
             path_or_id(source),
             config=config,
@@ -263,58 +254,6 @@ def _load_weights(source: Pretrained, dropout: float | None) -> Any:
             f"are not finite numbers, such as {', '.join(not_finite[:3])}; copy the model again"
         )
     return encoder
-
-
-def _require_as_many_layers(source: Pretrained, shapes: Shapes | None) -> None:
-    """Refuse a config.json with far more layers or labels than the weights have, before it takes memory.
-
-    Each layer has at least one stored tensor, and each label a row of one.
-
-    Raises:
-        ConfigError: there are too many.
-    """
-    if shapes is None or source.folder is None:
-        return
-    try:
-        values = json.loads((source.folder / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return  # transformers reports what is wrong
-    most = _LARGER * (len(shapes) + sum(math.prod(shape[:1]) for shape in shapes.values()))
-    for name, value in values.items() if isinstance(values, dict) else ():
-        if ("layer" in name or "label" in name) and isinstance(value, int) and value > most:
-            raise ConfigError(
-                f"encoder.model_name={source.model_name}: {name} in its config.json is {value:.3g}, and its "
-                f"weights have {len(shapes)} tensors; copy the model again"
-            )
-
-
-@contextlib.contextmanager
-def _no_larger(source: Pretrained, shapes: Shapes | None) -> Iterator[None]:
-    """Stop building a model in the block that is far larger than its stored weights.
-
-    Raises:
-        ConfigError: it gets too many parameters, or too large ones.
-    """
-    if shapes is None:
-        yield
-        return
-    tensors, numbers_ = len(shapes), sum(math.prod(shape) for shape in shapes.values())
-    built = [0, 0]
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        built[0] += 1
-        built[1] += 0 if parameter is None else parameter.numel()
-        if built[0] > _LARGER * (tensors + 100) or built[1] > _LARGER * (numbers_ + 10_000):
-            raise ConfigError(
-                f"encoder.model_name={source.model_name}: its config.json describes a model far larger "
-                f"than its weights ({tensors} tensors, {numbers_:,} numbers); copy the model again"
-            )
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _set_dropout(config: Any, dropout: float | None, source: Pretrained) -> None:

@@ -32,10 +32,10 @@ def load_tokenizer(source: Pretrained) -> Tokenizer:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path_or_id(source), revision=source.revision, trust_remote_code=False
         )
-    return _checked(tokenizer, source.model_name)
+    return checked(tokenizer, source.model_name)
 
 
-def _checked(tokenizer: Any, name: str) -> Tokenizer:
+def checked(tokenizer: Any, name: str) -> Tokenizer:
     """Return the tokenizer with a padding token.
 
     Raises:
@@ -46,9 +46,8 @@ def _checked(tokenizer: Any, name: str) -> Tokenizer:
             f"encoder.model_name={name}: {type(tokenizer).__name__} is not a fast tokenizer "
             "(tokenizer.json); give an encoder that has one"
         )
-    if not set(tokenizer.get_vocab()) - set(
-        tokenizer.all_special_tokens
-    ):  # transformers makes one where there are no files
+    # without files transformers makes a tokenizer that has only special tokens
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ConfigError(
             f"encoder.model_name={name}: no tokenizer beside its configuration; give a folder that also "
             "holds the tokenizer's files, such as tokenizer.json"
@@ -60,8 +59,8 @@ def _checked(tokenizer: Any, name: str) -> Tokenizer:
                 "pad_token in its tokenizer_config.json"
             )
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked; a new token would need a new row
-    checked: Tokenizer = tokenizer
-    return checked
+    fast: Tokenizer = tokenizer
+    return fast
 
 
 def path_or_id(source: Pretrained) -> str:

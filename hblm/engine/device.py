@@ -109,7 +109,7 @@ def _resolve(precision: str, gpu: bool, fallback: str | None) -> str:
             )
         precision = fallback
     if precision == "auto":
-        return "bf16" if _fast_bf16(gpu) else "fp32"
+        return "bf16" if has_fast_bf16(gpu) else "fp32"
     return precision
 
 
@@ -151,7 +151,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
     torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
 
 
-def _fast_bf16(gpu: bool) -> bool:
+def has_fast_bf16(gpu: bool) -> bool:
     """Return whether this device multiplies bf16 natively.
 
     The environment variable HBLM_BF16=0 or 1 overrides the answer: tests use it.

@@ -91,7 +91,7 @@ class EncoderCheck:
         if (pooled[0] - pooled[1]).abs().max() <= _NOTHING * pooled.abs().max():
             raise ConfigError(
                 f"{given} pooling={self.pooling}: in {kind} a token does not see the tokens after it, so the "
-                "first token knows nothing of the rest of a document; write pooling=last, mean or max"
+                "first token does not depend on the rest of a document; write pooling=last, mean or max"
             )
         if (raised := self.fault_under(contextlib.nullcontext)) is not None:
             raise ConfigError(f"{given}: {kind} fails in training: {raised}; give another encoder")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -165,13 +165,8 @@ def fit(
             "epoch": epoch,
             "train_loss": train_loss,
             "val_loss": val_loss,
-            "val_micro_f1": views[view]["overall"]["micro_f1"],
-            "val_macro_f1": views[view]["overall"]["macro_f1"],
-            "views": {each: overall_f1(scores) for each, scores in views.items()},
+            **_scores_in_history(views, view),
             "skipped_steps": skipped,
-            "modulation": {
-                branch: scores["modulation"] for branch, scores in views.items() if "modulation" in scores
-            },
             "documents_per_second": len(train) / seconds,
         }
         watch.epoch(entry)
@@ -183,6 +178,18 @@ def fit(
 def overall_f1(scores: Scores) -> dict[str, float]:
     """Return a view's micro- and macro-F1 over all nodes."""
     return {name: scores["overall"][name] for name in ("micro_f1", "macro_f1")}
+
+
+def _scores_in_history(views: Mapping[str, Scores], monitored: str) -> dict[str, Any]:
+    """Return the scores of an epoch's history entry: of the monitored view, of all views, modulation."""
+    return {
+        "val_micro_f1": views[monitored]["overall"]["micro_f1"],
+        "val_macro_f1": views[monitored]["overall"]["macro_f1"],
+        "views": {view: overall_f1(scores) for view, scores in views.items()},
+        "modulation": {
+            view: scores["modulation"] for view, scores in views.items() if "modulation" in scores
+        },
+    }
 
 
 def _train_epoch(

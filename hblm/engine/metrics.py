@@ -1,4 +1,4 @@
-"""Streamed counts -> scores: the one place where each score's formula and source stand.
+"""Scores from streamed counts: the formula and the source of each score.
 
 T_i and P_i are the gold and the predicted nodes of document i; a node is predicted when its score is at
 least the threshold. A hat closes a set under ancestors. Every 0/0 is 0. With counts TP, FP, FN, precision is
@@ -14,18 +14,18 @@ TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP 
 - c_micro, c_macro (C-metrics; Yu et al. 2022, "Constrained Sequence-to-Tree Generation for Hierarchical
   Text Classification"): a hit counts only where all ancestors of its node are predicted as well. Only TP is
   masked: precision TP / |P|, recall TP / |T|, so that an orphan counts against both.
-- by_frequency: macro_f1 over the nodes that so many documents of the training split bear; a bucket without
-  nodes is left out. The decades are ours.
+- by_frequency: macro_f1 over the nodes of so many documents of the training split; a bucket without nodes is
+  left out. The decades are ours.
 - samples: per document over nodes, then the mean over documents; empty gold and empty prediction give 0.
 - exact_match: share of documents with P_i = T_i; empty gold and empty prediction give 1.
 - support: number of gold labels.
 - violation_rate: share of documents with a predicted node whose parent is not predicted.
 - hierarchical (Kiritchenko, Matwin and Famili 2005, "Functional annotation of genes using hierarchical text
   categorization"): precision Σ|P̂_i ∩ T̂_i| / Σ|P̂_i|, recall Σ|P̂_i ∩ T̂_i| / Σ|T̂_i|, F1 their harmonic mean.
-- ranking, which no threshold touches: nodes by falling score, in taxonomy order among equals; means over
-  documents. precision_at_k: gold nodes among the first k, divided by k. r_precision (Manning, Raghavan and
-  Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided by
-  |T_i|; 0 for a document without labels.
+- ranking, which does not depend on the threshold: nodes by falling score, equals in taxonomy order; means
+  over documents. precision_at_k: gold nodes among the first k, divided by k. r_precision (Manning, Raghavan
+  and Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided
+  by |T_i|; 0 for a document without labels.
 - repath: the same with P̂_i in place of P_i; gold stays as given. Its hierarchical block is the plain one,
   because closing twice changes nothing.
 
@@ -46,7 +46,7 @@ from torch import Tensor
 
 from hblm.taxonomy import Taxonomy
 
-AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets that are scored: positions on every axis called "sets"
+AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets: positions on every axis called "sets"
 
 
 RANKS = (1, 3, 5)  # the k of precision_at_k
@@ -64,8 +64,8 @@ FREQUENCIES = (0, 1, 10, 100, 1_000)  # where each bucket of by_frequency begins
 class ScoreCounter:
     """Stream the counts of one view: memory is O(nodes), whatever the number of documents.
 
-    Counts are integers and do not depend on how documents are batched. The sums behind samples scores and
-    ranking are float64, and do in their last digits.
+    Counts are integers and do not depend on the batches. The sums of samples scores and ranking are float64,
+    and their last digits depend on the batches.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ScoreCounter:
 
         Args:
             taxonomy: the nodes.
-            threshold: from which score on a node is predicted.
+            threshold: a node is predicted when its score is at least this.
             device: must have float64 (count on the CPU for mps).
             train_support: each node's documents in the training split; None leaves by_frequency out.
             ranking: False leaves the ranking out, which is most of the work.
@@ -107,7 +107,7 @@ class ScoreCounter:
         self._ranking = self._zeros(1 + len(RANKS)).double()  # r_precision, precision at each rank
 
     def update(self, scores: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]) -> None:
-        """Count a batch; targets are 0/1 of any dtype. A GPU is not waited for.
+        """Count a batch; targets are 0/1 of any dtype. This does not wait for a GPU.
 
         Raises:
             ValueError: the two shapes differ, or their width is not the number of nodes.
@@ -133,12 +133,12 @@ class ScoreCounter:
             self._count_ranks(scores, counted[4])
 
     def counted(self) -> dict[str, Any]:
-        """Return all that was counted, on the CPU: another counter of the same view can add it."""
-        found = {name: getattr(self, name) for name in _COUNTED}
-        return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in found.items()}
+        """Return the counts on the CPU, which another counter of the same view can add."""
+        counts = {name: getattr(self, name) for name in _COUNTED}
+        return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in counts.items()}
 
     def add(self, counted: Mapping[str, Any]) -> None:
-        """Count what another counter did, of other documents."""
+        """Add the counts of another counter, of other documents."""
         for name, each in counted.items():
             more = each.to(self.device) if isinstance(each, Tensor) else each
             setattr(self, name, getattr(self, name) + more)
@@ -147,7 +147,7 @@ class ScoreCounter:
         """Return every score as plain numbers, ready for JSON.
 
         Raises:
-            ValueError: no document was counted; zeros would pass an empty split off as a bad model.
+            ValueError: no document was counted; scores of 0 would look like those of a bad model.
         """
         self._refuse_nothing()
         return {
@@ -212,25 +212,25 @@ class ScoreCounter:
         """Add each document's r_precision and precision_at_k."""
         support = gold.sum(1, keepdim=True)
         n_nodes = gold.shape[1]
-        # No deeper than is looked at; a GPU, to be waited for to know that, ranks all nodes.
+        # Rank only as deep as needed; on a GPU rank all nodes, because reading that number waits for it.
         deepest = max([RANKS[-1], *support.flatten().tolist()]) if self.device.type == "cpu" else n_nodes
-        # A float's bits are in its order, turned round below 0. With the position under them no two keys are
-        # equal, so that topk, a twentieth of a stable sort here, keeps taxonomy order among equal scores.
+        # The bits of floats are in the order of the floats, reversed below 0. With the position in the low
+        # bits no two keys are equal: topk keeps equals in order, 20 times faster than a stable sort.
         bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         keys = (bits.long() << 32) | torch.arange(n_nodes - 1, -1, -1, device=self.device)
         order = keys.topk(min(deepest, n_nodes), dim=1).indices
         hits = gold.gather(1, order).cumsum(1)
-        found = [hits.gather(1, (support - 1).clamp(min=0)) / support.clamp(min=1).double()]
-        found += [hits[:, min(rank, n_nodes) - 1, None].double() / rank for rank in RANKS]
-        self._ranking += torch.cat(found, 1).sum(0)
+        ranking = [hits.gather(1, (support - 1).clamp(min=0)) / support.clamp(min=1).double()]
+        ranking += [hits[:, min(rank, n_nodes) - 1, None].double() / rank for rank in RANKS]
+        self._ranking += torch.cat(ranking, 1).sum(0)
 
     def _ranks(self) -> dict[str, float]:
         names = ["r_precision", *(f"precision_at_{rank}" for rank in RANKS)]
         return dict(zip(names, (self._ranking / self.n_documents).tolist(), strict=True))
 
     def _count_documents(self, counted: Int[Tensor, "rows batch nodes"]) -> None:
-        """Add what needs each document's own counts: samples scores, exact matches, violations."""
+        """Add the counts of each document: samples scores, exact matches, violations."""
         levels = torch.split(counted, self._level_sizes, -1)
         per_level = [level.sum(-1, dtype=torch.int32) for level in levels]
         counts = torch.stack([*per_level, torch.stack(per_level).sum(0)], -1)
@@ -238,7 +238,7 @@ class ScoreCounter:
         self._exact += ((hits == predicted) & (hits == support)).sum(1)
         # A parent is missing exactly where closing adds a node.
         self._violations += (predicted[..., -1] < predicted[CLOSED, :, -1]).sum(1)
-        # Where a denominator is 0 there is no hit either: raised to 1, it makes the 0/0 a 0.
+        # Where a denominator is 0 there is no hit either: with a denominator of 1, 0/0 is 0.
         ratios = [hits / predicted.clamp(min=1).double(), hits / support.clamp(min=1).double()]
         ratios.append(2 * hits / (predicted + support).clamp(min=1).double())
         self._samples += torch.stack(ratios).sum(2)
@@ -305,7 +305,7 @@ class ScoreCounter:
 
 
 def _precision_recall_f1(hits: int, predicted: int, support: int) -> tuple[float, float, float]:
-    """Return the three from integer counts: the single formula of micro, macro and hierarchical scores."""
+    """Return the three scores from integer counts: for micro, macro and hierarchical scores alike."""
     return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
 
 

@@ -1,7 +1,7 @@
-"""What a user should know of a training run and would otherwise dig out of its result, in plain lines.
+"""Notes on a training run: one line each on early stopping, scores that do not move, thresholds and the like.
 
-A note is a dictionary: `what` happened, the values it stands on, and `text`, one line. The validation split
-alone is looked at.
+A note is a dictionary: `what` happened, the values that show it, and `text`, the line. Only the validation
+split is used.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from hblm.config.train import TrainConfig
 
 Note = dict[str, Any]
 
-RISE = 0.01  # a point of F1: less may be chance
+RISE = 0.01  # of F1, which is one point: a smaller rise may be chance
 
 
-LONG = 3600.0  # seconds of a training that are announced
+LONG = 3600.0  # seconds: a longer training is announced
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What notes are made from.
+    """Data of a training run for its notes.
 
     Attributes:
-        config: the run's.
+        config: the run's configuration.
         history: an entry an epoch, as in the result.
-        best_epoch: the one that was kept, from 1 on.
-        val: its scores in the monitored view on the validation split, with `nodes`, a row a node.
-        thresholds: micro_f1, macro_f1 and each level's predicted labels there at each threshold of a rising
-            grid (see thresholds.py).
-        evaluate: the command that evaluates the checkpoint; None where none is kept.
+        best_epoch: counted from 1; its weights are kept.
+        val: its scores of the monitored view on the validation split, with a row for each node in `nodes`.
+        thresholds: micro_f1, macro_f1 and each level's predicted labels at each threshold of a rising grid
+            (see thresholds.py), on the validation split.
+        evaluate: the command that evaluates the checkpoint; None without a checkpoint.
     """
 
     config: TrainConfig
@@ -43,20 +43,20 @@ class Trained:
 
     @property
     def epochs(self) -> int:
-        """The most epochs that training might take."""
-        most = self.config.trainer.epochs
-        assert most is not None  # chosen before a run has an id
-        return most
+        """The configured maximum of epochs."""
+        epochs = self.config.trainer.epochs
+        assert epochs is not None  # chosen before the run id is computed
+        return epochs
 
     @property
     def monitored(self) -> list[float]:
-        """The score that decides which epoch is best, epoch by epoch."""
+        """The score that decides which epoch is best, of each epoch."""
         view, name = self.config.joint_variant.monitored, self.config.trainer.monitor
         return [entry["views"][view][name] for entry in self.history]
 
     @property
     def score_name(self) -> str:
-        """That score in words."""
+        """The name of that score, for messages."""
         view, name = self.config.joint_variant.monitored, self.config.trainer.monitor
         return f"validation {_IN_WORDS[name]}" + (f" of the {view} view" if view != "single" else "")
 
@@ -73,12 +73,12 @@ _IN_WORDS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
 
 
 def notes(trained: Trained) -> list[Note]:
-    """Return what is to be known of a run, an empty list where all went as one expects."""
+    """Return the notes on a run; an empty list if there is nothing unusual."""
     return [note for make in _NOTES for note in make(trained)]
 
 
 def _stopped_early(trained: Trained) -> Iterator[Note]:
-    """Yield a note where patience ended the training."""
+    """Yield a note if patience ended the training."""
     epochs, done, best = trained.epochs, len(trained.history), trained.best_epoch
     if done == epochs:
         return
@@ -98,7 +98,7 @@ def _stopped_early(trained: Trained) -> Iterator[Note]:
 
 
 def _still_rising(trained: Trained) -> Iterator[Note]:
-    """Yield a note where the last epoch is the best, clearly ahead of all before the last fifth."""
+    """Yield a note if the last epoch is the best, by `RISE` over all before the last fifth."""
     scores, done = trained.monitored, len(trained.history)
     before = done - max(1, round(done / 5))
     if done < trained.epochs or trained.best_epoch < done or before < 1:
@@ -121,7 +121,7 @@ def _still_rising(trained: Trained) -> Iterator[Note]:
 
 
 def _never_moved(trained: Trained) -> Iterator[Note]:
-    """Yield a note where the monitored score is 0, or less than 1 and the same, in all epochs."""
+    """Yield a note if the monitored score is the same in all epochs: 0, or between 0 and 1."""
     scores, trainer = trained.monitored, trained.config.trainer
     score, done = scores[0], len(scores)
     if any(other != score for other in scores) or score == 1 or (score and done == 1):
@@ -148,7 +148,7 @@ def _never_moved(trained: Trained) -> Iterator[Note]:
 
 
 def _levels_never_predicted(trained: Trained) -> Iterator[Note]:
-    """Yield a note for each level with gold labels and no prediction, where others have one."""
+    """Yield a note for each level with gold labels but no prediction, if other levels have predictions."""
     if not any(trained.predicted):
         return
     for level, scores in enumerate(trained.val["per_level"]):
@@ -177,14 +177,14 @@ def _levels_never_predicted(trained: Trained) -> Iterator[Note]:
 
 
 def _too_few_predicted(trained: Trained) -> Iterator[Note]:
-    """Yield a note where precision is above twice recall and a lower threshold is better.
+    """Yield a note if precision is more than twice the recall and a lower threshold is better.
 
-    Precision / recall is gold / predicted labels: below half as many predictions as gold labels, more than
-    half of what is to be found is lost, whatever the model knows.
+    Precision / recall is gold / predicted labels: with fewer than half as many predictions as gold labels,
+    recall is below one half, however good the model is.
     """
     overall, used = trained.val["overall"], trained.val["threshold"]
     predicted, gold, monitor = sum(trained.predicted), overall["support"], trained.config.trainer.monitor
-    # of equal ones the nearest to the threshold that was used
+    # of equal scores the threshold nearest to the one in use
     best = max(trained.thresholds, key=lambda row: (row[monitor], -abs(row["threshold"] - used)))
     if 2 * predicted >= gold or best["threshold"] >= used or best[monitor] <= overall[monitor]:
         return
@@ -217,12 +217,12 @@ _NOTES: tuple[Callable[[Trained], Iterator[Note]], ...] = (
 
 
 def long_training(seconds: float, config: TrainConfig, *, documents: int, device: str) -> str | None:
-    """Return a line that announces a long training and what would be shorter; None where it is not long.
+    """Return a line that announces a long training and how to shorten it; None for a short one.
 
     Args:
-        seconds: that it takes if no epoch is saved; with a frozen encoder, those of encoding once.
-        config: the run's.
-        documents: of the training split; with a frozen encoder, all that are to be encoded.
+        seconds: its duration without early stopping; with a frozen encoder, that of embedding once.
+        config: the run's configuration.
+        documents: number of training documents; with a frozen encoder, of all documents to embed.
         device: its name; `cpu` for a CPU.
     """
     if seconds <= LONG:
@@ -243,7 +243,7 @@ def long_training(seconds: float, config: TrainConfig, *, documents: int, device
 
 
 def _duration(seconds: float) -> str:
-    """Return a time of more than an hour in hours, from two days on in days."""
+    """Return a duration of more than an hour in hours, or from two days on in days."""
     hours = seconds / 3600
     if hours < 9.5:
         return f"{hours:.2g} hours"

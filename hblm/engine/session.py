@@ -55,6 +55,8 @@ class Session(LoadedModel):
     """A model on its device, with the dataset and the scoring of its run.
 
     Attributes:
+        prepared: the dataset.
+        scoring: see there; its objective is on the device.
         tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
         embedder: of a frozen encoder; None where the encoder is trained.
     """
@@ -115,13 +117,7 @@ def from_config(
         CheckpointError: the checkpoint to start from is damaged.
         DataError: the documents have a fault, or changed since they were opened.
     """
-    accelerator_for = functools.partial(
-        device.accelerator,
-        config.device,
-        trackers=config.trackers,
-        project_dir=Path(config.output_dir) / "trackers",
-        run_name=run_name,
-    )
+    accelerator_for = functools.partial(_accelerator, config, run_name)
     accelerator = accelerator_for(config.trainer.precision)
     device.seed_everything(config.seed, accelerator.device)
     encoder = load_encoder(
@@ -150,10 +146,8 @@ def from_config(
     if origin:
         origin.copy_layers(model)
     accelerator, chosen = _checked(config, model, tokenizer, accelerator, accelerator_for)
-    session = _session(
-        LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator),
-        *(prepared, scoring, tokens, Path(config.cache_dir)),
-    )
+    loaded = LoadedModel(model=model, tokenizer=tokenizer, accelerator=accelerator)
+    session = _session(loaded, prepared, scoring, tokens, Path(config.cache_dir))
     inputs = _training_inputs(config, session)
     label_texts = None
     if config.head.output_init == "label_text":
@@ -287,6 +281,16 @@ def _session(
 
 def _fields_of(value: LoadedModel) -> dict[str, Any]:
     return {each.name: getattr(value, each.name) for each in fields(value)}
+
+
+def _accelerator(config: TrainConfig, run_name: str, precision: str) -> Accelerator:
+    return device.accelerator(
+        config.device,
+        precision,
+        trackers=config.trackers,
+        project_dir=Path(config.output_dir) / "trackers",
+        run_name=run_name,
+    )
 
 
 def _checked(

@@ -113,7 +113,7 @@ def _with_fuse_weights(config: EvaluateConfig, trained: TrainConfig) -> TrainCon
     """Return a checkpoint's configuration with this evaluation's weights to fuse views by.
 
     Raises:
-        ConfigError: the weights do not go together.
+        ConfigError: the weights contradict each other.
     """
     given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
     changed = replace(trained, joint_variant=replace(trained.joint_variant, **given))

@@ -1,4 +1,4 @@
-"""The parts of a classifier, each plain keyword arguments in, tensors out.
+"""Parts of a classifier: modules with plain keyword arguments, and losses.
 
 Axes in the shapes of signatures:
 
@@ -8,13 +8,13 @@ Axes in the shapes of signatures:
     dim      P    the width of the document embedding that cascade and heads read
     nodes    N    all nodes of the taxonomy, in taxonomy order
     levels   L    levels of the taxonomy, coarsest first
-    source   n_p  nodes of the level visited just before
-    target   n_l  nodes of the level being visited
+    source   n_p  nodes of the level before, in the order of the cascade
+    target   n_l  nodes of the level that is computed
     some          nodes of one level or of all levels
     groups        groups of siblings among them
-    signal        nodes that a conditioning signal lives on: source or target
-    inputs   I    features that a head reads: P, or 3P for the mix head
-    outputs       nodes that a head scores
+    signal        nodes of a conditioning signal: source or target
+    inputs   I    input features of a head: P, or 3P for the mix head
+    outputs       nodes whose logits a head computes
 
 An empty shape is a scalar.
 """

@@ -1,6 +1,6 @@
-"""One branch: the levels visited one after another, each conditioned on the one before.
+"""A branch: the levels in the order of its direction, each conditioned on the one before.
 
-The only file that knows a direction. What leaves it is in taxonomy order (nodes) and level order (levels).
+Only this file knows directions. Its output is in taxonomy order (nodes) and level order (levels).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ DIRECTIONS: dict[str, Callable[[int], range]] = {
 
 
 def parent_space(taxonomy: Taxonomy, source: int, target: int) -> Space:
-    """Leave a signal on the source level's nodes."""
+    """Return the space of the source level's nodes."""
     return SourceSpace(len(taxonomy.levels[source]))
 
 
 def child_space(taxonomy: Taxonomy, source: int, target: int) -> Space:
-    """Carry a signal to the target level's nodes: from the parent, or as the maximum over the children."""
+    """Return the space of the target level's nodes: a parent's value, or the maximum over children."""
     if source < target:
         return GatherSpace(taxonomy.level_parents(target))
     return ScatterMaxSpace(taxonomy.level_parents(source), len(taxonomy.levels[target]))
@@ -45,12 +45,12 @@ SPACES: dict[str, Callable[[Taxonomy, int, int], Space]] = {
 
 @dataclass(frozen=True)
 class CascadeOutput:
-    """What a branch makes of a batch.
+    """Output of a branch for a batch.
 
     Attributes:
         logits: of all nodes in taxonomy order, whatever the direction.
-        embeddings: what each level's head read, in level order.
-        modulation: mean |a γ| over batch and dim of each level, detached; 0 where nothing conditions it.
+        embeddings: the input of each level's head, in level order.
+        modulation: mean |a γ| over batch and dim of each level, detached; 0 for a level without FiLM.
     """
 
     logits: Float[Tensor, "batch nodes"]
@@ -59,11 +59,11 @@ class CascadeOutput:
 
 
 class Cascade(nn.Module):
-    """A head per level, and a FiLM layer before every head but the first visited one's.
+    """A head for each level, and a FiLM layer before every head but the first one of the direction.
 
     Attributes:
         heads: by level.
-        films: by level as a string; empty with `propagation_method="none"`, where the heads are independent.
+        films: by level as a string; empty with `propagation_method="none"`: the heads are independent.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Cascade(nn.Module):
         threshold: float,
         link: Link | None = None,
     ) -> None:
-        """Take the loss's link (None: sigmoids)."""
+        """Build heads and FiLM layers; `link` is the loss's, None for sigmoids."""
         super().__init__()
         link = SigmoidLink() if link is None else link
         self.order = DIRECTIONS[direction](len(taxonomy.levels))
@@ -103,9 +103,9 @@ class Cascade(nn.Module):
         self.initialise_output(None)
 
     def initialise_output(self, start: OutputStart | None) -> None:
-        """Set where the heads' output layers start (None: where they stand); centre every FiLM there.
+        """Initialise the heads' output layers (None: keep them), then centre every FiLM on their biases.
 
-        Call it once, before training: each call with a start shrinks the last weights to a tenth again.
+        Call it once, before training: each call with a start scales the weights by a tenth again.
         """
         heads = cast("list[Head]", [*self.heads])
         if start is not None:
@@ -115,7 +115,7 @@ class Cascade(nn.Module):
                 cast("Film", self.films[str(target)]).centre(heads[source].output.bias)
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> CascadeOutput:
-        """Visit the levels; every FiLM starts from the same embedding, not from the one before."""
+        """Compute the levels in order; every FiLM modulates the same embedding, not the previous output."""
         logits: dict[int, Tensor] = {}
         embeddings: dict[int, Tensor] = {}
         modulation: dict[int, Tensor] = {}

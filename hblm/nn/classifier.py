@@ -1,4 +1,4 @@
-"""The whole model: encoder, pooling, projection, branches."""
+"""The classifier: encoder, pooling, projection, branches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hblm.nn.joint import BranchesOutput, Dual, Single
 
 
 class Projection(nn.Module):
-    """LayerNorm(S h + Dropout(GELU(W h + b))); `nn.Identity` stands in where there is no projection.
+    """LayerNorm(S h + Dropout(GELU(W h + b))); a model without projection has `nn.Identity`.
 
-    S is the identity where the widths are equal, else a linear layer without bias. W and b start at zero, so
-    that a new projection is a LayerNorm of S h: without skip and norm the heads see nothing of use before the
-    projection is learnt. The formula is ours; the original's manual names the key only.
+    S is the identity if the widths are equal, else a linear layer without bias. W and b start at zero, so
+    that a new projection is a LayerNorm of S h: without skip and norm the heads would get no useful input
+    before the projection is learnt. The formula is ours; the original's manual has only the key.
     """
 
     def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
@@ -36,11 +36,11 @@ class Projection(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One embedding a document, and the branches that stand on it (see joint.py).
+    """An embedding of each document, and branches that read it (see joint.py).
 
-    Encoder and projection run once a batch, however many branches and heads read the embedding. `encoder` is
-    called with input_ids and attention_mask and returns an object with `last_hidden_state`. With
-    `trainable=False` its parameters need no gradient and it stays in eval mode, also after `train()`.
+    Encoder and projection run once a batch, whatever the number of branches and heads. `encoder` is called
+    with input_ids and attention_mask and returns an object with `last_hidden_state`. With `trainable=False`
+    its parameters need no gradient, and it is in eval mode even after `train()`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
-        """Set the mode of every part but a frozen encoder's."""
+        """Set the mode of every part except a frozen encoder."""
         super().train(mode)
         if not self.trainable:
             self.encoder.eval()
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         attention_mask: Int[Tensor, "batch tokens"] | None = None,
         pooled: Float[Tensor, "batch width"] | None = None,
     ) -> BranchesOutput:
-        """Return all views of documents given as tokens, or as what `pool` made of them, in float32."""
+        """Return all views in float32, for documents as tokens or as the output of `pool`."""
         if pooled is None:
             assert input_ids is not None
             assert attention_mask is not None
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
     def pool(
         self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch width"]:
-        """Return the encoder's part of the work, in float32: one vector a document."""
+        """Return the pooled states of the encoder in float32: one vector for each document."""
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled: Tensor = self.pooling(hidden, attention_mask.bool())

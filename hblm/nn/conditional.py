@@ -1,10 +1,10 @@
-"""Losses that decide among siblings: which children of a node a document has, given that it has the node.
+"""Conditional losses: which children of a node a document has, given that it has the node.
 
-The loss of a document is -log P of its labels, divided by the levels of the taxonomy: of a document with one
+The loss of a document is -log P of its labels, divided by the levels of the taxonomy: for a document with one
 path the mean over levels. P is a product over groups of siblings: the roots, and the children of each label.
-P(node) is the product of P(v | parent of v) along its path (see `hblm.nn.link`). `stops` are, of each node,
-the training documents that bear it and none of its children. Where there are any, to stop is an answer that
-can be right. Elsewhere it is impossible, and a document that stops there, or has no label at all, adds 0.
+P(node) is the product of P(v | parent of v) along its path (see `hblm.nn.link`). `stops` are for each node
+the training documents with it and none of its children. If there are any, stopping has a probability.
+Otherwise it is impossible, and a document that stops there, or has no label at all, adds 0 to the loss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hblm.nn.link import PathLink, SiblingLink, SiblingSoftmax, TruncatedSigmoid
 from hblm.taxonomy import Taxonomy
 
-_LEAST_ANY = 0.01  # the truncated prior's least P(any child): 0 would be logits of minus infinity
+_LEAST_ANY = 0.01  # least P(any child) of the truncated prior: 0 would give logits of minus infinity
 
 
 class ConditionalSoftmaxLoss(nn.Module):
@@ -25,12 +25,12 @@ class ConditionalSoftmaxLoss(nn.Module):
 
     Plaud et al. 2024, "Revisiting Hierarchical Text Classification: Inference and Metrics": logit adjustment
     (Menon et al. 2021) adds tau log π_j to the logits in the loss and not in the scores, π_j being the node's
-    share of its siblings' training documents, half a document added to each. What is scored has thus a flat
-    prior among siblings, which serves the rare.
+    share of its siblings' training documents, half a document added to each. So the scores have a flat prior
+    among siblings, which favours rare nodes.
 
-    Where training documents stop at a node, its children have a stop beside them, of logit 0. Whether to go
-    on is not adjusted, so that P(go) = Σ exp(z_j) / (1 + Σ exp(z_j)) stays a frequency: the loss of child j
-    is -log P(go) - log softmax(z + tau log π)_j, that of a stop -log(1 - P(go)). The stop is ours.
+    If training documents stop at a node, its children have a stop beside them, of logit 0. Going on is not
+    adjusted, so that P(go) = Σ exp(z_j) / (1 + Σ exp(z_j)) remains a frequency: the loss of child j is
+    -log P(go) - log softmax(z + tau log π)_j, that of a stop -log(1 - P(go)). The stop is ours.
 
     On 531 nodes and 1,442 documents, of which 9 % stop, test micro / macro-F1 is 68.9 / 21.5 with stops and
     69.1 / 21.5 without: no gain, but without stops every document of a node with children gets a child.
@@ -47,7 +47,7 @@ class ConditionalSoftmaxLoss(nn.Module):
         stops: Int[Tensor, " nodes"],
         tau: float,
     ) -> None:
-        """Take the training split's documents at each node, all of them, and those that stop at each node."""
+        """Build link and prior; `positives` and `stops` are training documents at each node."""
         super().__init__()
         self.n_levels, self.tau = len(taxonomy.levels), tau
         self.link = PathLink(taxonomy, SiblingSoftmax, stops)
@@ -74,19 +74,19 @@ class ConditionalSoftmaxLoss(nn.Module):
         return -((nodes * targets).sum() + (decided * siblings.stopping).sum()) / self.n_levels
 
     def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
-        """Return P(node), without adjustment: a child's is at most its parent's."""
+        """Return P(node), without adjustment; it is at most P(parent)."""
         scores: Tensor = self.link(logits.float())
         return scores
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:
-        """Return (1 - tau) log π, which the adjustment makes log π; beside a stop, all raised to P(go)."""
+        """Return (1 - tau) log π, which the adjustment makes log π; with a stop, shifted to P(go)."""
         return self.prior
 
 
 class ConditionalLoss(nn.Module):
-    """Which children of a node a document has, any number of them; for documents with several paths.
+    """Sigmoids over the children of each node; for documents with several paths.
 
-    Independent sigmoids; where no training document stops, given that one child is there at least:
+    They are independent; if no training document stops, given that there is at least one child:
     log P(y | parent) = Σ_j [y_j log s_j + (1 - y_j) log(1 - s_j)] - log(1 - Π_j (1 - s_j)), s = sigmoid(z).
     The gradient of -log P by z_j is P(j | parent) - y_j. The formula is ours.
 
@@ -104,7 +104,7 @@ class ConditionalLoss(nn.Module):
         n_documents: int,
         stops: Int[Tensor, " nodes"],
     ) -> None:
-        """Take the training split's documents at each node, all of them, and those that stop at each node."""
+        """Build link and prior; `positives` and `stops` are training documents at each node."""
         super().__init__()
         self.n_levels = len(taxonomy.levels)
         self.link = PathLink(taxonomy, TruncatedSigmoid, stops)
@@ -122,7 +122,7 @@ class ConditionalLoss(nn.Module):
         return cost / self.n_levels
 
     def to_scores(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
-        """Return P(node): a child's is at most its parent's."""
+        """Return P(node); it is at most P(parent)."""
         scores: Tensor = self.link(logits.float())
         return scores
 
@@ -132,7 +132,7 @@ class ConditionalLoss(nn.Module):
 
 
 def borne(siblings: SiblingLink, targets: Float[Tensor, "batch nodes"]) -> Bool[Tensor, "batch groups"]:
-    """Return whether each group's parent is a label; the roots' counts as one."""
+    """Return whether each group's parent is a label; True for the group of roots."""
     return F.pad(targets, (1, 0), value=1).index_select(1, siblings.heads + 1) > 0
 
 
@@ -141,9 +141,9 @@ def truncated_prior(
 ) -> Float[Tensor, " nodes"]:
     """Return the logits of s = d f, at which P(node | parent) is the frequency f.
 
-    f is (n + 1/2) / (m + 1), n of the m documents at the parent bearing the node. d = P(any child) is 1 where
-    documents stop. Elsewhere it solves d = 1 - Π (1 - d f) by bisection, in float64. Where each document has
-    one child, 0 alone does; d stays at its least, and P(node | parent) is f within a hundredth.
+    f is (n + 1/2) / (m + 1), where n of the m documents at the parent have the node. d = P(any child) is 1 if
+    documents stop. Otherwise it solves d = 1 - Π (1 - d f), by bisection in float64. If each document has one
+    child, only 0 solves it; d is then its least value, and P(node | parent) differs from f by at most 1 %.
     """
     above = F.pad(positives, (1, 0), value=n_documents)[siblings.heads[siblings.group] + 1]
     frequencies = (positives.double() + 0.5) / (above + 1)

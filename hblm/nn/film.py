@@ -5,7 +5,7 @@
     γ, β = split(W c + bias)          W and bias start at zero: a new layer is the identity
     e_l  = e * (1 + a γ) + a β        a = film_scale
 
-The formulas are ours where the original HBLM's manual is silent.
+Formulas that are not in the original HBLM's manual are ours.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from hblm.nn.link import Reading, SigmoidLink
 
 
 class Propagation(nn.Module):
-    """What the propagation methods share: the training threshold, and how logits are read as scores."""
+    """Base of the propagation methods: the training threshold, and how logits become scores."""
 
     def __init__(self, threshold: float, reading: Reading | None = None) -> None:
-        """Take the reading of the source level; None: sigmoids."""
+        """Set the threshold, and the reading of the source level's logits (None: sigmoids)."""
         super().__init__()
         self.threshold = threshold
         self.reading: Reading = SigmoidLink() if reading is None else reading
 
 
 class SigmoidPropagation(Propagation):
-    """Pass scores on, each given the level above; the threshold does not act."""
+    """Propagate scores, conditional on the parent; the threshold is not used."""
 
     def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return self.reading(logits)
 
 
 class MultiHotPropagation(Propagation):
-    """Pass decisions on: 1 where the score reaches the threshold, else 0; no gradient flows through."""
+    """Propagate decisions: 1 where the score is at least the threshold, else 0; without gradient."""
 
     def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return (self.reading(logits) >= self.threshold).to(logits.dtype)
 
 
 class LogitPropagation(Propagation):
-    """Pass logits on as they are, or what stands for them (see `Reading`); the threshold does not act."""
+    """Propagate logits, or the evidence of the link (see `Reading`); the threshold is not used."""
 
     def forward(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return self.reading.evidence(logits)
@@ -54,15 +54,15 @@ PROPAGATIONS: dict[str, type[Propagation] | None] = {
     "sigmoid": SigmoidPropagation,
     "multi_hot": MultiHotPropagation,
     "logit": LogitPropagation,
-    "none": None,  # no layer at all: independent level heads
+    "none": None,  # no FiLM layer: the heads are independent
 }
 
 
 class Space(nn.Module):
-    """Where a signal lives: on the source level's nodes, or carried along tree edges to the target's.
+    """The nodes of a signal: the source level's, or along tree edges the target level's.
 
     Attributes:
-        n_nodes: nodes it lives on.
+        n_nodes: number of nodes.
     """
 
     def __init__(self, n_nodes: int) -> None:
@@ -71,14 +71,14 @@ class Space(nn.Module):
 
 
 class SourceSpace(Space):
-    """Leave the signal on the source level's nodes."""
+    """Keep the signal on the source level's nodes."""
 
     def forward(self, signal: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         return signal
 
 
 class GatherSpace(Space):
-    """Give each target node the value of the one source node at its `index` (its tree parent)."""
+    """Give each target node the value of the source node at its `index`, its tree parent."""
 
     index: Tensor
 
@@ -91,9 +91,9 @@ class GatherSpace(Space):
 
 
 class ScatterMaxSpace(Space):
-    """Give each target node the maximum of the source nodes whose `index` names it (its tree children).
+    """Give each target node the maximum of the source nodes with its `index`, its tree children.
 
-    A node that none names gets 0, whatever the signal, and so exactly 0 after centring: no news.
+    A node without children gets 0, whatever the signal, and so exactly 0 after centring.
     """
 
     index: Tensor
@@ -111,7 +111,7 @@ class Film(nn.Module):
     """Condition an embedding on the source level's logits.
 
     Attributes:
-        c0: what `space` makes of the source head's initial output bias; see `centre`.
+        c0: the signal of the source head's initial output bias, which is subtracted (see `centre`).
     """
 
     c0: Tensor
@@ -131,15 +131,15 @@ class Film(nn.Module):
 
     @torch.no_grad()
     def centre(self, bias: Float[Tensor, " source"]) -> None:
-        """Let the source head's output bias, as it is at the start, mean "no news" (c = 0).
+        """Subtract the initial bias of the source head from now on, so that the signal starts at 0.
 
-        This shifts the generator's bias and changes no function class; but a common offset of all logits
-        (about -6 at prior initialisation) no longer drives the generator.
+        The same functions can be learnt, because the generator has a bias. But a common offset of all logits
+        (about -6 with prior initialisation) no longer drives the generator.
         """
         self.c0.copy_(self.space(self.propagation(bias[None]))[0])
 
     def condition(self, source_logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch signal"]:
-        """Return c, in the precision of the parameters also where autocast has lowered that of the logits."""
+        """Return c in the precision of the parameters, even if autocast has lowered that of the logits."""
         if self.detach_parent_signal:
             source_logits = source_logits.detach()
         signal: Tensor = self.space(self.propagation(source_logits.to(self.c0.dtype)))
@@ -150,7 +150,7 @@ class Film(nn.Module):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, ""]]:
         """Return the modulated embedding and the mean of |a γ|, detached."""
         c = self.condition(source_logits)
-        # In c's precision: in bfloat16 1 + a γ is 1 for every |a γ| below 1/256.
+        # in the precision of c: in bfloat16 1 + a γ is 1 for every |a γ| below 1/256
         scaled = self.scale * self.generator(c).to(c.dtype)
         gamma, beta = scaled.chunk(2, dim=1)
         return embedding * (1 + gamma) + beta, gamma.detach().abs().mean(dtype=torch.float32)

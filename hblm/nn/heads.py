@@ -1,8 +1,8 @@
-"""Classification heads: from an embedding to the logits of some nodes; and where their output starts.
+"""Classification heads, from an embedding to the logits of some nodes, and their initialisation.
 
-Every head is built from (in_features I, hidden P, out_features, dropout): `features` makes what its last
-layer, `output`, reads. The original's manual names the heads; their formulas are ours. As a mix head (I = 3P)
-each but `linear` has one LayerNorm over the whole concatenation.
+Every head is built from (in_features I, hidden P, out_features, dropout): `features` computes the input of
+its last layer, `output`. The names of the heads are from the original's manual; their formulas are ours. As a
+mix head (I = 3P) each but `linear` has one LayerNorm over the whole concatenation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 class OutputLayer(nn.Linear):
     """A linear layer in the precision of its weights, also under autocast.
 
-    In bfloat16 logits near -6 are 1/32 apart: 2.4 million scores took 2,172 values, and ranks were ties.
+    In bfloat16 logits near -6 differ by at least 1/32: 2.4 million scores had 2,172 values, with tied ranks.
     """
 
     def forward(self, input: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
@@ -33,13 +33,13 @@ class OutputLayer(nn.Linear):
 
 
 class Head(nn.Module, ABC):
-    """What the heads share: `features`, and `output`, the linear layer that makes logits of them."""
+    """Base of the heads: `features`, then `output`, the linear layer of the logits."""
 
     output: OutputLayer
 
     @abstractmethod
     def features(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
-        """Return what `output` reads."""
+        """Return the input of `output`."""
 
     def forward(self, embedding: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         """Return the logits."""
@@ -93,7 +93,7 @@ class ResidualMlpHead(Head):
 
 
 class LinearHead(Head):
-    """One linear layer; `hidden` and `dropout` do not act."""
+    """One linear layer; `hidden` and `dropout` are not used."""
 
     def __init__(self, in_features: int, hidden: int, out_features: int, dropout: float) -> None:
         super().__init__()
@@ -113,13 +113,13 @@ HEADS: dict[str, type[Head]] = {
 
 @dataclass(frozen=True)
 class OutputStart:
-    """Where the output layers of a model's heads start.
+    """Initial values of the output layers of a model's heads.
 
     Attributes:
-        prior_logits: their biases; the weights shrink to a tenth of PyTorch's. Without it a sigmoid head
-            spends its first epochs on moving N biases from 0 to about -6.
-        label_embeddings: e of each node's text, in taxonomy order; None: weights know nothing of the labels.
-        gain: the length of a row that comes from a text, in units of 1 / mean |u| (see `label_rows`).
+        prior_logits: their biases; the weights are scaled to a tenth of PyTorch's. Otherwise a sigmoid head
+            needs its first epochs to move N biases from 0 to about -6.
+        label_embeddings: e of each node's text, in taxonomy order; None: weights do not depend on texts.
+        gain: the length of a row made from a text, in units of 1 / mean |u| (see `label_rows`).
     """
 
     prior_logits: Float[Tensor, " nodes"]
@@ -131,12 +131,12 @@ class OutputStart:
 def start_output(
     heads: Iterable[nn.Module], start: OutputStart, inputs: Float[Tensor, "nodes inputs"] | None = None
 ) -> None:
-    """Set where the output layers of some heads, one a level, start.
+    """Initialise the output layers of some heads, one a level.
 
     Args:
         heads: by level; in eval mode where `inputs` are given, so that no dropout acts.
-        start: biases, and the gain of rows that come from texts.
-        inputs: what the head of node j would read of the text of node j; None: no row comes from a text.
+        start: biases, and the gain of rows made from texts.
+        inputs: the input of node j's head for the text of node j; None: no row is made from a text.
     """
     by_level = [cast("Head", head) for head in heads]
     sizes = [head.output.out_features for head in by_level]
@@ -154,11 +154,11 @@ def start_output(
 def label_rows(features: Sequence[Float[Tensor, "_ hidden"]], gain: float) -> Float[Tensor, "nodes hidden"]:
     """Return (g / m) (u_j - mean u) / |u_j - mean u| for each node j.
 
-    u_j is what the output layer of node j's head reads of the node's text, g the gain, and m the mean |u_j|:
-    a document whose features point where those of the text do gets a logit of about g more. The mean is over
-    all N nodes, so that a level of one node has a direction, too. A centred vector shorter than m / 1000 (all
-    texts are alike) gives a row of zeros. The formula is ours; NGAME (Dahiya et al. 2023) and LP++ (Huang et
-    al. 2024) start or complete classifiers from texts of labels as well.
+    u_j is the input of the output layer of node j's head for the node's text, g the gain, and m the mean
+    |u_j|. A document whose features have the direction of the text's gets a logit that is about g higher. The
+    mean is over all N nodes, so that a level of one node has a direction, too. A centred vector shorter than
+    m / 1000 (all texts are alike) gives a row of zeros. The formula is ours; NGAME (Dahiya et al. 2023) and
+    LP++ (Huang et al. 2024) also initialise or complete classifiers from texts of labels.
 
     Args:
         features: u, by level.

@@ -1,8 +1,8 @@
-"""What stands on the embedding: one branch, or two that share it, and a head that mixes them.
+"""Branches on the embedding: one, or two that share it, with or without a head that mixes them.
 
-A view is one answer of a model, logits of all nodes: `single` of a model with one branch; `td` (top-down),
-`bu` (bottom-up), `mix` and `fused` of a joint one. No paper or code of HBLM is public: the variants' names
-and weights are its manual's, the mix head's layout is ours.
+A view is one output of a model, logits of all nodes: `single` of a model with one branch; `td` (top-down),
+`bu` (bottom-up), `mix` and `fused` of a joint one. No paper or code of HBLM is public: names and weights of
+the variants are from its manual, the layout of the mix head is ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hblm.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class BranchesOutput:
-    """What the branches make of a batch.
+    """Output of the branches for a batch.
 
     Attributes:
         views: logits in taxonomy order by the name of the view.
@@ -40,7 +40,7 @@ class Single(nn.Module):
         self.single = cascade
 
     def initialise_output(self, start: OutputStart | None) -> None:
-        """Set where the heads' output layers start. Call it once, before training."""
+        """Initialise the heads' output layers. Call it once, before training."""
         self.single.initialise_output(start)
 
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
@@ -58,7 +58,7 @@ class Dual(nn.Module):
         self.bu = bu
 
     def initialise_output(self, start: OutputStart | None) -> None:
-        """Set where the heads' output layers start. Call it once, before training."""
+        """Initialise the heads' output layers. Call it once, before training."""
         self.td.initialise_output(start)
         self.bu.initialise_output(start)
 
@@ -70,12 +70,12 @@ class Dual(nn.Module):
 
 
 class TriHeadDiffcat(Dual):
-    """Two branches and, per level, a head over [e_td ; e_bu ; e_td - e_bu], whose gradients flow into both.
+    """Two branches and for each level a head over [e_td ; e_bu ; e_td - e_bu], with gradients into both.
 
-    e_td and e_bu are what the two branches' heads read at that level. `fused` is the weighted mean of the
-    three views' logits; a view of weight 0 is left out. Where the branches read the same (`film=none`), the
-    difference is 0, and with a linear head its weights get no gradient; the other heads have a LayerNorm over
-    the concatenation, whose shift reaches them. With a linear head the difference adds no function, only a
+    e_td and e_bu are the inputs of the two branches' heads on that level. `fused` is the weighted mean of the
+    three views' logits; a view of weight 0 is left out. If both inputs are equal (`film=none`), the
+    difference is 0, and with a linear head its weights get no gradient; with the other heads they do, by the
+    bias of the LayerNorm over the concatenation. With a linear head the difference adds no function, only a
     parametrisation.
 
     Attributes:
@@ -101,9 +101,9 @@ class TriHeadDiffcat(Dual):
         self.fuse = fuse
 
     def initialise_output(self, start: OutputStart | None) -> None:
-        """Set where the heads' output layers start. Call it once, before training.
+        """Initialise the heads' output layers. Call it once, before training.
 
-        A new FiLM layer is the identity, so that the mix heads read [e ; e ; 0] of a node's text.
+        A new FiLM layer is the identity, so that the mix heads get [e ; e ; 0] for a node's text.
         """
         super().initialise_output(start)
         if start is None:
@@ -114,8 +114,8 @@ class TriHeadDiffcat(Dual):
     def forward(self, embedding: Float[Tensor, "batch dim"]) -> BranchesOutput:
         """Return the views td, bu, mix and fused."""
         td, bu = self.td(embedding), self.bu(embedding)
-        read = zip(self.mix, td.embeddings, bu.embeddings, strict=True)
-        mixed = [head(torch.cat([e_td, e_bu, e_td - e_bu], dim=1)) for head, e_td, e_bu in read]
+        inputs = zip(self.mix, td.embeddings, bu.embeddings, strict=True)
+        mixed = [head(torch.cat([e_td, e_bu, e_td - e_bu], dim=1)) for head, e_td, e_bu in inputs]
         parts = [td.logits, bu.logits, torch.cat(mixed, dim=1)]
         views = {
             "fused": weighted_mean(parts, self.fuse),
@@ -127,7 +127,7 @@ class TriHeadDiffcat(Dual):
 def weighted_mean(
     logits: Sequence[Float[Tensor, "batch nodes"]], weights: Sequence[float]
 ) -> Float[Tensor, "batch nodes"]:
-    """Return Σ w z / Σ w, in float32; with one weight that is not 0, that part to the bit."""
-    total = sum(weights)  # before they meet a float32, in which they might overflow, or be 0
-    acting = [part.float() * (weight / total) for part, weight in zip(logits, weights, strict=True) if weight]
-    return torch.stack(acting).sum(0)
+    """Return Σ w z / Σ w in float32; with a single weight that is not 0, exactly that part."""
+    total = sum(weights)  # in float64: in float32 weights might overflow or become 0
+    parts = [part.float() * (weight / total) for part, weight in zip(logits, weights, strict=True) if weight]
+    return torch.stack(parts).sum(0)

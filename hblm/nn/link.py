@@ -1,6 +1,6 @@
-"""Links: from logits to probabilities, of a level's nodes given the level above, and of all nodes.
+"""Links: from logits to probabilities of all nodes, and of one level's nodes given the level above.
 
-    SigmoidLink   P(node) = sigmoid(z): each node on its own, whatever the level above
+    SigmoidLink   P(node) = sigmoid(z): each node by itself, whatever the level above
     PathLink      P(node) = Π P(v | parent of v) over the node's path, so a child's is at most its parent's
 
 A SiblingLink is P(v | parent of v), from the logits of v and its siblings alone. Its kinds:
@@ -8,9 +8,9 @@ A SiblingLink is P(v | parent of v), from the logits of v and its siblings alone
     SiblingSoftmax    exp(z_j) / Σ_k exp(z_k); one document, one child
     TruncatedSigmoid  s_j / (1 - Π_k (1 - s_k)), s = sigmoid(z): independent children, given that there is one
 
-Where documents stop at a parent, its children need not share all of its probability: the softmax has one more
-class there, whose logit is 0 (a softmax does not change when all logits shift, so this loses no generality),
-and the truncated sigmoids are plain ones. Where documents stop is in the state of each FiLM layer; the loss's
+If documents stop at a parent, its children need not share all of its probability. The softmax then has one
+more class, with logit 0 (a softmax does not change when all logits shift, so this loses no generality), and
+the truncated sigmoids become plain ones. The state of each FiLM layer has which parents these are; the loss's
 own link is built from the training split.
 """
 
@@ -31,13 +31,13 @@ _SMALL = -15.0  # below it exp(z) is so small that two terms of a series are exa
 
 @runtime_checkable
 class Reading(Protocol):
-    """What FiLM reads from a level's logits."""
+    """How FiLM reads a level's logits."""
 
     def __call__(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
         """Return probabilities."""
 
     def evidence(self, logits: Float[Tensor, "batch source"]) -> Float[Tensor, "batch source"]:
-        """Return the same on an unbounded scale."""
+        """Return the probabilities on an unbounded scale, such as logits."""
 
 
 @runtime_checkable
@@ -48,11 +48,11 @@ class Link(Protocol):
         """Return the probability of each node."""
 
     def level(self, level: int) -> Reading:
-        """Return what reads the logits of one level: probabilities given the level above."""
+        """Return the reading of one level's logits: probabilities given the level above."""
 
 
 class SigmoidLink(nn.Module):
-    """The sigmoid of each logit. It is its own reading of a level, whose evidence is the logit."""
+    """The sigmoid of each logit; the same for a level, with the logit as evidence."""
 
     def forward(self, logits: Float[Tensor, "batch nodes"]) -> Float[Tensor, "batch nodes"]:
         return logits.sigmoid()
@@ -80,7 +80,7 @@ class SiblingLink(nn.Module, ABC):
     stopping: Tensor
 
     def __init__(self, taxonomy: Taxonomy, nodes: range, stops: Shaped[Tensor, " nodes"]) -> None:
-        """Take of all nodes the number of training documents that bear each and none of its children."""
+        """Build the groups; `stops` are the training documents with each node and none of its children."""
         super().__init__()
         parents = torch.tensor(taxonomy.parents[nodes.start : nodes.stop])
         heads, group = torch.unique(parents, return_inverse=True)
@@ -102,15 +102,15 @@ class SiblingLink(nn.Module, ABC):
         return zeros.scatter_add(1, self.group.expand_as(values), values)
 
     def spread(self, values: Shaped[Tensor, "batch groups"]) -> Shaped[Tensor, "batch some"]:
-        """Return each node's group's value."""
+        """Return for each node the value of its group."""
         return values.gather(1, self.group.expand(len(values), -1))
 
     def log_sum_exp(
         self, logits: Float[Tensor, "batch some"], more: Float[Tensor, " groups"]
     ) -> tuple[Float[Tensor, "batch groups"], Float[Tensor, "batch groups"]]:
-        """Return log Σ exp over each group and its one value of `more` (-inf: none), in two summands.
+        """Return log Σ exp over each group and its value in `more` (-inf: none), as two summands.
 
-        The first is the highest of the values, without a gradient, so that less of a difference is rounded.
+        The first is the highest value, without a gradient: subtracting both in turn loses fewer digits.
         """
         index, more = self.group.expand_as(logits), more.to(logits.dtype)
         highest = more.expand(len(logits), -1).scatter_reduce(1, index, logits.detach(), "amax")
@@ -119,7 +119,7 @@ class SiblingLink(nn.Module, ABC):
 
 
 class SiblingSoftmax(SiblingLink):
-    """A softmax over each group, with one more class of logit 0 where documents stop."""
+    """A softmax over each group, with one more class of logit 0 if documents stop."""
 
     def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         zeros = torch.zeros(len(self.stopping), device=self.stopping.device)
@@ -132,7 +132,7 @@ class SiblingSoftmax(SiblingLink):
         return logits - self.spread(highest) - self.spread(rest)
 
     def log_total(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
-        """Return log Σ exp over each group: beside a stop the logit of going on."""
+        """Return log Σ exp over each group: against a stop, the logit of not stopping."""
         highest, rest = self.log_sum_exp(logits, self._none())
         return highest + rest
 
@@ -141,17 +141,17 @@ class SiblingSoftmax(SiblingLink):
 
 
 class TruncatedSigmoid(SiblingLink):
-    """Independent sigmoids, given that at least one child is there; plain ones where documents stop.
+    """Independent sigmoids, given that there is at least one child; plain ones if documents stop.
 
     As all logits of a group fall together this tends to their softmax: Π (1 - s_k) tends to 1 - Σ exp(z_k).
     """
 
     def evidence(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
         conditional = F.logsigmoid(logits) - self.spread(self.log_any(logits))
-        return conditional.clamp(max=0)  # rounding may lift an only child above its parent
+        return conditional.clamp(max=0)  # rounding may give an only child more than its parent
 
     def log_any(self, logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch groups"]:
-        """Return log(1 - Π (1 - s_k)), and 0 where documents stop."""
+        """Return log(1 - Π (1 - s_k)), or 0 if documents stop."""
         none = torch.full((len(self.stopping),), -torch.inf, device=self.stopping.device)
         highest, rest = self.log_sum_exp(_log_softplus(logits), none)
         return _log1m_exp_exp(highest + rest).masked_fill(self.stopping, 0)
@@ -172,7 +172,7 @@ class PathLink(nn.Module, Generic[Siblings]):
     """
 
     def __init__(self, taxonomy: Taxonomy, kind: type[Siblings], stops: Shaped[Tensor, " nodes"]) -> None:
-        """Take the kind of sibling link, and its `stops`."""
+        """Build a link of a kind of sibling link, with its `stops`."""
         super().__init__()
         self.taxonomy, self.kind, self.stops = taxonomy, kind, stops
         self.siblings = kind(taxonomy, range(len(taxonomy)), stops)
@@ -195,16 +195,16 @@ class PathLink(nn.Module, Generic[Siblings]):
 
 
 def _log_softplus(logits: Float[Tensor, "batch some"]) -> Float[Tensor, "batch some"]:
-    """Return log log(1 + exp(z)), which is z where exp(z) is too small to be told from 0.
+    """Return log log(1 + exp(z)), computed by a series for very low z.
 
-    Each branch gets values at which it is finite: torch.where multiplies the other's gradient by 0.
+    Both branches of torch.where get values at which they are finite: in a gradient, infinity times 0 is NaN.
     """
     small = logits.clamp(max=_SMALL)
     return torch.where(logits < _SMALL, small - small.exp() / 2, F.softplus(logits.clamp(min=_SMALL)).log())
 
 
 def _log1m_exp_exp(values: Float[Tensor, "batch groups"]) -> Float[Tensor, "batch groups"]:
-    """Return log(1 - exp(-exp(u))), which is u where exp(u) is too small to be told from 0."""
+    """Return log(1 - exp(-exp(u))), computed by a series for very low u."""
     small = values.clamp(max=_SMALL)
     large = values.clamp(min=_SMALL).exp()
     return torch.where(values < _SMALL, small - small.exp() / 2, torch.log(-torch.expm1(-large)))

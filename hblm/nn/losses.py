@@ -1,7 +1,7 @@
-"""Losses: from logits and targets to a scalar, and from logits to scores (a loss owns how, by its link).
+"""Losses: from logits and targets to a scalar; and by the loss's link, from logits to scores.
 
-A loss is a SUM over documents. The trainer divides by the documents of the optimizer step, so that numbers do
-not depend on how a step is split into micro-batches and processes.
+A loss is a SUM over documents. The training loop divides by the documents of the optimizer step, so that
+numbers do not depend on how a step is split into micro-batches and ranks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LEVEL_REDUCTIONS = ("levels", "nodes")
 
 @runtime_checkable
 class Loss(Protocol):
-    """What the trainer asks of a loss."""
+    """Interface of a loss."""
 
     @property
     def link(self) -> Link:
-        """How logits become probabilities: in scores, and in what FiLM reads of a level."""
+        """How logits become probabilities, for scores and for FiLM."""
 
     def __call__(
         self, logits: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]
@@ -38,11 +38,11 @@ class Loss(Protocol):
         """Return the probability of each node."""
 
     def prior_logits(self) -> Float[Tensor, " nodes"]:
-        """Return the logits that say of every document what the training split says on average."""
+        """Return the logits of the training split's frequencies, the same for every document."""
 
 
 def node_weights(taxonomy: Taxonomy, level_reduction: str) -> Float[Tensor, " nodes"]:
-    """Return what each node counts; the weights sum to 1.
+    """Return the weight of each node; the weights sum to 1.
 
     `levels`: a mean over the nodes of a level, then over levels, so 1/(L n_l). `nodes`: one mean, so 1/N.
 
@@ -60,7 +60,7 @@ def node_weights(taxonomy: Taxonomy, level_reduction: str) -> Float[Tensor, " no
 def node_priors(positives: Int[Tensor, " nodes"], n_documents: int) -> Float[Tensor, " nodes"]:
     """Return log((n+ + 1/2) / (n- + 1/2)) of each node.
 
-    Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1): finite for a node in no document, and in all.
+    Its sigmoid is the smoothed frequency (n+ + 1/2) / (n + 1). It is finite for a node of no document or all.
     """
     return torch.log((positives + 0.5) / (n_documents - positives + 0.5))
 
@@ -73,7 +73,7 @@ class BceLoss(nn.Module):
     def __init__(
         self, taxonomy: Taxonomy, level_reduction: str, positives: Int[Tensor, " nodes"], n_documents: int
     ) -> None:
-        """Take the training split's documents at each node, and all of them, for the prior."""
+        """Build the weights; for the prior, `positives` are the training documents with each node."""
         super().__init__()
         self.register_buffer("weights", node_weights(taxonomy, level_reduction), persistent=False)
         self.positives, self.n_documents = positives, n_documents
@@ -98,7 +98,7 @@ class BceLoss(nn.Module):
 
 
 class FocalLoss(BceLoss):
-    """Binary cross-entropy times (1 - p)^gamma, p the probability given to what is right.
+    """Binary cross-entropy times (1 - p)^gamma, where p is the probability of the target.
 
     Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4 (without the α of equation 5). With
     gamma 0 it is `BceLoss`.
@@ -121,17 +121,17 @@ class FocalLoss(BceLoss):
         """Return the loss; targets are 0/1 of any dtype."""
         logits, targets = logits.float(), targets.float()
         entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        # log(1 - p) is the log-sigmoid of the logit turned away from what is right. In logarithms, because a
-        # power below 1 has an infinite gradient at 0.
+        # log(1 - p) is the log-sigmoid of the logit with its sign turned for targets of 1. In logarithms,
+        # because a power below 1 has an infinite gradient at 0.
         wrong = F.logsigmoid(torch.where(targets > 0, -logits, logits))
         return ((self.gamma * wrong).exp() * entropy * self.weights).sum()
 
 
 class Objective(nn.Module):
-    """What is minimised: each view's loss times its weight, summed."""
+    """The objective of training: the sum of each view's loss times its weight."""
 
     def __init__(self, loss: Loss, weights: Mapping[str, float]) -> None:
-        """Take a weight for each view that is trained; a view of weight 0 or of none is not looked at."""
+        """Set the weights; views with weight 0 or without a weight are not trained."""
         super().__init__()
         self.loss = loss
         self.weights = {view: weight for view, weight in weights.items() if weight}

@@ -1,7 +1,7 @@
-"""Pooling: from token states to one vector a document.
+"""Pooling: from token states to one vector for each document.
 
-All options agree on this: masked tokens are never read (whatever stands there, even NaN), a document without
-tokens pools to zeros, and the dtype of the hidden states is kept.
+In all options masked tokens have no effect (even if they are NaN), a document without tokens is pooled to
+zeros, and the dtype of the hidden states is kept.
 """
 
 from __future__ import annotations
@@ -63,6 +63,6 @@ def _take(
     mask: Bool[Tensor, "batch tokens"],
     position: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch width"]:
-    """Return one token a document, or zeros where the document has none."""
+    """Return one token of each document, or zeros for a document without tokens."""
     taken = hidden.take_along_dim(position[:, None, None], dim=1).squeeze(1)
     return taken.masked_fill(~mask.any(dim=1, keepdim=True), 0)

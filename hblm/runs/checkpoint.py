@@ -140,6 +140,31 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
             a file that does not belong to it.
     """
     remove_stale(folder.parent)  # moves a folder back that a killed process was about to replace
+    _require_files(folder, key)
+    meta = _read_meta(folder, key)
+    has_sums = _compare_sums(folder, meta, key)
+    invalid = [key for key, is_valid in _IS_VALID.items() if not is_valid(meta.get(key))]
+    if invalid:
+        raise CheckpointError(f"{folder / META} is damaged: no valid value of {', '.join(invalid)}")
+    try:
+        config = typed(meta["config"], TrainConfig)
+        taxonomy = read_taxonomy(folder / TAXONOMY)
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{key}={folder} is damaged: {error}") from None
+    if config.left_open:
+        raise CheckpointError(f"{folder / META} is damaged: its config has no {', '.join(config.left_open)}")
+    if not has_sums:
+        _require_own_id(folder, config, meta)
+        _warn_of_no_sums(folder.resolve())
+    return Checkpoint(folder, config, taxonomy, meta)
+
+
+def _require_files(folder: Path, key: str) -> None:
+    """Refuse a folder that lacks a file of a checkpoint.
+
+    Raises:
+        CheckpointError: one is missing, or is not a file.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{key}={folder} is not a folder{_meant(folder, key)}")
     missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).exists()]
@@ -151,6 +176,14 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
             require_file(folder / name)
     except DataError as error:
         raise CheckpointError(str(error)) from None
+
+
+def _read_meta(folder: Path, key: str) -> dict[str, Any]:
+    """Return the content of hblm.json.
+
+    Raises:
+        CheckpointError: it cannot be read, or was written by a version with other names or formulas.
+    """
     try:
         meta = read_object(folder / META)
     except (OSError, ValueError) as error:
@@ -168,21 +201,7 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
             f"{key}={folder} was made by hblm {maker}, whose formulas are not those of {__version__}: "
             f"evaluate it with hblm {maker}, or train it again"
         )
-    has_sums = _compare_sums(folder, meta, key)
-    invalid = [key for key, is_valid in _IS_VALID.items() if not is_valid(meta.get(key))]
-    if invalid:
-        raise CheckpointError(f"{folder / META} is damaged: no valid value of {', '.join(invalid)}")
-    try:
-        config = typed(meta["config"], TrainConfig)
-        taxonomy = read_taxonomy(folder / TAXONOMY)
-    except (ConfigError, DataError) as error:
-        raise CheckpointError(f"{key}={folder} is damaged: {error}") from None
-    if config.left_open:
-        raise CheckpointError(f"{folder / META} is damaged: its config has no {', '.join(config.left_open)}")
-    if not has_sums:
-        _require_own_id(folder, config, meta)
-        _warn_of_no_sums(folder.resolve())
-    return Checkpoint(folder, config, taxonomy, meta)
+    return meta
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
@@ -208,7 +227,7 @@ def _compare_sums(folder: Path, meta: Mapping[str, Any], key: str) -> bool:
         raise CheckpointError(f"{folder / META}: not as it was written, damaged or edited; {COPY_AGAIN}")
     files = _files_of(folder)
     faults = [f"it has no {name}" for name in sorted(sums.keys() - files.keys())]
-    faults += [f"{name} is none of its files: move it away" for name in sorted(files.keys() - sums.keys())]
+    faults += [f"{name} does not belong to it: move it away" for name in sorted(files.keys() - sums.keys())]
     for name in sorted(sums.keys() & files.keys() - {WEIGHTS}):
         try:
             if sha256_file(files[name]) != sums[name]:
@@ -270,7 +289,7 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
     try:
         prepared = open_prepared(folder, stored["name"])
     except DataError as error:
-        where = "" if given else f"the data of {checkpoint.folder} is not where it lay: "
+        where = "" if given else f"the dataset of {checkpoint.folder} is not at its recorded path: "
         raise CheckpointError(f"{where}{error}; {way_out}") from None
     if prepared.fingerprint != stored["fingerprint"]:
         raise CheckpointError(
@@ -295,4 +314,4 @@ def _meant(folder: Path, key: str) -> str:
     names = sorted(
         path.name for path in folder.parent.iterdir() if (path / META).is_file() and path.name[:1] != "."
     )
-    return f"; {folder.parent} holds {', '.join(names[:5])}" if names else ""
+    return f"; {folder.parent} has {', '.join(names[:5])}" if names else ""

@@ -117,10 +117,7 @@ class Run:
         (home / "results").mkdir(parents=True)
         (home / "checkpoints").mkdir()
         for file in _evaluations_of(self.result.parent, self.id):
-            for suffix in (
-                PREDICTIONS,
-                *RESULT_SUFFIXES,
-            ):  # the .json last: a next start finds the others through it
+            for suffix in (PREDICTIONS, *RESULT_SUFFIXES):  # the .json last: the others are found by its name
                 _move(file.with_suffix(suffix), home / "results")
         for suffix in reversed(RESULT_SUFFIXES):  # the .json first: without it the run does not count as done
             _move(self.result.with_name(self.name + suffix), home / "results")
@@ -259,7 +256,7 @@ def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
         for name in names:
             if owners[name] == owner:
                 return name
-    raise DataError(f"{output_dir}: damaged or foreign files bear all names of this run: {', '.join(names)}")
+    raise DataError(f"{output_dir}: damaged or foreign files have all names of this run: {', '.join(names)}")
 
 
 def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:

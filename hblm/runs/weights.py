@@ -56,7 +56,7 @@ def require_fit(
         CheckpointError: they differ.
     """
     faults = [f"{name} is not there" for name in expected if name not in tensors]
-    faults += [f"{name} is none of the model's" for name in tensors if name not in expected]
+    faults += [f"{name} is not in the model" for name in tensors if name not in expected]
     for name, wanted in expected.items():
         stored = tensors.get(name, wanted)
         if (stored.shape, stored.dtype) != (wanted.shape, wanted.dtype):

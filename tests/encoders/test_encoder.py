@@ -241,12 +241,12 @@ def test_padding_is_the_end_where_there_is_none(stored):
     assert len(loaded) == len(tokenizer)
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="neither a padding nor an end token"):
-        tokenizers._ready(tokenizer, "x")
+        tokenizers.checked(tokenizer, "x")
 
 
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(ConfigError, match="not a fast tokenizer"):
-        tokenizers._ready(object(), "x")
+        tokenizers.checked(object(), "x")
 
 
 @pytest.mark.parametrize("name", ["tiny", MINILM])

@@ -351,7 +351,7 @@ WRONG_WEIGHTS = {
     "a tensor is missing": (_changed(lambda tensors: tensors.pop(PROJECTION)), f"{PROJECTION} is not there"),
     "a tensor is too much": (
         _changed(lambda tensors: tensors.update(more=torch.zeros(1))),
-        "more is none of the model's",
+        "more is not in the model",
     ),
     "another shape": (
         _changed(lambda tensors: tensors.update({PROJECTION: tensors[PROJECTION][:, :3].clone()})),

@@ -142,7 +142,7 @@ def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
     shutil.copytree(learnable, copy)
     result = run(copy, "output_dir=out")
     moved = copy.rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match=r"not where it lay.*dataset\.path=DIR"):
+    with pytest.raises(CheckpointError, match=r"not at its recorded path.*dataset\.path=DIR"):
         evaluation(checkpoint_of(result))
     found = evaluation(checkpoint_of(result), f"dataset.path={moved}")
     assert found["test"] == json.loads(result.read_text())["test"]
@@ -534,7 +534,7 @@ def test_a_full_disk_leaves_nothing_of_an_ensemble(pair, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hblm.engine.ensemble.score_fused", full)
+    monkeypatch.setattr("hblm.inference.scores.score_fused", full)
     with pytest.raises(OSError, match="No space left"):
         evaluation(pair, f"output_dir={tmp_path / 'out'}")
     left = [path for path in (tmp_path / "out").rglob("*") if "tokens" not in path.parts and path.is_file()]

@@ -77,7 +77,7 @@ def test_a_file_too_much_is_named_and_hidden_ones_are_nobodys(copy):
     (copy / ".DS_Store").write_text("")
     open_checkpoint(copy)
     (copy / "encoder" / "added_tokens.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"encoder/added_tokens\.json is none of its files"):
+    with pytest.raises(CheckpointError, match=r"encoder/added_tokens\.json does not belong to it"):
         open_checkpoint(copy)
 
 
