@@ -147,8 +147,7 @@ def test_the_environment_of_a_device(monkeypatch):
 
 
 def test_the_parent_loads_no_torch():
-    modules = ", ".join(
-        f"hblm.sweep.{name}" for name in ("__main__", "launchers.local_job", "launchers.slurm")
-    )
+    launchers = "hblm.sweep.launchers"
+    modules = f"{launchers}.local, {launchers}.local_job, {launchers}.slurm"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
