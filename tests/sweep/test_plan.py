@@ -40,7 +40,8 @@ def test_cells_that_are_one_run_are_one(learnable):
 def test_a_checkpoint_to_start_from_exists_when_cells_get_their_ids(learnable):
     folder = Path("outputs/checkpoints/x")
     (folder / "encoder").mkdir(parents=True)
-    (folder / "model.safetensors").touch()
+    for name in ("model.safetensors", "encoder/config.json", "encoder/tokenizer.json"):
+        (folder / name).write_text("{}")
     (folder / "taxonomy.json").write_bytes((learnable / "taxonomy.json").read_bytes())
     place = {"name": "fruit", "path": str(learnable), "fingerprint": "f" * 64}
     meta = {"name": "x", "tag": "tiny", "dataset": place, "encoder": {}, "training": "t"}
