@@ -23,7 +23,7 @@ OPEN_STATES = ("pending", "running")
 
 
 def run(arguments: SweepArguments) -> int:
-    """Do what the verb says; return the exit code."""
+    """Run the command of the verb; return the exit code."""
     sweep = open_sweep(arguments.config.output_dir, arguments.sweep_name)
     return COMMANDS[arguments.verb](arguments, sweep)
 

@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 
 
 class SweepState:
-    """The files of one sweep, and what they say on its cells."""
+    """The files of one sweep, and the statuses of its cells."""
 
     def __init__(self, folder: Path) -> None:
         """Use a folder, which need not exist yet."""

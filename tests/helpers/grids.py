@@ -42,7 +42,7 @@ _PLANS: dict[Any, Plan] = {}
 
 
 def write_grid(data: Path | str, axes: dict[str, str], node: str = "", name: str = "tiny") -> None:
-    """Write mine/sweep/NAME.yaml; `node` is what stands under sweep:, with its indentation."""
+    """Write mine/sweep/NAME.yaml; `node` is the text under sweep:, with its indentation."""
     lines = [f"      {key}: {value}\n" for key, value in axes.items()]
     file = Path("mine/sweep") / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def attempts(name: str = "tiny") -> list[dict]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def until(condition, seconds: float = 90.0) -> None:
+def until(condition, seconds: float = 150.0) -> None:
     """Wait for a condition that must become true."""
     end = time.monotonic() + seconds
     while not condition():

@@ -31,11 +31,11 @@ def test_a_frozen_cell_is_read_as_it_was_written(learnable):
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600])
-@pytest.mark.parametrize("kind", ["train", "ensemble"])
+@pytest.mark.parametrize("kind", ["train", "0.5", "auto"])
 def test_a_forced_cell_is_done_by_another_result_whatever_the_clocks_say(learnable, kind, skew):
     """The host that runs it may have another time than the one that submits it."""
-    grid = {"direction": "top_down,bottom_up", "seed": "1"}, "  ensemble_weight: [0.5]"
-    at = -1 if kind == "ensemble" else 0
+    grid = {"direction": "top_down,bottom_up", "seed": "1"}, "  ensemble_weight: [0.5, auto]"
+    at = {"train": 0, "0.5": 2, "auto": 3}[kind]
     _, cells = submitted(learnable, *grid)
     write_result(cells, at, "first", skew)
     state, cells = submitted(learnable, *grid, ("force=true",))
@@ -50,7 +50,9 @@ def write_result(cells: list[FrozenCell], at: int, finished: str, skew: float) -
         record = {**made_results.result(seed=1), "run_id": cells[at].id, "finished": finished}
         file = made_results.write(Path("outputs"), cells[at].names[0], record)
     else:
+        is_auto = cells[at].config["ensemble_weight"] == "auto"
         settings = {"split": "test", "ensemble_weight": 0.5, "threshold": 0.5}
+        settings["ensemble_weight_search"] = {"0.5": 0.7} if is_auto else None
         run_id = sha256_text(canonical_json({"ensemble": [*cells[at].needs]}))
         name = f"eval_ensemble_{cells[at].config['dataset']}_{finished}"
         record = {"run_id": run_id, "finished": finished, "settings": settings}

@@ -34,22 +34,22 @@ done
 @pytest.fixture
 def queue(tmp_path, monkeypatch) -> Path:
     """Play SLURM; return the folder of its arrays."""
-    found, commands = tmp_path / "queue", tmp_path / "bin"
-    found.mkdir()
+    arrays, commands = tmp_path / "queue", tmp_path / "bin"
+    arrays.mkdir()
     commands.mkdir()
     programs = {"sbatch": SBATCH, "squeue": SQUEUE} | dict.fromkeys(
         ("scontrol", "sacct", "srun"), "#!/bin/sh\n"
     )
     for name, text in programs.items():
-        (commands / name).write_text(text.format(queue=found))
+        (commands / name).write_text(text.format(queue=arrays))
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    return found
+    return arrays
 
 
 def jobs(queue: Path) -> int:
-    found = [re.search(r"0-(\d+)", file.read_text()) for file in queue.iterdir()]
-    return sum(int(match[1]) + 1 if match else 1 for match in found)
+    matches = [re.search(r"0-(\d+)", file.read_text()) for file in queue.iterdir()]
+    return sum(int(match[1]) + 1 if match else 1 for match in matches)
 
 
 def at_once(*argv: str, times: int = 3) -> list[int]:

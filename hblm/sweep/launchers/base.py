@@ -74,7 +74,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def start(self, where: Mapping[str, Any]) -> str:
-        """Start the pending cells that nobody has started; return a line for the user, or ""."""
+        """Start the pending cells without an open attempt; return a line for the user, or ""."""
 
     @abstractmethod
     def cancel(self, statuses: Sequence[CellStatus], *, everything: bool) -> list[str]:

@@ -30,7 +30,7 @@ LAUNCHERS: dict[str, Callable[[SweepState], Launcher]] = {"local": _local, "slur
 
 
 class Sweep(SweepState):
-    """A sweep's state, with launchers that tell how open attempts are doing."""
+    """A sweep's state, with launchers that know the state of open attempts."""
 
     def __init__(self, folder: Path) -> None:
         """Use a folder, which need not exist yet."""
