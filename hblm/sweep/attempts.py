@@ -17,7 +17,7 @@ REQUESTED = "waiting"  # state of an attempt that was requested and not started,
 
 # causes of an attempt's end beside `done` and FAILURES
 STOPPED = {
-    "lost": "its process ended and left no exit record, for example because the machine went down",
+    "lost": "its process ended without an exit record",
     "interrupted": "the sweep's worker process was stopped",
     "cancelled": "by cancel",
 }

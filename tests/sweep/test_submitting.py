@@ -9,7 +9,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from grids import by_label, state, states, sweep, write_grid
+from grids import by_label, state, states, submitted, sweep, write_grid
+
+from hblm.json_files import write_json
+from hblm.sweep.launchers import slurm_queue
 
 # they keep the arrays in files of a folder, so that each process sees what another has submitted
 SBATCH = """#!/bin/sh
@@ -68,6 +71,30 @@ def at_once(*argv: str, times: int = 3) -> list[int]:
                 os._exit(code)
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "expected"),
+    [
+        ("12_1|PENDING|Resources", "", ("pending", None, "job 12_1: PENDING Resources")),
+        ("12_1|RUNNING|None", "", ("running", None, "job 12_1: RUNNING")),
+        (None, "", ("running", None, "job 12_1: SLURM does not answer")),
+        ("12_1|TIMEOUT|None", "", ("failed", "time", "time: longer than the job's time limit")),
+        ("", "OUT_OF_MEMORY", ("failed", "memory", "memory: SLURM: out of memory")),
+        ("", "CANCELLED by 0", ("cancelled", "cancelled", "cancelled: by scancel")),
+        ("12_0|RUNNING|None", "", ("pending", "lost", "lost: job unknown to squeue and sacct")),
+    ],
+)
+def test_the_state_of_a_running_attempt_is_that_of_its_job(learnable, monkeypatch, squeue, sacct, expected):
+    """Also of one that a process of an earlier version submitted."""
+    sweep_state, (cell,) = submitted(learnable, {"seed": "1"})
+    sweep_state.write_attempt(cell, 1, state="running", on="slurm", host="elsewhere", started=1.0)
+    record = {"array": "12", "alone": False, "submitted": 1.0, "cells": [["0" * 16, 1], [cell.key, 1]]}
+    write_json(sweep_state.folder / "slurm" / "12.json", record)
+    answers = {"squeue": squeue, "sacct": sacct}
+    monkeypatch.setattr(slurm_queue, "call", lambda program, *words: answers[program])
+    status = sweep_state.status(cell)
+    assert (status.state, status.cause, status.reason) == expected
 
 
 @pytest.mark.slow

@@ -96,9 +96,9 @@ class Launcher(ABC):
         """Return the file with an attempt's output."""
         return self.state.log_of(cell, attempt.number)
 
-    def is_active(self, statuses: Sequence[CellStatus]) -> bool:
-        """Return whether this launcher starts or runs cells now."""
-        return any(self.is_own(each) for each in statuses)
+    def covers(self, status: CellStatus) -> bool:
+        """Return whether this launcher starts or runs a cell now, so that nobody has to submit it again."""
+        return self.is_own(status)
 
     def process_line(self) -> str:
         """Return a line on the launcher's own process, if there is one now."""

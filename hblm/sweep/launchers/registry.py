@@ -64,7 +64,8 @@ class Sweep(SweepState):
 
     def is_active(self, statuses: Sequence[CellStatus]) -> bool:
         """Return whether any launcher starts or runs cells now."""
-        return any(launcher.is_active(statuses) for launcher in self.launchers(statuses))
+        launchers = self.launchers(statuses)
+        return any(launcher.covers(each) for each in statuses for launcher in launchers)
 
     def look(self, cell: FrozenCell, attempt: Attempt) -> Sighting:
         """Return the state of an open attempt, from its launcher."""

@@ -102,7 +102,7 @@ class Queue:
         if state and state not in ENDS:
             why = f"job {job}: {state} {reason}".replace(" None", "").rstrip()
             # SLURM puts a job back into its queue when its node fails; the job's process cannot write that
-        return Sighting("queued" if state == "PENDING" else "running", None, why)
+            return Sighting("queued" if state == "PENDING" else "running", None, why)
         cause, why = ENDS.get(state or self._sacct(job), ("lost", "job unknown to squeue and sacct"))
         return Sighting("ended", cause, why)
 
