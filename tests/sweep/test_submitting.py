@@ -92,6 +92,7 @@ def test_the_state_of_a_running_attempt_is_that_of_its_job(learnable, monkeypatc
     record = {"array": "12", "alone": False, "submitted": 1.0, "cells": [["0" * 16, 1], [cell.key, 1]]}
     write_json(sweep_state.folder / "slurm" / "12.json", record)
     answers = {"squeue": squeue, "sacct": sacct}
+    assert sweep_state.launcher("slurm").name == "slurm"  # its module is imported with the real function
     monkeypatch.setattr(slurm_queue, "call", lambda program, *words: answers[program])
     status = sweep_state.status(cell)
     assert (status.state, status.cause, status.reason) == expected
