@@ -33,7 +33,7 @@ def _slurm():
     subprocess.run(["bash", str(UP), str(folder)], check=True, env=settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        patch.setattr(slurm_queue, "_FRESH", 0.5)
+        patch.setattr(slurm_queue, "FRESH", 0.5)
         yield
     subprocess.run(["bash", str(UP), "stop", str(folder)], check=True)
     shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -176,6 +177,15 @@ def test_pending_cells_of_other_formulas_are_refused(learnable, capsys):
     for cell in cells:
         finish(cell)
     state.require_current()  # results of all are there: nothing is pending
+
+
+def test_cells_that_ran_from_another_commit_are_named(learnable, capsys):
+    state, cells = submitted(learnable, {"seed": "1,2"})
+    for number, commit in enumerate(("c" * 40, cells[1].commit)):
+        state.write_cell(dataclasses.replace(cells[number], commit="a" * 40 if number == 0 else commit))
+        state.write_attempt(cells[number], 1, state="ended", cause="raised", why="x", commit=commit)
+    assert sweep("status") == 1
+    assert "different git commit than at submission: cells 1\n" in capsys.readouterr().out
 
 
 @needs_root
