@@ -163,6 +163,7 @@ def test_a_cell_of_two_processes_takes_two_devices(learnable: Path, capsys):
     assert "trainer.processes=2 need a GPU each, and devices=[0] are 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_of_hydras_own_multirun_is_done_in_a_sweep(learnable: Path, capsys):
     write_grid(learnable, {"seed": "1,2"})
     words = ["--config-dir", "mine", "-m", "sweep=tiny", "seed=2"]
