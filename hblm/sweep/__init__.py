@@ -1,1 +1,1 @@
-"""Grids as files, their ledger, and where cells run. No torch."""
+"""Sweeps: plans of grids, the state of a sweep as plain files, and launchers. No torch."""

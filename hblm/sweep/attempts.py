@@ -17,7 +17,7 @@ REQUESTED = "waiting"  # state of an attempt that was requested and not started,
 
 # causes of an attempt's end beside `done` and FAILURES
 STOPPED = {
-    "lost": "its process ended and left no exit record, for example because the machine went down",
+    "lost": "its process ended without an exit record",
     "interrupted": "the sweep's worker process was stopped",
     "cancelled": "by cancel",
 }
@@ -85,7 +85,7 @@ class CellStatus:
 
     @property
     def reason(self) -> str:
-        """One line on why it is where it is: cause of a failure, place in a queue; "" if nothing is known."""
+        """One line: the cause of a failure, or the place in a queue; "" if there is none."""
         if self.elsewhere:
             return "in another sweep, or by a run of hblm.train"
         if self.attempt is None or self.cause == "done":

@@ -23,7 +23,7 @@ OPEN_STATES = ("pending", "running")
 
 
 def run(arguments: SweepArguments) -> int:
-    """Do what the verb says; return the exit code."""
+    """Run the command of the verb; return the exit code."""
     sweep = open_sweep(arguments.config.output_dir, arguments.sweep_name)
     return COMMANDS[arguments.verb](arguments, sweep)
 
@@ -89,10 +89,11 @@ def status(arguments: SweepArguments, sweep: Sweep) -> int:
     statuses = sweep.statuses()
     print(f"{sweep.name}: {progress.counts(statuses)}")
     progress.print_table(statuses)
-    for each in sweep.launchers(statuses):
-        if line := each.process_line():
-            print(line)
-    if any(each.state in OPEN_STATES for each in statuses) and not sweep.is_active(statuses):
+    launchers = sweep.launchers(statuses)
+    for line in filter(None, (each.process_line() for each in launchers)):
+        print(line)
+    open_cells = [each for each in statuses if each.state in OPEN_STATES]
+    if not all(any(each.covers(cell) for each in launchers) for cell in open_cells):
         print("no process starts the pending cells; run submit again")
     progress.print_other_commits(statuses)
     left = progress.seconds_left(statuses, launcher.n_at_once(where))
@@ -182,7 +183,7 @@ def retry(arguments: SweepArguments, sweep: Sweep) -> int:
         causes = f" by {', '.join(config.cause)}" if config.cause else ""
         print(f"{sweep.name}: no cell failed{causes}; {progress.counts(sweep.statuses())}")
         return 0
-    print(f"{len(again):,} cells again")
+    print(f"{len(again):,} cell{'s' * (len(again) != 1)} again")
     return _start(arguments, sweep)
 
 

@@ -1,9 +1,9 @@
-"""Devices of this machine, leased to one cell at a time by all sweeps of a user. No torch.
+"""Devices of this machine, and leases by which all sweeps of a user share them. No torch.
 
-Leases are locks in a folder of the user's on a disk of the machine, /var/tmp/hblm-UID/devices, the same in
-every shell and job whatever TMPDIR and XDG_RUNTIME_DIR say there; HBLM_DEVICES names another one, as where
-containers of a machine share its GPUs. Leases of other users are not seen: whoever shares a machine with
-others says by devices= or CUDA_VISIBLE_DEVICES which GPUs are whose.
+A lease is a lock in a folder of the user on a disk of the machine, /var/tmp/hblm-UID/devices. The folder does
+not depend on TMPDIR and XDG_RUNTIME_DIR, which differ between shells and jobs. HBLM_DEVICES names another
+folder, for example one that containers of a machine share. Leases of other users are not visible: users who
+share a machine divide its GPUs by devices= or CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hblm.locks import lock_of
 from hblm.process import n_cores
 
 CPU = "cpu"
-_LOCAL = "/var/tmp"  # of the machine, and kept when it starts again
+MACHINE_FOLDER = "/var/tmp"  # of the machine, and kept when it starts again
 _CORES_A_CELL = 4  # without a GPU and without per_device=
 
 
@@ -42,7 +42,7 @@ class Device:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a cell's process must be told before it loads torch."""
+        """Environment variables to set before a cell's process loads torch."""
         if self.name != CPU:
             # the bus's order is nvidia-smi's, so that a number means the same card in both
             return {"CUDA_VISIBLE_DEVICES": self.name, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -50,34 +50,34 @@ class Device:
         return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
-def choose_devices(asked: Sequence[str], per_device: int | None) -> list[Device]:
-    """Return the devices to use: `auto`, `cpu`, or GPUs by number or name.
+def choose_devices(given: Sequence[str], per_device: int | None) -> list[Device]:
+    """Return the devices to use for `devices=`: `auto`, `cpu`, or GPUs by number or name.
 
     Raises:
         ConfigError: a GPU that CUDA_VISIBLE_DEVICES hides, or cpu beside others.
     """
     visible = visible_gpus()
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = list(dict.fromkeys(asked))
+    names = list(dict.fromkeys(given))
     if names == ["auto"]:
         names = visible or [CPU]
     if (CPU in names and len(names) > 1) or "auto" in names:
-        raise ConfigError(f"devices=[{','.join(asked)}] is not auto, cpu, or a list of GPUs such as [0,1]")
+        raise ConfigError(f"devices=[{','.join(given)}] is not auto, cpu, or a list of GPUs such as [0,1]")
     if names != [CPU] and hidden is not None:
         missing = [name for name in names if name not in hidden.split(",")]
         if missing:
             raise ConfigError(
-                f"devices=[{','.join(asked)}]: CUDA_VISIBLE_DEVICES={hidden} hides {', '.join(missing)}"
+                f"devices=[{','.join(given)}]: CUDA_VISIBLE_DEVICES={hidden} hides {', '.join(missing)}"
             )
     cells = per_device or (max(1, n_cores() // _CORES_A_CELL) if names == [CPU] else 1)
     return [Device(name, cells) for name in names]
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as the driver tells them; torch is not asked."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+    """Return the GPUs that this process may use, from the environment or nvidia-smi, without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -94,7 +94,7 @@ def visible_gpus() -> list[str]:
 
 
 class Lease:
-    """One cell's hold on its devices; it ends with the process that holds it, however that ends."""
+    """The devices of one cell; the lease ends with the process that holds it, however that ends."""
 
     def __init__(self, devices: Sequence[Device], slots: Sequence[FileLock]) -> None:
         """Hold slots that were just taken, one of each device."""
@@ -107,9 +107,9 @@ class Lease:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the cell's process must be told before it loads torch."""
-        told = self.devices[0].environment
-        return told if self.name == CPU else {**told, "CUDA_VISIBLE_DEVICES": self.name}
+        """Environment variables to set before the cell's process loads torch."""
+        first = self.devices[0].environment
+        return first if self.name == CPU else {**first, "CUDA_VISIBLE_DEVICES": self.name}
 
 
 def n_wanted(devices: Sequence[Device], processes: int) -> int:
@@ -137,7 +137,7 @@ def lease(devices: Sequence[Device], holder: str, count: int = 1) -> Lease | Non
 
     Args:
         devices: those allowed.
-        holder: what is told of who holds it.
+        holder: sweep and cell, for other processes that look at the lease.
         count: how many are wanted.
     """
     taken: list[tuple[Device, FileLock]] = []
@@ -161,8 +161,8 @@ def _take(device: Device, holder: str) -> FileLock | None:
             slot = lock_of(_slot(device, number))
             with contextlib.suppress(Timeout):
                 slot.acquire(timeout=0)
-                told = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
-                write_json(_slot(device, number).with_suffix(".json"), told)
+                record = {"pid": os.getpid(), "holder": holder, "cells": device.cells}
+                write_json(_slot(device, number).with_suffix(".json"), record)
                 return slot
     return None
 
@@ -178,35 +178,35 @@ def n_free(devices: Sequence[Device]) -> int:
 
 
 def holders(device: Device) -> list[dict[str, Any]]:
-    """Return what each holder of a slot of this device wrote; to be called under its guard."""
-    found: list[dict[str, Any]] = []
-    for file in sorted(_folder().glob(f"{_safe(device.name)}.*.lock")):
+    """Return the record of each process that holds a slot of this device; call it under the guard."""
+    records: list[dict[str, Any]] = []
+    for file in sorted(lease_folder().glob(f"{_safe(device.name)}.*.lock")):
         lock = lock_of(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            told = {"pid": 0, "holder": "", "cells": device.cells}
+            record = {"pid": 0, "holder": "", "cells": device.cells}
             with contextlib.suppress(OSError, ValueError):
-                told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-            found.append(told)
+                record = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+            records.append(record)
         else:
             lock.release()
-    return found
+    return records
 
 
 def _guard(device: Device) -> FileLock:
-    return lock_of(_folder() / f"{_safe(device.name)}.guard")
+    return lock_of(lease_folder() / f"{_safe(device.name)}.guard")
 
 
 def _slot(device: Device, number: int) -> Path:
-    return _folder() / f"{_safe(device.name)}.{number}.lock"
+    return lease_folder() / f"{_safe(device.name)}.{number}.lock"
 
 
 def _safe(name: str) -> str:
     return name.replace("/", "_").replace(".", "_")
 
 
-def _folder() -> Path:
+def lease_folder() -> Path:
     """Return the folder of the locks: one for each user of a machine, whatever sweeps they run.
 
     Raises:
@@ -218,7 +218,7 @@ def _folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     # not the home folder, which machines share, and which a user may not have
-    folder = Path(given) if given else Path(_LOCAL) / f"hblm-{os.getuid()}" / "devices"
+    folder = Path(given) if given else Path(MACHINE_FOLDER) / f"hblm-{os.getuid()}" / "devices"
     for place in (folder,) if given else (folder.parent, folder):
         with contextlib.suppress(FileExistsError):
             place.mkdir(parents=given is not None, mode=0o700)

@@ -110,9 +110,9 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     cells = list(cells_of(sweep, axes))
     not_excluded = replace(sweep, node=replace(sweep.node, exclude=[]))
     n_cells = sum(1 for _ in cells_of(not_excluded, axes))
-    sound = [cell for cell in cells if not faulty_values & {*cell.overrides}]
+    valid = [cell for cell in cells if not faulty_values & {*cell.overrides}]
     several = {axis.key for axis in axes if len(axis.values) > 1}
-    composed, faults_of_cells = _compose(sound, name, overrides, several, catalogue)
+    composed, faults_of_cells = _compose(valid, name, overrides, several, catalogue)
     faults += faults_of_cells
     if faults:
         raise ConfigError("\n".join(faults))

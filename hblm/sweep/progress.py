@@ -119,7 +119,7 @@ def print_other_commits(statuses: Sequence[CellStatus]) -> None:
         if None not in (ran_from, each.cell.commit) and ran_from != each.cell.commit:
             numbers.append(str(each.cell.number))
     if numbers:
-        print(f"different git commit: cells that ran from another one than submitted: {', '.join(numbers)}")
+        print(f"different git commit than at submission: cells {', '.join(numbers)}")
 
 
 def follow(sweep: Sweep, n_at_once: int) -> list[CellStatus]:

@@ -36,6 +36,7 @@ from hblm.config.schema import plain
 from hblm.errors import HblmError
 from hblm.files import write_text
 from hblm.runs import paths
+from hblm.sweep.launchers.local_files import WorkerFiles
 from hblm.sweep.launchers.registry import Sweep, open_sweep
 from hblm.sweep.plan import make_plan
 
@@ -316,8 +317,8 @@ def _forget(sweep: Sweep) -> None:
     """Delete an earlier sweep's folder unless it is active, so that failed runs are tried again."""
     if not sweep.exists():
         return
-    statuses = sweep.statuses()
-    if not sweep.is_active(statuses) and not any(each.state == "running" for each in statuses):
+    has_worker = WorkerFiles(sweep.folder).worker() is not None
+    if not has_worker and not any(each.state == "running" for each in sweep.statuses()):
         shutil.rmtree(sweep.folder)
 
 

@@ -157,8 +157,7 @@ def test_harvest_says_what_is_done_and_which_lines_are_of_other_runs(tiny, capsy
 def test_an_earlier_sweep_is_deleted_unless_it_is_active(tmp_path):
     sweep = open_sweep(tmp_path, "one")
     learning._forget(sweep)  # there is none
-    where = {"on": "local", "time": None, "memory": None, "devices": [["cpu", 1]], "cluster": None}
-    sweep.write_submission({"cells": [], "where": where, "table": {}, "expect": [], "file": "one.yaml"})
+    sweep.write_submission({"cells": []})
     with WorkerFiles(sweep.folder).lock():
         learning._forget(sweep)
         assert sweep.exists()

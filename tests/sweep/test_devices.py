@@ -1,4 +1,4 @@
-"""Leases of devices: one cell at a time, free again when the holder dies, whoever asks."""
+"""Leases of devices: one cell at a time, free again when the holder dies."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def test_a_lease_ends_with_its_holder():
 
 def test_shells_with_other_temporary_folders_share_leases(tmp_path, monkeypatch):
     """TMPDIR and XDG_RUNTIME_DIR differ between a login shell and a job."""
-    monkeypatch.setattr(devices, "_LOCAL", str(tmp_path))
+    monkeypatch.setattr(devices, "MACHINE_FOLDER", str(tmp_path))
     monkeypatch.delenv("HBLM_DEVICES")
-    found = set()
+    folders = set()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         for variable in ("TMPDIR", "XDG_RUNTIME_DIR", "HOME"):
             monkeypatch.setenv(variable, str(tmp_path / name))
         monkeypatch.setattr(tempfile, "tempdir", None)
-        found.add(devices._folder())
-    assert found == {tmp_path / f"hblm-{os.getuid()}" / "devices"}
-    assert {path.stat().st_mode & 0o777 for path in (*found, tmp_path / f"hblm-{os.getuid()}")} == {0o700}
+        folders.add(devices.lease_folder())
+    assert folders == {tmp_path / f"hblm-{os.getuid()}" / "devices"}
+    assert {path.stat().st_mode & 0o777 for path in (*folders, tmp_path / f"hblm-{os.getuid()}")} == {0o700}
 
 
 @pytest.mark.parametrize("which", ["hblm", "devices"])
@@ -76,7 +76,7 @@ def test_shells_with_other_temporary_folders_share_leases(tmp_path, monkeypatch)
     "odd", ["writable", "sticky", "file", "link", pytest.param("owner", marks=needs_root)]
 )
 def test_a_folder_that_others_could_write_is_refused(tmp_path, monkeypatch, which, odd):
-    monkeypatch.setattr(devices, "_LOCAL", str(tmp_path))
+    monkeypatch.setattr(devices, "MACHINE_FOLDER", str(tmp_path))
     monkeypatch.delenv("HBLM_DEVICES")
     place = tmp_path / f"hblm-{os.getuid()}"
     if which == "devices":
@@ -147,8 +147,7 @@ def test_the_environment_of_a_device(monkeypatch):
 
 
 def test_the_parent_loads_no_torch():
-    modules = ", ".join(
-        f"hblm.sweep.{name}" for name in ("__main__", "launchers.local_job", "launchers.slurm")
-    )
+    launchers = "hblm.sweep.launchers"
+    modules = f"{launchers}.local, {launchers}.local_job, {launchers}.slurm"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM of one node, which these tests start and stop."""
+"""Sweeps on a real SLURM of two nodes on this machine, which these tests start and stop."""
 
 from __future__ import annotations
 
@@ -13,147 +13,177 @@ from pathlib import Path
 import psutil
 import pytest
 from grids import attempts, by_label, start, state, states, sweep, until, write_grid
+from quick_cells import write_quick_cells
 
-from hblm.sweep.launchers import slurm_queue
+from hblm.sweep.launchers import slurm, slurm_queue
 
 pytestmark = pytest.mark.slurm
 UP = Path(__file__).parent.parent / "slurm-up.sh"
+quick = pytest.mark.usefixtures("_quick_cells")
 
 
 @pytest.fixture(scope="session")
 def _slurm():
-    """Start SLURM for the session, where it is installed or must be."""
-    found = shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None and not os.environ.get("HBLM_REQUIRE_SLURM"):
+    """Start SLURM for the session, if it is installed or required."""
+    installed = shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin")
+    if installed is None and not os.environ.get("HBLM_REQUIRE_SLURM"):
         pytest.skip("SLURM is not installed; .ci/run installs it")
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # pytest's own are closed to munge's clients
     settings = {**os.environ, "SLURM_UP_CPUS": "4", "SLURM_UP_MEM": "8000", "SLURM_UP_NODES": "2"}
     subprocess.run(["bash", str(UP), str(folder)], check=True, env=settings)
-    yield folder / "slurm.conf"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setattr(slurm_queue, "FRESH", 0.5)
+        yield
     subprocess.run(["bash", str(UP), "stop", str(folder)], check=True)
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def over_time(_slurm, learnable, tmp_path_factory) -> Path:
+    """Submit a sweep whose cell exceeds its time, which takes SLURM over a minute; return its folder."""
+    folder = tmp_path_factory.mktemp("over_time")
+    write_quick_cells(folder / "site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PYTHONPATH", str(folder / "site"))
+        write_grid(learnable, {"seed": "15"}, name="late")
+        assert sweep("submit", "on=slurm", "time=1", "cluster.signal_delay=10", name="late") == 0
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _use_it(_slurm, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", str(_slurm))
-    monkeypatch.setattr(slurm_queue, "_FRESH", 0.5)
+def _own_jobs(_slurm, over_time):
+    """Cancel what a test leaves in the queue."""
     yield
-    subprocess.run(["scancel", "-u", str(os.getuid())], check=True)
+    for name in ("hblm-tiny", "hblm-short"):
+        subprocess.run(["scancel", "-u", str(os.getuid()), "-n", name], check=True)
 
 
 def job(label: str) -> str:
-    found = by_label()[label]
-    assert found.attempt is not None
-    known = slurm_queue.Queue(state().folder / "slurm").job_of(found.cell.key, found.attempt.number)
-    assert known is not None
-    return known
+    status = by_label()[label]
+    assert status.attempt is not None
+    job_id = slurm_queue.Queue(state().folder / "slurm").job_of(status.cell.key, status.attempt.number)
+    assert job_id is not None
+    return job_id
 
 
-def tell(*command: str) -> None:
-    subprocess.run(command, check=True, timeout=60)
+def call(*command: str) -> str:
+    return subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout
 
 
-def test_a_sweep_with_every_kind_of_end(learnable, misbehaving, capsys):
+def in_queue() -> str:
+    return call("squeue", "-h", "-n", "hblm-tiny")
+
+
+def is_at_work(label: str, restarts: int, times: int = 1) -> bool:
+    """Return whether a cell was restarted so often, and its log has so many lines on its first epoch."""
+    each = by_label()[label]
+    if each.attempt is None or each.attempt.fields.get("restarts") != restarts:
+        return False
+    return state().log_of(each.cell, each.attempt.number).read_text().count("epoch 1/") >= times
+
+
+@quick
+def test_a_sweep_with_every_kind_of_end(learnable, capsys):
     """The cells that end well are in the table, the others named with their causes, and tried again."""
-    write_grid(learnable, {"seed": "15,18,13,14,16,1,2"})
-    asked = ("on=slurm", "cluster.gres=gpu:1", "cluster.signal_delay=10", "time=1")
-    assert sweep("submit", *asked) == 0
-    until(lambda: states()[:2] == ["running", "running"])
-    assert {each.attempt.fields["device"] for each in by_label().values() if each.state == "running"} == {
-        "0",
-        "1",
-    }
-    tell("scancel", job("seed=2"))  # while it is pending
-    tell("scancel", job("seed=18"))  # while it runs
+    write_grid(learnable, {"seed": "18,1,13,14,16,2"})
+    assert sweep("submit", "on=slurm", "cluster.gres=gpu:1", "time=20") == 0
+    call("scancel", job("seed=2"))  # while it is pending
+    until(lambda: states()[:2] == ["running", "done"])
+    assert {each["device"] for each in attempts() if "device" in each} == {"0", "1"}
+    call("scancel", job("seed=18"))  # while it runs
     assert sweep("watch") == 1
-    found = {label: (each.state, each.cause) for label, each in by_label().items()}
-    forgotten = found.pop("seed=2")[0]  # SLURM may forget a task that never ran; then it is run again
+    ends = {label: (each.state, each.cause) for label, each in by_label().items()}
+    forgotten = ends.pop("seed=2")[0]  # SLURM may forget a task that never ran; then it is run again
     assert forgotten in ("cancelled", "pending")
-    assert found == {
-        "seed=15": ("failed", "time"),
+    assert ends == {
         "seed=18": ("cancelled", "cancelled"),
+        "seed=1": ("done", "done"),
         "seed=13": ("failed", "raised"),
         "seed=14": ("failed", "killed"),
         "seed=16": ("failed", "exit"),
-        "seed=1": ("done", "done"),
     }
     printed = capsys.readouterr().out
     assert "RuntimeError: no luck" in printed
     assert "Not in this table" in printed
-    assert sweep("retry", "time=20") == 0
-    assert sweep("watch") == 1  # what was cancelled stays so
-    assert states().count("done") == (6 if forgotten == "pending" else 5)
+    assert sweep("retry", "cause=raised,killed") == 0
+    assert sweep("watch") == 1  # the other failure, and what was cancelled, stay so
+    assert states().count("done") == (4 if forgotten == "pending" else 3)
     assert by_label()["seed=18"].state == "cancelled"
 
 
+@quick
 def test_a_job_told_to_stop_is_requeued_and_starts_over(learnable):
-    write_grid(learnable, {"seed": "1,2,3", "trainer.epochs": "2000", "trainer.patience": "2000"})
+    write_grid(learnable, {"seed": "20", "threshold": "0.3,0.4,0.5"})
     assert sweep("submit", "on=slurm", "time=30", "cluster.max_requeues=1", "cluster.signal_delay=30") == 0
-    labels = [f"seed={seed}" for seed in (1, 2, 3)]
-
-    def training(label: str, restarts: int) -> bool:
-        each = by_label()[label]
-        if each.attempt is None or each.attempt.fields.get("restarts") != restarts:
-            return False
-        return "epoch" in state().log_of(each.cell, each.attempt.number).read_text()
-
-    until(lambda: all(training(label, 0) for label in labels))
-    tell("scancel", "--signal=USR2", job("seed=1"))
-    tell("scontrol", "requeue", job("seed=2"))
-    until(lambda: training("seed=1", 1) and training("seed=2", 1))
-    told = {each["label"].split()[0]: each for each in attempts()}
-    assert len(told) == len(attempts()) == 3  # the same attempts, under the same jobs
-    assert told["seed=1"]["requeues"] == 1
-    assert "starts over" in told["seed=1"]["requeued"]
-    tell("scancel", "--signal=USR2", job("seed=1"))  # beyond max_requeues
-    until(lambda: by_label()["seed=1"].state == "failed")
-    assert by_label()["seed=1"].cause == "time"
+    first, second, _ = labels = [f"threshold={value}" for value in (0.3, 0.4, 0.5)]
+    until(lambda: all(is_at_work(label, 0) for label in labels))
+    call("scancel", "--signal=USR2", job(first))
+    call("scontrol", "requeue", job(second))
+    until(lambda: is_at_work(first, 1) and is_at_work(second, 1))
+    assert len(attempts()) == 3  # the same attempts, under the same jobs
+    requeued = next(each for each in attempts() if each["label"].startswith(first))
+    assert requeued["requeues"] == 1
+    assert "starts over" in requeued["requeued"]
+    call("scancel", "--signal=USR2", job(first))  # beyond max_requeues
+    until(lambda: by_label()[first].state == "failed")
+    assert by_label()[first].cause == "time"
     assert sweep("cancel") == 0
     assert states() == ["failed", "cancelled", "cancelled"]
-    until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout)
+    until(lambda: not in_queue())
 
 
-def test_more_cells_than_an_array_takes(learnable):
-    write_grid(learnable, {"seed": "range(1,1003)"})
+@quick
+def test_more_cells_than_an_array_takes(learnable, monkeypatch):
+    assert slurm_queue.max_array_size() == 1001
+    monkeypatch.setattr(slurm, "max_array_size", lambda: 2)
+    write_grid(learnable, {"seed": "1,2,18"})
+    assert sweep("submit", "on=slurm", "time=20", "cluster.array_parallelism=1") == 0
+    write_grid(learnable, {"seed": "1", "head": "linear"})  # changes no submitted cell
+    check_arrays([2, 1])
+    until(lambda: states() == ["done", "done", "running"])
+    assert sweep("cancel") == 0
+    assert states() == ["done", "done", "cancelled"]
+
+
+@pytest.mark.long
+@quick
+def test_a_thousand_cells(learnable):
+    write_grid(learnable, {"seed": "range(21,1023)"})
     assert sweep("submit", "on=slurm", "time=20", "cluster.array_parallelism=2") == 0
-    write_grid(learnable, {"seed": "1", "head": "linear"})  # changes nothing that waits
-    files = sorted((state().folder / "slurm").glob("*.json"), key=lambda file: int(file.stem))
-    assert [len(json.loads(file.read_text())["cells"]) for file in files] == [1001, 1]
+    check_arrays([1001, 1])
     until(lambda: states().count("done") >= 3, 200)
-    running = subprocess.run(["squeue", "-h", "-t", "R"], capture_output=True, text=True, check=True).stdout
-    assert len(running.splitlines()) <= 2
     assert sweep("cancel") == 0
     assert set(states()) == {"done", "cancelled"}
-    result = by_label()["seed=1"].result
-    assert result is not None
-    assert json.loads(result.read_text())["choices"]["head"] == "mlp"
+
+
+def check_arrays(sizes: list[int]) -> None:
+    """Compare the sizes of the sweep's arrays, the first one first, and how many jobs run at a time."""
+    files = sorted((state().folder / "slurm").glob("*.json"), key=lambda file: int(file.stem))
+    assert [len(json.loads(file.read_text())["cells"]) for file in files] == sizes
+    until(lambda: states().count("running") > 0)
+    limit = state().submission()["where"]["cluster"]["array_parallelism"]
+    assert len(call("squeue", "-h", "-n", "hblm-tiny", "-t", "R").splitlines()) <= limit
 
 
 def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
     """It is one run; asked to stop it is requeued; a killed process on the other node fails it by name."""
-    asked = ("on=slurm", "nodes=2", "cluster.partition=all", "time=30")
+    options = ("on=slurm", "nodes=2", "cluster.partition=all", "time=30")
     write_grid(learnable, {"seed": "1", "trainer.processes": "2"}, name="short")
-    assert sweep("submit", *asked, name="short") == 0
+    assert sweep("submit", *options, name="short") == 0
+    long = {"trainer.epochs": "2000", "trainer.patience": "2000"}
+    write_grid(learnable, {"seed": "1", "trainer.processes": "2", **long})
+    assert sweep("submit", *options) == 0
     assert sweep("watch", name="short") == 0
     result = by_label("short")["short"].result
     assert result is not None
     record = json.loads(result.read_text())
     assert record["environment"]["processes"] == 4
     assert record["test"]["single"]["documents"] == 23
-    long = {"trainer.epochs": "2000", "trainer.patience": "2000"}
-    write_grid(learnable, {"seed": "1", "trainer.processes": "2", **long})
-    assert sweep("submit", *asked) == 0
-
-    def training(restarts: int) -> bool:
-        each = by_label()["tiny"]
-        if each.attempt is None or each.attempt.fields.get("restarts") != restarts:
-            return False
-        return state().log_of(each.cell, each.attempt.number).read_text().count("epoch 1/") > restarts
-
-    until(lambda: training(0))
-    tell("scancel", "--signal=USR2", job("tiny"))
-    until(lambda: training(1))
+    until(lambda: is_at_work("tiny", 0))
+    call("scancel", "--signal=USR2", job("tiny"))
+    until(lambda: is_at_work("tiny", 1, times=2))
     assert by_label()["tiny"].attempt.fields["nodes"] == 2
     ranks = {}
     for process in psutil.process_iter():
@@ -165,21 +195,33 @@ def test_a_cell_on_two_nodes_with_two_processes_on_each(learnable):
     until(lambda: by_label()["tiny"].state == "failed")
     assert by_label()["tiny"].cause == "killed"
     assert "process 3 of 4: killed by SIGKILL" in by_label()["tiny"].attempt.fields["why"]
-    until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout)
+    until(lambda: not in_queue())
 
 
+@quick
+def test_a_cell_over_its_time_is_tried_again_with_more(over_time, monkeypatch):
+    monkeypatch.chdir(over_time)
+    monkeypatch.setenv("PYTHONPATH", str(over_time / "site"))
+    assert sweep("watch", name="late") == 1
+    (status,) = state("late").statuses()
+    assert (status.state, status.cause) == ("failed", "time")
+    assert sweep("retry", "time=20", name="late") == 0
+    assert sweep("watch", name="late") == 0
+
+
+@quick
 def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable):
     """The shell that submitted is killed: its cell goes on. Its node fails: it waits and can be cancelled."""
-    write_grid(learnable, {"seed": "1", "trainer.epochs": "2000", "trainer.patience": "2000"})
+    write_grid(learnable, {"seed": "18"})
     shell = start("submit", "on=slurm", "time=30", "wait=true")
     until(lambda: state().exists() and states() == ["running"])
     shell.kill()
     shell.communicate()
     assert states() == ["running"]
-    tell("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    call("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     try:
         until(lambda: states() == ["pending"])  # SLURM has put it back into the queue
-        assert "PENDING" in by_label()["tiny"].attempt.fields["why"]
+        assert "PENDING" in by_label()["tiny"].reason
         assert sweep("cancel") == 0
         assert states() == ["cancelled"]
     finally:
@@ -187,21 +229,16 @@ def test_a_lost_shell_and_a_failed_node_hang_nothing(learnable):
 
 
 def _is_back() -> bool:
-    """Ask for the node, which drains itself when it meets a job that it was thought to have lost."""
+    """Resume the node, which drains itself when it meets a job that SLURM had given up."""
     subprocess.run(["scontrol", "update", "nodename=n1", "state=resume"], capture_output=True, check=False)
-    told = subprocess.run(["sinfo", "-h", "-n", "n1", "-o", "%T"], capture_output=True, text=True, check=True)
-    return set(told.stdout.split()) == {"idle"}
+    return set(call("sinfo", "-h", "-n", "n1", "-o", "%T").split()) == {"idle"}
 
 
-def test_what_slurm_refuses_is_told(learnable, capsys):
+def test_a_refusal_of_slurm_is_shown(learnable, capsys):
     write_grid(learnable, {"seed": "1,2"})
     assert sweep("submit", "on=slurm", "cluster.partition=moon") == 2
     assert "SLURM refuses the jobs" in capsys.readouterr().err
     assert states() == ["pending", "pending"]
-    assert sweep("submit", "nodes=2") == 2
-    assert "nodes=2 needs on=slurm" in capsys.readouterr().err
     given = ("trainer.processes=4", "cluster.gpus_per_node=2")
     assert sweep("submit", "on=slurm", *given) == 2
     assert "trainer.processes=4 need a GPU each" in capsys.readouterr().err
-    assert sweep("submit", "on=slurm", "cluster.partiton=main") == 2
-    assert "did you mean cluster.partition?" in capsys.readouterr().err

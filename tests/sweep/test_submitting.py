@@ -9,7 +9,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from grids import by_label, state, states, sweep, write_grid
+from grids import by_label, state, states, submitted, sweep, write_grid
+
+from hblm.json_files import write_json
+from hblm.sweep.launchers import slurm_queue
 
 # they keep the arrays in files of a folder, so that each process sees what another has submitted
 SBATCH = """#!/bin/sh
@@ -34,22 +37,22 @@ done
 @pytest.fixture
 def queue(tmp_path, monkeypatch) -> Path:
     """Play SLURM; return the folder of its arrays."""
-    found, commands = tmp_path / "queue", tmp_path / "bin"
-    found.mkdir()
+    arrays, commands = tmp_path / "queue", tmp_path / "bin"
+    arrays.mkdir()
     commands.mkdir()
     programs = {"sbatch": SBATCH, "squeue": SQUEUE} | dict.fromkeys(
         ("scontrol", "sacct", "srun"), "#!/bin/sh\n"
     )
     for name, text in programs.items():
-        (commands / name).write_text(text.format(queue=found))
+        (commands / name).write_text(text.format(queue=arrays))
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    return found
+    return arrays
 
 
 def jobs(queue: Path) -> int:
-    found = [re.search(r"0-(\d+)", file.read_text()) for file in queue.iterdir()]
-    return sum(int(match[1]) + 1 if match else 1 for match in found)
+    matches = [re.search(r"0-(\d+)", file.read_text()) for file in queue.iterdir()]
+    return sum(int(match[1]) + 1 if match else 1 for match in matches)
 
 
 def at_once(*argv: str, times: int = 3) -> list[int]:
@@ -68,6 +71,31 @@ def at_once(*argv: str, times: int = 3) -> list[int]:
                 os._exit(code)
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "expected"),
+    [
+        ("12_1|PENDING|Resources", "", ("pending", None, "job 12_1: PENDING Resources")),
+        ("12_1|RUNNING|None", "", ("running", None, "job 12_1: RUNNING")),
+        (None, "", ("running", None, "job 12_1: SLURM does not answer")),
+        ("12_1|TIMEOUT|None", "", ("failed", "time", "time: longer than the job's time limit")),
+        ("", "OUT_OF_MEMORY", ("failed", "memory", "memory: SLURM: out of memory")),
+        ("", "CANCELLED by 0", ("cancelled", "cancelled", "cancelled: by scancel")),
+        ("12_0|RUNNING|None", "", ("pending", "lost", "lost: job unknown to squeue and sacct")),
+    ],
+)
+def test_the_state_of_a_running_attempt_is_that_of_its_job(learnable, monkeypatch, squeue, sacct, expected):
+    """Also of one that a process of an earlier version submitted."""
+    sweep_state, (cell,) = submitted(learnable, {"seed": "1"})
+    sweep_state.write_attempt(cell, 1, state="running", on="slurm", host="elsewhere", started=1.0)
+    record = {"array": "12", "alone": False, "submitted": 1.0, "cells": [["0" * 16, 1], [cell.key, 1]]}
+    write_json(sweep_state.folder / "slurm" / "12.json", record)
+    answers = {"squeue": squeue, "sacct": sacct}
+    assert sweep_state.launcher("slurm").name == "slurm"  # its module is imported with the real function
+    monkeypatch.setattr(slurm_queue, "call", lambda program, *words: answers[program])
+    status = sweep_state.status(cell)
+    assert (status.state, status.cause, status.reason) == expected
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def start(self, where: Mapping[str, Any]) -> str:
-        """Start the pending cells that nobody has started; return a line for the user, or ""."""
+        """Start the pending cells without an open attempt; return a line for the user, or ""."""
 
     @abstractmethod
     def cancel(self, statuses: Sequence[CellStatus], *, everything: bool) -> list[str]:
@@ -96,9 +96,9 @@ class Launcher(ABC):
         """Return the file with an attempt's output."""
         return self.state.log_of(cell, attempt.number)
 
-    def is_active(self, statuses: Sequence[CellStatus]) -> bool:
-        """Return whether this launcher starts or runs cells now."""
-        return any(self.is_own(each) for each in statuses)
+    def covers(self, status: CellStatus) -> bool:
+        """Return whether this launcher starts or runs a cell now, so that nobody has to submit it again."""
+        return self.is_own(status)
 
     def process_line(self) -> str:
         """Return a line on the launcher's own process, if there is one now."""

@@ -81,8 +81,8 @@ class LocalLauncher(Launcher):
             return "started the worker process"
         return "the sweep's running worker process starts the pending cells"
 
-    def is_active(self, statuses: Sequence[CellStatus]) -> bool:
-        """Return whether the worker process is alive."""
+    def covers(self, status: CellStatus) -> bool:
+        """Return whether the worker process is alive: it starts all pending cells."""
         return self.files.worker() is not None
 
     def process_line(self) -> str:

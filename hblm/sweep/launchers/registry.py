@@ -30,7 +30,7 @@ LAUNCHERS: dict[str, Callable[[SweepState], Launcher]] = {"local": _local, "slur
 
 
 class Sweep(SweepState):
-    """A sweep's state, with launchers that tell how open attempts are doing."""
+    """A sweep's state, with launchers that know the state of open attempts."""
 
     def __init__(self, folder: Path) -> None:
         """Use a folder, which need not exist yet."""
@@ -64,7 +64,8 @@ class Sweep(SweepState):
 
     def is_active(self, statuses: Sequence[CellStatus]) -> bool:
         """Return whether any launcher starts or runs cells now."""
-        return any(launcher.is_active(statuses) for launcher in self.launchers(statuses))
+        launchers = self.launchers(statuses)
+        return any(launcher.covers(each) for each in statuses for launcher in launchers)
 
     def look(self, cell: FrozenCell, attempt: Attempt) -> Sighting:
         """Return the state of an open attempt, from its launcher."""

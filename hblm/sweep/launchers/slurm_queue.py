@@ -14,7 +14,7 @@ from hblm.json_files import read_object
 from hblm.sweep.attempts import Attempt, Sighting
 from hblm.sweep.cells import FrozenCell
 
-_FRESH = 2.0  # seconds for which an answer of squeue is used again
+FRESH = 2.0  # seconds for which an answer of squeue is used again
 
 
 _TIMEOUT = 60.0  # seconds for a command's answer
@@ -68,7 +68,7 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         """Use the launcher's folder, with one JSON file for each job array; call no command yet."""
         self.folder = folder
-        self._asked_at = -_FRESH
+        self._asked_at = -FRESH
         self._states: dict[str, tuple[str, str]] | None = {}
         self._jobs: dict[tuple[str, int], str] = {}
         self._files_read: set[str] = set()
@@ -102,7 +102,7 @@ class Queue:
         if state and state not in ENDS:
             why = f"job {job}: {state} {reason}".replace(" None", "").rstrip()
             # SLURM puts a job back into its queue when its node fails; the job's process cannot write that
-        return Sighting("queued" if state == "PENDING" else "running", None, why)
+            return Sighting("queued" if state == "PENDING" else "running", None, why)
         cause, why = ENDS.get(state or self._sacct(job), ("lost", "job unknown to squeue and sacct"))
         return Sighting("ended", cause, why)
 
@@ -115,7 +115,7 @@ class Queue:
 
     def _squeue(self) -> dict[str, tuple[str, str]] | None:
         """Return state and reason of this user's jobs, lately ended ones too; None without an answer."""
-        if time.monotonic() - self._asked_at > _FRESH:
+        if time.monotonic() - self._asked_at > FRESH:
             output = call("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T|%r")
             self._asked_at = time.monotonic()
             self._states = None
