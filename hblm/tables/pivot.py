@@ -33,9 +33,12 @@ def tabulate(frame: pd.DataFrame, query: TableQuery) -> tuple[Table, pd.DataFram
         ConfigError: a key, metric or value that the results do not have.
         DataError: no result is left.
     """
+    options = frame.attrs["keys"]
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pandas copies them, file by file, whenever a column is taken
     notes = Notes()
     shown, versions = datasets_apart(measurements(frame, query), notes)
-    keys = split_keys(shown, query.rows, query.columns, frame.attrs["keys"])
+    keys = split_keys(shown, query.rows, query.columns, options)
     if keys.added:
         notes.add(
             f"Runs differ in more than their seed, so rows were split by {', '.join(keys.added)}: "
@@ -55,7 +58,6 @@ def tabulate(frame: pd.DataFrame, query: TableQuery) -> tuple[Table, pd.DataFram
     )
     mark_cells(table, versions, _made_with(shown), notes)
     table.notes = notes.all
-    shown.attrs["keys"] = frame.attrs["keys"]
     return table, shown
 
 

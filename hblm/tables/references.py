@@ -121,9 +121,8 @@ def _expected(table: Table, entry: Mapping[str, Any], told: Mapping[str, str]) -
         if metric_of(column.metric)[1:] == metric_of(str(entry["metric"]))[1:] and all(
             at[name] == value for name, value in of_column.items()
         ):
-            scale = 100 if column.percent else 1
             std = entry.get("std")
-            figures[column] = (entry["mean"] / scale, nan if std is None else std / scale)
+            figures[column] = (entry["mean"] / column.scale, nan if std is None else std / column.scale)
     row = [told[name] for name in table.row_names if name in told]
     label = f"expected of {', '.join(row)}" if row else "expected"
     if not figures:

@@ -40,6 +40,16 @@ class Column(NamedTuple):
         """The values and the name in one text."""
         return " ".join((*self.labels, self.name))
 
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by where it is shown."""
+        return 100 if self.percent else 1
+
+    @property
+    def unit(self) -> str:
+        """The unit of a difference."""
+        return " points" if self.percent else ""
+
 
 class Row(NamedTuple):
     """One row: the values of the keys that rows are made of."""
@@ -134,10 +144,9 @@ class Table:
 
     def figure(self, column: Column, mean: float, std: float) -> str:
         """Return "81.87 ± 0.29": percent for shares; without the spread where there is none."""
-        scale = 100 if column.percent else 1
         digits = DECIMALS if column.percent or abs(mean) < 1000 else 0
-        text = f"{scale * mean:,.{digits}f}"
-        return text if isnan(std) else f"{text} {PLUS_MINUS} {scale * std:,.{digits}f}"
+        text = f"{column.scale * mean:,.{digits}f}"
+        return text if isnan(std) else f"{text} {PLUS_MINUS} {column.scale * std:,.{digits}f}"
 
 
 def plural(number: int, word: str) -> str:

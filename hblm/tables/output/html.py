@@ -92,7 +92,7 @@ def _hover(table: Table, column: Column, cell: Cell) -> str:
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
-    scale = 100 if one.column.percent else 1
+    scale = one.column.scale
     size = f"{scale * one.difference:+.2f}" if not isnan(one.difference) else HOLE
     if not isnan(one.low):
         size += f" [{scale * one.low:.2f}, {scale * one.high:.2f}]"
