@@ -11,17 +11,9 @@ import pytest
 from made_tables import HOSTILE
 from matplotlib.colors import to_hex
 
-from hblm.tables.output import figures
-from hblm.tables.output.figures import (
-    Group,
-    Panel,
-    Series,
-    cliques,
-    critical_difference,
-    lines,
-    points,
-    style_of,
-)
+from hblm.tables.output.drawing import style_of, styled
+from hblm.tables.output.figures import Group, Panel, Series, line_figure, lines, point_figure, points
+from hblm.tables.output.rank_diagram import cliques, critical_difference
 
 SERIES = [Series("flat", [[0.5, 0.6], [], [0.7]]), Series("_dual", [[0.6], [nan, 0.7], [0.8]])]
 
@@ -41,8 +33,8 @@ def test_the_same_data_is_the_same_picture_in_another_process() -> None:
 
 
 def test_lines_show_means_in_percent_and_gaps() -> None:
-    with figures._styled():
-        figure = figures._lines([Panel("wos", [1, 2, 3], SERIES)], "epoch", "F1 (%)")
+    with styled():
+        figure = line_figure([Panel("wos", [1, 2, 3], SERIES)], "epoch", "F1 (%)")
     (axis,) = figure.axes
     first, second = (line.get_ydata().tolist() for line in axis.lines)
     assert first[0] == pytest.approx(55)
@@ -54,8 +46,8 @@ def test_lines_show_means_in_percent_and_gaps() -> None:
 
 def test_a_series_keeps_its_look_over_panels() -> None:
     panels = [Panel("a", ["0", "1", "2"], SERIES[:1]), Panel("b", ["0", "1", "2"], SERIES[::-1])]
-    with figures._styled():
-        figure = figures._lines(panels, "", "")
+    with styled():
+        figure = line_figure(panels, "", "")
     colours = [
         [to_hex(line.get_color()) for line in axis.lines if len(line.get_xdata())] for axis in figure.axes
     ]
@@ -72,8 +64,8 @@ def test_thirty_series_look_different() -> None:
 
 def test_points_show_every_seed() -> None:
     groups = [Group("flat", [0.7, 0.7, 0.8], 0.6, 0.9), Group("dual", [0.75], nan, nan)]
-    with figures._styled():
-        figure = figures._points([("wos", groups)], "F1 (%)")
+    with styled():
+        figure = point_figure([("wos", groups)], "F1 (%)")
     (axis,) = figure.axes
     drawn = [line.get_xdata().tolist() for line in axis.lines]
     assert drawn[0] == pytest.approx([70, 70, 80])
@@ -111,6 +103,6 @@ def test_any_name_can_be_drawn() -> None:
 
 
 def test_what_is_empty_says_so() -> None:
-    with figures._styled():
-        figure = figures._lines([Panel("wos", [], [])], "", "")
+    with styled():
+        figure = line_figure([Panel("wos", [], [])], "", "")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no results"]
