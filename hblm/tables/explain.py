@@ -163,7 +163,7 @@ def _over_documents(
         f"[95 % interval {scale * difference.low:+.2f}, {scale * difference.high:+.2f}]; paired bootstrap "
         f"{p_in_words(difference.p_bootstrap)}, approximate randomisation "
         f"{p_in_words(difference.p_randomisation)} ({difference.resamples:,} resamples each). "
-        "These tests speak of other documents, not of other seeds."
+        "These tests are about other documents of the same kind, not about other seeds."
     )
 
 
@@ -204,5 +204,5 @@ def _differing_settings(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -
     if commits[0] != commits[1]:
         differing.append(f"commit {', '.join(commits[0]) or '?'} / {', '.join(commits[1]) or '?'}")
     if not differing:
-        return "The runs differ in no setting but these labels."
+        return "The runs differ in no other setting than these labels."
     return f"The runs differ in: {'; '.join(differing)}."

@@ -1,7 +1,7 @@
 """Results to cells: means over seeds, by any keys of rows and columns.
 
 Nothing but seeds is averaged over. Where runs of a cell differ in another key, that key becomes a row key;
-versions of a dataset are separate datasets. Holes, missing seeds and several commits become notes.
+versions of a dataset are separate datasets. Empty cells, missing seeds and several commits become notes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def tabulate(frame: pd.DataFrame, query: TableQuery) -> tuple[Table, pd.DataFram
     if keys.added:
         notes.add(
             f"Runs differ in more than their seed, so rows were split by {', '.join(keys.added)}: "
-            "nothing is averaged over but seeds."
+            "means are over seeds only."
         )
     metrics = [metric_of(text) for text in query.metrics]
     rows, columns, cells = _cells(shown, keys, metrics)

@@ -31,7 +31,7 @@ def test_holes_and_missing_seeds_are_told(tmp_path: Path, add: Any) -> None:
     add("c1", "dual", 1, "aapd")
     found = table_from(tmp_path)
     assert cell(found, "flat", "aapd") is None
-    assert any(text.startswith("1 hole") and "flat: aapd" in text for text in notes(found))
+    assert any(text.startswith("1 cell without a result") and "flat: aapd" in text for text in notes(found))
     dual = cell(found, "dual")
     assert dual is not None
     assert notes(found, dual) == ["Unequal seeds: seeds 2, 3 of other rows of the column are missing here."]
@@ -59,7 +59,9 @@ def test_two_runs_of_one_seed_are_told(tmp_path: Path, add: Any) -> None:
     add("b", seed=1, run_id="2" * 64)
     found = table_from(tmp_path)
     assert len(cell(found, "top_down").runs) == 2
-    assert notes(found, cell(found, "top_down"))[0].startswith("Several runs of seed 1, alike in all keys")
+    assert notes(found, cell(found, "top_down"))[0].startswith(
+        "Several runs of seed 1, with equal recorded keys"
+    )
 
 
 def test_rows_of_other_formulas_have_a_note(tmp_path: Path, add: Any) -> None:

@@ -118,7 +118,7 @@ def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path
     assert (float(hpt["mean"]), hpt["dataset"]) == (pytest.approx(0.8716), "wos")
     assert hpt["source"] == "HPT Table 1; encoder: BERT-base"
     assert {row["dataset"] for row in theirs} == {"wos"}
-    assert any("another number than ours" in row["source"] for row in theirs)
+    assert any("not comparable with" in row["source"] for row in theirs)
     run(published=False, name="bare")
     assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/bare.csv"))
     run(metric=["val.macro_f1"], name="val")

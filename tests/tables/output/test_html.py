@@ -60,10 +60,10 @@ def test_every_number_is_traced_to_its_runs() -> None:
 
 def test_what_is_not_ours_stands_apart() -> None:
     text = page(made(), {})
-    ours, theirs = text.split('<tbody class="not-ours">')
+    ours, theirs = text.split('<tbody class="references">')
     assert "HPT" not in ours
     assert "81.93" in theirs
-    assert "Not ours" in theirs
+    assert "Reference figures" in theirs
 
 
 def test_standings_notes_tests_and_figures_are_there() -> None:
@@ -152,7 +152,7 @@ def test_a_browser_sorts_and_keeps_holes_last(dom: Callable[[str], str]) -> None
     assert 'aria-sort="descending"' in falling
     for times in (1, 2):  # the last row has no result there
         assert order(dom(clicking(text, 2, times)))[-1] == "a"
-    assert names.index('class="not-ours"') > names.index("b10"), "what is not ours stays below"
+    assert names.index('class="references"') > names.index("b10"), "references stay below"
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def test_markdown_by_hand() -> None:
         "| flat | <u>71.00 ± 1.41</u> (n=2)<sup>a</sup> | 71.00 ± 1.41 (n=2) |",
         "| dual | **81.00 ± 1.41** (n=2) | – |",
     ]
-    assert "Published or expected figures, not ours:" in lines
+    assert "Reference figures, published or expected by the sweep:" in lines
     assert "| *HPT* | *BERT-base* | *1* | *Table 1 of flat* | 81.93 | – |" in lines
     assert "(a) Seeds of flat are missing." in lines
     assert "HPT: theirs." in lines
@@ -52,7 +52,7 @@ def test_latex_by_hand() -> None:
     assert r"dual & \textbf{81.00 $\pm$ 1.41} & -- \\" in lines
     order = [lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")]
     assert order == sorted(order)
-    assert any("not ours" in line for line in lines)
+    assert any("Reference figures" in line for line in lines)
     assert lines[-1] == r"\end{table}"
 
 
@@ -108,6 +108,6 @@ def test_the_terminal_gets_no_commands(name: str) -> None:
     assert "\x1b" not in text
     assert "\x00" not in text
     assert "81.00 ± 1.41" in text
-    assert "not ours" in text
+    assert "HPT (BERT-base), reference" in text
     if name.startswith("[bold]"):
         assert name in text
