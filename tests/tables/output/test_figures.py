@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, that it can be told apart, and that it is the same each time."""
+"""Figures: what is drawn, series that can be distinguished, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_thirty_series_look_different() -> None:
     looks = [tuple(map(str, style_of(number).values())) for number in range(30)]
     assert len(set(looks)) == 30
     in_print = [look[1:] for look in looks]
-    assert len(set(in_print)) == 30, "marker and dashes tell them apart without colour"
+    assert len(set(in_print)) == 30, "marker and dashes distinguish them without colour"
 
 
 def test_points_show_every_seed() -> None:
@@ -102,7 +102,7 @@ def test_any_name_can_be_drawn() -> None:
         assert drawing.png.startswith(b"\x89PNG")
 
 
-def test_what_is_empty_says_so() -> None:
+def test_an_empty_panel_has_a_text() -> None:
     with styled():
         figure = line_figure([Panel("wos", [], [])], "", "")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no results"]

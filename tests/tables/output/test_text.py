@@ -1,4 +1,4 @@
-"""Markdown, CSV, LaTeX and the terminal: what stands where, and that no name is read as anything else."""
+"""Markdown, CSV, LaTeX and the terminal: their content, and names that are escaped."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_no_name_is_latex(name: str) -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in body.split("\\\\\n") if "&" in row} == {2}
 
 
-def test_csv_says_everything_of_a_cell() -> None:
+def test_csv_has_everything_of_a_cell() -> None:
     table = made()
     first, *_, hole, reference = csv.DictReader(io.StringIO(table_csv(table)))
     assert first["method"] == "flat"
