@@ -249,9 +249,14 @@ def any_worse_in_version_0_1(scores: np.ndarray, alpha: float = 0.05) -> np.ndar
     return np.asarray((rows - 1) * p.min(axis=1) <= alpha)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rows", "n_seeds", "skewed"), [(3, 8, False), (4, 9, True), (5, 10, True), (6, 12, False)]
+    ("rows", "n_seeds", "skewed"),
+    [
+        pytest.param(3, 8, False, marks=pytest.mark.slow),
+        pytest.param(4, 9, True, marks=pytest.mark.slow),
+        pytest.param(5, 10, True, marks=pytest.mark.long),
+        pytest.param(6, 12, False, marks=pytest.mark.long),
+    ],
 )
 def test_equal_rows_are_called_worse_in_five_percent_of_tables_at_most(
     rows: int, n_seeds: int, skewed: bool

@@ -25,8 +25,8 @@ def markdown(table: Table) -> str:
             figures = [reference_figure(table, one, column) for column in table.columns]
             labels = (one.label, one.encoder, one.runs, one.source)
             lines.append(_pipes([*(f"*{_md(text)}*" for text in labels), *figures]))
-        noted = reference_notes(table)
-        lines += ["", *map(_md, noted)] if noted else []
+        notes = reference_notes(table)
+        lines += ["", *map(_md, notes)] if notes else []
     lines += [f"\n{_md(text)}" for text in foot(table)]
     if table.explanation:
         lines += ["", *(f"{_md(line)}  " for line in table.explanation)]
@@ -36,8 +36,8 @@ def markdown(table: Table) -> str:
 def _md(text: str) -> str:
     """Escape Markdown and HTML."""
     text = plain_text(text)
-    for sign in "\\`*_[]<>|~&$":
-        text = text.replace(sign, f"\\{sign}")
+    for character in "\\`*_[]<>|~&$":
+        text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
 
 

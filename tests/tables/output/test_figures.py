@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 
 from hblm.tables.output.drawing import style_of, styled
 from hblm.tables.output.figures import Group, Panel, Series, line_figure, lines, point_figure, points
-from hblm.tables.output.rank_diagram import cliques, critical_difference
+from hblm.tables.output.rank_diagram import critical_difference
 
 SERIES = [Series("flat", [[0.5, 0.6], [], [0.7]]), Series("_dual", [[0.6], [nan, 0.7], [0.8]])]
 
@@ -74,20 +74,6 @@ def test_points_show_every_seed() -> None:
     heights = axis.lines[0].get_ydata()
     assert heights[0] != heights[1], "equal seeds are both seen"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["flat", "dual"]
-
-
-@pytest.mark.parametrize(
-    ("ranks", "difference", "wanted"),
-    [
-        ([1, 2, 3, 4], 1.5, [(0, 1), (1, 2), (2, 3)]),
-        ([1, 1.2, 1.4, 4], 1.0, [(0, 2)]),
-        ([3, 1, 2], 5, [(0, 2)]),
-        ([1, 3, 5], 1, []),
-        ([1, 2], 1, []),
-    ],
-)
-def test_cliques_by_hand(ranks: list[float], difference: float, wanted: list[tuple[int, int]]) -> None:
-    assert cliques(ranks, difference) == wanted
 
 
 def test_any_name_can_be_drawn() -> None:
