@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ EVERYTHING = ["figures=all", "frame=[parquet,csv]", "interval=bootstrap", "compa
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the results of a grid, `in`, and all files that the program makes of it, `out`."""
+    """Return a folder with the results of a grid, `in`, and the files that another process makes, `out`."""
     folder = tmp_path_factory.mktemp("everything")
     made_results.write_grid(folder / "in", {"flat": 0, "dual": 0.02}, ("wos",), (1, 2, 3, 4, 5, 6))
     before = bytes_below(folder / "in/results")
     argv = [f"results={folder / 'in'}", f"output_dir={folder / 'out'}", "metric=test.macro_f1", *EVERYTHING]
-    aggregate.main(argv)
+    subprocess.run([sys.executable, "-m", "hblm.aggregate", *argv], check=True, capture_output=True)
     assert bytes_below(folder / "in/results") == before, "results are left as they were"
     return folder
 
@@ -81,7 +83,7 @@ def test_a_grid_to_every_format(everything: Path) -> None:
     assert {"val", "test"} == set(frame["split"])
 
 
-def test_the_same_scores_make_the_same_bytes(everything: Path) -> None:
+def test_the_same_scores_make_the_same_bytes_in_another_process(everything: Path) -> None:
     """Whatever results have besides: notes, and keys of a later version."""
     before = bytes_below(everything / "out/tables")
     assert len(before) > 12

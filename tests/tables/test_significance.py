@@ -147,7 +147,7 @@ def test_shaffer_without_a_pair_is_holm_over_the_others() -> None:
     assert shaffer([0.04, 0.01], 3).tolist() == adjusted[[0, 2]].tolist(), "the third pair is not in the list"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from([3, 4]), st.data())
 def test_shaffer_lies_between_the_closed_test_and_holm(rows: int, data: st.DataObject) -> None:
     """Closed testing: a pair's p is the largest Bonferroni p of all groupings that hold the pair equal."""

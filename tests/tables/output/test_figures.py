@@ -1,9 +1,7 @@
-"""Figures: what is drawn, series that can be distinguished, and the same bytes each time."""
+"""Figures: what is drawn, and series that can be distinguished."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from math import nan
 from xml.etree import ElementTree
 
@@ -16,20 +14,6 @@ from hblm.tables.output.figures import Group, Panel, Series, line_figure, lines,
 from hblm.tables.output.rank_diagram import critical_difference
 
 SERIES = [Series("flat", [[0.5, 0.6], [], [0.7]]), Series("_dual", [[0.6], [nan, 0.7], [0.8]])]
-
-
-def test_the_same_data_is_the_same_picture_in_another_process() -> None:
-    code = (
-        "import sys; from hblm.tables.output.figures import *;"
-        "d = lines([Panel('wos', ['0', '1'], [Series('a', [[.5], [.6]])])], x_label='x', y_label='y');"
-        "sys.stdout.buffer.write(d.svg + d.png)"
-    )
-    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
-    panels = [Panel("wos", ["0", "1"], [Series("a", [[0.5], [0.6]])])]
-    drawing = lines(panels, x_label="x", y_label="y")
-    assert drawing.svg + drawing.png == other
-    assert b"\x89PNG" in other
-    assert b"Matplotlib v" not in other
 
 
 def test_lines_show_means_in_percent_and_gaps() -> None:
@@ -86,6 +70,7 @@ def test_any_name_can_be_drawn() -> None:
     ):
         ElementTree.fromstring(drawing.svg)
         assert drawing.png.startswith(b"\x89PNG")
+        assert b"Matplotlib v" not in drawing.svg + drawing.png, "another version, other bytes"
 
 
 def test_an_empty_panel_has_a_text() -> None:
