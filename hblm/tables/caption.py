@@ -80,7 +80,7 @@ def _on_marks(table: Table, able: Sequence[Block], alpha: float) -> str:
         f"Bold: significantly better than every other row of its column on the same dataset ({names}, "
         f"p ≤ {alpha:g}, adjusted over all pairs of the column (Shaffer{holm})). Underlined, where no "
         "row is bold: no row is significantly better, and a test against the row with the best mean "
-        "could decide."
+        "could have been significant."
     )
 
 

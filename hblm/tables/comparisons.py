@@ -50,8 +50,8 @@ def compare_rows(table: Table, alpha: float = 0.05, document_test: CellTest | No
     with p times the number of pairs that share a seed (Bonferroni): no mark depends on the others.
 
     Args:
-        table: gets its comparisons, standings, and sentences of its caption. The first sentence says where no
-            difference in the whole table can be significant.
+        table: gets its comparisons, standings, and sentences of its caption. The first sentence is that no
+            difference in the whole table can be significant, if so.
         alpha: the family-wise error rate of each column and dataset.
         document_test: tests two cells over documents; None for tests over seeds.
     """

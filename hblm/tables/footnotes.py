@@ -1,4 +1,4 @@
-"""Notes under a table: versions of data, missing seeds, commits, holes; and the cells that they mark."""
+"""Notes under a table: versions of data, missing seeds, commits, missing results; and the cells they mark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hblm.tables.table import Cell, Column, Note, Row, Run, Table, plural
 MADE_WITH = ("formulas", "precision", "processes", "device_kind")
 
 
-_LISTED = 12  # holes, commits and rows that a note names
+_LISTED = 12  # cells, commits and rows that a note names
 
 
 class Notes:
@@ -66,8 +66,8 @@ def datasets_apart(shown: pd.DataFrame, notes: Notes) -> tuple[pd.DataFrame, dic
         else:
             text = "one label set, other documents or splits"
         mark = notes.mark(
-            f"{name}: {versions[name]} versions of the prepared files, {text}. They are shown apart; their "
-            "numbers are not comparable."
+            f"{name}: {versions[name]} versions of the prepared files, {text}. Each is shown "
+            "separately; their numbers are not comparable."
         )
         names = names.mask(of_name, labels)
         marks |= dict.fromkeys(labels[of_name].unique(), mark)
@@ -107,7 +107,7 @@ def mark_cells(
     for name, label_of in made_with.items():
         if name not in table.row_names:
             _note_differing_rows(table, name, label_of, notes)
-    _note_holes(table, notes)
+    _note_empty_cells(table, notes)
 
 
 def _on_seeds(cell: Cell, everywhere: set[str]) -> Iterator[str]:
@@ -121,8 +121,8 @@ def _on_seeds(cell: Cell, everywhere: set[str]) -> Iterator[str]:
     double = sorted({seed for seed in cell.seeds if cell.seeds.count(seed) > 1}, key=natural)
     if double:
         yield (
-            f"Several runs of {_seeds(double)}, alike in all keys that are recorded, under "
-            "different run ids: all are in the mean."
+            f"Several runs of {_seeds(double)}, with equal recorded keys but different run ids: "
+            "all are in the mean."
         )
 
 
@@ -159,17 +159,17 @@ def _note_differing_rows(table: Table, name: str, label_of: Mapping[str, str], n
         notes.add(f"Rows differ in {name}{where}: {text}.")
 
 
-def _note_holes(table: Table, notes: Notes) -> None:
-    holes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+def _note_empty_cells(table: Table, notes: Notes) -> None:
+    empty: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row in table.rows:
         for column in table.columns:
             if (row, column) not in table.cells:
-                holes[row.labels].append(column.text)
-    if holes:
-        texts = [f"{', '.join(labels)}: {'; '.join(missing)}" for labels, missing in holes.items()]
+                empty[row.labels].append(column.text)
+    if empty:
+        texts = [f"{', '.join(labels)}: {'; '.join(missing)}" for labels, missing in empty.items()]
         more = f" And {len(texts) - _LISTED} more rows." if len(texts) > _LISTED else ""
-        n_holes = sum(map(len, holes.values()))
-        notes.add(f"{plural(n_holes, 'hole')} (no result). {'. '.join(texts[:_LISTED])}.{more}")
+        n_empty = sum(map(len, empty.values()))
+        notes.add(f"{plural(n_empty, 'cell')} without a result. {'. '.join(texts[:_LISTED])}.{more}")
 
 
 def _listed(rows: Sequence[str]) -> str:

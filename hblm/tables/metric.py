@@ -1,4 +1,4 @@
-"""What a column shows: metrics as they are asked for, their names and definitions."""
+"""Metrics: how they are written, their names and definitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hblm.tables.table import Column
 
 VIEWS = (SINGLE_VIEW, "fused", "td", "bu", "mix")
 
-# names for people, and the definition that a caption gives
+# name in a table, and definition in its caption
 SCORES = {
     "micro_f1": ("micro-F1", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN) over all nodes and documents"),
     "macro_f1": (
@@ -21,21 +21,35 @@ SCORES = {
     ),
     "macro_f1_supported": ("macro-F1 (supported)", "mean of F1 over the nodes with a gold label"),
     "samples_f1": ("samples-F1", "mean over documents of the F1 of a document's nodes"),
-    "c_micro_f1": ("C-micro-F1", "micro-F1 in which a hit counts only where all its ancestors are predicted"),
-    "c_macro_f1": ("C-macro-F1", "macro-F1 in which a hit counts only where all its ancestors are predicted"),
-    "exact_match": ("exact match", "share of documents whose nodes are all right and complete"),
+    "c_micro_f1": (
+        "C-micro-F1",
+        "micro-F1 in which a true positive counts only if all its ancestors are predicted",
+    ),
+    "c_macro_f1": (
+        "C-macro-F1",
+        "macro-F1 in which a true positive counts only if all its ancestors are predicted",
+    ),
+    "exact_match": ("exact match", "share of documents whose predicted nodes are exactly the gold nodes"),
     "violation_rate": ("violations", "share of documents with a node predicted without its parent"),
     "hierarchical.f1": (
         "hierarchical F1",
         "F1 of the predicted and gold sets closed under ancestors (Kiritchenko 2005)",
     ),
 }
-_SHARES = ("precision", "recall", "f1", "match", "rate")  # what a share's name ends with
+_SHARES = ("precision", "recall", "f1", "match", "rate")  # endings of the names of shares
 _LOWER_IS_BETTER = ("violation_rate", "loss", "seconds", "parameters")
 
 
 class Metric(NamedTuple):
-    """What a column shows: a score of one split and view, or a number of the run itself."""
+    """A score of one split and view, or a number of the run itself.
+
+    Attributes:
+        text: the metric as it is written.
+        split: val or test; None for a number of the run.
+        view: of a joint model, "" for a number of the run.
+        closed: whether predictions are closed under ancestors.
+        score: the name of the score.
+    """
 
     text: str
     split: str | None
@@ -50,7 +64,7 @@ class Metric(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The metric for people, such as test macro-F1."""
+        """The name in a table, such as test macro-F1."""
         level = re.fullmatch(r"level_(\d+)\.(.+)", self.score)
         score = level[2] if level else self.score
         known = SCORES.get(score, (score,))[0]
@@ -65,12 +79,12 @@ class Metric(NamedTuple):
 
     @property
     def definition(self) -> str:
-        """The definition of the score, "" where its name is all there is to say."""
+        """The definition of the score, "" if there is none beyond its name."""
         return SCORES.get(re.sub(r"^level_\d+\.", "", self.score), ("", ""))[1]
 
 
 def metric_of(text: str) -> Metric:
-    """Understand a metric such as test.fused.macro_f1, val.repath.level_0.micro_f1 or seconds.train."""
+    """Parse a metric such as test.fused.macro_f1, val.repath.level_0.micro_f1 or seconds.train."""
     split, _, rest = text.partition(".")
     if split not in SPLITS:
         return Metric(text, None, "", False, text)
@@ -82,6 +96,7 @@ def metric_of(text: str) -> Metric:
 
 
 def column_of(labels: tuple[str, ...], metric: Metric) -> Column:
+    """Return the column of a metric, with the labels of the column keys."""
     last = metric.score.rpartition(".")[2]
     percent = metric.split is not None and (
         last.endswith(_SHARES) or "precision" in last or last == "macro_f1_supported"

@@ -77,17 +77,19 @@ def _block(
     alpha: float,
     over_documents: bool,
 ) -> Block:
-    """Return a block; of many pairs those that share a seed or, if none can decide, with the best mean."""
+    """Return a block with all pairs; of many only some.
+
+    They are those that share a seed or, where none of these can decide, those with the best mean.
+    """
     runs = [_once(cell) for cell in cells]
-    block = Block(column, dataset, rows, cells, runs, list(itertools.combinations(range(len(rows)), 2)))
-    if block.n_pairs <= _ALL_PAIRS:
-        return block
-    n_tests, most = _sharing(runs)
-    if not n_tests or smallest_p_of(most, over_documents=over_documents) * n_tests > alpha:
-        best = [(0, other) for other in range(1, len(rows))]
-        return Block(column, dataset, rows, cells, runs, best, is_cut=True, n_tests=n_tests, most=most)
-    block.pairs = [(a, b) for a, b in block.pairs if not runs[a].keys().isdisjoint(runs[b])]
-    return block
+    pairs: Iterator[tuple[int, int]] = itertools.combinations(range(len(rows)), 2)
+    if comb(len(rows), 2) > _ALL_PAIRS:
+        n_tests, most = _sharing(runs)
+        if not n_tests or smallest_p_of(most, over_documents=over_documents) * n_tests > alpha:
+            best = [(0, other) for other in range(1, len(rows))]
+            return Block(column, dataset, rows, cells, runs, best, is_cut=True, n_tests=n_tests, most=most)
+        pairs = ((a, b) for a, b in pairs if not runs[a].keys().isdisjoint(runs[b]))
+    return Block(column, dataset, rows, cells, runs, list(pairs))
 
 
 def _sharing(runs: Sequence[Mapping[str, Run]]) -> tuple[int, int]:

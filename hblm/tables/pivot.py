@@ -1,7 +1,7 @@
 """Results to cells: means over seeds, by any keys of rows and columns.
 
 Nothing but seeds is averaged over. Where runs of a cell differ in another key, that key becomes a row key;
-versions of a dataset are separate datasets. Holes, missing seeds and several commits become notes.
+versions of a dataset are separate datasets. Empty cells, missing seeds and several commits become notes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ def tabulate(frame: pd.DataFrame, query: TableQuery) -> tuple[Table, pd.DataFram
         ConfigError: a key, metric or value that the results do not have.
         DataError: no result is left.
     """
+    options = frame.attrs["keys"]
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pandas copies them, file by file, whenever a column is taken
     notes = Notes()
     shown, versions = datasets_apart(measurements(frame, query), notes)
-    keys = split_keys(shown, query.rows, query.columns, frame.attrs["keys"])
+    keys = split_keys(shown, query.rows, query.columns, options)
     if keys.added:
         notes.add(
             f"Runs differ in more than their seed, so rows were split by {', '.join(keys.added)}: "
-            "nothing is averaged over but seeds."
+            "means are over seeds only."
         )
     metrics = [metric_of(text) for text in query.metrics]
     rows, columns, cells = _cells(shown, keys, metrics)
@@ -55,7 +58,6 @@ def tabulate(frame: pd.DataFrame, query: TableQuery) -> tuple[Table, pd.DataFram
     )
     mark_cells(table, versions, _made_with(shown), notes)
     table.notes = notes.all
-    shown.attrs["keys"] = frame.attrs["keys"]
     return table, shown
 
 

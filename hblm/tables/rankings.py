@@ -76,13 +76,11 @@ def rank_over_datasets(table: Table, alpha: float = 0.05) -> list[Ranking]:
 
 def _columns_by_dataset(table: Table, columns: Sequence[Column]) -> dict[str, list[Column]]:
     """Return dataset -> columns, of the columns that have one dataset only."""
-    datasets_of: dict[Column, set[str]] = defaultdict(set)
-    for (_, column), cell in table.cells.items():
-        datasets_of[column].add(cell.dataset)
+    dataset_of = table.datasets()
     columns_of: dict[str, list[Column]] = defaultdict(list)
     for column in columns:
-        if len(datasets_of[column]) == 1:
-            columns_of[next(iter(datasets_of[column]))].append(column)
+        if column in dataset_of:
+            columns_of[dataset_of[column]].append(column)
     return columns_of
 
 
@@ -116,14 +114,17 @@ def _sentences(ranking: Ranking, alpha: float) -> list[str]:
     if ranks.p > alpha:
         return [
             first,
-            f"{ranking.name}: Friedman's test tells no row from another, so no pair is compared.",
+            f"{ranking.name}: Friedman's test is not significant, so no pair is compared.",
         ]
     different = [
         f"{ranking.rows[a].text} and {ranking.rows[b].text} (p = {ranks.pairs[a, b]:.3g})"
         for a, b in itertools.combinations(order, 2)
         if ranks.pairs[a, b] <= alpha
     ]
-    return [first, f"{ranking.name}: apart by Nemenyi's test: {'; '.join(different) or 'no pair'}."]
+    return [
+        first,
+        f"{ranking.name}: significantly different by Nemenyi's test: {'; '.join(different) or 'no pair'}.",
+    ]
 
 
 def friedman_nemenyi(scores: np.ndarray, alpha: float = 0.05) -> Ranks:

@@ -20,6 +20,7 @@ from hblm.tables.collect import collect
 from hblm.tables.comparisons import compare_rows
 from hblm.tables.documents import document_test
 from hblm.tables.explain import explain, find_row
+from hblm.tables.grouping import separating_keys
 from hblm.tables.metric import Metric, metric_of
 from hblm.tables.output.files import write_figures, write_frame, write_table
 from hblm.tables.output.terminal import print_table
@@ -76,7 +77,8 @@ def report(config: AggregateConfig, sweep: Sweep, missing: Sequence[str] = ()) -
         frame = _collect(config, query)
         table, shown = tabulate(frame, query)
         metrics = [metric_of(text) for text in query.metrics]
-        rankings = _compare(table, shown, metrics, config, missing)
+        rankings = _compare(table, config, metrics, shown, frame.attrs["keys"])
+        _add_missing(table, missing)
         _add_references(table, shown, config, sweep)
         print_table(table)
         folder = Path(config.output_dir) / "tables"
@@ -151,22 +153,26 @@ def _log_passed_over(passed_over: Sequence[PassedOver]) -> None:
 
 def _compare(
     table: Table,
-    shown: pd.DataFrame,
-    metrics: Sequence[Metric],
     config: AggregateConfig,
-    missing: Sequence[str],
+    metrics: Sequence[Metric],
+    shown: pd.DataFrame,
+    options: Sequence[str],
 ) -> list[Ranking]:
-    """Add the tests, the missing cells and the explanation to the table; return the ranks over datasets."""
+    """Add tests, and the explanation of two rows, to the table; return the ranks over datasets."""
     if config.test != "none":
         over_documents = document_test(metrics, shown) if config.test == "documents" else None
         compare_rows(table, config.alpha, over_documents)
+    if config.compare:
+        first, second = (find_row(table, text) for text in config.compare)
+        keys = [name for name in separating_keys(shown, options) if name != "dataset"]
+        table.explanation = explain(table, shown, metrics, (first, second), keys, config.alpha)
+    return rank_over_datasets(table, config.alpha)
+
+
+def _add_missing(table: Table, missing: Sequence[str]) -> None:
     if missing:
         more = f", and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         table.caption.append(f"Not in this table: {'; '.join(missing[:_LISTED])}{more}.")
-    if config.compare:
-        a, b = (find_row(table, text) for text in config.compare)
-        table.explanation = explain(table, shown, metrics, a, b, config.alpha)
-    return rank_over_datasets(table, config.alpha)
 
 
 def _add_references(table: Table, shown: pd.DataFrame, config: AggregateConfig, sweep: Sweep) -> None:

@@ -1,4 +1,4 @@
-"""Result files: found in folders, read, and checked."""
+"""Result files: searched in folders, read, and checked."""
 
 from __future__ import annotations
 

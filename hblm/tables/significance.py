@@ -43,10 +43,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, how: str = 
     if how == "bootstrap":
         from scipy import stats
 
-        found = stats.bootstrap(
+        interval = stats.bootstrap(
             (given,), np.mean, n_resamples=9999, confidence_level=confidence, method="percentile", rng=0
-        )
-        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+        ).confidence_interval
+        return float(interval.low), float(interval.high)
     half = float(given.std(ddof=1)) * _t_factor(len(given), confidence)
     return mean - half, mean + half
 
@@ -105,7 +105,7 @@ def shaffer(p_values: Sequence[float], rows: int) -> np.ndarray:
     whichever row has the best mean (García and Herrera 2008, JMLR 9).
 
     With m < k (k - 1) / 2 tests the i-th factor is m - i + 1 (Holm 1979): at most so many of the tested pairs
-    are equal when i - 1 of them are not, whatever holds for the pairs without a test.
+    are equal when i - 1 of them are not, whether or not the pairs without a test are equal.
 
     Args:
         p_values: of pairs of rows, in any order; nan is a pair without a test, and stays nan.
@@ -131,12 +131,12 @@ def most_equal_pairs(rows: int) -> tuple[int, ...]:
     sets = [1]  # bit x of sets[k]: x is in S(k)
     for k in range(1, rows + 1):
         sets.append(functools.reduce(operator.or_, (sets[k - j] << comb(j, 2) for j in range(1, k + 1))))
-    found: list[int] = []
+    largest_of: list[int] = []
     largest = 0
     for pairs in range(1, comb(rows, 2) + 1):
         largest = pairs if sets[rows] >> pairs & 1 else largest
-        found.append(largest)
-    return tuple(reversed(found))
+        largest_of.append(largest)
+    return tuple(reversed(largest_of))
 
 
 class Effect(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a table is, before it is drawn: rows, columns, cells with their runs, and notes on them."""
+"""A table before it is written: rows, columns, cells with their runs, notes, tests and references."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 DECIMALS = 2
 PLUS_MINUS = "±"
-NOTHING = "–"  # the label of a key that has no value, or does nothing, in a row
-NOT_SAID = "not said"  # by the source of a figure that is not ours
+NOTHING = "–"  # the label of a key that has no value, or changes nothing, in a row
+NOT_STATED = "not stated"  # by the source of a reference figure
 
 
 class Run(NamedTuple):
@@ -40,6 +40,16 @@ class Column(NamedTuple):
         """The values and the name in one text."""
         return " ".join((*self.labels, self.name))
 
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by where it is shown."""
+        return 100 if self.percent else 1
+
+    @property
+    def unit(self) -> str:
+        """The unit of a difference."""
+        return " points" if self.percent else ""
+
 
 class Row(NamedTuple):
     """One row: the values of the keys that rows are made of."""
@@ -54,7 +64,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Cell:
-    """One row in one column: its runs, one a seed, and what they give.
+    """One row in one column: its runs, one a seed, and their mean.
 
     `mean`, `std` (of a sample, nan for one run), `low` and `high` (confidence interval of the mean, nan for
     one run) are in the metric's own unit, shares in 0..1. `marks` point into the table's notes. `standing` is
@@ -78,14 +88,14 @@ class Cell:
 
 
 class Note(NamedTuple):
-    """Something a reader must know; cells bear the mark, a note on the whole table has none."""
+    """A note under the table; the cells it is about have its mark, a note on the whole table has none."""
 
     mark: str
     text: str
 
 
 class Reference(NamedTuple):
-    """A row of figures that are not ours: published, or expected of a sweep."""
+    """A row of reference figures: published, or expected by a sweep file."""
 
     label: str
     source: str
@@ -112,32 +122,38 @@ class Comparison(NamedTuple):
     smallest_p: float  # that the test can give
     d_z: float
     superiority: float
-    why: str = ""  # there is no test; "" where there is one
+    why: str = ""  # the reason where there is no test
 
 
 @dataclass
 class Table:
-    """Everything that is drawn: the same in every format."""
+    """Everything that a format shows."""
 
     title: str
     row_names: tuple[str, ...]
     column_names: tuple[str, ...]
     rows: Sequence[Row]
     columns: Sequence[Column]
-    cells: Mapping[tuple[Row, Column], Cell]  # without an entry: a hole
-    caption: list[str]  # sentences: what the numbers are, which test marks them
+    cells: Mapping[tuple[Row, Column], Cell]  # no entry where there is no result
+    caption: list[str]  # sentences on the numbers and on the tests that mark them
     notes: list[Note] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     over_datasets: list[str] = field(default_factory=list)  # sentences on the test over datasets
     explanation: list[str] = field(default_factory=list)  # lines of compare=[A,B]
 
+    def datasets(self) -> dict[Column, str]:
+        """Return the dataset of each column whose cells have one only."""
+        datasets: dict[Column, set[str]] = {}
+        for (_, column), cell in self.cells.items():
+            datasets.setdefault(column, set()).add(cell.dataset)
+        return {column: next(iter(names)) for column, names in datasets.items() if len(names) == 1}
+
     def figure(self, column: Column, mean: float, std: float) -> str:
         """Return "81.87 ± 0.29": percent for shares; without the spread where there is none."""
-        scale = 100 if column.percent else 1
         digits = DECIMALS if column.percent or abs(mean) < 1000 else 0
-        text = f"{scale * mean:,.{digits}f}"
-        return text if isnan(std) else f"{text} {PLUS_MINUS} {scale * std:,.{digits}f}"
+        text = f"{column.scale * mean:,.{digits}f}"
+        return text if isnan(std) else f"{text} {PLUS_MINUS} {column.scale * std:,.{digits}f}"
 
 
 def plural(number: int, word: str) -> str:

@@ -1,8 +1,8 @@
 """Prepare the small AAPD of the README's comparison: `python tests/bench/aapd.py data/aapd1000`.
 
-The real validation set (1,000 documents) makes 800 to train and 200 to validate, drawn once by a seed of its
-own; the real test set (1,000) stays the test set. The files are looked for under HBLM_SHARED_DATA, or
-../shared/data beside the checkout.
+The original validation set (1,000 documents) is split once, by a fixed seed, into 800 documents to train and
+200 to validate; the original test set (1,000) stays the test set. The files are read from HBLM_SHARED_DATA,
+or from ../shared/data beside the checkout.
 """
 
 from __future__ import annotations

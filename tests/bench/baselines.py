@@ -1,12 +1,12 @@
-"""Print what two simple methods score on a prepared dataset: `python tests/bench/baselines.py data/<name>`.
+"""Print scores of two simple methods on a prepared dataset: `python tests/bench/baselines.py data/<name>`.
 
 Constant: one label set for every document, the one with the best micro-F1 on the training split. With c_n
 documents at node n, D documents and C labels in all, a set S scores 2 sum(c_n) / (|S| D + C): the best one of
-k nodes is the k most frequent, and only their number is searched. A parent is at least as frequent as its
-children and stands before them among equals: the set is closed.
+k nodes is the k most frequent, so only k is searched. A parent is at least as frequent as its children and
+is sorted before them among equals: the set is closed.
 
-Linear: TF-IDF of words and word pairs, one logistic regression a node. Most nodes are rare, so that few
-scores reach 0.5; it is also shown with one threshold for all nodes, the best for micro-F1 on validation.
+Linear: TF-IDF of words and word pairs, one logistic regression a node. Most nodes are rare, so few scores
+reach 0.5. It is also shown with one threshold for all nodes, chosen for micro-F1 on validation.
 """
 
 from __future__ import annotations

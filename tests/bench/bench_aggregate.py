@@ -1,7 +1,7 @@
-"""Ten thousand results to a table: python tests/bench/bench_aggregate.py [RESULTS]
+"""Time and memory of a table of ten thousand results: python tests/bench/bench_aggregate.py [RESULTS]
 
 Writes made-up results (methods x datasets x film scales x seeds, 20 epochs of history each) into a temporary
-folder, then runs `python -m hblm.aggregate` on them in a process of its own; prints seconds and peak memory.
+folder, runs `python -m hblm.aggregate` on them in a separate process, and prints seconds and peak memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Print what the embeddings of a frozen encoder save: `python tests/bench/bench_embeddings.py [documents]`.
+"""Print the time saved by stored embeddings: `python tests/bench/bench_embeddings.py [documents]`.
 
 Writes a set of 2,000 documents (by default) to train, 500 to validate and 500 to test under a temporary
-folder. Frozen MiniLM with mean pooling, one thread, three runs that differ in their seed: the first embeds
-(cold), the others read (warm). The ratio is that of the times of whole runs; then that of two evaluations.
+folder. Frozen MiniLM with mean pooling, one thread, three runs that differ in their seed: the first computes
+the embeddings (cold), the others read them (warm). Prints the ratio of the times of whole runs, then of two
+evaluations.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Measure a training step of MiniLM on a CPU: dropout, attention, precision; and what its time goes to.
+"""Measure a training step of MiniLM on a CPU: dropout, attention, precision, and a profile.
 
     python tests/bench/bench_encoder_step.py [--threads 2] [--tokens 128] [--rounds 5] [--profile]
 
-The variants take turns, and the smallest time of each counts, so that a busy machine disturbs little; CPU
-seconds of a single thread disturb it least.
+The variants take turns, and the smallest time of each counts: other load on the machine changes it least.
+With one thread, CPU seconds are the most reliable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print what one ScoreCounter.update costs: python tests/bench/bench_metrics.py [threads]."""
+"""Print the time of one ScoreCounter.update: python tests/bench/bench_metrics.py [threads]."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Seconds and memory of preparing RCV1-v2: `python tests/bench/bench_rcv1.py 804414 zips tar.xz folder`.
 
-Invented stories of the typical size (240 words in 8 paragraphs, 3 KB of XML), with ids, qrels and a tree of
-the sizes of LYRL2004, are written in each form and prepared in a process of their own.
+Made-up stories of the typical size (240 words in 8 paragraphs, 3 KB of XML), with ids, qrels and a tree of
+the sizes of LYRL2004, are written in each format and prepared in a separate process.
 """
 
 from __future__ import annotations

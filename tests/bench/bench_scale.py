@@ -1,8 +1,8 @@
-"""Print what an evaluation costs at RCV1-v2's size: `python tests/bench/bench_scale.py [test documents ...]`.
+"""Time and memory of evaluation at RCV1-v2's size: `python tests/bench/bench_scale.py [test documents ...]`.
 
 Writes synthetic sets of 103 nodes on 4 levels under a temporary folder, trains two tiny models on each, and
-evaluates them, alone and as an ensemble, with and without predictions, each in a process of its own. Peak
-memory is the process's (`ru_maxrss`), tokenising included the first time.
+evaluates them, alone and as an ensemble, with and without predictions, each in a separate process. Peak
+memory is the process's (`ru_maxrss`); the first evaluation also tokenises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A grid of 1,002 cells planned and frozen, and how it stands: python tests/bench/bench_sweep.py [SEEDS]
+"""Time to plan and freeze 1,002 cells, and to read their status: python tests/bench/bench_sweep.py [SEEDS]
 
-Two methods x SEEDS seeds (501) of a made-up dataset, in this process, nothing started; beside it, the time of
-Hydra's own composition of one cell, which a cell would cost if nothing were shared.
+Two methods x SEEDS seeds (501) of a made-up dataset, in this process, without starting a cell. For
+comparison, the time in which Hydra composes one cell, the cost of a cell if nothing were shared.
 """
 
 from __future__ import annotations

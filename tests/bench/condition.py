@@ -5,15 +5,15 @@
         --variants gold_half,attention
     python tests/bench/condition.py table
 
-`choose` trains every variant with seeds 1 to 3, looks at validation scores only, and names the best, at most
+`choose` trains every variant with seeds 1 to 3, compares validation scores only, and names the best, at most
 four. `test` trains the chosen ones with seeds 1 to 8 and reports test scores: the differences to independent
 heads over all (set, seed) pairs, p of a paired permutation test, adjusted by Holm over all variants that were
-tested in this file under these settings. Independent heads, top_down as it is, and the oracle, which is a
-bound and no model, always run and are never chosen. Intervals and p speak of other seeds, not of other sets.
+tested in this file under these settings. Independent heads, the unchanged top_down, and the oracle (an upper
+bound, not a model) always run and are never chosen. Intervals and p are about other seeds, not other sets.
 
-Every finished run is a line of the CSV; what has a line is not run again. Runs of one (set, seed) share
+Every finished run is a line of the CSV; a run with a line is not repeated. Runs of one (set, seed) share
 initial heads, the order of documents and, where a variant adds no pass, the dropout masks. Other keys are
-given as to `python -m hblm.train`; the defaults are those of experiment=quickstart with head=residual_mlp.
+written as for `python -m hblm.train`; the defaults are those of experiment=quickstart with head=residual_mlp.
 """
 
 from __future__ import annotations

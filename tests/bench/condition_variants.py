@@ -1,8 +1,8 @@
-"""Ways in which one level conditions the next: what `condition.py` compares.
+"""Ways in which one level conditions the next, compared by `condition.py`.
 
 A variant changes a model as `build.classifier` made it: one top-down cascade of heads and FiLM layers. The
 heads are made first, so that one seed gives all variants the same heads, and every new layer starts as the
-identity, so that all variants start as independent heads. All formulas are ours.
+identity, so that all variants start as independent heads. The formulas are not from a publication.
 """
 
 from __future__ import annotations

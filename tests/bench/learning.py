@@ -1,15 +1,15 @@
-"""What the hierarchy is worth: the six methods, label texts and conditional losses, with the same budget.
+"""Compare the six methods, label texts and conditional losses with the same budget.
 
-    python tests/bench/learning.py run                          # goes on where it stopped, on any machine
+    python tests/bench/learning.py run                          # resumes, on any machine
     python tests/bench/learning.py run --only tuned.aapd --seeds 2 --jobs 4
     python tests/bench/learning.py harvest                      # while it runs, or after it was killed
     python tests/bench/learning.py table                        # Markdown
 
-A finished run is a line of learning.csv, which is committed. A run whose line is there is not done again,
-also where outputs/ is gone. A line counts by its run id: other data, settings or formulas are other runs.
-Seeds are done one after the other over all settings. Raw data are looked for under HBLM_SHARED_DATA, or
-../shared/data beside the checkout; a setting whose data are not there is left out. Exit code 1: a setting was
-left out, or a run failed.
+A finished run is a line of learning.csv, which is committed. A run with a line is not repeated, even if
+outputs/ was deleted. A line is identified by its run id: other data, settings or formulas are other runs. All
+settings are run with one seed before the next. Raw data are read from HBLM_SHARED_DATA, or from
+../shared/data beside the checkout; a setting without its data is left out. Exit code 1: a setting was left
+out, or a run failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines of learning.csv: a finished run of the bench each. No torch."""
+"""Lines of learning.csv, one a finished run of the bench. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of learning.csv: means, paired differences and what is significant. No torch."""
+"""Table of learning.csv: means, paired differences, and significance. No torch."""
 
 from __future__ import annotations
 

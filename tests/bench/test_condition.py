@@ -1,4 +1,4 @@
-"""The ways of conditioning that the bench compares, and how it goes on, chooses and tests."""
+"""The ways of conditioning that the bench compares, and how it resumes, chooses and tests."""
 
 from __future__ import annotations
 

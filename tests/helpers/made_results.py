@@ -1,4 +1,4 @@
-"""Result files as training and evaluation write them, made up: any number, any method, any fault."""
+"""Made-up result files, as training and evaluation write them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def scores(micro: float, macro: float, levels: list[int], *, closed: bool = Fals
         {"level": level, "nodes": n, **overall, "macro_f1": macro - 0.05 * level}
         for level, n in enumerate(levels)
     ]
-    found = {
+    parts = {
         "overall": overall,
         "per_level": per_level,
         "hierarchical": {"precision": micro, "recall": micro, "f1": micro},
@@ -77,11 +77,11 @@ def scores(micro: float, macro: float, levels: list[int], *, closed: bool = Fals
         ],
     }
     if closed:
-        return found
+        return parts
     return {
         "documents": 500,
         "threshold": 0.5,
-        **found,
+        **parts,
         "ranking": {"r_precision": micro, "precision_at_1": micro},
         "repath": scores(micro + 0.01, macro + 0.01, levels, closed=True),
     }
@@ -153,22 +153,28 @@ def result(
     }
 
 
-def of_first_version(record: dict[str, Any], **told: Any) -> dict[str, Any]:
-    """Return a result as version 0.1 wrote it; its environment tells what `told` says of it."""
-    left = {k: v for k, v in record.items() if k not in ("formulas", "finished", "encoder", "training")}
-    code = {key: record["environment"][key] for key in ("hblm", "git_commit", "git_dirty")}
-    return {**left, "environment": {**code, "device": "cpu", "precision": "fp32", **told}}
+def of_first_version(made: dict[str, Any], **environment: Any) -> dict[str, Any]:
+    """Return a result as version 0.1 wrote it; `environment` are further values of its environment."""
+    left = {k: v for k, v in made.items() if k not in ("formulas", "finished", "encoder", "training")}
+    code = {key: made["environment"][key] for key in ("hblm", "git_commit", "git_dirty")}
+    return {**left, "environment": {**code, "device": "cpu", "precision": "fp32", **environment}}
 
 
 def evaluation(
     of: dict[str, Any], *, threshold: float = 0.5, finished: str = EVALUATED, **settings: Any
 ) -> dict[str, Any]:
     """Return an evaluation of a run on the test split."""
-    test = {view: {**found, "threshold": threshold} for view, found in of["test"].items()}
+    test = {view: {**scores, "threshold": threshold} for view, scores in of["test"].items()}
     without = ("val", "history", "parameters")
     left = {name: value for name, value in of.items() if name not in without}
-    told = {"split": "test", "threshold": threshold, "posthoc_repath": False, "view": "single", **settings}
-    made = {**left, "kind": "evaluation", "settings": told, "test": test, "checkpoint": "/x"}
+    all_settings = {
+        "split": "test",
+        "threshold": threshold,
+        "posthoc_repath": False,
+        "view": "single",
+        **settings,
+    }
+    made = {**left, "kind": "evaluation", "settings": all_settings, "test": test, "checkpoint": "/x"}
     return {**made, "finished": finished} if "finished" in of else made
 
 
@@ -181,11 +187,11 @@ def ensemble(td: dict[str, Any], bu: dict[str, Any], **settings: Any) -> dict[st
     return {**left, "kind": "ensemble", "run_id": digest(members), "members": members}
 
 
-def write(folder: Path, name: str, record: dict[str, Any], *, changed: float | None = None) -> Path:
+def write(folder: Path, name: str, content: dict[str, Any], *, changed: float | None = None) -> Path:
     """Write a result below a folder's results/; `changed` is the time of the file, Unix time."""
     path = folder / "results" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     if changed is not None:
         os.utime(path, (changed, changed))
     return path

@@ -107,16 +107,16 @@ def table_from(folder: Path, **query: Any) -> Table:
     return tabulate(collect([folder]), TableQuery(**{"metrics": MACRO, **query}))[0]
 
 
-def cell(found: Table, row: str, column: str = "wos") -> Cell | None:
-    (at_row,) = [one for one in found.rows if one.text == row]
-    (at_column,) = [one for one in found.columns if " ".join(one.labels) == column]
-    return found.cells.get((at_row, at_column))
+def cell(table: Table, row: str, column: str = "wos") -> Cell | None:
+    (at_row,) = [one for one in table.rows if one.text == row]
+    (at_column,) = [one for one in table.columns if " ".join(one.labels) == column]
+    return table.cells.get((at_row, at_column))
 
 
-def notes(found: Table, one: Cell | None = None) -> list[str]:
+def notes(table: Table, one: Cell | None = None) -> list[str]:
     """Return the texts of notes, of a cell or on the whole table."""
     marks = [""] if one is None else one.marks
-    return [note.text for note in found.notes if note.mark in marks]
+    return [note.text for note in table.notes if note.mark in marks]
 
 
 def grid(folder: Path, ahead: dict[str, float], seeds: int, datasets: tuple[str, ...] = ("wos",)) -> Table:

@@ -1,4 +1,4 @@
-"""Results as a table: what is taken, what is passed over, and what each column tells."""
+"""Results as a tidy table: its rows and columns."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ def test_a_result_has_a_row_for_each_split_and_way_of_scoring(write: Write, tmp_
     assert frame.attrs["passed_over"] == []
 
 
-def test_methods_and_keys_are_told(tmp_path: Path) -> None:
+def test_methods_and_keys_are_columns(tmp_path: Path) -> None:
     methods = ("flat", "top_down", "bottom_up", "dual", "tri_head_diffcat")
     for method in methods:
         made_results.write(tmp_path, method, made_results.result(method))
     apart = made_results.result("top_down", film__propagation_method="none")
     made_results.write(tmp_path, "independent", apart)
     frame = hblm.results(tmp_path)
-    told = {Path(file).stem: method for file, method in zip(frame["file"], frame["method"], strict=True)}
-    assert told == {**{method: method for method in methods}, "independent": "independent"}
+    methods_of = {
+        Path(file).stem: method for file, method in zip(frame["file"], frame["method"], strict=True)
+    }
+    assert methods_of == {**{method: method for method in methods}, "independent": "independent"}
     assert not frame.columns.duplicated().any()
     assert set(frame.attrs["keys"]) <= set(frame.columns)
     assert {"method", "film", "film.film_scale", "trainer.epochs", "seed"} <= set(frame.attrs["keys"])
@@ -72,7 +74,7 @@ def test_a_joint_result_has_rows_for_its_views(write: Write, tmp_path: Path) -> 
     assert dict(zip(rows["view"], rows["micro_f1"], strict=True)) == {"fused": 0.9, "td": 0.6}
 
 
-def test_an_ensemble_tells_what_its_members_share(write: Write, tmp_path: Path) -> None:
+def test_an_ensemble_has_the_options_that_its_members_share(write: Write, tmp_path: Path) -> None:
     members = {"td": small_result(run_id="1" * 64), "bu": small_result(run_id="2" * 64)}
     members["bu"]["choices"] = {**members["bu"]["choices"], "direction": "bottom_up"}
     made = {**small_result("ensemble", settings={"split": "test"}), "members": members, "val": None}
@@ -103,8 +105,8 @@ def test_a_result_has_columns_for_how_it_was_made(tmp_path: Path) -> None:
     row = hblm.results(tmp_path).iloc[0]
     assert (row["formulas"], row["finished"]) == (2, made_results.FINISHED)
     assert {name: row[name] for name in made_with} == made_with
-    told = json.dumps(made_results.ENCODER, sort_keys=True, separators=(",", ":"))
-    assert (row["encoder_commit"], row["encoder_id"]) == ("e" * 40, sha256(told.encode()).hexdigest()[:8])
+    text = json.dumps(made_results.ENCODER, sort_keys=True, separators=(",", ":"))
+    assert (row["encoder_commit"], row["encoder_id"]) == ("e" * 40, sha256(text.encode()).hexdigest()[:8])
 
 
 @pytest.mark.parametrize(
@@ -128,9 +130,9 @@ def test_the_readmes_means_are_over_runs(tmp_path: Path) -> None:
                 made_results.write(tmp_path, f"eval_{view}", made_results.evaluation(run, view=view))
     text = README.read_text(encoding="utf-8")
     (snippet,) = re.findall(r"\n(    import hblm\n(?:    .*\n)+)", text)
-    found: dict[str, Any] = {}
-    exec(textwrap.dedent(snippet).replace('"outputs"', repr(str(tmp_path))), found)
-    (row,) = found["frame"].groupby("method")["macro_f1"].agg(["mean", "count"]).values.tolist()
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(snippet).replace('"outputs"', repr(str(tmp_path))), names)
+    (row,) = names["frame"].groupby("method")["macro_f1"].agg(["mean", "count"]).values.tolist()
     assert row == [pytest.approx(0.6), 2]
 
 
@@ -139,8 +141,8 @@ def test_the_training_threshold_is_a_key_of_its_own(tmp_path: Path) -> None:
     made_results.write(tmp_path, "run", run)
     made_results.write(tmp_path, "eval", made_results.evaluation(run, threshold=0.3))
     frame = hblm.results(tmp_path)
-    told = frame[["kind", "threshold", "training_threshold"]].drop_duplicates().values.tolist()
-    assert ["evaluation", 0.3, 0.4] in told
+    rows = frame[["kind", "threshold", "training_threshold"]].drop_duplicates().values.tolist()
+    assert ["evaluation", 0.3, 0.4] in rows
     assert set(frame["training_threshold"]) == {0.4}
     assert "training_threshold" in frame.attrs["keys"]
     assert "threshold" not in frame.attrs["keys"]
@@ -161,8 +163,8 @@ def test_evaluations_record_their_encoders(tmp_path: Path) -> None:
     made_results.write(tmp_path, "with_old", made_results.ensemble(td, old))
     frame = collect([tmp_path]).drop_duplicates("file")
     commits = frame["encoder_commit"].fillna("unknown")
-    told = {Path(file).stem: commit for file, commit in zip(frame["file"], commits, strict=True)}
-    assert told == {
+    commit_of = {Path(file).stem: commit for file, commit in zip(frame["file"], commits, strict=True)}
+    assert commit_of == {
         "td": "e" * 40,
         "bu": "f" * 40,
         "eval": "e" * 40,

@@ -25,8 +25,8 @@ def standings(table: Table) -> dict[str, str]:
 
 
 def compared(table: Table, a: str, b: str) -> Comparison:
-    (found,) = (one for one in table.comparisons if (one.a, one.b) == (a, b))
-    return found
+    (comparison,) = (one for one in table.comparisons if (one.a, one.b) == (a, b))
+    return comparison
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
@@ -42,12 +42,12 @@ def test_a_row_that_is_worse_on_every_shared_seed_is_not_bold(higher_is_better: 
     assert standings(table) == {"worse": "", "better": "best"}
 
 
-def test_all_pairs_are_adjusted_and_the_better_mean_stands_first() -> None:
+def test_all_pairs_are_adjusted_and_the_better_mean_comes_first() -> None:
     table = one_column({"c": rising(8), "a": rising(8, 0.2), "b": rising(8, 0.1)})
     compare_rows(table)
     # p = 2^-7 each: 3 x 2^-7, and no less after it
-    found = {(one.a, one.b): (one.p, one.p_adjusted) for one in table.comparisons}
-    assert found == dict.fromkeys([("a", "b"), ("a", "c"), ("b", "c")], (2**-7, 3 * 2**-7))
+    p_values = {(one.a, one.b): (one.p, one.p_adjusted) for one in table.comparisons}
+    assert p_values == dict.fromkeys([("a", "b"), ("a", "c"), ("b", "c")], (2**-7, 3 * 2**-7))
     assert {one.test for one in table.comparisons} == {EXACT}
     assert standings(table) == {"c": "", "a": "best", "b": ""}
 
@@ -112,8 +112,8 @@ def test_a_test_that_decides_at_a_later_step_counts() -> None:
         {row: seeds(*values, first=7 if row == "third" else 1) for row, values in wave.items()}
     )
     compare_rows(table)
-    found = {(one.a, one.b): one.p_adjusted for one in table.comparisons if one.n}
-    assert found == {("top", "second"): 2**-5, ("second", "third"): 2 * 2**-9}
+    p_values = {(one.a, one.b): one.p_adjusted for one in table.comparisons if one.n}
+    assert p_values == {("top", "second"): 2**-5, ("second", "third"): 2 * 2**-9}
     assert standings(table) == {"top": "tied", "second": "", "third": ""}
 
 
@@ -249,9 +249,14 @@ def any_worse_in_version_0_1(scores: np.ndarray, alpha: float = 0.05) -> np.ndar
     return np.asarray((rows - 1) * p.min(axis=1) <= alpha)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rows", "n_seeds", "skewed"), [(3, 8, False), (4, 9, True), (5, 10, True), (6, 12, False)]
+    ("rows", "n_seeds", "skewed"),
+    [
+        pytest.param(3, 8, False, marks=pytest.mark.slow),
+        pytest.param(4, 9, True, marks=pytest.mark.slow),
+        pytest.param(5, 10, True, marks=pytest.mark.long),
+        pytest.param(6, 12, False, marks=pytest.mark.long),
+    ],
 )
 def test_equal_rows_are_called_worse_in_five_percent_of_tables_at_most(
     rows: int, n_seeds: int, skewed: bool
@@ -265,39 +270,39 @@ def test_equal_rows_are_called_worse_in_five_percent_of_tables_at_most(
 
 
 def test_a_clearly_better_row_is_bold() -> None:
-    found = judged(scores_of(200, 4, 10, skewed=False, ahead=3.0))
-    assert (found[:, 0] == "best").mean() >= 0.9
-    assert (found[:, 1:] != "best").all()
+    standings = judged(scores_of(200, 4, 10, skewed=False, ahead=3.0))
+    assert (standings[:, 0] == "best").mean() >= 0.9
+    assert (standings[:, 1:] != "best").all()
 
 
-def test_the_best_is_bold_where_the_test_says_so(tmp_path: Path) -> None:
-    found = grid(tmp_path, {"flat": 0.0, "dual": 0.03}, 6)
-    compare_rows(found)
-    assert cell(found, "dual").standing == "best"
-    assert cell(found, "flat").standing == ""
-    (one,) = found.comparisons
+def test_a_significantly_better_row_is_best(tmp_path: Path) -> None:
+    table = grid(tmp_path, {"flat": 0.0, "dual": 0.03}, 6)
+    compare_rows(table)
+    assert cell(table, "dual").standing == "best"
+    assert cell(table, "flat").standing == ""
+    (one,) = table.comparisons
     assert (one.a, one.b, one.n) == ("dual", "flat", 6)
     assert (one.p, one.p_adjusted, one.smallest_p) == (0.03125, 0.03125, 0.03125)
     assert one.difference == pytest.approx(0.03, abs=0.002)
-    assert "Bold: significantly better than every other row" in found.caption[-1]
+    assert "Bold: significantly better than every other row" in table.caption[-1]
 
 
 def test_ties_are_underlined(tmp_path: Path) -> None:
-    found = grid(tmp_path, {"flat": 0.0, "dual": 0.03, "tri_head_diffcat": 0.0301}, 8)
-    compare_rows(found)
-    standings = {row.text: cell(found, row.text).standing for row in found.rows}
+    table = grid(tmp_path, {"flat": 0.0, "dual": 0.03, "tri_head_diffcat": 0.0301}, 8)
+    compare_rows(table)
+    standings = {row.text: cell(table, row.text).standing for row in table.rows}
     assert standings == {"flat": "", "dual": "tied", "tri_head_diffcat": "tied"}
 
 
-def test_five_seeds_cannot_decide_and_the_caption_says_so(tmp_path: Path) -> None:
-    found = grid(tmp_path, {"flat": 0.0, "top_down": 0.1, "dual": 0.3}, 5)
-    compare_rows(found)
-    assert {one.standing for one in found.cells.values()} == {""}
-    assert found.caption[0] == (
+def test_with_five_seeds_the_caption_states_that_nothing_can_be_significant(tmp_path: Path) -> None:
+    table = grid(tmp_path, {"flat": 0.0, "top_down": 0.1, "dual": 0.3}, 5)
+    compare_rows(table)
+    assert {one.standing for one in table.cells.values()} == {""}
+    assert table.caption[0] == (
         "No difference in this table can be significant (p ≤ 0.05): with 5 seeds p is at least 0.0625 "
         "(adjusted 0.188), and 3 rows (3 pairs) need 7 shared seeds."
     )
-    assert "Bold" not in " ".join(found.caption)
+    assert "Bold" not in " ".join(table.caption)
 
 
 def test_where_less_is_better_the_least_is_best(tmp_path: Path, add: Any) -> None:
@@ -306,16 +311,16 @@ def test_where_less_is_better_the_least_is_best(tmp_path: Path, add: Any) -> Non
         made["test"]["single"]["overall"]["violation_rate"] = 0.5 + seed / 1000
         made_results.write(tmp_path, f"f{seed}", made)
         add(f"t{seed}", "top_down", seed)
-    found = table_from(tmp_path, metrics=["test.violation_rate"])
-    compare_rows(found)
-    assert cell(found, "top_down").standing == "best"
+    table = table_from(tmp_path, metrics=["test.violation_rate"])
+    compare_rows(table)
+    assert cell(table, "top_down").standing == "best"
 
 
 def test_rows_of_different_datasets_are_not_compared(tmp_path: Path) -> None:
     made_results.write_grid(tmp_path, {"flat": 0.0, "dual": 0.05}, ("wos", "aapd"), (1, 2, 3, 4, 5, 6))
-    found = table_from(tmp_path, rows=["dataset", "method"], columns=[])
-    compare_rows(found)
-    assert {(one.dataset, one.a, one.b) for one in found.comparisons} == {
+    table = table_from(tmp_path, rows=["dataset", "method"], columns=[])
+    compare_rows(table)
+    assert {(one.dataset, one.a, one.b) for one in table.comparisons} == {
         ("wos", "wos, dual", "wos, flat"),
         ("aapd", "aapd, dual", "aapd, flat"),
     }

@@ -27,23 +27,25 @@ def counted(seed: int, right: float):
 
 @pytest.mark.parametrize("score", ["micro_f1", "macro_f1", "samples_f1"])
 def test_difference_over_documents_is_sklearns(score: str) -> None:
-    found = document_difference([counted(1, 0.9), counted(2, 0.8)], [counted(3, 0.7), counted(4, 0.7)], score)
+    result = document_difference(
+        [counted(1, 0.9), counted(2, 0.8)], [counted(3, 0.7), counted(4, 0.7)], score
+    )
 
     def of(seed: int, right: float) -> float:
         target, predicted = made(seed, right)
         return float(f1_score(target, predicted, average=score.removesuffix("_f1"), zero_division=0))
 
     wanted = (of(1, 0.9) + of(2, 0.8) - of(3, 0.7) - of(4, 0.7)) / 2
-    assert found.difference == pytest.approx(wanted)
-    assert found.low < found.difference < found.high
-    assert found.documents == N_DOCUMENTS
+    assert result.difference == pytest.approx(wanted)
+    assert result.low < result.difference < result.high
+    assert result.documents == N_DOCUMENTS
 
 
 @pytest.mark.parametrize("score", ["micro_f1", "macro_f1", "samples_f1"])
 def test_resampling_is_that_of_a_loop_over_documents(score: str) -> None:
     """The same draws, document by document through scikit-learn."""
     a, b, resamples = (1, 0.9), (3, 0.75), 15
-    found = document_difference([counted(*a)], [counted(*b)], score, resamples=resamples, seed=5)
+    result = document_difference([counted(*a)], [counted(*b)], score, resamples=resamples, seed=5)
     (target, of_a), (_, of_b) = made(*a), made(*b)
 
     def difference(rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
@@ -60,16 +62,16 @@ def test_resampling_is_that_of_a_loop_over_documents(score: str) -> None:
     keep = draws.integers(0, 2, (resamples, N_DOCUMENTS)).astype(bool)[:, :, None]
     swapped = [difference(everything, np.where(k, of_a, of_b), np.where(k, of_b, of_a)) for k in keep]
     beyond = sum(abs(one - observed) >= abs(observed) - 1e-12 for one in boot)
-    assert found.p_bootstrap == pytest.approx((1 + beyond) / (resamples + 1))
+    assert result.p_bootstrap == pytest.approx((1 + beyond) / (resamples + 1))
     beyond = sum(abs(one) >= abs(observed) - 1e-12 for one in swapped)
-    assert found.p_randomisation == pytest.approx((1 + beyond) / (resamples + 1))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(boot, [0.025, 0.975])))
+    assert result.p_randomisation == pytest.approx((1 + beyond) / (resamples + 1))
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(boot, [0.025, 0.975])))
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     one = counted(1, 0.9)
-    found = document_difference([one], [one], "macro_f1", resamples=50)
-    assert (found.difference, found.p_bootstrap, found.p_randomisation) == (0, 1, 1)
+    result = document_difference([one], [one], "macro_f1", resamples=50)
+    assert (result.difference, result.p_bootstrap, result.p_randomisation) == (0, 1, 1)
 
 
 def test_other_documents_cannot_be_paired() -> None:

@@ -1,4 +1,4 @@
-"""Kept predictions of two models: which documents a test over them counts."""
+"""Predictions of two models: which documents a test over them counts."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def test_a_document_counts_if_a_file_has_it(
 ) -> None:
     a = write(tmp_path, "a", OF_A, GOLD, bare=bare)
     b = write(tmp_path, "b", OF_B, GOLD, bare=bare)
-    found = compare_documents([(a, b)], ("single", "single"), score, len(NODES), resamples=20)
-    assert found is not None
-    assert found.documents == len(documents)
+    result = compare_documents([(a, b)], ("single", "single"), score, len(NODES), resamples=20)
+    assert result is not None
+    assert result.documents == len(documents)
     gold = matrix(documents, GOLD)
     of_a, of_b = (
         f1_score(gold, matrix(documents, nodes), average=score.removesuffix("_f1"), zero_division=0)
         for nodes in (OF_A, OF_B)
     )
-    assert found.difference == pytest.approx(of_a - of_b)
+    assert result.difference == pytest.approx(of_a - of_b)
     other_way = compare_documents([(b, a)], ("single", "single"), score, len(NODES), resamples=20)
     assert other_way is not None
     assert other_way.difference == pytest.approx(of_b - of_a)

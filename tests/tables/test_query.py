@@ -17,12 +17,12 @@ def test_an_evaluation_that_repeats_the_training_counts_once(tmp_path: Path, add
     again = made_results.evaluation(of, view="all")
     again["test"]["single"]["overall"]["macro_f1"] = 0.51
     made_results.write(tmp_path, "eval_1", again)
-    found = table_from(tmp_path)
-    assert [run.value for run in cell(found, "top_down").runs] == [0.51]
+    table = table_from(tmp_path)
+    assert [run.value for run in cell(table, "top_down").runs] == [0.51]
     made_results.write(tmp_path, "eval_2", made_results.evaluation(of, threshold=0.3))
-    found = table_from(tmp_path)
-    assert [row.text for row in found.rows] == ["top_down, 0.3", "top_down, 0.5"]
-    assert found.row_names == ("method", "threshold")
+    table = table_from(tmp_path)
+    assert [row.text for row in table.rows] == ["top_down, 0.3", "top_down, 0.5"]
+    assert table.row_names == ("method", "threshold")
 
 
 def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, add: Any) -> None:
@@ -48,8 +48,8 @@ def test_an_evaluation_of_an_earlier_model_never_beats_the_run(tmp_path: Path, a
 
 def test_a_metric_without_results_leaves_the_others(tmp_path: Path, add: Any) -> None:
     add("a")
-    found = table_from(tmp_path, rows=[], columns=[], metrics=["test.mix.macro_f1", *MACRO])
-    assert [column.metric for column in found.columns] == list(MACRO)
+    table = table_from(tmp_path, rows=[], columns=[], metrics=["test.mix.macro_f1", *MACRO])
+    assert [column.metric for column in table.columns] == list(MACRO)
 
 
 def test_the_fused_view_of_a_single_model_is_its_own(tmp_path: Path, add: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ EVERYTHING = ["figures=all", "frame=[parquet,csv]", "interval=bootstrap", "compa
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the results of a grid, `in`, and all files that the program makes of it, `out`."""
+    """Return a folder with the results of a grid, `in`, and the files that another process makes, `out`."""
     folder = tmp_path_factory.mktemp("everything")
     made_results.write_grid(folder / "in", {"flat": 0, "dual": 0.02}, ("wos",), (1, 2, 3, 4, 5, 6))
     before = bytes_below(folder / "in/results")
     argv = [f"results={folder / 'in'}", f"output_dir={folder / 'out'}", "metric=test.macro_f1", *EVERYTHING]
-    aggregate.main(argv)
+    subprocess.run([sys.executable, "-m", "hblm.aggregate", *argv], check=True, capture_output=True)
     assert bytes_below(folder / "in/results") == before, "results are left as they were"
     return folder
 
@@ -81,7 +83,7 @@ def test_a_grid_to_every_format(everything: Path) -> None:
     assert {"val", "test"} == set(frame["split"])
 
 
-def test_the_same_scores_make_the_same_bytes(everything: Path) -> None:
+def test_the_same_scores_make_the_same_bytes_in_another_process(everything: Path) -> None:
     """Whatever results have besides: notes, and keys of a later version."""
     before = bytes_below(everything / "out/tables")
     assert len(before) > 12
@@ -110,7 +112,7 @@ def test_the_terminal_shows_the_table_and_what_was_passed_over(
     assert "flat" in capsys.readouterr().out
 
 
-def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path) -> None:
+def test_published_figures_are_added_where_the_labels_are_the_same(here: Path) -> None:
     made_results.write_grid(here / "in", {"flat": 0}, ("wos", "aapd"), (1, 2))
     run()
     theirs = [row for row in rows_of(here / "out/tables/table.csv") if row["ours"] == "false"]
@@ -118,7 +120,7 @@ def test_published_figures_stand_beside_where_the_labels_are_the_same(here: Path
     assert (float(hpt["mean"]), hpt["dataset"]) == (pytest.approx(0.8716), "wos")
     assert hpt["source"] == "HPT Table 1; encoder: BERT-base"
     assert {row["dataset"] for row in theirs} == {"wos"}
-    assert any("another number than ours" in row["source"] for row in theirs)
+    assert any("not comparable with" in row["source"] for row in theirs)
     run(published=False, name="bare")
     assert all(row["ours"] == "true" for row in rows_of(here / "out/tables/bare.csv"))
     run(metric=["val.macro_f1"], name="val")
@@ -232,18 +234,18 @@ def test_one_difference_in_words_and_numbers(here: Path, capsys: pytest.CaptureF
         better = made_results.result("top_down", seed, macro=macro + 0.01 * seed, commit="d" * 40)
         made_results.write(here / "in", f"t{seed}", better)
     run(compare=["flat", "top_down"], metric=["test.macro_f1"])
-    told = explained(capsys)
-    assert "Over 5 shared seeds the difference is +3.00 points [95 % interval +1.04, +4.96]" in told
-    assert "top_down is better with 5 of 5" in told
-    assert "p = 0.0625, the smallest that 5 seeds can give; 6 seeds could reach 0.05" in told
-    assert "Cohen's d_z 1.90" in told
-    assert "Over documents: not all of these runs have predictions of these views" in told
-    assert "Difference of test macro-F1 by level: 0: +3.00; 1: +3.00." in told
-    assert "method flat / top_down" in told
-    assert "film none / sigmoid" in told
-    assert "loss." not in told, "flat has the loss of the others"
-    assert "encoder.project_embedding false / true" in told
-    assert "commit cccccccccc / dddddddddd" in told
+    output = explained(capsys)
+    assert "Over 5 shared seeds the difference is +3.00 points [95 % interval +1.04, +4.96]" in output
+    assert "top_down is better with 5 of 5" in output
+    assert "p = 0.0625, the smallest that 5 seeds can give; 6 seeds could reach 0.05" in output
+    assert "Cohen's d_z 1.90" in output
+    assert "Over documents: not all of these runs have predictions of these views" in output
+    assert "Difference of test macro-F1 by level: 0: +3.00; 1: +3.00." in output
+    assert "method flat / top_down" in output
+    assert "film none / sigmoid" in output
+    assert "loss." not in output, "flat has the loss of the others"
+    assert "encoder.project_embedding false / true" in output
+    assert "commit cccccccccc / dddddddddd" in output
 
 
 @pytest.mark.parametrize(
@@ -264,17 +266,15 @@ def test_a_difference_of_many_seeds_is_not_called_exact(
         for method, micro in (("flat", 0.7), ("top_down", 0.6 + seed / 1000)):
             made_results.write(here / "in", f"{method}{seed}", made_results.result(method, seed, micro=micro))
     run(compare=["flat", "top_down"], metric=["test.micro_f1"])
-    told = explained(capsys)
-    assert f"top_down is better with 0 of {seeds}. {test}" in told
+    output = explained(capsys)
+    assert f"top_down is better with 0 of {seeds}. {test}" in output
 
 
-def test_too_few_seeds_are_the_first_thing_that_every_caption_says(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_caption_starts_with_the_lack_of_seeds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_results.write_grid(here / "in", {"flat": 0, "top_down": 0.1, "dual": 0.2}, ("wos",), (1, 2, 3, 4, 5))
     run(published=False)
-    told = explained(capsys)
-    assert 0 < told.index("No difference in this table can be significant") < told.index("Mean ±")
+    output = explained(capsys)
+    assert 0 < output.index("No difference in this table can be significant") < output.index("Mean ±")
     folder = here / "out/tables"
     assert "**Results**\n\nNo difference in this table" in (folder / "table.md").read_text()
     assert r"\caption{Results. No difference in this table" in (folder / "table.tex").read_text()
@@ -305,7 +305,7 @@ def write_predictions(result: Path, right: float, seed: int) -> tuple[np.ndarray
 
 
 def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {}
+    means = {}
     for method, right in (("flat", 0.6), ("top_down", 0.95)):
         scores = []
         for seed in (1, 2):
@@ -314,13 +314,13 @@ def test_a_difference_over_documents(here: Path, capsys: pytest.CaptureFixture[s
             name = f"eval_{method}{seed}"
             path = made_results.write(here / "in", name, made_results.evaluation(of))
             scores.append(f1_score(*write_predictions(path, right, seed), average="macro"))
-        found[method] = np.mean(scores)
+        means[method] = np.mean(scores)
     run(compare=["flat", "top_down"], metric=["test.macro_f1"], test="documents")
-    told = explained(capsys)
-    wanted = 100 * (found["top_down"] - found["flat"])
-    assert f"Over 40 documents, mean of 2 seeds: {wanted:+.2f} points" in told
-    assert "paired bootstrap p < 0.001, approximate randomisation p < 0.001" in told
-    assert "(approximate randomisation over documents, p ≤ 0.05, adjusted over all pairs" in told
+    output = explained(capsys)
+    difference = 100 * (means["top_down"] - means["flat"])
+    assert f"Over 40 documents, mean of 2 seeds: {difference:+.2f} points" in output
+    assert "paired bootstrap p < 0.001, approximate randomisation p < 0.001" in output
+    assert "(approximate randomisation over documents, p ≤ 0.05, adjusted over all pairs" in output
     (test,) = rows_of(here / "out/tables/table.comparisons.csv")
     assert (test["test"], test["n"]) == ("approximate randomisation over documents", "40")
 
@@ -354,16 +354,16 @@ def test_what_the_runs_were_made_with_is_compared(here: Path, capsys: pytest.Cap
     made_results.write(here / "in", "flat", flat)
     made_results.write(here / "in", "dual", dual)
     run(compare=["flat", "dual"])
-    told = explained(capsys)
-    assert "; precision fp32 / bf16; processes 1 / 2; device_kind cpu / cuda." in told
-    assert f"encoder_commit {'e' * 40} / {'f' * 40}" in told
+    output = explained(capsys)
+    assert "; precision fp32 / bf16; processes 1 / 2; device_kind cpu / cuda." in output
+    assert f"encoder_commit {'e' * 40} / {'f' * 40}" in output
     # version 0.1 recorded neither processes nor the encoder: these are not known to differ
     made_results.write(here / "in", "flat", made_results.of_first_version(flat))
     run(compare=["flat", "dual"])
-    told = explained(capsys)
-    assert "formulas 1 / 2; " in told
-    assert "; precision fp32 / bf16; device_kind cpu / cuda." in told
-    assert "encoder_commit" not in told
+    output = explained(capsys)
+    assert "formulas 1 / 2; " in output
+    assert "; precision fp32 / bf16; device_kind cpu / cuda." in output
+    assert "encoder_commit" not in output
 
 
 def test_predictions_for_other_documents_are_refused(here: Path) -> None:
@@ -380,10 +380,10 @@ def test_predictions_for_other_documents_are_refused(here: Path) -> None:
 
 @pytest.mark.slow
 def test_two_thousand_results_with_every_fault(here: Path) -> None:
-    """Nothing is averaged but seeds of one setting, on one version of one dataset; every fault is told."""
+    """Nothing is averaged but seeds of one setting, on one version of one dataset; every fault has a note."""
     chance = random.Random(3)
     names = ("wos", "<script>x</script>", r"\input{a}_%&", "a|b\n# c", "\x1b[31m")
-    wanted: dict[tuple[str, ...], dict[str, float]] = {}
+    expected: dict[tuple[str, ...], dict[str, float]] = {}
     data_of: dict[str, set[str]] = {}
     n_written = 0
     while n_written < 2000:
@@ -403,21 +403,21 @@ def test_two_thousand_results_with_every_fault(here: Path) -> None:
                 made_results.write(here / "in", f"r{n_written:05}", made)
                 at = "–" if method == "flat" else f"{scale:g}"
                 key = (method, at, dataset, made["dataset"]["fingerprint"])
-                wanted.setdefault(key, {})[str(seed)] = made["test"][next(iter(made["test"]))]["overall"][
+                expected.setdefault(key, {})[str(seed)] = made["test"][next(iter(made["test"]))]["overall"][
                     "macro_f1"
                 ]
                 data_of.setdefault(dataset, set()).add(made["dataset"]["fingerprint"])
     (here / "in/results/broken.json").write_text('{"schema_version": 1')
     run(metric=["test.macro_f1"])
-    found = {}
+    rows = {}
     for row in rows_of(here / "out/tables/table.csv"):
         if row["ours"] == "true" and row["n"] != "0":
             name, _, version = row["dataset"].partition(" (data ")
             (full,) = [data for data in data_of[name] if data.startswith(version.rstrip(")"))]
-            found[row["method"], row["film.film_scale"], name, full] = row
-    assert found.keys() == wanted.keys()
-    for key, values in wanted.items():
-        row = found[key]
+            rows[row["method"], row["film.film_scale"], name, full] = row
+    assert rows.keys() == expected.keys()
+    for key, values in expected.items():
+        row = rows[key]
         assert set(row["seeds"].split()) == values.keys()
         assert float(row["mean"]) == pytest.approx(np.mean(list(values.values())))
         assert "2 versions of the prepared files" in row["notes"]

@@ -62,7 +62,9 @@ def test_superseded_results_and_what_lies_in_checkpoints_do_not_count(write: Wri
         *("data/wos/manifest.json", "ledgers/main/cells/a.json"),
     ],
 )
-def test_what_is_no_result_by_its_place_is_not_told(write: Write, tmp_path: Path, name: str) -> None:
+def test_files_of_checkpoints_datasets_and_ledgers_are_not_listed(
+    write: Write, tmp_path: Path, name: str
+) -> None:
     markers = {
         "copy": "hblm.json",
         "minilm": "config.json",

@@ -139,21 +139,21 @@ def holm(p_values: list[float]) -> list[float]:
 
 def test_shaffer_without_a_pair_is_holm_over_the_others() -> None:
     # 2 x 0.01, then 0.04; the third pair has no test, so the first two can both be equal
-    found = shaffer([0.04, math.nan, 0.01], 3)
+    adjusted = shaffer([0.04, math.nan, 0.01], 3)
     assert holm([0.04, 0.01]) == [0.04, 0.02]
-    assert found[[0, 2]] == pytest.approx([0.04, 0.02])
-    assert math.isnan(found[1])
+    assert adjusted[[0, 2]] == pytest.approx([0.04, 0.02])
+    assert math.isnan(adjusted[1])
     assert np.isnan(shaffer([math.nan] * 3, 3)).all()
-    assert shaffer([0.04, 0.01], 3).tolist() == found[[0, 2]].tolist(), "the third pair is not in the list"
+    assert shaffer([0.04, 0.01], 3).tolist() == adjusted[[0, 2]].tolist(), "the third pair is not in the list"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from([3, 4]), st.data())
 def test_shaffer_lies_between_the_closed_test_and_holm(rows: int, data: st.DataObject) -> None:
     """Closed testing: a pair's p is the largest Bonferroni p of all groupings that hold the pair equal."""
     pairs = list(itertools.combinations(range(rows), 2))
     p_values = data.draw(st.lists(st.floats(0, 1), min_size=len(pairs), max_size=len(pairs)))
-    found = shaffer(p_values, rows)
+    adjusted = shaffer(p_values, rows)
     groupings = [equal_pairs(groups) for groups in partitions(list(range(rows)))]
     bonferroni = [
         (equal, len(equal) * min(p_values[pairs.index(pair)] for pair in equal))
@@ -161,16 +161,16 @@ def test_shaffer_lies_between_the_closed_test_and_holm(rows: int, data: st.DataO
         if equal
     ]
     closed = [min(1.0, max(p for equal, p in bonferroni if pair in equal)) for pair in pairs]
-    assert all(found >= np.array(closed) - 1e-12)
-    assert all(found <= np.array(holm(p_values)) + 1e-12)
+    assert all(adjusted >= np.array(closed) - 1e-12)
+    assert all(adjusted <= np.array(holm(p_values)) + 1e-12)
 
 
 def test_effect_by_hand() -> None:
-    found = effect([3, 5, 4], [1, 2, 3])  # differences 2, 3, 1: mean 2, s = 1
-    assert (found.difference, found.d_z) == pytest.approx((2, 2))
-    assert (found.low, found.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    size = effect([3, 5, 4], [1, 2, 3])  # differences 2, 3, 1: mean 2, s = 1
+    assert (size.difference, size.d_z) == pytest.approx((2, 2))
+    assert (size.low, size.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
     # of nine pairs 3 beats 1 and 2, ties 3; 5 beats three; 4 beats three
-    assert found.superiority == pytest.approx((2 + 0.5 + 3 + 3) / 9)
+    assert size.superiority == pytest.approx((2 + 0.5 + 3 + 3) / 9)
     same = effect([0.3, 0.4], [0.1 + 0.1, 0.3])
     assert math.isnan(same.d_z)
     assert same.difference == pytest.approx(0.1)

@@ -1,59 +1,22 @@
-"""The pictures of a table, as SVG and PNG: plain data in, bytes out, the same bytes each time.
-
-Colours are Okabe and Ito's (2008), told apart by colour-blind readers; markers and dashes tell the series
-apart in black and white.
-"""
+"""Figures of a table's cells: lines over levels or epochs, and a point for each seed."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import ceil, isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
-
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-
+from hblm.tables.output.drawing import Drawing, drawing_of, label_text, style_of, styled
 
 _WIDTH, _HEIGHT = 3.4, 2.5  # inches of a panel alone: a column of a paper
 
 
-_DPI = 200
+_LINE: dict[str, Any] = {"markersize": 3.5, "elinewidth": 0.8, "capsize": 1.5}
 
 
-_LABEL = 40  # signs of a label that are shown
-
-
-_STYLE: dict[str, Any] = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "svg.hashsalt": "hblm",
-    "svg.fonttype": "path",
-    "figure.facecolor": "white",
-}
-
-
-class Drawing(NamedTuple):
-    """One picture in both formats; the PNG has 200 dots an inch."""
-
-    svg: bytes
-    png: bytes
+_POINT: dict[str, Any] = {"linestyle": "none", "markersize": 4, "alpha": 0.75, "markeredgewidth": 0}
 
 
 class Series(NamedTuple):
@@ -82,55 +45,97 @@ class Group(NamedTuple):
 
 def lines(panels: Sequence[Panel], *, x_label: str, y_label: str) -> Drawing:
     """Draw the mean of each series' runs with their standard deviation; values are shares in 0..1."""
-    with _styled():
-        return _drawing(_lines(panels, x_label, y_label))
+    with styled():
+        return drawing_of(line_figure(panels, x_label, y_label))
 
 
 def points(panels: Sequence[tuple[str, Sequence[Group]]], *, x_label: str) -> Drawing:
-    """Draw every seed as a point, the mean as a bar, its interval as a whisker; a line a row."""
-    with _styled():
-        return _drawing(_points(panels, x_label))
+    """Draw every seed as a point, the mean as a bar, its interval as a line; values are shares in 0..1."""
+    with styled():
+        return drawing_of(point_figure(panels, x_label))
 
 
-def critical_difference(
-    labels: Sequence[str], mean_ranks: Sequence[float], difference: float, *, title: str
-) -> Drawing:
-    """Draw mean ranks on an axis, joined by a bar where they are closer than that (Demšar 2006)."""
-    with _styled():
-        return _drawing(_critical_difference(labels, mean_ranks, difference, title))
+def line_figure(panels: Sequence[Panel], x_label: str, y_label: str) -> Any:
+    """Return the matplotlib figure of `lines`, with a legend of all series below the panels."""
+    names = list(dict.fromkeys(series.label for panel in panels for series in panel.series))
+    across = 1 if len(panels) == 1 else 3
+    figure, axes = _grid(len(panels), _HEIGHT, below=0.2 * ceil(len(names) / across) + 0.1)
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes, panels, strict=False):
+        axis.set_title(label_text(panel.title))
+        places = np.arange(len(panel.x))
+        has_ticks = any(isinstance(x, str) for x in panel.x)
+        for series in panel.series:
+            number = names.index(series.label)
+            means, spreads = _summary(series.points)
+            if has_ticks:
+                # neighbours are moved aside, so that their error bars do not hide each other
+                n_series = len(panel.series)
+                aside = (number - n_series / 2) * 0.25 / n_series
+                handle = _with_bars(axis, places + aside, 100 * means, 100 * spreads, number)
+            else:
+                handle = _with_band(axis, np.array(panel.x, float), 100 * means, 100 * spreads, number)
+            handles.setdefault(series.label, handle)
+        if has_ticks:
+            axis.set_xticks(places, [label_text(str(x)) for x in panel.x])
+        else:
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        if not panel.series:
+            _note_empty(axis)
+        axis.grid(axis="y", color="#dddddd", linewidth=0.5)
+    _label_outer(axes, x_label, y_label)
+    if handles:
+        labels = [label_text(name) for name in handles]
+        figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=across)
+    return figure
 
 
-def cliques(mean_ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """Return the largest groups that no difference tells apart, as first and last place in order of rank."""
-    ordered = sorted(mean_ranks)
-    found: list[tuple[int, int]] = []
-    for first, rank in enumerate(ordered):
-        last = max(at for at, other in enumerate(ordered) if other - rank < difference)
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+def _with_bars(axis: Any, x: np.ndarray, means: np.ndarray, spreads: np.ndarray, number: int) -> Any:
+    """Draw a series with an error bar at each place, and return its line."""
+    return axis.errorbar(x, means, yerr=spreads, **_LINE, **style_of(number))[0]
 
 
-def style_of(number: int) -> dict[str, Any]:
-    """Return a series' look; 7 colours, 9 markers and 4 dashes repeat at different steps."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[number % len(DASHES)],
-    }
+def _with_band(axis: Any, x: np.ndarray, means: np.ndarray, spreads: np.ndarray, number: int) -> Any:
+    """Draw a series of many places with a band, and return its line; about 8 places have a marker."""
+    style = style_of(number)
+    line = axis.errorbar(x, means, markevery=max(1, len(x) // 8), **_LINE, **style)[0]
+    band = (means - spreads, means + spreads)
+    axis.fill_between(x, *band, color=style["color"], alpha=0.15, linewidth=0)
+    return line
 
 
-@contextlib.contextmanager
-def _styled() -> Iterator[None]:
-    import matplotlib
+def point_figure(panels: Sequence[tuple[str, Sequence[Group]]], x_label: str) -> Any:
+    """Return the matplotlib figure of `points`."""
+    names = list(dict.fromkeys(group.label for _, groups in panels for group in groups))
+    figure, axes = _grid(len(panels), 0.9 + 0.24 * max(1, len(names)), below=0)
+    labels = [label_text(name) for name in names]
+    for at, (axis, (title, groups)) in enumerate(zip(axes, panels, strict=False)):
+        axis.set_title(label_text(title))
+        for group in groups:
+            _draw_group(axis, group, names.index(group.label))
+        if not groups:
+            _note_empty(axis)
+        axis.set_yticks(range(len(names)), labels if at % 3 == 0 else [""] * len(names))
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.grid(axis="x", color="#dddddd", linewidth=0.5)
+    _label_outer(axes, x_label, "")
+    return figure
 
-    style: Any = {**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}
-    with matplotlib.rc_context(style):
-        yield
+
+def _draw_group(axis: Any, group: Group, number: int) -> None:
+    style = style_of(number)
+    values = 100 * np.array(group.values, float)
+    # seeds in turn above, on and below the line, so that equal ones are all seen
+    heights = number + 0.12 * ((np.arange(len(values)) % 3) - 1)
+    axis.plot(values, heights, marker=style["marker"], color=style["color"], **_POINT)
+    if len(values):
+        axis.plot([values.mean()] * 2, [number - 0.32, number + 0.32], color="black", linewidth=1.4)
+    if isfinite(group.low) and isfinite(group.high):
+        axis.plot([100 * group.low, 100 * group.high], [number] * 2, color="black", linewidth=0.8)
 
 
 def _grid(n_panels: int, height: float, below: float) -> tuple[Any, list[Any]]:
-    """Return a figure and its panels, up to three a row; `below` inches are for a legend."""
+    """Return a figure and its panels, up to three side by side; `below` is the legend's height in inches."""
     from matplotlib.figure import Figure
 
     across = min(3, max(1, n_panels))
@@ -143,162 +148,21 @@ def _grid(n_panels: int, height: float, below: float) -> tuple[Any, list[Any]]:
     return figure, list(axes[: max(1, n_panels)])
 
 
-def _lines(panels: Sequence[Panel], x_label: str, y_label: str) -> Any:
-    names = list(dict.fromkeys(series.label for panel in panels for series in panel.series))
-    across = 1 if len(panels) == 1 else 3
-    below = 0.2 * ceil(len(names) / across) + 0.1
-    figure, axes = _grid(len(panels), _HEIGHT, below)
-    shown: dict[str, Any] = {}
-    for axis, panel in zip(axes, panels, strict=False):
-        axis.set_title(_text(panel.title))
-        places, is_text = np.arange(len(panel.x)), any(isinstance(x, str) for x in panel.x)
-        along = places if is_text else np.array(panel.x, float)
-        wide = len(panel.series)
-        for series in panel.series:
-            means, spreads = _summary(series.points)
-            number = names.index(series.label)
-            # neighbours step aside, so that their bars can be told apart
-            aside = (number - wide / 2) * 0.25 / max(wide, 1) if is_text else 0.0
-            drawn = axis.errorbar(
-                along + aside,
-                100 * means,
-                yerr=100 * spreads if is_text else None,
-                markersize=3.5,
-                markevery=1 if is_text else max(1, len(panel.x) // 8),
-                elinewidth=0.8,
-                capsize=1.5,
-                **style_of(number),
-            )
-            if not is_text:
-                axis.fill_between(
-                    along,
-                    100 * (means - spreads),
-                    100 * (means + spreads),
-                    color=style_of(number)["color"],
-                    alpha=0.15,
-                    linewidth=0,
-                )
-            shown.setdefault(series.label, drawn[0])
-        if is_text:
-            axis.set_xticks(places, [_text(str(x)) for x in panel.x])
-        else:
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        if not panel.series:
-            _say_empty(axis)
-        axis.grid(axis="y", color="#dddddd", linewidth=0.5)
-    _label_outer(axes, x_label, y_label)
-    if shown:
-        figure.legend(
-            list(shown.values()), [_text(name) for name in shown], loc="outside lower center", ncols=across
-        )
-    return figure
-
-
 def _summary(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation at each place; nan and 0 for a gap, 0 for one run."""
+    """Return means and standard deviations, (places,) each; nan and 0 for a gap, 0 for one run."""
     kept = [[value for value in place if value is not None and isfinite(value)] for place in values]
     means = np.array([np.mean(place) if place else nan for place in kept])
     spreads = np.array([np.std(place, ddof=1) if len(place) > 1 else 0.0 for place in kept])
     return means, spreads
 
 
-def _points(panels: Sequence[tuple[str, Sequence[Group]]], x_label: str) -> Any:
-    names = list(dict.fromkeys(group.label for _, groups in panels for group in groups))
-    figure, axes = _grid(len(panels), 0.9 + 0.24 * max(1, len(names)), 0)
-    for at, (axis, (title, groups)) in enumerate(zip(axes, panels, strict=False)):
-        axis.set_title(_text(title))
-        for group in groups:
-            number = names.index(group.label)
-            look = style_of(number)
-            values = 100 * np.array(group.values, float)
-            # seeds in turn above and below the line, so that equal ones are seen
-            heights = number + 0.12 * ((np.arange(len(values)) % 3) - 1)
-            axis.plot(values, heights, linestyle="none", marker=look["marker"], color=look["color"], **_PALE)
-            if len(values):
-                axis.plot([values.mean()] * 2, [number - 0.32, number + 0.32], color="black", linewidth=1.4)
-            if isfinite(group.low) and isfinite(group.high):
-                axis.plot([100 * group.low, 100 * group.high], [number] * 2, color="black", linewidth=0.8)
-        if not groups:
-            _say_empty(axis)
-        axis.set_yticks(
-            range(len(names)), [_text(name) for name in names] if at % 3 == 0 else [""] * len(names)
-        )
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.grid(axis="x", color="#dddddd", linewidth=0.5)
-    _label_outer(axes, x_label, "")
-    return figure
-
-
-_MISSING = "\N{REPLACEMENT CHARACTER}"
-
-
-_PALE: dict[str, Any] = {"markersize": 4, "alpha": 0.75, "markeredgewidth": 0}
-
-
-def _critical_difference(
-    labels: Sequence[str], mean_ranks: Sequence[float], difference: float, title: str
-) -> Any:
-    from matplotlib.figure import Figure
-
-    order = sorted(range(len(labels)), key=lambda at: (mean_ranks[at], at))
-    count, half = len(order), ceil(len(order) / 2)
-    groups = cliques(mean_ranks, difference)
-    axis_at, gap = 0.0, 0.22
-    first_leader = axis_at - 0.25 - 0.12 * len(groups)
-    figure = Figure(figsize=(7.0, 1.1 + gap * (half + 1) + 0.12 * len(groups)), layout="constrained")
-    axis = figure.add_subplot()
-    axis.axis("off")
-    axis.set_title(_text(title))
-    margin = max(1.0, 0.45 * (count - 1))
-    axis.set_xlim(1 - margin, count + margin)
-    axis.set_ylim(first_leader - gap * half, 0.75)
-    axis.plot([1, count], [axis_at] * 2, color="black", linewidth=0.8)
-    for tick in range(1, count + 1):
-        axis.plot([tick] * 2, [axis_at, axis_at + 0.07], color="black", linewidth=0.8)
-        axis.text(tick, axis_at + 0.1, str(tick), ha="center", va="bottom")
-    # as long as it is, but not beyond the picture
-    axis.plot([1, min(1 + difference, count + margin)], [0.5] * 2, color="black", linewidth=1.4)
-    axis.text(1, 0.55, f"critical difference {difference:.2f}", ha="left", va="bottom")
-    for place, at in enumerate(order):
-        rank, left = mean_ranks[at], place < half
-        y = first_leader - gap * (place if left else count - 1 - place)
-        x = 1 - 0.08 * margin if left else count + 0.08 * margin
-        axis.plot([rank, rank, x], [axis_at, y, y], color="black", linewidth=0.7)
-        text = f"{_text(labels[at])} ({rank:.2f})"
-        axis.text(x, y, f"{text} " if left else f" {text}", ha="right" if left else "left", va="center")
-    for level, (first, last) in enumerate(groups):
-        y = axis_at - 0.12 * (level + 1)
-        ends = [mean_ranks[order[first]] - 0.03, mean_ranks[order[last]] + 0.03]
-        axis.plot(ends, [y] * 2, color="black", linewidth=3, solid_capstyle="butt")
-    return figure
-
-
 def _label_outer(axes: Sequence[Any], x_label: str, y_label: str) -> None:
     for at, axis in enumerate(axes):
         if at % 3 == 0:
-            axis.set_ylabel(_text(y_label))
+            axis.set_ylabel(label_text(y_label))
         if at + 3 >= len(axes):  # the lowest panel of its column
-            axis.set_xlabel(_text(x_label))
+            axis.set_xlabel(label_text(x_label))
 
 
-def _say_empty(axis: Any) -> None:
+def _note_empty(axis: Any) -> None:
     axis.text(0.5, 0.5, "no results", ha="center", va="center", transform=axis.transAxes)
-
-
-def _text(text: str) -> str:
-    """Return a label on one line, short enough, of signs that the font has."""
-    from matplotlib import font_manager, ft2font
-
-    font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans"))
-    known = font.get_charmap()
-    plain = re.sub(r"\s+", " ", text)
-    shown = (sign if ord(sign) in known and sign.isprintable() else _MISSING for sign in plain)
-    plain = "".join(shown)
-    return plain if len(plain) <= _LABEL else f"{plain[: _LABEL - 1]}…"
-
-
-def _drawing(figure: Any) -> Drawing:
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "hblm"})
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    return Drawing(svg.getvalue(), png.getvalue())

@@ -1,4 +1,4 @@
-"""A table as one HTML page: no network, sortable, every number traceable to its runs."""
+"""A table as one HTML page: sortable, with the runs of every number, without network access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from hblm.tables.output.text import HOLE, plain_text, reference_figure, reference_notes
+from hblm.tables.output.text import EMPTY, plain_text, reference_figure, reference_notes
 from hblm.tables.p_values import p_in_words, source_of_p
 from hblm.tables.table import Cell, Column, Comparison, Row, Run, Table
 
@@ -92,8 +92,8 @@ def _hover(table: Table, column: Column, cell: Cell) -> str:
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
-    scale = 100 if one.column.percent else 1
-    size = f"{scale * one.difference:+.2f}" if not isnan(one.difference) else HOLE
+    scale = one.column.scale
+    size = f"{scale * one.difference:+.2f}" if not isnan(one.difference) else EMPTY
     if not isnan(one.low):
         size += f" [{scale * one.low:.2f}, {scale * one.high:.2f}]"
     return {
@@ -101,9 +101,9 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "column": one.column.text,
         "size": size,
         "p": p_in_words(one.p, one.smallest_p, source_of_p(one.test, one.n), one.why),
-        "p_adjusted": HOLE if isnan(one.p_adjusted) else f"{one.p_adjusted:.3g}",
-        "d_z": HOLE if isnan(one.d_z) else f"{one.d_z:.2f}",
-        "superiority": HOLE if isnan(one.superiority) else f"{one.superiority:.2f}",
+        "p_adjusted": EMPTY if isnan(one.p_adjusted) else f"{one.p_adjusted:.3g}",
+        "d_z": EMPTY if isnan(one.d_z) else f"{one.d_z:.2f}",
+        "superiority": EMPTY if isnan(one.superiority) else f"{one.superiority:.2f}",
     }
 
 

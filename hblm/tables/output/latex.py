@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from hblm.tables.output.text import (
-    NOT_OURS,
+    REFERENCES,
     foot,
     plain_text,
     reference_figure,
     reference_notes,
     reference_sources,
 )
-from hblm.tables.table import NOT_SAID, PLUS_MINUS, Cell, Column, Table
+from hblm.tables.table import NOT_STATED, PLUS_MINUS, Cell, Column, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -43,7 +43,7 @@ _LATEX = {
 
 
 def latex(table: Table) -> str:
-    """Return a table environment for booktabs; the preamble that it needs stands in its first comment."""
+    """Return a table environment for booktabs; a comment in its first line names the packages it needs."""
     n_columns = len(table.row_names) + len(table.columns)
     lines = [
         r"% \usepackage{booktabs} \usepackage[T1]{fontenc} \usepackage{textcomp}",
@@ -61,10 +61,10 @@ def latex(table: Table) -> str:
     if table.references:
         lines += [
             r"\midrule",
-            rf"\multicolumn{{{n_columns}}}{{l}}{{\itshape Published or expected, {NOT_OURS}}} \\",
+            rf"\multicolumn{{{n_columns}}}{{l}}{{\itshape {_tex(REFERENCES)}}} \\",
         ]
         for one in table.references:
-            label = one.label if one.encoder == NOT_SAID else f"{one.label} ({one.encoder})"
+            label = one.label if one.encoder == NOT_STATED else f"{one.label} ({one.encoder})"
             figures = [_tex(reference_figure(table, one, column)) for column in table.columns]
             lead = rf"\multicolumn{{{max(1, len(table.row_names))}}}{{l}}{{\itshape {_tex(label)}}}"
             lines.append(f"{' & '.join([lead, *figures])} \\\\")
@@ -77,7 +77,7 @@ def latex(table: Table) -> str:
 
 
 def _tex(text: str) -> str:
-    """Keep a name from being read as LaTeX; what no common font has stays as it is."""
+    """Escape LaTeX; characters that no common font has stay as they are."""
     escaped = "".join(
         _LATEX.get(sign, sign) for sign in " ".join(plain_text(text).replace("--", "-\0-").split())
     )

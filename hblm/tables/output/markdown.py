@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hblm.tables.output.text import HOLE, NOT_OURS, foot, plain_text, reference_figure, reference_notes
+from hblm.tables.output.text import EMPTY, REFERENCES, foot, plain_text, reference_figure, reference_notes
 from hblm.tables.table import Cell, Column, Table
 
 
 def markdown(table: Table) -> str:
-    """Return the table as Markdown: pipes, bold and underlined cells, notes, tests below."""
+    """Return the table as Markdown, with references, notes and tests below."""
     heads = [*table.row_names, *(column.text for column in table.columns)]
     lines = [f"**{_md(table.title)}**", "", *(_md(sentence) for sentence in table.caption), ""]
     lines += [_pipes(_md(head) for head in heads)]
@@ -18,15 +18,15 @@ def markdown(table: Table) -> str:
         cells = [_md_cell(table, table.cells.get((row, column)), column) for column in table.columns]
         lines.append(_pipes([*map(_md, row.labels), *cells]))
     if table.references:
-        lines += ["", f"Published or expected figures, {NOT_OURS}:", ""]
+        lines += ["", f"{REFERENCES}:", ""]
         heads = ["model", "encoder", "runs", "source", *(column.text for column in table.columns)]
         lines += [_pipes(map(_md, heads)), _pipes([*["---"] * 4, *["---:"] * len(table.columns)])]
         for one in table.references:
             figures = [reference_figure(table, one, column) for column in table.columns]
             labels = (one.label, one.encoder, one.runs, one.source)
             lines.append(_pipes([*(f"*{_md(text)}*" for text in labels), *figures]))
-        noted = reference_notes(table)
-        lines += ["", *map(_md, noted)] if noted else []
+        notes = reference_notes(table)
+        lines += ["", *map(_md, notes)] if notes else []
     lines += [f"\n{_md(text)}" for text in foot(table)]
     if table.explanation:
         lines += ["", *(f"{_md(line)}  " for line in table.explanation)]
@@ -34,16 +34,16 @@ def markdown(table: Table) -> str:
 
 
 def _md(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
+    """Escape Markdown and HTML."""
     text = plain_text(text)
-    for sign in "\\`*_[]<>|~&$":
-        text = text.replace(sign, f"\\{sign}")
+    for character in "\\`*_[]<>|~&$":
+        text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
 
 
 def _md_cell(table: Table, cell: Cell | None, column: Column) -> str:
     if cell is None:
-        return HOLE
+        return EMPTY
     text = table.figure(column, cell.mean, cell.std)
     text = {"best": f"**{text}**", "tied": f"<u>{text}</u>"}.get(cell.standing, text)
     marks = f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else ""

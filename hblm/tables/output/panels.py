@@ -1,20 +1,24 @@
-"""What each figure shows of a table: from cells and results to the panels that `figures.py` draws."""
+"""Figures of a table: its cells and results as the panels that are drawn."""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from hblm.json_files import read_object
 from hblm.tables.metric import Metric
-from hblm.tables.output.figures import Drawing, Group, Panel, Series, critical_difference, lines, points
+from hblm.tables.output.drawing import Drawing
+from hblm.tables.output.figures import Group, Panel, Series, lines, points
+from hblm.tables.output.rank_diagram import critical_difference
 from hblm.tables.rankings import Ranking
+from hblm.tables.result_columns import RUNS
 from hblm.tables.table import Column, Table
 
-Drawn = Iterator[tuple[str, str, Drawing]]  # name of the file, caption, picture
+Figures = Iterator[tuple[str, str, Drawing]]  # name of the file, caption, drawing
 
 
 def draw(
@@ -24,147 +28,148 @@ def draw(
     frame: pd.DataFrame,
     metrics: Sequence[Metric],
     rankings: Sequence[Ranking],
-) -> Drawn:
-    """Yield the figures that are asked for, as far as the results hold what they show.
+) -> Figures:
+    """Yield figures, as far as the results have what they show.
 
     Args:
         names: of FIGURES.
         table: whose rows are the figures' series.
-        shown: the results it shows.
-        frame: all results, where the training runs of evaluations are found.
+        shown: the measurements that it shows.
+        frame: all results, among them the training runs of evaluations.
         metrics: of the table's columns.
         rankings: of the rows over datasets.
     """
-    if "seeds" in names:
-        yield from _seeds(table, metrics)
-    if "levels" in names:
-        yield from _parts(table, shown, metrics, "levels", r"level_(\d+)", "level", "by level")
-    if "frequency" in names:
-        yield from _parts(
-            table,
-            shown,
-            metrics,
-            "frequency",
-            r"frequency_(.+)",
-            "training documents of a node",
-            "by how many training documents a node has",
-        )
+    scores = [(at, metric) for at, metric in enumerate(metrics) if metric.split is not None]
+    for _, metric in scores if "seeds" in names else ():
+        yield _seeds(table, metric)
+    for at, metric in scores if "levels" in names else ():
+        yield from _levels(table, shown[shown["metric"] == at], metric)
+    for at, metric in scores if "frequency" in names else ():
+        yield from _frequency(table, shown[shown["metric"] == at], metric)
     if "curves" in names:
-        yield from _curves(table, frame, metrics)
-    if "critical_difference" in names:
-        for ranking in rankings:
-            drawing = critical_difference(
-                [row.text for row in ranking.rows],
-                ranking.ranks.mean_ranks.tolist(),
-                ranking.ranks.critical_difference,
-                title=f"{ranking.name}, mean rank over {len(ranking.datasets)} datasets",
-            )
-            caption = f"{ranking.name}: critical difference of mean ranks (Nemenyi)"
-            yield f"critical_difference.{_slug(ranking.metric)}", caption, drawing
+        yield from _curves(table, frame, [metric for _, metric in scores])
+    for ranking in rankings if "critical_difference" in names else ():
+        yield _critical_difference(ranking)
 
 
-def _seeds(table: Table, metrics: Sequence[Metric]) -> Drawn:
-    for metric in metrics:
-        panels = []
-        for column in _columns(table, metric):
-            groups = [
-                Group(row.text, [run.value for run in cell.runs], cell.low, cell.high)
-                for row in table.rows
-                if (cell := table.cells.get((row, column)))
-            ]
-            panels.append((_title(column), groups))
-        if metric.split is not None:
-            yield (
-                f"seeds.{_slug(metric.text)}",
-                f"{metric.name}: every seed, the mean and its interval",
-                points(panels, x_label=f"{metric.name} (%)"),
-            )
+def _seeds(table: Table, metric: Metric) -> tuple[str, str, Drawing]:
+    panels = []
+    for column in _columns(table, metric):
+        groups = [
+            Group(row.text, [run.value for run in cell.runs], cell.low, cell.high)
+            for row in table.rows
+            if (cell := table.cells.get((row, column)))
+        ]
+        panels.append((_title(column), groups))
+    drawing = points(panels, x_label=f"{metric.name} (%)")
+    return f"seeds.{_slug(metric.text)}", f"{metric.name}: every seed, the mean and its interval", drawing
 
 
-def _parts(
-    table: Table,
-    shown: pd.DataFrame,
-    metrics: Sequence[Metric],
-    figure: str,
-    pattern: str,
-    x_label: str,
-    caption: str,
-) -> Drawn:
-    """Yield a score by level or by frequency, a line a row."""
-    for at, metric in enumerate(metrics):
-        names = {
-            str(name): match[1]
-            for name in shown.columns
-            if (match := re.fullmatch(rf"{pattern}\.{re.escape(metric.score)}", str(name)))
+def _levels(table: Table, shown: pd.DataFrame, metric: Metric) -> Figures:
+    panels = _by_part(table, shown, metric, r"level_(\d+)")
+    if panels:
+        drawing = lines(panels, x_label="level", y_label=f"{metric.name} (%)")
+        yield f"levels.{_slug(metric.text)}", f"{metric.name} by level", drawing
+
+
+def _frequency(table: Table, shown: pd.DataFrame, metric: Metric) -> Figures:
+    panels = _by_part(table, shown, metric, r"frequency_(.+)")
+    if panels:
+        drawing = lines(panels, x_label="training documents of a node", y_label=f"{metric.name} (%)")
+        caption = f"{metric.name} by how many training documents a node has"
+        yield f"frequency.{_slug(metric.text)}", caption, drawing
+
+
+def _by_part(table: Table, shown: pd.DataFrame, metric: Metric, pattern: str) -> list[Panel]:
+    """Return a panel for each column with a metric by parts of the nodes; none without such scores.
+
+    Args:
+        table: whose rows are the series.
+        shown: the measurements of the metric.
+        metric: the metric of all nodes.
+        pattern: of the part in the name of a score, such as level_0.
+    """
+    part_of = {
+        str(name): match[1]
+        for name in shown.columns
+        if (match := re.fullmatch(rf"{pattern}\.{re.escape(metric.score)}", str(name)))
+    }
+    if not part_of:
+        return []
+    ordered = sorted(part_of, key=lambda name: [int(part) for part in re.findall(r"\d+", part_of[name])])
+    by_file = shown.drop_duplicates("file").set_index("file")[ordered]
+    panels = []
+    for column in _columns(table, metric):
+        series = {
+            row.text: by_file.loc[[run.file for run in cell.runs]]
+            for row in table.rows
+            if (cell := table.cells.get((row, column)))
         }
-        if metric.split is None or not names:
-            continue
-        ordered = sorted(names, key=lambda name: [int(part) for part in re.findall(r"\d+", names[name])])
-        of_metric = shown[shown["metric"] == at].drop_duplicates("file").set_index("file")[ordered]
-        panels = []
-        for column in _columns(table, metric):
-            series = []
-            for row in table.rows:
-                cell = table.cells.get((row, column))
-                if cell is not None:
-                    part = of_metric.loc[[run.file for run in cell.runs]]
-                    series.append(Series(row.text, [part[name].dropna().tolist() for name in ordered]))
-            has = [any(one.points[place] for one in series) for place in range(len(ordered))]
-            ticks = [names[name] for name, is_there in zip(ordered, has, strict=True) if is_there]
-            kept = [
-                Series(one.label, [p for p, is_there in zip(one.points, has, strict=True) if is_there])
-                for one in series
-            ]
-            panels.append(Panel(_title(column), ticks, kept))
-        drawing = lines(panels, x_label=x_label, y_label=f"{metric.name} (%)")
-        yield f"{figure}.{_slug(metric.text)}", f"{metric.name} {caption}", drawing
-
-
-def _curves(table: Table, frame: pd.DataFrame, metrics: Sequence[Metric]) -> Drawn:
-    """Yield validation scores by epoch, of the training runs behind the cells."""
-    trained = frame[frame["kind"].isin(("single", "joint"))].drop_duplicates("run_id")
-    file_of: Mapping[str, str] = dict(zip(trained["run_id"], trained["file"], strict=True))
-    histories: dict[str, list[dict[str, float]]] = {}
-    done = set()
-    for metric in metrics:
-        score = f"val_{metric.score}"
-        if metric.split is None or score in done:
-            continue
-        done.add(score)
-        panels = []
-        for column in _columns(table, metric):
-            series = []
-            for row in table.rows:
-                cell = table.cells.get((row, column))
-                found = (
-                    []
-                    if cell is None
-                    else [
-                        _history(file_of[run.run_id], histories) for run in cell.runs if run.run_id in file_of
-                    ]
-                )
-                by_epoch: dict[int, list[float]] = {}
-                for entry in (entry for history in found for entry in history if score in entry):
-                    by_epoch.setdefault(int(entry["epoch"]), []).append(entry[score])
-                series.append((row.text, by_epoch))
-            epochs = sorted({epoch for _, by_epoch in series for epoch in by_epoch})
-            panels.append(
-                Panel(
-                    _title(column),
-                    epochs,
-                    [Series(label, [of.get(epoch, []) for epoch in epochs]) for label, of in series if of],
-                )
+        present = [name for name in ordered if any(scores[name].notna().any() for scores in series.values())]
+        panels.append(
+            Panel(
+                _title(column),
+                [part_of[name] for name in present],
+                [
+                    Series(label, [scores[name].dropna().tolist() for name in present])
+                    for label, scores in series.items()
+                ],
             )
+        )
+    return panels
+
+
+def _curves(table: Table, frame: pd.DataFrame, metrics: Sequence[Metric]) -> Figures:
+    """Yield validation scores by epoch, of the training runs of the cells; one figure a score."""
+    trained = frame[frame["kind"].isin(RUNS)].drop_duplicates("run_id")
+    file_of: dict[str, str] = dict(zip(trained["run_id"], trained["file"], strict=True))
+
+    @functools.cache
+    def history_of(run_id: str) -> list[dict[str, float]]:
+        return read_object(Path(file_of[run_id])).get("history") or [] if run_id in file_of else []
+
+    first_of: dict[str, Metric] = {}  # of several metrics of one score the first
+    for metric in metrics:
+        first_of.setdefault(f"val_{metric.score}", metric)
+    for score, metric in first_of.items():
+        panels = [_epochs(table, column, score, history_of) for column in _columns(table, metric)]
         if any(panel.series for panel in panels):
             name = metric.name.replace("test", "validation", 1)
             drawing = lines(panels, x_label="epoch", y_label=f"{name} (%)")
             yield f"curves.{_slug(score)}", f"{name} by epoch of training", drawing
 
 
-def _history(file: str, known: dict[str, list[dict[str, float]]]) -> list[dict[str, float]]:
-    if file not in known:
-        known[file] = read_object(Path(file)).get("history") or []
-    return known[file]
+def _epochs(
+    table: Table, column: Column, score: str, history_of: Callable[[str], list[dict[str, float]]]
+) -> Panel:
+    """Return a panel with a score by epoch; a row without a training run has no series."""
+    by_epoch_of: dict[str, dict[int, list[float]]] = {}
+    for row in table.rows:
+        by_epoch: dict[int, list[float]] = {}
+        cell = table.cells.get((row, column))
+        for run in cell.runs if cell else ():
+            for epoch in history_of(run.run_id):
+                if score in epoch:
+                    by_epoch.setdefault(int(epoch["epoch"]), []).append(epoch[score])
+        if by_epoch:
+            by_epoch_of[row.text] = by_epoch
+    epochs = sorted({epoch for by_epoch in by_epoch_of.values() for epoch in by_epoch})
+    series = [
+        Series(label, [by_epoch.get(epoch, []) for epoch in epochs])
+        for label, by_epoch in by_epoch_of.items()
+    ]
+    return Panel(_title(column), epochs, series)
+
+
+def _critical_difference(ranking: Ranking) -> tuple[str, str, Drawing]:
+    drawing = critical_difference(
+        [row.text for row in ranking.rows],
+        ranking.ranks.mean_ranks.tolist(),
+        ranking.ranks.critical_difference,
+        title=f"{ranking.name}, mean rank over {len(ranking.datasets)} datasets",
+    )
+    caption = f"{ranking.name}: critical difference of mean ranks (Nemenyi)"
+    return f"critical_difference.{_slug(ranking.metric)}", caption, drawing
 
 
 def _columns(table: Table, metric: Metric) -> list[Column]:

@@ -6,7 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hblm.console import VisibleConsole
-from hblm.tables.output.text import HOLE, NOT_OURS, foot, plain_text, reference_figure, reference_notes
+from hblm.tables.output.text import EMPTY, foot, plain_text, reference_figure, reference_notes
 from hblm.tables.table import Table
 
 _ON_SCREEN = 60  # rows; the files have all
@@ -32,7 +32,7 @@ def terminal(table: Table) -> RichTable:
         for column in table.columns:
             cell = table.cells.get((row, column))
             style = {"best": "bold", "tied": "underline"}.get(cell.standing, "") if cell else ""
-            text = Text(HOLE if cell is None else table.figure(column, cell.mean, cell.std), style=style)
+            text = Text(EMPTY if cell is None else table.figure(column, cell.mean, cell.std), style=style)
             if cell is not None and cell.marks:
                 text.append(f" ({','.join(cell.marks)})", style="not bold not underline")
             cells.append(text)
@@ -42,7 +42,7 @@ def terminal(table: Table) -> RichTable:
     if table.references:
         drawn.add_section()
         for one in table.references:
-            label = f"{one.label} ({one.encoder}), {NOT_OURS}"
+            label = f"{one.label} ({one.encoder}), reference"
             figures = [reference_figure(table, one, column) for column in table.columns]
             blank = [""] * (len(table.row_names) - 1)
             drawn.add_row(*(Text(plain_text(text), style="dim italic") for text in (label, *blank, *figures)))

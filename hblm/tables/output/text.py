@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from math import isnan, nan
 
-from hblm.tables.table import NOT_SAID, Column, Reference, Table
+from hblm.tables.table import NOT_STATED, Column, Reference, Table
 
-HOLE = "–"
+EMPTY = "–"
 
 
-NOT_OURS = "not ours"
+REFERENCES = "Reference figures, published or expected by the sweep"
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
 
 
 def plain_text(text: str) -> str:
-    """Return a name on one line, with what steers terminals and direction of writing replaced."""
+    """Return a text on one line, with control characters and marks of writing direction replaced."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -28,20 +28,20 @@ def foot(table: Table) -> list[str]:
 
 
 def reference_notes(table: Table) -> list[str]:
-    """Return what must be known of figures that are not ours."""
+    """Return the notes on reference figures."""
     return list(dict.fromkeys(f"{one.label}: {one.note}." for one in table.references if one.note))
 
 
 def reference_sources(table: Table) -> list[str]:
-    """Return a sentence on where the figures that are not ours stand, and of how many runs."""
-    told = []
+    """Return a sentence with the source of each reference figure, and the number of its runs."""
+    sources = []
     for one in table.references:
-        runs = "" if one.runs == NOT_SAID else f", {one.runs} run{'' if one.runs == '1' else 's'}"
-        told.append(f"{one.label}: {one.source}{runs}")
-    return [f"{NOT_OURS.capitalize()}. {'; '.join(dict.fromkeys(told))}."] if told else []
+        runs = "" if one.runs == NOT_STATED else f", {one.runs} run{'' if one.runs == '1' else 's'}"
+        sources.append(f"{one.label}: {one.source}{runs}")
+    return [f"Sources of the reference figures. {'; '.join(dict.fromkeys(sources))}."] if sources else []
 
 
 def reference_figure(table: Table, reference: Reference, column: Column) -> str:
     """Return a reference's figure in a column, a dash where it has none."""
     mean, std = reference.figures.get(column, (nan, nan))
-    return HOLE if isnan(mean) else table.figure(column, mean, std)
+    return EMPTY if isnan(mean) else table.figure(column, mean, std)

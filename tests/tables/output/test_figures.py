@@ -1,9 +1,7 @@
-"""Pictures: what is drawn, that it can be told apart, and that it is the same each time."""
+"""Figures: what is drawn, and series that can be distinguished."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from math import nan
 from xml.etree import ElementTree
 
@@ -11,38 +9,16 @@ import pytest
 from made_tables import HOSTILE
 from matplotlib.colors import to_hex
 
-from hblm.tables.output import figures
-from hblm.tables.output.figures import (
-    Group,
-    Panel,
-    Series,
-    cliques,
-    critical_difference,
-    lines,
-    points,
-    style_of,
-)
+from hblm.tables.output.drawing import style_of, styled
+from hblm.tables.output.figures import Group, Panel, Series, line_figure, lines, point_figure, points
+from hblm.tables.output.rank_diagram import critical_difference
 
 SERIES = [Series("flat", [[0.5, 0.6], [], [0.7]]), Series("_dual", [[0.6], [nan, 0.7], [0.8]])]
 
 
-def test_the_same_data_is_the_same_picture_in_another_process() -> None:
-    code = (
-        "import sys; from hblm.tables.output.figures import *;"
-        "d = lines([Panel('wos', ['0', '1'], [Series('a', [[.5], [.6]])])], x_label='x', y_label='y');"
-        "sys.stdout.buffer.write(d.svg + d.png)"
-    )
-    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
-    panels = [Panel("wos", ["0", "1"], [Series("a", [[0.5], [0.6]])])]
-    drawing = lines(panels, x_label="x", y_label="y")
-    assert drawing.svg + drawing.png == other
-    assert b"\x89PNG" in other
-    assert b"Matplotlib v" not in other
-
-
 def test_lines_show_means_in_percent_and_gaps() -> None:
-    with figures._styled():
-        figure = figures._lines([Panel("wos", [1, 2, 3], SERIES)], "epoch", "F1 (%)")
+    with styled():
+        figure = line_figure([Panel("wos", [1, 2, 3], SERIES)], "epoch", "F1 (%)")
     (axis,) = figure.axes
     first, second = (line.get_ydata().tolist() for line in axis.lines)
     assert first[0] == pytest.approx(55)
@@ -54,8 +30,8 @@ def test_lines_show_means_in_percent_and_gaps() -> None:
 
 def test_a_series_keeps_its_look_over_panels() -> None:
     panels = [Panel("a", ["0", "1", "2"], SERIES[:1]), Panel("b", ["0", "1", "2"], SERIES[::-1])]
-    with figures._styled():
-        figure = figures._lines(panels, "", "")
+    with styled():
+        figure = line_figure(panels, "", "")
     colours = [
         [to_hex(line.get_color()) for line in axis.lines if len(line.get_xdata())] for axis in figure.axes
     ]
@@ -67,13 +43,13 @@ def test_thirty_series_look_different() -> None:
     looks = [tuple(map(str, style_of(number).values())) for number in range(30)]
     assert len(set(looks)) == 30
     in_print = [look[1:] for look in looks]
-    assert len(set(in_print)) == 30, "marker and dashes tell them apart without colour"
+    assert len(set(in_print)) == 30, "marker and dashes distinguish them without colour"
 
 
 def test_points_show_every_seed() -> None:
     groups = [Group("flat", [0.7, 0.7, 0.8], 0.6, 0.9), Group("dual", [0.75], nan, nan)]
-    with figures._styled():
-        figure = figures._points([("wos", groups)], "F1 (%)")
+    with styled():
+        figure = point_figure([("wos", groups)], "F1 (%)")
     (axis,) = figure.axes
     drawn = [line.get_xdata().tolist() for line in axis.lines]
     assert drawn[0] == pytest.approx([70, 70, 80])
@@ -82,20 +58,6 @@ def test_points_show_every_seed() -> None:
     heights = axis.lines[0].get_ydata()
     assert heights[0] != heights[1], "equal seeds are both seen"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["flat", "dual"]
-
-
-@pytest.mark.parametrize(
-    ("ranks", "difference", "wanted"),
-    [
-        ([1, 2, 3, 4], 1.5, [(0, 1), (1, 2), (2, 3)]),
-        ([1, 1.2, 1.4, 4], 1.0, [(0, 2)]),
-        ([3, 1, 2], 5, [(0, 2)]),
-        ([1, 3, 5], 1, []),
-        ([1, 2], 1, []),
-    ],
-)
-def test_cliques_by_hand(ranks: list[float], difference: float, wanted: list[tuple[int, int]]) -> None:
-    assert cliques(ranks, difference) == wanted
 
 
 def test_any_name_can_be_drawn() -> None:
@@ -108,9 +70,10 @@ def test_any_name_can_be_drawn() -> None:
     ):
         ElementTree.fromstring(drawing.svg)
         assert drawing.png.startswith(b"\x89PNG")
+        assert b"Matplotlib v" not in drawing.svg + drawing.png, "another version, other bytes"
 
 
-def test_what_is_empty_says_so() -> None:
-    with figures._styled():
-        figure = figures._lines([Panel("wos", [], [])], "", "")
+def test_an_empty_panel_has_a_text() -> None:
+    with styled():
+        figure = line_figure([Panel("wos", [], [])], "", "")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no results"]

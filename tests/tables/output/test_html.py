@@ -1,4 +1,4 @@
-"""The HTML page: what it says, that it needs no network, and in a browser that it sorts and runs no name."""
+"""The HTML page: its content, without network access; in a browser it sorts, and runs no script in a name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Elements(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.inside = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         self.inside = tag
 
     def handle_endtag(self, tag: str) -> None:
@@ -43,27 +43,27 @@ class Elements(HTMLParser):
 
 def test_every_number_is_traced_to_its_runs() -> None:
     elements = Elements(page(made(), {}))
-    cells = [attrs for tag, attrs in elements.found if tag == "td" and attrs.get("title")]
+    cells = [attrs for tag, attrs in elements.elements if tag == "td" and attrs.get("title")]
     first = cells[0]
     assert "interval of the mean 60.00 to 80.00" in first["title"]
     assert "seed 1: 70.00 run flat1flat1fl" in first["title"]
-    ids = {attrs["id"] for _, attrs in elements.found if "id" in attrs}
-    links = {attrs["href"] for tag, attrs in elements.found if tag == "a"}
+    ids = {attrs["id"] for _, attrs in elements.elements if "id" in attrs}
+    links = {attrs["href"] for tag, attrs in elements.elements if tag == "a"}
     assert links
     assert {link.removeprefix("#") for link in links} <= ids, "a link that leads nowhere"
     assert "flat1" * 8 in elements.text, "the whole id, in the foot table"
     assert "cccccccccc+" in elements.text, "the commit, with uncommitted changes"
-    assert [attrs["title"] for tag, attrs in elements.found if attrs.get("class") == "number hole"] == [
+    assert [attrs["title"] for tag, attrs in elements.elements if attrs.get("class") == "number hole"] == [
         "no result"
     ]
 
 
-def test_what_is_not_ours_stands_apart() -> None:
+def test_reference_figures_have_a_body_of_their_own() -> None:
     text = page(made(), {})
-    ours, theirs = text.split('<tbody class="not-ours">')
+    ours, theirs = text.split('<tbody class="references">')
     assert "HPT" not in ours
     assert "81.93" in theirs
-    assert "Not ours" in theirs
+    assert "Reference figures" in theirs
 
 
 def test_standings_notes_tests_and_figures_are_there() -> None:
@@ -78,7 +78,7 @@ def test_standings_notes_tests_and_figures_are_there() -> None:
 
 def test_nothing_is_fetched() -> None:
     elements = Elements(page(made(), {"a figure": SVG}))
-    for tag, attrs in elements.found:
+    for tag, attrs in elements.elements:
         assert tag not in ("link", "iframe", "object", "base")
         for name in ("src", "href", "action"):
             assert (attrs.get(name) or "#").startswith(("#", "data:image/svg+xml;base64,"))
@@ -87,9 +87,9 @@ def test_nothing_is_fetched() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_is_html(name: str) -> None:
     plain, hostile = Elements(page(made(), {})), Elements(page(made((name, "dual")), {name: SVG}))
-    shape = [tag for tag, _ in plain.found]
-    assert [tag for tag, _ in hostile.found if tag not in ("figure", "img", "figcaption")] == shape
-    assert not [name for _, attrs in hostile.found for name in attrs if name.startswith("on")]
+    shape = [tag for tag, _ in plain.elements]
+    assert [tag for tag, _ in hostile.elements if tag not in ("figure", "img", "figcaption")] == shape
+    assert not [name for _, attrs in hostile.elements for name in attrs if name.startswith("on")]
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", page(made((name, "dual")), {}))
 
 
@@ -152,7 +152,7 @@ def test_a_browser_sorts_and_keeps_holes_last(dom: Callable[[str], str]) -> None
     assert 'aria-sort="descending"' in falling
     for times in (1, 2):  # the last row has no result there
         assert order(dom(clicking(text, 2, times)))[-1] == "a"
-    assert names.index('class="not-ours"') > names.index("b10"), "what is not ours stays below"
+    assert names.index('class="references"') > names.index("b10"), "references stay below"
 
 
 @pytest.mark.slow
