@@ -18,11 +18,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     tiny = getattr(metafunc.cls, "tiny", None)
     if tiny is None:
         return
-    if "form" in metafunc.fixturenames:
+    if {"form", "streamed"} <= set(metafunc.fixturenames):
         forms = [*converter_contract.PACKINGS, *tiny.forms]
         streamed = [False, True] if tiny.name in ("nyt", "rcv1v2") else [False]
         metafunc.parametrize(("form", "streamed"), [(form, each) for form in forms for each in streamed])
-    if "fault" in metafunc.fixturenames:  # each in a folder and in one kind of archive
+    if {"fault", "packing"} <= set(metafunc.fixturenames):  # each in a folder and in one kind of archive
         packed = [(fault, (".zip", ".tar.gz")[at % 2]) for at, fault in enumerate(tiny.faults)]
         metafunc.parametrize(("fault", "packing"), [(fault, "") for fault in tiny.faults] + packed)
     for argument, table in (
