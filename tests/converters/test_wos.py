@@ -206,10 +206,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "no Abstract in a sheet": sheet(": row 1", "no column Abstract;", data=as_sheet(**without("Abstract"))),
     "no header": text(":1", "no column Y1", "Abstract", data=TEXT.split(b"\n", 1)[1]),
-    "no header in a sheet": sheet(": row 1", "no column Y1", data=as_sheet(INVENTED[1:], INVENTED[0])),
     "commas": text(":1", "no column Y1", data=TEXT.replace(b"\t", b",")),
-    "another text": text(":1", "no column Y1", data=b"an abstract a line\nand another\n"),
-    "a web page": text(":1", "no column Y1", data=b"<html>\n<body>404</body>\n</html>\n"),
     # rows of another length
     "6 columns": text(":4", "6 columns", "has 7", "Data.xlsx", data=as_text(with_row(2, INVENTED[2][:6]))),
     "8 columns": text(":4", "8 columns", "has 7", "Data.xlsx", data=as_text(with_row(2, (*INVENTED[2], "")))),
@@ -218,34 +215,18 @@ FAULTS: Mapping[str, Fault] = {
         ":5", "1 columns", "line end", "Data.xlsx", data=as_text(changed(Abstract="a\nb"))
     ),
     "a blank line": text(":4", "has 7", data=TEXT.replace(b"6\t5\t", b"\n6\t5\t")),
-    "8 columns in the last row": text(":9", "8 columns", data=as_text(with_row(7, (*INVENTED[7], "x")))),
-    "6 columns in an old Mac's lines": text(
-        ":4", "6 columns", data=as_text(with_row(2, INVENTED[2][:6]), end="\r")
-    ),
-    "6 columns in UTF-16": text(
-        ":4", "6 columns", data=as_text(with_row(2, INVENTED[2][:6]), "utf-16", "\r\n")
-    ),
     "a blank row in a sheet": sheet(": row 4", data=as_sheet([*INVENTED[:2], [], *INVENTED[2:]])),
     # names
     "no domain": text(":4", "Domain is empty", data=as_text(changed(Domain=""))),
-    "a blank domain": text(":4", "Domain is empty", data=as_text(changed(Domain=" \u00a0 "))),
-    "a quoted domain of nothing": text(":4", "Domain is empty", data=TEXT.replace(b"biochemistry ", b'""')),
     "no area": text(":4", "area is empty", data=as_text(changed(area=""))),
     "no domain in a sheet": sheet(": row 4", "Domain is empty", data=as_sheet(changed(Domain=None))),
-    "a blank area in a sheet": sheet(": row 4", "area is empty", data=as_sheet(changed(area="  "))),
     # codes
     "Y1 is a word": text(":4", "Y1 is 'six'", "whole number", data=as_text(changed(Y1="six"))),
-    "Y1 is nothing": text(":4", "Y1 is ''", data=as_text(changed(Y1=""))),
     "Y1 is a fraction": text(":4", "Y1 is '1.5'", data=as_text(changed(Y1=1.5))),
     "Y1 is below 0": text(":4", "Y1 is '-1'", data=as_text(changed(Y1=-1))),
-    "Y1 is a superscript": text(":4", "Y1 is '²'", data=as_text(changed(Y1="²"))),
     "Y1 has thousands of digits": text(":4", "Y1 is '7777", data=as_text(changed(Y1="7" * 5000))),
-    "Y2 is a fraction": text(":4", "Y2 is '5.5'", data=as_text(changed(Y2=5.5))),
-    "Y1 is a fraction in a sheet": sheet(": row 4", "Y1 is '1.5'", data=as_sheet(changed(Y1=1.5))),
     "Y1 is a word in a sheet": sheet(": row 4", "Y1 is 'x'", data=as_sheet(changed(Y1="x"))),
-    "Y1 is nothing in a sheet": sheet(": row 4", "Y1 is ''", data=as_sheet(changed(Y1=None))),
     "Y1 is true in a sheet": sheet(": row 4", "Y1 is ", data=as_sheet(changed(Y1=True))),
-    "Y2 is below 0 in a sheet": sheet(": row 4", "Y2 is '-2'", data=as_sheet(changed(Y2=-2))),
     # bytes
     "no encoding": text(
         ":4",
@@ -255,38 +236,16 @@ FAULTS: Mapping[str, Fault] = {
     "not the encoding told": text(
         ":3", "not UTF-8 at byte", data=as_text(encoding="cp1252"), encoding="utf-8"
     ),
-    "a broken byte after a mark": text(
-        ":4", "not UTF-8", data=codecs.BOM_UTF8 + as_text(changed(Abstract="caf#")).replace(b"#", b"\xff")
-    ),
     "UTF-16 cut in a character": text("", "16", data=as_text(encoding="utf-16")[:-1]),
-    "UTF-16 of half a character": text(
-        "", "16", data=as_text(changed(Abstract="#"), "utf-16-le").replace(b"#\0", b"\0\xd8")
-    ),
-    "NUL bytes": text("", data=bytes(4000)),
-    "NUL bytes from the middle on": text("", data=FIRST_LINES + b"4\t4\t" + bytes(len(FIRST_LINES) // 8)),
-    "a workbook called txt": text("", "zip or Office file", data=SHEET),
     "an empty file": text("", data=b""),
-    "a mark alone": text("", data=codecs.BOM_UTF16_LE),
     "a header alone": text("", data=as_text([])),
     "a header alone in a sheet": sheet("", data=as_sheet([])),
     # workbooks
     **{
         f"a sheet cut at {share} %": sheet("", data=SHEET[: len(SHEET) * share // 100])
-        for share in (0, 1, 10, 50, 90, 99)
+        for share in (0, 50, 99)
     },
-    "a sheet with a changed byte": sheet("", "damaged", data=flipped(SHEET, len(SHEET) // 2)),
-    "a sheet without a block in its middle": sheet("", data=SHEET[:1000] + SHEET[1512:]),
     "a text called xlsx": sheet("", "not a spreadsheet", data=TEXT),
-    "a text of UTF-16 called xlsx": sheet("", "not a spreadsheet", data=as_text(encoding="utf-16")),
-    "a web page called xlsx": sheet("", "not a spreadsheet", data=b"<html>Log in first</html>"),
-    "a zip called xlsx": sheet("", "not a spreadsheet", data=zip_of({"Data.txt": TEXT})),
-    "a zip of nothing called xlsx": sheet("", "not a spreadsheet", data=zip_of({})),
-    "a workbook without its sheet": sheet(
-        "", data=in_parts(SHEET, lambda name, part: None if "sheet1" in name else part)
-    ),
-    "a sheet whose XML ends early": sheet(
-        "", data=in_parts(SHEET, lambda name, part: part[: len(part) // 2] if "sheet1" in name else part)
-    ),
     "a workbook without rows": sheet(
         "",
         "no sheet of it has rows",

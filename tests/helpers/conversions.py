@@ -32,7 +32,7 @@ Changes = Mapping[str, "bytes | None"]  # None: the file is missing
 
 def own_config(name: str, *overrides: str) -> Dataset:
     """Return the dataset as conf/dataset/<name>.yaml configures it."""
-    dataset: Dataset = compose("prepare", PrepareConfig, f"dataset={name}", *overrides).dataset
+    dataset: Dataset = compose("prepare", PrepareConfig, f"dataset={name}", "raw=x", *overrides).dataset
     return dataset
 
 

@@ -150,7 +150,6 @@ DAMAGE: Mapping[str, tuple[str, Callable[[Files], bytes], str]] = {
     },
     "a tar with '../x'": ("raw.tar.gz", lambda files: tar_of({**files, "../x": b"x"}, "gz"), "a path that"),
     "a zip of nothing": ("raw.zip", lambda files: zip_of({"__MACOSX/x": b"", "set/.DS_Store": b""}), ""),
-    "another kind of file": ("raw.pdf", lambda files: b"%PDF-1.4", ""),
 }
 TINY = Encoder(model_name="tiny")
 
