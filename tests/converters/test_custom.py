@@ -1032,6 +1032,7 @@ def test_a_long_text_is_no_fault() -> None:
 # --- training
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_prepared_data_can_be_trained_on(news: Prepared) -> None:
     shutil.copytree(news.folder, "mine")

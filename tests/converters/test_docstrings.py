@@ -333,17 +333,17 @@ def test_forbidden_words_are_compared_without_case_and_outer_underscores() -> No
     )
 
 
-names = st.from_regex(r"_{0,2}[A-Za-zé]{0,3}[0-9]?_?", fullmatch=True).filter(str.isidentifier)
+# st.characters reads the table of Unicode, which takes seconds in each process
+anything = st.text((st.integers(0, 0xD7FF) | st.integers(0xE000, 0x10FFFF)).map(chr), max_size=4)
+names = st.text(st.sampled_from("__aZé7"), min_size=1, max_size=5).filter(str.isidentifier)
 paths = st.lists(names, min_size=1, max_size=4)
 glue = st.sampled_from(
     ["", " ", ".", "..", "_", "`", "\n", "\u00ad", "\u200b", "*", "|", "~", "::", "<", ">", "$"]
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    paths, st.lists(st.tuples(st.one_of(names, st.text(max_size=4), st.integers(0, 9)), glue, st.booleans()))
-)
+@settings(max_examples=80, deadline=None)
+@given(paths, st.lists(st.tuples(st.one_of(names, anything, st.integers(0, 9)), glue, st.booleans())))
 def test_no_cleaned_text_tells_where_it_stood(path: list[str], pieces: list[tuple[Any, str, bool]]) -> None:
     """Pieces of the path, of other names and of anything, glued together by what cleaning takes out."""
     docstring = "".join(

@@ -760,6 +760,7 @@ def test_rows_in_another_order_are_told() -> None:
     assert notes(rows[:-1]) == []  # no set of the papers: the counts that are expected say so
 
 
+@pytest.mark.slow
 @needs_oracle
 def test_the_published_rows_give_the_published_set(tmp_path: Path) -> None:
     rows = "".join(

@@ -147,7 +147,7 @@ def test_a_spool_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(DataError):
             add(buffer, "1")
         del buffer
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
 
 

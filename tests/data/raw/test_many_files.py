@@ -446,7 +446,7 @@ def test_reading_may_stop_early_and_leaves_nothing_open(
             for _ in range(stop):
                 next(found)
             found.close()  # type: ignore[attr-defined]
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
 
 
