@@ -1115,7 +1115,7 @@ def test_equal_texts_with_different_labels_are_reported() -> None:
     _, notes, _ = odd(
         [*odd_rows("a", "b"), {"text": "t", "label": "a"}, {"text": "t", "label": "b"}], separator="none"
     )
-    assert "1 texts stand there more than once, with different labels" in notes
+    assert "1 texts occur more than once, with different labels" in notes
 
 
 def test_of_plain_files_nothing_odd_is_reported() -> None:

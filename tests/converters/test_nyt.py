@@ -826,7 +826,7 @@ class Everything:
     def __init__(self, path: Path, pattern: str, parse: object, wanted: frozenset[str]) -> None:
         self.wanted = wanted
 
-    def stories(self) -> Iterator[ParsedFile]:
+    def files(self) -> Iterator[ParsedFile]:
         for key in sorted(self.wanted):
             yield ParsedFile(
                 key, f"x/{key}.xml", Article(key, f"Text {key}.", False, ("Top/News/World",), False), ""

@@ -14,9 +14,9 @@ from hblm.errors import DataError
 
 
 def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
-    """Return what stands before a record's number, and what reads the records of a JSON file.
+    """Return the place of a record without its number, and a reader of the records of a JSON file.
 
-    A file is one value, read into memory, if it is an array, or a .json whose first line is no object.
+    An array, or a .json file whose first line is not an object, is one value and is read into memory.
 
     Raises:
         DataError: not JSON, or one value that is no table.
@@ -46,7 +46,7 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
 
 
 def _is_one_value(file: RawFile, encoding: str | None) -> bool:
-    """Tell whether a file that is no array is one value over several lines, or one object of columns."""
+    """Return whether a file that is not an array is one value over several lines, or an object of columns."""
     filled = (line for line in read_lines(file, encoding) if line.strip())
     try:
         value = json.loads(next(filled, ""))

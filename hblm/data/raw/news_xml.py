@@ -1,6 +1,6 @@
-"""News articles as Reuters (NewsML, RCV1) and the New York Times (NITF) wrote them, one XML file each.
+"""Parsers of news articles of Reuters (NewsML, RCV1) and the New York Times (NITF), one XML file each.
 
-External entities and document type definitions are never fetched, and expat refuses entities that grow.
+External entities and document type definitions are never fetched; expat refuses entity expansion attacks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ENTITIES = {name: chr(code) for name, code in html.entities.name2codepoint.item
 
 
 class Article(NamedTuple):
-    """What is in a file.
+    """One article.
 
     Attributes:
-        identity: the id that the file states, "" where it states none.
+        identity: its id; "" if the file has none.
         text: the paragraphs, joined and cleaned.
-        is_blank: none of the paragraphs has a text.
-        paths: of the taxonomic classifiers, as they stand (NITF alone).
-        latin_1: the bytes were not in the encoding that they declare, and were read as ISO-8859-1.
+        is_blank: whether no paragraph has text.
+        paths: of the taxonomic classifiers, unchanged (NITF only).
+        latin_1: whether the bytes are not in their declared encoding and were read as ISO-8859-1.
     """
 
     identity: str

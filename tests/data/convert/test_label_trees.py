@@ -139,10 +139,10 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "orphan beside Root": (
         "t.txt",
         "Root\tScience\nSciense\tphysics\n",
-        [":2: ", "'Sciense' stands under no other node, nor under Root", "mean Science?"],
+        [":2: ", "'Sciense' has no parent, and is not under Root", "mean Science?"],
     ),
     "an orphan with two lines": ("t.txt", "Root\tA\nB\tb\nB\tc\n", [":2: ", "'B' stands under no"]),
-    "a single name beside Root": ("t.txt", "Root\tA\nB\n", [":2: ", "'B' stands under no other node"]),
+    "a single name beside Root": ("t.txt", "Root\tA\nB\n", [":2: ", "'B' has no parent"]),
     "an orphan before Root": ("t.txt", "B\tb\nroot\tA\n", [":1: ", "'B'", "nor under root"]),
     "no tab": ("t.txt", "A B\nA C\n", [": no line names a parent and its children", "a tab between"]),
     "no comma": ("t.csv", "A\tB\n", [": no line names a parent and its children", "a comma between"]),
