@@ -206,14 +206,14 @@ def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Row]
 
 
 def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Row]:
-    found = by_split_name(files, files.matching("*.jsonl", "*.json"))
+    by_split = by_split_name(files, files.matching("*.jsonl", "*.json"))
     for split in SPLITS:
-        if split not in found:
+        if split not in by_split:
             raise DataError(
                 f"{files.path}: no file for {split}: expected text_{split} and label_{split}, {split}.tsv, "
                 f"or {split}.jsonl; it holds {files.listing()}"
             )
-        for table in (json_table(file, split, encoding) for file in found[split]):
+        for table in (json_table(file, split, encoding) for file in by_split[split]):
             text, label = ([key for key in keys if key in table.columns] for keys in KEYS)
             if len(text) != 1 or len(label) != 1:
                 raise DataError(

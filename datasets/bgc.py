@@ -108,12 +108,12 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
 
 def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
     """Return the files of books with their splits; "" for a file that will be split."""
-    found = files.matching("blurb*.txt")
-    by_split = {split_of_name(file.base): file for file in found}
-    if len(found) == 1 and not fnmatchcase(found[0].base.lower(), "blurbgenrecollection_*"):
-        return [(found[0], "")]
-    if len(by_split) != len(found) or sorted(by_split) != sorted(SPLITS):
-        names = ", ".join(file.name for file in found) or f"none; it holds {files.listing()}"
+    files_of_books = files.matching("blurb*.txt")
+    by_split = {split_of_name(file.base): file for file in files_of_books}
+    if len(files_of_books) == 1 and not fnmatchcase(files_of_books[0].base.lower(), "blurbgenrecollection_*"):
+        return [(files_of_books[0], "")]
+    if len(by_split) != len(files_of_books) or sorted(by_split) != sorted(SPLITS):
+        names = ", ".join(file.name for file in files_of_books) or f"none; it holds {files.listing()}"
         raise DataError(
             f"{files.path}: expected BlurbGenreCollection_EN_train.txt, ..._dev.txt and ..._test.txt, or one "
             f"file blurb*.txt; found {names}"

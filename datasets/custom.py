@@ -237,27 +237,29 @@ def _given_tree(files: Raw, chosen: Options, opened: ExitStack) -> tuple[Taxonom
     if chosen.taxonomy is not None:
         file = _named_file(files, "taxonomy", chosen.taxonomy, opened)
         return read_tree(file, chosen.encoding), file
-    found = files.matching(*TREE_FILES)
-    if len(found) > 1:
-        names = " or ".join(file.name for file in found)
+    tree_files = files.matching(*TREE_FILES)
+    if len(tree_files) > 1:
+        names = " or ".join(file.name for file in tree_files)
         raise ConfigError(
             f"which file is the taxonomy? write dataset.prepare.taxonomy={names} (none: the paths are)"
         )
-    if not found or len(files.files) == 1:
+    if not tree_files or len(files.files) == 1:
         return None, None
-    return read_tree(found[0], chosen.encoding), found[0]
+    return read_tree(tree_files[0], chosen.encoding), tree_files[0]
 
 
 def _named_file(files: Raw, option: str, given: str, opened: ExitStack) -> RawFile:
     """Return the file of an option: in the download, or anywhere."""
     path = Path(given)
     same = path.resolve() if path.is_file() and files.path.is_dir() else None
-    found = [file for file in files.files if same == file.stored.resolve() or file.name == given]
-    if len(found) > 1:
-        raise ConfigError(f"dataset.prepare.{option}={given} is {' and '.join(file.place for file in found)}")
-    if not found and not path.is_file():
+    matches = [file for file in files.files if same == file.stored.resolve() or file.name == given]
+    if len(matches) > 1:
+        raise ConfigError(
+            f"dataset.prepare.{option}={given} is {' and '.join(file.place for file in matches)}"
+        )
+    if not matches and not path.is_file():
         raise ConfigError(f"dataset.prepare.{option}={path} is no file, nor one in {files.path}")
-    return found[0] if found else opened.enter_context(Raw(path)).files[0]
+    return matches[0] if matches else opened.enter_context(Raw(path)).files[0]
 
 
 def _names_file(files: Raw, chosen: Options, opened: ExitStack) -> RawFile | None:
@@ -312,12 +314,12 @@ def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tup
 
 def _json_names(text: str, place: str) -> list[str]:
     try:
-        found = json.loads(text)
+        names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not valid JSON: {error}") from None
-    if not all(isinstance(name, str) for name in found):
+    if not all(isinstance(name, str) for name in names):
         raise DataError(f"{place}: expected a JSON list of names (texts), or a line for each name")
-    return list(found)
+    return list(names)
 
 
 @dataclass
@@ -417,7 +419,7 @@ def _labelled(
     separators = _separators(first, columns, names, chosen, finder)
     paths = {cells: _paths_of(cells, columns, chosen, separators, finder) for cells in first}
     if columns.levels and chosen.levels is None:
-        _require_levels(columns.levels, {path for found in paths.values() for path in found})
+        _require_levels(columns.levels, {path for each in paths.values() for path in each})
     _require_names_in(paths, separators, place)
     if finder:
         if chosen.merge_labels:
@@ -425,8 +427,8 @@ def _labelled(
                 "dataset.prepare.merge_labels=true: the taxonomy file names the nodes; edit it there"
             )
         nodes = {
-            cells: tuple(dict.fromkeys(node for path in found for node in finder.find(path, place(cells))))
-            for cells, found in paths.items()
+            cells: tuple(dict.fromkeys(node for path in each for node in finder.find(path, place(cells))))
+            for cells, each in paths.items()
         }
         return finder.taxonomy, [nodes[cells] for cells in buffer.labels], separators
     has_paths = bool(columns.levels) or _any_path(first)
@@ -473,10 +475,10 @@ def _require_names_in(
     paths: Mapping[Cells, Sequence[LabelPath]], separators: Separators, place: Callable[[Cells], str]
 ) -> None:
     """Refuse cells without a label, and paths with an empty name."""
-    for cells, found in paths.items():
-        if cells and not found:
+    for cells, of_cells in paths.items():
+        if cells and not of_cells:
             raise DataError(f"{place(cells)}: no label in {cells!r:.80}")
-        if any(not name for path in found for name in path):
+        if any(not name for path in of_cells for name in path):
             raise DataError(
                 f"{place(cells)}: a path with an empty name in {cells!r:.120} "
                 f"(names are separated by {separators.path!r})"
@@ -499,22 +501,22 @@ def _merged_spellings(
 ) -> dict[Cells, list[LabelPath]]:
     """Return the paths in their most frequent spellings; count the merged ones."""
     times = Counter(path for cells in buffer.labels for path in paths[cells])
-    times.update(dict.fromkeys((path for found in paths.values() for path in found), 0))
+    times.update(dict.fromkeys((path for of_cells in paths.values() for path in of_cells), 0))
     spelt = merged(times)
     counts["labels_merged"] = len(times) - len(set(spelt.values()))
-    return {cells: [spelt[path] for path in found] for cells, found in paths.items()}
+    return {cells: [spelt[path] for path in of_cells] for cells, of_cells in paths.items()}
 
 
 def _inferred(
     paths: Mapping[Cells, Sequence[LabelPath]], separator: str
 ) -> tuple[Taxonomy, dict[Cells, Nodes]]:
     """Return the tree that the paths span, and the node ids of each tuple of cells."""
-    distinct = list({path: None for found in paths.values() for path in found})
+    distinct = list({path: None for of_cells in paths.values() for path in of_cells})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))
     ids = {path: ids_of(inner, separator) for path, inner in stripped.items()}  # each id once in memory
     nodes = {
-        cells: tuple(dict.fromkeys(node for path in found for node in ids[path]))
-        for cells, found in paths.items()
+        cells: tuple(dict.fromkeys(node for path in of_cells for node in ids[path]))
+        for cells, of_cells in paths.items()
     }
     return infer_tree(stripped.values(), separator), nodes
 
@@ -530,16 +532,16 @@ def _paths_of(
     may_be_path = bool(finder and cells) and len(columns.labels) == 1 and chosen.list is None
     if finder and may_be_path and not finder.are_ids(cells) and finder.has_path(cells):
         return [cells]  # a list that leads down the tree
-    found: list[tuple[str, ...]] = []
+    paths: list[tuple[str, ...]] = []
     for cell in cells:
         path = path_in(cell)
         if not path:
-            found += _paths(cell, separators, finder)
+            paths += _paths(cell, separators, finder)
         elif finder and columns.levels and len(cells) > 1 and not finder.has_path(path):
-            found += [(name,) for name in path]  # lists of names that are not side by side
+            paths += [(name,) for name in path]  # lists of names that are not side by side
         else:
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def _paths(cell: str, separators: Separators, finder: NodeFinder | None) -> list[tuple[str, ...]]:
@@ -554,22 +556,24 @@ def _paths(cell: str, separators: Separators, finder: NodeFinder | None) -> list
     ]
 
 
-def _require_names(columns: Columns, found: Collection[tuple[str, ...]], finder: NodeFinder | None) -> None:
+def _require_names(
+    columns: Columns, documents: Collection[tuple[str, ...]], finder: NodeFinder | None
+) -> None:
     """Refuse 0 and 1 as labels if they mark which of several labels a document has."""
     if finder and finder.has("0") and finder.has("1"):
         return
-    if are_marks(found):
-        shown = f"{' '.join(max(found, key=len)):.60}"
+    if are_marks(documents):
+        shown = f"{' '.join(max(documents, key=len)):.60}"
         raise ConfigError(
             f"the labels ({', '.join(columns.labels)}) are only 0 and 1 in all documents, such as {shown}: "
             f"which labels do they stand for? {WAYS_TO_NAME} (none: 0 and 1 are the labels)"
         )
 
 
-def _require_kind_of_list(found: Collection[tuple[str, ...]]) -> None:
+def _require_kind_of_list(documents: Collection[tuple[str, ...]]) -> None:
     """Refuse lists that may each be one path: no name is first in one list and later in another."""
-    lists = [cells for cells in found if len(cells) > 1]
-    tops = {cells[0] for cells in found if cells}
+    lists = [cells for cells in documents if len(cells) > 1]
+    tops = {cells[0] for cells in documents if cells}
     if lists and tops.isdisjoint(name for cells in lists for name in cells[1:]):
         raise ConfigError(
             f"is {list(max(lists, key=len))!r:.120} one path, its first name at the top, or several labels? "
@@ -577,10 +581,10 @@ def _require_kind_of_list(found: Collection[tuple[str, ...]]) -> None:
         )
 
 
-def _require_levels(columns: Sequence[str], found: Collection[tuple[str, ...]]) -> None:
+def _require_levels(columns: Sequence[str], paths: Collection[tuple[str, ...]]) -> None:
     """Refuse columns that are numbered like levels but hold labels of one level, such as label1, label2."""
-    tops = {names[0] for names in found if names}
-    below = sorted(tops.intersection(name for names in found for name in names[1:]))
+    tops = {names[0] for names in paths if names}
+    below = sorted(tops.intersection(name for names in paths for name in names[1:]))
     if below:
         listed = ",".join(columns)
         raise ConfigError(

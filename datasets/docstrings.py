@@ -145,9 +145,9 @@ def find_sources(packages: Iterable[str]) -> tuple[list[Source], list[dict[str, 
 
 def _modules(distribution: importlib.metadata.Distribution) -> dict[str, Path]:
     """Return module -> file from the list that the installer left, else from the import folders."""
-    found = _by_module((PurePath(file), Path(str(file.locate()))) for file in distribution.files or [])
-    if found:
-        return found
+    modules = _by_module((PurePath(file), Path(str(file.locate()))) for file in distribution.files or [])
+    if modules:
+        return modules
     names = (distribution.read_text("top_level.txt") or distribution.name.replace("-", "_")).split()
     for name in names:  # installed in place: the list names no file of the package
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -156,19 +156,19 @@ def _modules(distribution: importlib.metadata.Distribution) -> dict[str, Path]:
             files = [(folder.parent, file) for folder in folders for file in folder.rglob("*.py")]
         else:
             files = [(Path(spec.origin).parent, Path(spec.origin))] if spec and spec.origin else []
-        found |= _by_module((file.relative_to(above), file) for above, file in sorted(files))
-    return found
+        modules |= _by_module((file.relative_to(above), file) for above, file in sorted(files))
+    return modules
 
 
 def _by_module(files: Iterable[tuple[PurePath, Path]]) -> dict[str, Path]:
-    found = {}
+    modules = {}
     for relative, path in files:
         if relative.suffix == ".py":
             parts = (*relative.parts[:-1], *({relative.stem} - {"__init__"}))
             named = parts and all(part.isidentifier() for part in parts)
             if named and not any(_SKIPPED.fullmatch(part) for part in parts) and path.is_file():
-                found[".".join(parts)] = path
-    return found
+                modules[".".join(parts)] = path
+    return modules
 
 
 def _licence(distribution: importlib.metadata.Distribution) -> str:
@@ -190,8 +190,8 @@ def _read(
     """Yield what `read_sources` gives for batch after batch of files, in their order."""
     batches = [sources[start : start + 16] for start in range(0, len(sources), 16)]
     wanted = Wanted(chosen.min_words, keep_names=chosen.names == "keep")
-    for batch, found in zip(batches, in_order(read_sources, wanted, batches), strict=True):
-        yield found
+    for batch, result in zip(batches, in_order(read_sources, wanted, batches), strict=True):
+        yield result
         advance(len(batch))
 
 
@@ -247,14 +247,14 @@ class NearDuplicateFilter:
         sketches = MinHash.bulk(
             (values.tolist() for values in sets), num_perm=self.permutations, hashfunc=int
         )
-        found = []
+        are_new = []
         for values, sketch in zip(sets, sketches, strict=True):
             fresh = not any(self._alike(values, self.sets[key]) for key in self.index.query(sketch))
             if fresh:
                 self.index.insert(len(self.sets), sketch, check_duplication=False)
                 self.sets.append(values)
-            found.append(fresh)
-        return found
+            are_new.append(fresh)
+        return are_new
 
     def _alike(self, one: NDArray[np.uint32], other: NDArray[np.uint32]) -> bool:
         common = len(np.intersect1d(one, other, assume_unique=True))

@@ -150,7 +150,7 @@ def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> l
     Training comes before validation, and validation before test. A repeated article is counted
     for its own list, or else for the pair with the earliest list.
     """
-    found = []
+    documents = []
     named: dict[str, list[str]] = {}
     for article, split, _, _ in listings:
         before = named.setdefault(article, [])
@@ -159,18 +159,18 @@ def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> l
             counts[f"articles_listed_{where}"] += 1
         before.append(split)
         if len(before) == 1 or keep:
-            found.append(Listed(f"{article}-{len(before)}" if before[1:] else article, article, split))
-    return found
+            documents.append(Listed(f"{article}-{len(before)}" if before[1:] else article, article, split))
+    return documents
 
 
 def labels_of(paths: tuple[str, ...], taxonomy: Taxonomy) -> tuple[str, ...]:
-    """Return the nodes on the paths: each prefix that is one; paths with fewer than three names do not count."""
-    found: dict[str, None] = {}
+    """Return the nodes on the paths: prefixes that are nodes, of paths with three names or more."""
+    nodes: dict[str, None] = {}
     for path in paths:
         names = [plain_name(name) for name in path.split("/")]
         if len(names) >= 3:
-            found |= dict.fromkeys("/".join(names[:depth]) for depth in range(2, len(names) + 1))
-    return tuple(node for node in found if node in taxonomy.index)
+            nodes |= dict.fromkeys("/".join(names[:depth]) for depth in range(2, len(names) + 1))
+    return tuple(node for node in nodes if node in taxonomy.index)
 
 
 def read_lists(
@@ -236,18 +236,18 @@ def _md5(file: RawFile) -> str:
 
 def _listings(file: RawFile, split: str) -> Iterator[Listing]:
     for number, line in enumerate(read_lines(file), 1):
-        found = LINE.fullmatch(line.strip())
-        if found is None:
+        match = LINE.fullmatch(line.strip())
+        if match is None:
             raise DataError(
                 f"{file.place}:{number}: expected a line such as Nytimes/1995/0799990.xml, found {line!r:.60}"
             )
-        yield Listing(found[1], split, line.strip(), f"{file.place}:{number}")
+        yield Listing(match[1], split, line.strip(), f"{file.place}:{number}")
 
 
 def _require_all(listings: list[Listing], read: Mapping[str, str], raw: Path) -> None:
     """Refuse a corpus in which listed articles are missing."""
     first_lines = {listing.article: listing for listing in reversed(listings)}
-    missing = [found for found in reversed(first_lines.values()) if found.article not in read]
+    missing = [listing for listing in reversed(first_lines.values()) if listing.article not in read]
     if missing and not read:
         raise DataError(
             f"{raw}: no listed article (such as {missing[0].path}), loose or in an archive{contents(raw)}"

@@ -163,10 +163,10 @@ def _read_stories(
 
 def splits_of(stories: Iterable[int], training: Collection[int], rule: str) -> dict[int, str]:
     """Return the split of each story; the stories are in the order of the list of ids."""
-    found = {story: "train" if story in training else "test" for story in stories}
-    held = validation([story for story, split in found.items() if split == "train"], rule)
-    found.update(dict.fromkeys(held, "val"))
-    return found
+    splits = {story: "train" if story in training else "test" for story in stories}
+    held = validation([story for story, split in splits.items() if split == "train"], rule)
+    splits.update(dict.fromkeys(held, "val"))
+    return splits
 
 
 def validation(training: Sequence[int], rule: str) -> Sequence[int]:
@@ -226,13 +226,13 @@ def read_hierarchy(file: RawFile) -> Taxonomy:
         return read_tree(file)
     nodes, lines = [], {}
     for number, line in enumerate(read_lines(file), 1):
-        found = EDGE.fullmatch(line.strip())
-        if found is None:
+        match = EDGE.fullmatch(line.strip())
+        if match is None:
             raise DataError(
                 f"{file.place}:{number}: expected `parent: CODE child: CODE child-description: ...`, "
                 f"found {line!r:.80}"
             )
-        parent, child, description = found.groups()
+        parent, child, description = match.groups()
         if child != "Root":
             nodes.append(Node(child, description.strip() or child, None if parent == "Root" else parent))
             lines[child] = number  # the last: the second of two is the fault
@@ -311,7 +311,7 @@ def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]
         DataError: a line is neither `.I 2286` nor `2286 864:0.05 ...`; or there is no line.
     """
     for file in files.matching(patterns[0]) or files.matching(patterns[1]):
-        tokens, found = False, False
+        tokens, any_story = False, False
         for line, text in enumerate(read_lines(file), 1):
             tokens = tokens or (line == 1 and text.startswith(".I"))
             if tokens and not text.startswith(".I"):
@@ -322,9 +322,9 @@ def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]
                     f"{file.place}:{line}: expected `.I 2286` (tokens) or `2286 864:0.05 ...` (vectors), "
                     f"found {text!r:.60}"
                 )
-            found = True
+            any_story = True
             yield f"{file.place}:{line}", int(cells[0])
-        if not found:
+        if not any_story:
             raise DataError(f"{file.place}: names no story")
 
 

@@ -199,12 +199,12 @@ def _table(files: Raw, encoding: str | None) -> Table:
         )
     if not file.base.lower().endswith(".txt"):
         return Table(file, f"{file.place}: row ", read_sheet(file), encoding, [])
-    found = encoding or encoding_of(file, OTHERWISE)
-    guessed = f"{file.base} is not UTF-8 and was read as {found}; dataset.prepare.encoding says otherwise"
-    lines = enumerate(read_lines(file, found), 1)
+    chosen = encoding or encoding_of(file, OTHERWISE)
+    guessed = f"{file.base} is not UTF-8 and was read as {chosen}; dataset.prepare.encoding says otherwise"
+    lines = enumerate(read_lines(file, chosen), 1)
     cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
     return Table(
-        file, f"{file.place}:", cells, found, [guessed] if not encoding and found == OTHERWISE else []
+        file, f"{file.place}:", cells, chosen, [guessed] if not encoding and chosen == OTHERWISE else []
     )
 
 

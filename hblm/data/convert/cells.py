@@ -270,9 +270,9 @@ def split_of(record: Record, column: str, place: str) -> str:
         DataError: the value is not a split.
     """
     value = _value(record, column, place)
-    found = split_of_name(str(value))
-    if not found:
+    split = split_of_name(str(value))
+    if not split:
         raise DataError(
             f"{place}: {column}={value!r:.60} names no split; known are {', '.join(SPLIT_OF_WORD)}"
         )
-    return found
+    return split

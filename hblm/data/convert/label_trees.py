@@ -108,23 +108,23 @@ def ids_of(path: Path, separator: str) -> list[str]:
     escaped = "".join(f"\\{sign}" for sign in separator)
     names = []
     for name in path:
-        found = name.replace("\\", "\\\\").replace(separator, escaped)
-        found = f"\\{found}" if found[:1] in separator else found
-        if found[-1:] in separator and found[-2:-1] != "\\":
-            found = f"{found[:-1]}\\{found[-1:]}"
-        names.append(found)
+        escaped_name = name.replace("\\", "\\\\").replace(separator, escaped)
+        escaped_name = f"\\{escaped_name}" if escaped_name[:1] in separator else escaped_name
+        if escaped_name[-1:] in separator and escaped_name[-2:-1] != "\\":
+            escaped_name = f"{escaped_name[:-1]}\\{escaped_name[-1:]}"
+        names.append(escaped_name)
     return [separator.join(names[:depth]) for depth in range(1, len(names) + 1)]
 
 
 def infer_tree(paths: Iterable[Path], separator: str) -> Taxonomy:
     """Return the tree of the paths; a name under two parents is two nodes; nodes are sorted by id."""
-    found: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     for path in paths:
         parent = None
         for node, name in zip(ids_of(path, separator), path, strict=True):
-            found.setdefault(node, Node(node, name, parent))
+            nodes.setdefault(node, Node(node, name, parent))
             parent = node
-    return Taxonomy(sorted(found.values(), key=lambda node: node.id))
+    return Taxonomy(sorted(nodes.values(), key=lambda node: node.id))
 
 
 def without_root(paths: Sequence[Path]) -> Sequence[Path]:
@@ -176,14 +176,14 @@ class NodeFinder:
             return (self._one(path[0], self._named.get(path[0], set()), place),)
         if path[0].casefold() == "root" and (None, path[0]) not in self._below:
             path = path[1:]
-        found: list[str] = []
+        ids: list[str] = []
         for name in path:
-            nodes = self._below.get((found[-1] if found else None, name), set())
+            nodes = self._below.get((ids[-1] if ids else None, name), set())
             if not nodes and name in self._named:
-                above = f"child of {found[-1]!r:.200}" if found else "top node"
+                above = f"child of {ids[-1]!r:.200}" if ids else "top node"
                 raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r:.200} is no {above}")
-            found.append(self._one(name, nodes, place))
-        return tuple(found)
+            ids.append(self._one(name, nodes, place))
+        return tuple(ids)
 
     def _one(self, label: str, nodes: set[str], place: str) -> str:
         """Return the node of a label among the candidates: the one with that id, or the only one."""

@@ -32,11 +32,11 @@ def normalized_name(name: str) -> str:
     Case, Unicode form (NFKC), blanks, characters without width, punctuation at the end, and the decimals of a
     whole number such as 76.0 are removed. A name of only punctuation is unchanged.
     """
-    found = unicodedata.normalize("NFKC", name)
-    found = "".join(sign for sign in found if sign.isspace() or not _is_hidden(sign))
-    found = " ".join(found.split()).casefold()
-    whole = _WHOLE.fullmatch(found)
-    return whole[1] if whole else found.rstrip(_AT_THE_END) or found
+    normal = unicodedata.normalize("NFKC", name)
+    normal = "".join(sign for sign in normal if sign.isspace() or not _is_hidden(sign))
+    normal = " ".join(normal.split()).casefold()
+    whole = _WHOLE.fullmatch(normal)
+    return whole[1] if whole else normal.rstrip(_AT_THE_END) or normal
 
 
 def is_blank(text: str) -> bool:
@@ -60,8 +60,8 @@ def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
         for depth, name in enumerate(path, 1):
             spelling_variants.setdefault(senses[:depth], Counter())[name] += documents
     best = {
-        senses: min(found, key=lambda name: (-found[name], name))
-        for senses, found in spelling_variants.items()
+        senses: min(counts, key=lambda name: (-counts[name], name))
+        for senses, counts in spelling_variants.items()
     }
     return {
         path: tuple(best[senses[: depth + 1]] for depth in range(len(path)))
@@ -77,27 +77,27 @@ def spelling_variants(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[li
         taxonomy: the nodes.
         support: node id -> documents.
     """
-    found: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
+    by_name: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
     for node in taxonomy.nodes:
-        found.setdefault((node.parent, normalized_name(node.name)), []).append(
+        by_name.setdefault((node.parent, normalized_name(node.name)), []).append(
             (node.name, support.get(node.id, 0))
         )
-    several = [sorted(names, key=lambda item: -item[1]) for names in found.values() if names[1:]]
+    several = [sorted(names, key=lambda item: -item[1]) for names in by_name.values() if names[1:]]
     return sorted(several, key=lambda names: (-sum(documents for _, documents in names), names))
 
 
-def describe_variants(found: Sequence[Sequence[tuple[str, int]]]) -> str:
+def describe_variants(variants: Sequence[Sequence[tuple[str, int]]]) -> str:
     """Return a note on the nodes that are variants of one name; "" for none."""
-    if not found:
+    if not variants:
         return ""
     shown = "; ".join(
         " and ".join(f"{name!r:.60} ({documents:,} documents)" for name, documents in names[:_SHOWN])
-        for names in found[:_SHOWN]
+        for names in variants[:_SHOWN]
     )
     return (
-        f"{sum(map(len, found)):,} nodes are {len(found):,} names in several spellings (case, blanks, signs "
-        f"of no width, Unicode form, punctuation at the end, 76.0 for 76): "
-        f"{shown}{' ...' if found[_SHOWN:] else ''}"
+        f"{sum(map(len, variants)):,} nodes are {len(variants):,} names in several spellings (case, blanks, "
+        f"signs of no width, Unicode form, punctuation at the end, 76.0 for 76): "
+        f"{shown}{' ...' if variants[_SHOWN:] else ''}"
     )
 
 
@@ -129,12 +129,12 @@ class QualityChecks:
 
     def is_blank(self, text: str, place: str) -> bool:
         """Return whether a text is empty, and count it."""
-        found = is_blank(text)
-        if found:
+        blank = is_blank(text)
+        if blank:
             self._n_blank += 1
             if len(self._blank) < _SHOWN:
                 self._blank.append(place)
-        return found
+        return blank
 
     def notes(self, options: Mapping[str, object]) -> list[str]:
         """Return a note for each kind of irregular record, with the options that act on it."""
@@ -188,7 +188,7 @@ def notes_on_labels(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: 
         labels: of each document, node ids.
         texts: a hash of each document's text.
     """
-    support = Counter(label for found in labels for label in found)
+    support = Counter(label for of_document in labels for label in of_document)
     alike = describe_variants(spelling_variants(taxonomy, support))
     notes = [f"{alike}; dataset.prepare.merge_labels=true makes one node of each"] if alike else []
     number = n_contradicting(texts, map(frozenset, labels))
@@ -201,4 +201,4 @@ def n_contradicting(texts: Iterable[int], labels: Iterable[object]) -> int:
     """Return the number of texts that occur with different labels; texts are given by their hashes."""
     first: dict[int, object] = {}
     pairs = zip(texts, labels, strict=True)
-    return len({text for text, found in pairs if first.setdefault(text, found) != found})
+    return len({text for text, of_document in pairs if first.setdefault(text, of_document) != of_document})

@@ -50,10 +50,10 @@ class Separators(NamedTuple):
 
     def paths(self, cell: str) -> list[Path]:
         """Return the paths of a cell; names are stripped of blanks."""
-        found = []
+        paths = []
         for label in _split(cell, self.labels):
-            found.append(tuple(plain_name(name) for name in _names(label, self.path)))
-        return found
+            paths.append(tuple(plain_name(name) for name in _names(label, self.path)))
+        return paths
 
 
 def choose_separators(
@@ -73,15 +73,16 @@ def choose_separators(
     Raises:
         ConfigError: the cells are ambiguous, or a given separator is in none of them.
     """
-    found = {cell for cell in cells if not is_node(cell)}
+    unknown = {cell for cell in cells if not is_node(cell)}
     if labels is None:
         labels = next(
-            (sign for sign in LABEL_SEPARATORS if sign != path and _is_list(found, sign, path, is_node)), NONE
+            (sign for sign in LABEL_SEPARATORS if sign != path and _is_list(unknown, sign, path, is_node)),
+            NONE,
         )
     else:
-        _require_occurring("label_separator", labels, found)
+        _require_occurring("label_separator", labels, unknown)
     chosen = None if labels == NONE else labels
-    single = {label for cell in found for label in _split(cell, chosen) if not is_node(label)}
+    single = {label for cell in unknown for label in _split(cell, chosen) if not is_node(label)}
     if path is not None:
         _require_occurring("separator", path, single)
         return Separators(None if path == NONE else path, chosen)

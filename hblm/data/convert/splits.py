@@ -112,7 +112,7 @@ def assign_splits(
     source = random.Random(seed)
     order = _shuffled(range(len(groups)), source)
     train = _covering(
-        [found if fit else set() for found, fit in zip(together, trainable, strict=True)], order
+        [of_group if fit else set() for of_group, fit in zip(together, trainable, strict=True)], order
     )
     filled = sum(len(groups[group]) for group in train)
     room = max(n - sum(wanted), 1)
@@ -128,25 +128,25 @@ def assign_splits(
     n_val = round((n - filled) * shares[1] / max(shares[1] + shares[2], 1e-9))
     if all(wanted) and len(rest) > 1:
         n_val = min(max(n_val, 1), n - filled - 1)
-    found = ["train"] * n
+    splits = ["train"] * n
     seen = 0
     for place, group in enumerate(rest):
         last = all(wanted) and place == len(rest) - 1 and place > 0  # the groups before may be large
         split = "val" if seen < n_val and not last else "test"
         for at in groups[group]:
-            found[at] = split
+            splits[at] = split
         seen += len(groups[group])
-    return found
+    return splits
 
 
 def _groups(labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[list[int]]:
     """Return the positions of the documents of each text, in the order of the first ones."""
     if not texts:
         return [[at] for at in range(len(labels))]
-    found: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for at, text in enumerate(texts):
-        found.setdefault(text, []).append(at)
-    return list(found.values())
+        groups.setdefault(text, []).append(at)
+    return list(groups.values())
 
 
 def _covering(labels: Sequence[Collection[str]], order: Iterable[int]) -> set[int]:
@@ -168,8 +168,8 @@ def _covering(labels: Sequence[Collection[str]], order: Iterable[int]) -> set[in
 
 def _shuffled(items: Iterable[int], source: random.Random) -> list[int]:
     """Shuffle by `random()`, the only method with a stream that Python guarantees."""
-    found = list(items)
-    for last in range(len(found) - 1, 0, -1):
+    shuffled = list(items)
+    for last in range(len(shuffled) - 1, 0, -1):
         other = int(source.random() * (last + 1))
-        found[last], found[other] = found[other], found[last]
-    return found
+        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
+    return shuffled

@@ -120,15 +120,15 @@ class Raw:
             if not path.exists():
                 link = " (a link to nothing, or a circle of links)" if path.is_symlink() else ""
                 raise DataError(f"raw={path} is not there{link}")
-            found: Iterable[RawFile]
+            files: Iterable[RawFile]
             if path.is_dir():
-                found = _plain(path, _only(only))
+                files = _plain(path, _only(only))
             elif is_archive(path.name):
                 require_file(path)
-                found = archived(path, path.name, str(path), path, opened, only)
+                files = archived(path, path.name, str(path), path, opened, only)
             else:
-                found = [_on_disk(path, path.name)]
-            self.files = self._sorted(found)
+                files = [_on_disk(path, path.name)]
+            self.files = self._sorted(files)
             if not self.files and not only:
                 raise DataError(f"{path}: holds no files")
             self._opened = opened.pop_all()  # until this is left
@@ -154,16 +154,16 @@ class Raw:
             depth += 1
             if depth > DEEPEST:
                 raise DataError(f"{archives[0].place}: archives in archives, more than {DEEPEST} deep")
-            found = [file for file in self.files if not file.is_archive]
+            files = [file for file in self.files if not file.is_archive]
             for file in archives:
-                if len(found) > MOST_FILES:
+                if len(files) > MOST_FILES:
                     break  # _sorted refuses them
                 with reading(file.place):
                     is_plain = file.place == str(file.stored) and is_archive(file.stored.name)
                     source = file.stored if is_plain else io.BytesIO(self._inner(file))
                     name = file.stored.name if is_plain else file.name
-                    found += archived(source, name, file.place, file.stored, self._opened)
-            self.files = self._sorted(found)
+                    files += archived(source, name, file.place, file.stored, self._opened)
+            self.files = self._sorted(files)
 
     def matching(self, *patterns: str) -> list[RawFile]:
         """Return the files whose name without folders matches one of the patterns, in any case."""
@@ -175,13 +175,15 @@ class Raw:
         Raises:
             DataError: no file matches, or several do.
         """
-        found = self.matching(*patterns)
-        if len(found) == 1:
-            return found[0]
+        matches = self.matching(*patterns)
+        if len(matches) == 1:
+            return matches[0]
         wanted = " or ".join(patterns)
-        if found:
-            names = ", ".join(file.place for file in found[:5])
-            raise DataError(f"{self.path}: {wanted} is there {len(found)} times ({names}); keep one of them")
+        if matches:
+            names = ", ".join(file.place for file in matches[:5])
+            raise DataError(
+                f"{self.path}: {wanted} is there {len(matches)} times ({names}); keep one of them"
+            )
         raise DataError(f"{self.path}: no {wanted}; it holds {self.listing()}")
 
     def listing(self) -> str:
@@ -204,13 +206,13 @@ class Raw:
         return content
 
     def _sorted(self, files: Iterable[RawFile]) -> list[RawFile]:
-        found = [dataclasses.replace(file, open=self._noting(file)) for file in islice(files, MOST_FILES + 1)]
-        if len(found) > MOST_FILES:
+        noted = [dataclasses.replace(file, open=self._noting(file)) for file in islice(files, MOST_FILES + 1)]
+        if len(noted) > MOST_FILES:
             raise DataError(
                 f"{self.path}: holds more than {MOST_FILES:,} files; give the data files alone, or "
                 f"an archive of them"
             )
-        return sorted(found, key=lambda file: file.name)
+        return sorted(noted, key=lambda file: file.name)
 
     def _noting(self, file: RawFile) -> Callable[[], AbstractContextManager[IO[bytes]]]:
         def opened() -> AbstractContextManager[IO[bytes]]:
@@ -248,11 +250,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
     seen = set()
     for above, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        found = os.stat(above)
-        if (found.st_dev, found.st_ino) in seen:  # a link to a folder that was read
+        status = os.stat(above)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was read
             folders.clear()
             continue
-        seen.add((found.st_dev, found.st_ino))
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield Path(above), sorted(name for name in names if not is_hidden(name))
 
@@ -332,10 +334,10 @@ class _Limited(io.BufferedIOBase):
             if size > self.room:
                 raise tarfile.ReadError(f"more than {_HEADER:,} bytes in the headers of one member")
             self.room -= size
-        found = self._stream.read(size)
-        if len(found) and self._stream.tell() > self._most:
+        block = self._stream.read(size)
+        if len(block) and self._stream.tell() > self._most:
             raise _too_much(self._place, self._most)
-        return found
+        return block
 
     def read1(self, size: int = -1) -> bytes:
         return self.read(_BLOCK if size < 0 else min(size, _BLOCK))
@@ -354,7 +356,7 @@ def _open_tar(source: Path | IO[bytes], place: str, opened: ExitStack) -> tarfil
     stream = opened.enter_context(source.open("rb")) if isinstance(source, Path) else source
     head = stream.read(6)
     stream.seek(0)
-    unwrap = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), None)
+    unwrap = next((opener for magic, opener in _MAGIC.items() if head.startswith(magic)), None)
     unpacked = opened.enter_context(unwrap(stream)) if unwrap else stream
     limited = _Limited(unpacked, place, _most(source) if unwrap else sys.maxsize)
     limited.room = _HEADER
@@ -410,8 +412,8 @@ def _matches(base: str, patterns: tuple[str, ...]) -> bool:
 
 def _only(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
     """Return a pattern of the names without folders, with or without the suffix of a compressed file."""
-    found = [translate(pattern + ending) for pattern in patterns for ending in ("", *_COMPRESSED)]
-    return re.compile("|".join(found), re.IGNORECASE) if found else None
+    expressions = [translate(pattern + ending) for pattern in patterns for ending in ("", *_COMPRESSED)]
+    return re.compile("|".join(expressions), re.IGNORECASE) if expressions else None
 
 
 def _is_left_out(name: str, only: re.Pattern[str] | None) -> bool:

@@ -105,10 +105,10 @@ def _plain(text: str) -> str:
     return _ENTITY.sub(_character, text)
 
 
-def _character(found: re.Match[str]) -> str:
-    if found[1].startswith("#"):
-        return html.unescape(found[0])
-    return html.entities.html5.get(f"{found[1]};", found[0])
+def _character(match: re.Match[str]) -> str:
+    if match[1].startswith("#"):
+        return html.unescape(match[0])
+    return html.entities.html5.get(f"{match[1]};", match[0])
 
 
 def _blank_lines(text: str) -> int:
@@ -126,17 +126,19 @@ def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int
     Raises:
         DataError: a line without labels, or an ISBN twice.
     """
-    found: dict[str, tuple[int, tuple[str, ...]]] = {}
-    parts = {"": found}
+    labels_of: dict[str, tuple[int, tuple[str, ...]]] = {}
+    parts = {"": labels_of}
     for number, line in enumerate(read_lines(file, encoding), 1):
         if line.strip().startswith("subtask_"):
-            found = parts[line.strip()] = {}
+            labels_of = parts[line.strip()] = {}
             continue
         isbn, *labels = (plain_name(cell) for cell in line.split("\t"))
         labels = [label for label in labels if label]
         if not labels:
             raise DataError(f"{file.place}:{number}: expected an ISBN, a tab and labels, found {line!r:.60}")
-        if isbn in found:
-            raise DataError(f"{file.place}:{number}: the ISBN {isbn!r} is on line {found[isbn][0]} as well")
-        found[isbn] = number, tuple(labels)
+        if isbn in labels_of:
+            raise DataError(
+                f"{file.place}:{number}: the ISBN {isbn!r} is on line {labels_of[isbn][0]} as well"
+            )
+        labels_of[isbn] = number, tuple(labels)
     return parts.get("subtask_b", parts[""])

@@ -54,8 +54,8 @@ def open_saved(path: Path) -> list[tuple[str, Sequence[str], Records]]:
     datasets.disable_progress_bars()
     with _library(str(path)):
         _require_sound(path)
-        found = datasets.load_from_disk(str(path))
-    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
+        saved = datasets.load_from_disk(str(path))
+    parts = saved.items() if isinstance(saved, datasets.DatasetDict) else [("", saved)]
     opened = []
     for name, part in parts:
         place = str(path / name if name else path)

@@ -141,7 +141,7 @@ class Corpus:
 
 def contents(path: Path) -> str:
     """Return the names in a folder, for the end of a message; "" for a file."""
-    names = sorted(found.name for found in path.iterdir()) if path.is_dir() else []
+    names = sorted(inside.name for inside in path.iterdir()) if path.is_dir() else []
     more = f" and {len(names) - 8:,} more" if names[8:] else ""
     return f"; it holds {', '.join(names[:8])}{more}" if names else ""
 
@@ -165,10 +165,10 @@ class _Selection:
 
     def key(self, name: str) -> str:
         """Return the key of a wanted file; "" for any other file."""
-        found = re.fullmatch(self.pattern, name, re.IGNORECASE)
-        if found is None or (self.wanted is not None and found[1] not in self.wanted):
+        match = re.fullmatch(self.pattern, name, re.IGNORECASE)
+        if match is None or (self.wanted is not None and match[1] not in self.wanted):
             return ""
-        return found[1]
+        return match[1]
 
 
 class _Result(NamedTuple):
@@ -270,8 +270,8 @@ class _LooseCounts:
         if not self.read:
             return []
         name = f"{self.read:,} files" + (f" of {self.files:,}" if self.read < self.files else "")
-        found = {"name": name, "matching": pattern, "files": self.files}
-        return [found | {"bytes": self.bytes_read, "sha256": self.digest.hexdigest()}]
+        entry = {"name": name, "matching": pattern, "files": self.files}
+        return [entry | {"bytes": self.bytes_read, "sha256": self.digest.hexdigest()}]
 
 
 def _inside(

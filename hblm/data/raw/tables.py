@@ -169,11 +169,11 @@ def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]
     Raises:
         DataError: several files of one split that are not its numbered parts.
     """
-    found: dict[str, list[RawFile]] = {}
+    by_split: dict[str, list[RawFile]] = {}
     for file in files:
         folder = file.name.rpartition("/")[0]
-        found.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
-    for split, several in found.items():
+        by_split.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
+    for split, several in by_split.items():
         _require_all_parts(raw, several)
         same = len({file.name for file in several}) < len(several)  # train.csv and train.csv.gz
         parts = len({re.sub(r"\d+", "0", file.name) for file in several}) == 1
@@ -183,7 +183,7 @@ def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]
                 f"{raw.path}: several files look like the {split} split: "
                 f"{', '.join(file.place for file in several)}; give a folder with one of them"
             )
-    return found
+    return by_split
 
 
 def _require_all_parts(raw: Raw, files: Sequence[RawFile]) -> None:
@@ -323,10 +323,10 @@ def _is_text(name: str) -> bool:
     return len(name) > 80 or words > 8 or (words > 3 and name.endswith((".", "!")))
 
 
-def _require_columns(place: str, line: int, found: int) -> None:
-    if found > _MOST_COLUMNS:
+def _require_columns(place: str, line: int, number: int) -> None:
+    if number > _MOST_COLUMNS:
         raise DataError(
-            f"{place}:{line}: {found:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
+            f"{place}:{line}: {number:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
             f"kind of file, or are line ends missing?"
         )
 

@@ -48,9 +48,9 @@ def encoding_of(file: RawFile, otherwise: str) -> str:
     """
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
-        found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-        if found:
-            return found
+        marked = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+        if marked:
+            return marked
         for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):  # of Latin letters every second byte is NUL
             if head[at::2].count(0) > len(head) // 4:
                 return name
@@ -237,8 +237,8 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
         head += stream.read(4) if head.endswith((b"\r", b"\r\0")) else b""  # the \n may be the next
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{file.place}: a zip or Office file; save the sheet as CSV, or call an archive .zip")
-    found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-    chosen = found or encoding or "utf-8"
+    marked = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+    chosen = marked or encoding or "utf-8"
     if head.count(0) > len(head) // 4 and not _is_wide(chosen):
         raise DataError(
             f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
