@@ -2,7 +2,7 @@
 
 Three forms of the same 55,840 documents are read: SGM's `text_*` and `label_*` (line i of both is one),
 hedwig's `train/dev/test.tsv` (54 digits 0 or 1, a tab, the text), and JSONL (`token` or `text`, `label` or
-`labels`). A category `cs.ai` stands under its archive `cs`; archives are added where they are missing.
+`labels`). The parent of a category `cs.ai` is its archive `cs`; missing archives are added.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ LICENCE = "arXiv abstracts; none is stated by those who distribute the set."
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         clean: a published cleaning of the texts.
@@ -116,7 +116,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read any of the three forms.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: an invalid option.
         DataError: a missing file, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "aapd")
@@ -154,11 +154,11 @@ def tree() -> Taxonomy:
     )
 
 
-Found = tuple[str, str, int, str, tuple[str, ...]]  # split, file, line, text, labels
+Row = tuple[str, str, int, str, tuple[str, ...]]  # split, file, line, text, labels
 
 
-def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iterator[Found], str]:
-    """Return the documents in order, and the form they come in."""
+def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iterator[Row], str]:
+    """Return the documents in order, and the form of the download."""
     if files.matching(*(f"{part}_{name}{end}" for part in PARTS for name in ALL_NAMES for end in ENDS)):
         return _aligned(files, encoding, advance), "text_label"
     if files.matching("*.tsv"):
@@ -166,7 +166,7 @@ def _documents(files: Raw, encoding: str | None, advance: Advance) -> tuple[Iter
     return _json(files, encoding, advance), "jsonl"
 
 
-def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
+def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Row]:
     for split in SPLITS:
         texts, labels = (
             files.find(*(f"{part}_{name}{end}" for name in NAMES[split] for end in ENDS)) for part in PARTS
@@ -186,7 +186,7 @@ def _aligned(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Fou
             yield split, f"{labels.place}:", number, text, tuple(label.lower().split())
 
 
-def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
+def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Row]:
     categories = list(CATEGORIES)
     for split in SPLITS:
         file = files.find(*(f"{name}.tsv" for name in NAMES[split]))
@@ -205,15 +205,15 @@ def _digits(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Foun
             raise DataError(f"{file.place}: empty")
 
 
-def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Found]:
-    found = by_split_name(files, files.matching("*.jsonl", "*.json"))
+def _json(files: Raw, encoding: str | None, advance: Advance) -> Iterator[Row]:
+    by_split = by_split_name(files, files.matching("*.jsonl", "*.json"))
     for split in SPLITS:
-        if split not in found:
+        if split not in by_split:
             raise DataError(
                 f"{files.path}: no file for {split}: expected text_{split} and label_{split}, {split}.tsv, "
                 f"or {split}.jsonl; it holds {files.listing()}"
             )
-        for table in (json_table(file, split, encoding) for file in found[split]):
+        for table in (json_table(file, split, encoding) for file in by_split[split]):
             text, label = ([key for key in keys if key in table.columns] for keys in KEYS)
             if len(text) != 1 or len(label) != 1:
                 raise DataError(

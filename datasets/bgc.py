@@ -38,12 +38,12 @@ TEXTS: Mapping[str, Callable[[BookRecord], str]] = {
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         text: which parts of a book are its text; hjcl: as HJCL writes it, `Title: ... . Text: ...`.
-        unused_nodes: what becomes of nodes of hierarchy.txt that no book has.
-        repeated_ids: what becomes of a second book with the same ISBN; number: its id gets a number.
+        unused_nodes: what happens to nodes of hierarchy.txt that no book has.
+        repeated_ids: what happens to a second book with the same ISBN; number: its id gets a number.
         shares: of train, val and test, where the books come in one file.
         seed: of these splits.
         clean: a published cleaning of the texts.
@@ -63,7 +63,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read hierarchy and books.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: an invalid option.
         DataError: a missing file, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "bgc")
@@ -76,7 +76,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
         tree = read_tree(files.find("hierarchy*.txt"), chosen.encoding)
         gold_files = files.matching("gold*.txt")
         gold_file = files.find("gold*.txt") if gold_files else None
-        gold = _Gold(gold_file, read_gold(gold_file, chosen.encoding)) if gold_file else None
+        gold = _GoldLabels(gold_file, read_gold(gold_file, chosen.encoding)) if gold_file else None
         for file, split in _book_files(files):
             before = len(buffer)
             for book in read_books(file, chosen.encoding):
@@ -107,13 +107,13 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
 
 
 def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
-    """Return the files of books with their splits, "" for one that is to be split."""
-    found = files.matching("blurb*.txt")
-    by_split = {split_of_name(file.base): file for file in found}
-    if len(found) == 1 and not fnmatchcase(found[0].base.lower(), "blurbgenrecollection_*"):
-        return [(found[0], "")]
-    if len(by_split) != len(found) or sorted(by_split) != sorted(SPLITS):
-        names = ", ".join(file.name for file in found) or f"none; it holds {files.listing()}"
+    """Return the files of books with their splits; "" for a file that will be split."""
+    files_of_books = files.matching("blurb*.txt")
+    by_split = {split_of_name(file.base): file for file in files_of_books}
+    if len(files_of_books) == 1 and not fnmatchcase(files_of_books[0].base.lower(), "blurbgenrecollection_*"):
+        return [(files_of_books[0], "")]
+    if len(by_split) != len(files_of_books) or sorted(by_split) != sorted(SPLITS):
+        names = ", ".join(file.name for file in files_of_books) or f"none; it holds {files.listing()}"
         raise DataError(
             f"{files.path}: expected BlurbGenreCollection_EN_train.txt, ..._dev.txt and ..._test.txt, or one "
             f"file blurb*.txt; found {names}"
@@ -121,15 +121,15 @@ def _book_files(files: Raw) -> list[tuple[RawFile, str]]:
     return [(by_split[split], split) for split in SPLITS]
 
 
-class _Gold(NamedTuple):
-    """Labels by ISBN, each with its line, and the file they come from."""
+class _GoldLabels(NamedTuple):
+    """Labels by ISBN, each with its line, and their file."""
 
     file: RawFile
     labels: Mapping[str, tuple[int, tuple[str, ...]]]
 
 
 def _labels(
-    book: BookRecord, file: RawFile, tree: Taxonomy, gold: _Gold | None, counts: Counter[str]
+    book: BookRecord, file: RawFile, tree: Taxonomy, gold: _GoldLabels | None, counts: Counter[str]
 ) -> tuple[str, ...]:
     """Return the book's nodes: names are unique in these hierarchies, and so they are the ids."""
     place = f"{file.place}:{book.line}"
@@ -151,7 +151,7 @@ def _labels(
 
 
 def _numbered(isbn: str, buffer: DocumentBuffer, counts: Counter[str]) -> str:
-    """Return an id that no book has: the ISBN, or the ISBN with a number."""
+    """Return an unused id: the ISBN, or the ISBN with a number."""
     identity, number = isbn, 1
     while buffer.has(identity):
         number += 1
@@ -161,7 +161,7 @@ def _numbered(isbn: str, buffer: DocumentBuffer, counts: Counter[str]) -> str:
 
 
 def _used(tree: Taxonomy, buffer: DocumentBuffer) -> tuple[Taxonomy, list[str]]:
-    """Return the tree of the nodes that books have, and the other nodes."""
+    """Return the tree of the nodes with books, and the other nodes."""
     used = {node for labels in set(buffer.labels) for node in tree.close(labels)}
     dropped = [node.id for node in tree.nodes if node.id not in used]
     return Taxonomy(node for node in tree.nodes if node.id in used), dropped

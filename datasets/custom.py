@@ -1,12 +1,13 @@
-"""Prepare the user's own data: JSON, CSV, TSV, sheets, Parquet or a Hugging Face `datasets` folder."""
+"""Prepare the user's own data: JSON, CSV, TSV, sheets, Parquet or a folder of Hugging Face `datasets`."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +17,21 @@ from hblm.data.convert.cells import WAYS_TO_NAME, are_marks, cells_of, marked_of
 from hblm.data.convert.columns import Columns, as_options, choose_columns
 from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import NodeFinder, ids_of, infer_tree, read_tree, without_root
+from hblm.data.convert.label_trees import Path as LabelPath
 from hblm.data.convert.quality import QualityChecks, merged, notes_on_labels, without_missing_values
 from hblm.data.convert.separators import NONE, Separators, choose_separators
 from hblm.data.convert.splits import fill_splits, require_shares
 from hblm.data.raw.archives import Raw, RawFile, source_of
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning, plain_name
-from hblm.data.raw.tables import Dialect, Table, arrow_tables, is_arrow_folder, open_tables, split_of_name
+from hblm.data.raw.tables import (
+    Dialect,
+    Record,
+    Table,
+    arrow_tables,
+    is_arrow_folder,
+    open_tables,
+    split_of_name,
+)
 from hblm.data.raw.text import read_text, require_encoding
 from hblm.data.writer import Conversion
 from hblm.errors import ConfigError, DataError
@@ -31,11 +41,11 @@ RAW = "a file or folder: JSON, CSV, TSV, Excel, Parquet, or what Hugging Face's 
 COLUMNS = "columns"  # label_names: the names of the columns
 COLUMN_OPTIONS = {"text", "labels", "levels", "id", "split"}
 TREE_FILES = ("taxonomy.json", "*.taxonomy", "*.taxnomy", "taxonomy.t*", "hierarchy.t*")
-Strings, Numbers = list[str], list[float]  # an option is called list
+Strings, Numbers = list[str], list[float]  # one of the options is called list
 
 
 class Options(NamedTuple):
-    """What a preparation can set; null: detected where that is unambiguous.
+    """Options of a preparation; null: detected if unambiguous.
 
     Attributes:
         text: column or key of the text; of several, joined by line ends.
@@ -56,13 +66,13 @@ class Options(NamedTuple):
         encoding: of text; null: the byte-order mark's, else UTF-8.
         shares: of train, val and test, for the splits that are not there.
         seed: of these splits.
-        unlabelled: what becomes of documents without labels; keep: in val and test.
+        unlabelled: what happens to documents without labels; keep: they go to val and test.
         clean: a published cleaning of the texts.
         merge_labels: make one node of names that differ in case, blanks, signs of no width, Unicode form,
             punctuation at the end or decimals (76.0), under their most frequent spelling.
-        null_labels: what becomes of labels such as NaN, None, null and N/A; empty: they are no labels.
-        empty_texts: what becomes of documents without a text.
-        repeated_headers: what becomes of lines that repeat the header, as in files that were pasted together.
+        null_labels: what happens to labels such as NaN, None, null and N/A; empty: they are no labels.
+        empty_texts: what happens to documents without a text.
+        repeated_headers: what happens to lines that repeat the header, as in files that were pasted together.
     """
 
     text: str | Strings | None = None
@@ -93,24 +103,19 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read the user's files.
 
     Raises:
-        ConfigError: an option that is wrong, or one that is missing because nothing tells.
+        ConfigError: an invalid option, or a missing one whose value cannot be detected.
         DataError: a fault in the files, with its place.
     """
-    numbered = {name: _as_names(options[name]) for name in COLUMN_OPTIONS & options.keys()}
-    chosen = read_options(Options, {**options, **numbered}, "custom")
-    require_encoding(chosen.encoding)
-    require_shares(chosen.shares)
+    chosen = _read_options(options)
+    buffer = DocumentBuffer(scratch, "; dataset.prepare.id=none numbers the documents")
+    counts: Counter[str] = Counter()
+    checks = QualityChecks()
     with ExitStack() as opened:
         files = opened.enter_context(Raw(raw))
         tree, tree_file = _given_tree(files, chosen, opened)
         names_file = _names_file(files, chosen, opened)
-        delimiter = "\t" if chosen.delimiter == "\\t" else chosen.delimiter
-        dialect = Dialect(
-            delimiter, None if chosen.quote == NONE else chosen.quote, chosen.encoding, chosen.header
-        )
-        beside = [file for file in (tree_file, names_file) if file]  # read, and no documents
-        ignored = [file.name for file in [*files.matching(*TREE_FILES), *beside]]
-        tables = arrow_tables(raw) if is_arrow_folder(raw) else open_tables(files, dialect, ignored)
+        others = [file for file in (tree_file, names_file) if file]  # files that are not documents
+        tables = _open_tables(raw, files, chosen, others)
         columns = choose_columns(
             tables,
             text=chosen.text,
@@ -121,63 +126,29 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
             hint=_training_file(raw),
         )
         if chosen.list is None and _are_objects(tables[0], columns):
-            chosen = chosen._replace(list="labels")  # of which the keys are the labels
+            chosen = chosen._replace(list="labels")  # the keys are the labels
         names = _label_names(names_file, chosen, columns)
-        whole, has_tree = chosen.list == "path", tree is not None
-        labels_of: Callable[..., tuple[str, ...]] = (
-            functools.partial(marked_of, columns=columns, names=names)
-            if names
-            else functools.partial(cells_of, columns=columns, whole=whole, tree=has_tree)
-        )
-        buffer = DocumentBuffer(scratch, "; dataset.prepare.id=none numbers the documents")
-        counts: Counter[str] = Counter()
-        quality = QualityChecks()
-        _read(
-            tables,
-            columns,
-            labels_of,
-            chosen,
-            buffer,
-            counts,
-            quality,
-            progress("reading documents", None),
-        )
-        if is_arrow_folder(raw):
-            for file in files.files:
-                with file.open():  # all of them are sources
-                    pass
-        unread = [
-            file.name
-            for file in files.files
-            if file not in beside and not any(table.place.startswith(file.place) for table in tables)
-        ]
-        sources = files.sources()
-        for option, file in (("taxonomy", tree_file), ("label_names", names_file)):
-            if file and file not in files.files:  # it lies elsewhere
-                sources.append(source_of(file.stored, str(file.stored)) | {"option": option})
+        labels_of = _labels_reader(columns, names, chosen, has_tree=tree is not None)
+        reader = _Reader(columns, labels_of, chosen, buffer, counts, checks)
+        reader.read(tables, progress("reading documents", None))
+        unread = _unread(raw, files, tables, others)
+        sources = _sources(raw, files, tree_file, names_file)
     if not len(buffer):
         dropped = counts["documents_without_labels"]
         raise DataError(f"{raw}: no documents{f'; {dropped:,} have no labels' if dropped else ''}")
-    taxonomy, labels, signs = _labelled(buffer, columns, names, chosen, tree, counts)
+    taxonomy, labels, separators = _labelled(buffer, columns, names, chosen, tree, counts)
     splits, notes = fill_splits(buffer, labels, shares=chosen.shares, seed=chosen.seed)
-    notes += quality.notes(chosen._asdict())
+    notes += checks.notes(chosen._asdict())
     notes += notes_on_labels(taxonomy, labels, buffer.digests)
     _require_trainable(buffer, labels, splits)
-    if unread and not is_arrow_folder(raw):
+    if unread:
         notes.append(f"files that were not read: {', '.join(unread[:10])}{' ...' if unread[10:] else ''}")
-    used = (
-        chosen._asdict()
-        | as_options(columns, signs)
-        | {
-            "taxonomy": (tree_file.name if tree_file in files.files else str(tree_file.stored))
-            if tree_file
-            else NONE
-        }
-    )
+    in_download = tree_file in files.files
+    tree_name = (tree_file.name if in_download else str(tree_file.stored)) if tree_file else NONE
     return Conversion(
         taxonomy=taxonomy,
         splits=buffer.documents(labels, splits),
-        options=used,
+        options=chosen._asdict() | as_options(columns, separators) | {"taxonomy": tree_name},
         sources=sources,
         counts=dict(sorted(counts.items())),
         warnings=notes,
@@ -185,15 +156,69 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
 
 
+def _read_options(options: Mapping[str, Any]) -> Options:
+    """Return the checked options."""
+    numbered = {name: _as_names(options[name]) for name in COLUMN_OPTIONS & options.keys()}
+    chosen = read_options(Options, {**options, **numbered}, "custom")
+    require_encoding(chosen.encoding)
+    require_shares(chosen.shares)
+    return chosen
+
+
+def _open_tables(raw: Path, files: Raw, chosen: Options, others: Sequence[RawFile]) -> list[Table]:
+    """Open the tables of documents."""
+    if is_arrow_folder(raw):
+        return arrow_tables(raw)
+    delimiter = "\t" if chosen.delimiter == "\\t" else chosen.delimiter
+    quote = None if chosen.quote == NONE else chosen.quote
+    ignored = [file.name for file in [*files.matching(*TREE_FILES), *others]]
+    return open_tables(files, Dialect(delimiter, quote, chosen.encoding, chosen.header), ignored)
+
+
+def _labels_reader(
+    columns: Columns, names: Sequence[str], chosen: Options, *, has_tree: bool
+) -> Callable[..., tuple[str, ...]]:
+    """Return the function that reads the label cells of a record: by position if `names` are given."""
+    if names:
+        return functools.partial(marked_of, columns=columns, names=names)
+    return functools.partial(cells_of, columns=columns, whole=chosen.list == "path", tree=has_tree)
+
+
+def _unread(raw: Path, files: Raw, tables: Sequence[Table], others: Sequence[RawFile]) -> list[str]:
+    """Return the names of the files in the download that were not read."""
+    if is_arrow_folder(raw):
+        return []
+    return [
+        file.name
+        for file in files.files
+        if file not in others and not any(table.place.startswith(file.place) for table in tables)
+    ]
+
+
+def _sources(
+    raw: Path, files: Raw, tree_file: RawFile | None, names_file: RawFile | None
+) -> list[dict[str, Any]]:
+    """Return the sources of the manifest: the files that were read, in the download or elsewhere."""
+    if is_arrow_folder(raw):
+        for file in files.files:
+            with file.open():  # marks the file as read
+                pass
+    sources = files.sources()
+    for option, each in (("taxonomy", tree_file), ("label_names", names_file)):
+        if each and each not in files.files:
+            sources.append(source_of(each.stored, str(each.stored)) | {"option": option})
+    return sources
+
+
 def _as_names(given: Any) -> Any:
-    """Return the names of columns, which without a header are numbers."""
+    """Return the names of columns as texts; without a header they are numbers."""
     if isinstance(given, list):
         return [_as_names(name) for name in given]
     return str(given) if type(given) is int else given
 
 
 def _training_file(raw: Path) -> str:
-    """Return which file beside a test file may have the labels, for the end of a message; "" for none."""
+    """Return the training file beside a test file, for the end of a message; "" if there is none."""
     if not raw.is_file() or split_of_name(raw.name) not in ("val", "test"):
         return ""
     suffix = raw.name.partition(".")[2]
@@ -206,37 +231,39 @@ def _training_file(raw: Path) -> str:
 
 
 def _given_tree(files: Raw, chosen: Options, opened: ExitStack) -> tuple[Taxonomy | None, RawFile | None]:
-    """Return the tree that a file describes, and the file; None and None where the paths are the tree."""
+    """Return the tree in a file, and the file; None and None if the paths make the tree."""
     if chosen.taxonomy == NONE:
         return None, None
     if chosen.taxonomy is not None:
         file = _named_file(files, "taxonomy", chosen.taxonomy, opened)
         return read_tree(file, chosen.encoding), file
-    found = files.matching(*TREE_FILES)
-    if len(found) > 1:
-        names = " or ".join(file.name for file in found)
+    tree_files = files.matching(*TREE_FILES)
+    if len(tree_files) > 1:
+        names = " or ".join(file.name for file in tree_files)
         raise ConfigError(
             f"which file is the taxonomy? write dataset.prepare.taxonomy={names} (none: the paths are)"
         )
-    if not found or len(files.files) == 1:
+    if not tree_files or len(files.files) == 1:
         return None, None
-    return read_tree(found[0], chosen.encoding), found[0]
+    return read_tree(tree_files[0], chosen.encoding), tree_files[0]
 
 
 def _named_file(files: Raw, option: str, given: str, opened: ExitStack) -> RawFile:
-    """Return the file that an option names: one of the download, or one anywhere."""
+    """Return the file of an option: in the download, or anywhere."""
     path = Path(given)
     same = path.resolve() if path.is_file() and files.path.is_dir() else None
-    found = [file for file in files.files if same == file.stored.resolve() or file.name == given]
-    if len(found) > 1:
-        raise ConfigError(f"dataset.prepare.{option}={given} is {' and '.join(file.place for file in found)}")
-    if not found and not path.is_file():
+    matches = [file for file in files.files if same == file.stored.resolve() or file.name == given]
+    if len(matches) > 1:
+        raise ConfigError(
+            f"dataset.prepare.{option}={given} is {' and '.join(file.place for file in matches)}"
+        )
+    if not matches and not path.is_file():
         raise ConfigError(f"dataset.prepare.{option}={path} is no file, nor one in {files.path}")
-    return found[0] if found else opened.enter_context(Raw(path)).files[0]
+    return matches[0] if matches else opened.enter_context(Raw(path)).files[0]
 
 
 def _names_file(files: Raw, chosen: Options, opened: ExitStack) -> RawFile | None:
-    """Return the file with the names of multi-hot labels, None where none is named."""
+    """Return the file with the names of multi-hot labels; None if none is given."""
     given = chosen.label_names
     if not isinstance(given, str) or given in (NONE, COLUMNS):
         return None
@@ -244,7 +271,7 @@ def _names_file(files: Raw, chosen: Options, opened: ExitStack) -> RawFile | Non
 
 
 def _are_objects(table: Table, columns: Columns) -> bool:
-    """Tell whether the labels are objects such as {"a": 1.0, "b": 0.0}."""
+    """Return whether the labels are objects such as {"a": 1.0, "b": 0.0}."""
     if not columns.labels:
         return False
     records = (record for _, record in table.records(*columns.labels))
@@ -254,7 +281,7 @@ def _are_objects(table: Table, columns: Columns) -> bool:
 
 
 def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tuple[str, ...]:
-    """Return the names of multi-hot labels in the order of their positions, () where there are none."""
+    """Return the names of multi-hot labels in the order of their positions; () if there are none."""
     given = chosen.label_names
     if given in (None, NONE):
         return ()
@@ -287,61 +314,87 @@ def _label_names(file: RawFile | None, chosen: Options, columns: Columns) -> tup
 
 def _json_names(text: str, place: str) -> list[str]:
     try:
-        found = json.loads(text)
+        names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not valid JSON: {error}") from None
-    if not all(isinstance(name, str) for name in found):
+    if not all(isinstance(name, str) for name in names):
         raise DataError(f"{place}: expected a JSON list of names (texts), or a line for each name")
-    return list(found)
+    return list(names)
 
 
-def _read(
-    tables: Sequence[Table],
-    columns: Columns,
-    labels_of: Callable[..., tuple[str, ...]],
-    chosen: Options,
-    buffer: DocumentBuffer,
-    counts: Counter[str],
-    quality: QualityChecks,
-    advance: Advance,
-) -> None:
-    clean = CLEANINGS[chosen.clean]
-    numbered: Counter[str] = Counter()  # across the files of a split
-    for table in tables:
-        for number, record in table.records(*columns.all):
-            place = f"{table.place}{number}"
-            repeats = chosen.header != "none" and quality.is_header(record, place)
-            if repeats and chosen.repeated_headers == "drop":
-                counts["repeated_header_lines"] += 1
-                continue
-            cells = quality.labels(labels_of(record, place=place))
-            if chosen.null_labels == "empty":
-                cells = without_missing_values(cells, place)
-            advance(1)
-            if not cells and chosen.unlabelled != "keep":
-                if chosen.unlabelled == "refuse":
-                    empty = " and ".join(columns.levels or columns.labels)
-                    raise DataError(
-                        f"{place}: no label ({empty} is empty); dataset.prepare.unlabelled=drop leaves such "
-                        f"documents out, =keep puts them into val and test"
-                    )
-                counts["documents_without_labels"] += 1
-                continue
-            text = clean(text_of(record, columns.text, place))
-            if quality.is_blank(text, place) and chosen.empty_texts == "drop":
-                counts["documents_without_text"] += 1
-                continue
-            numbered[table.split] += 1
-            identity = f"{table.split or 'document'}-{numbered[table.split]}"
-            if columns.id:
-                value = record.get(columns.id)
-                identity = "" if value is None else str(value).strip()
-                if not identity:
-                    raise DataError(
-                        f"{place}: {columns.id} is empty; dataset.prepare.id=none numbers documents"
-                    )
-            split = split_of(record, columns.split, place) if columns.split else table.split
-            buffer.add(identity, text, cells, split, table.place, number)
+@dataclass
+class _Reader:
+    """Reads records into the buffer.
+
+    Attributes:
+        columns: the columns to read.
+        labels_of: returns the label cells of a record.
+        options: of the converter.
+        buffer: of the documents.
+        counts: of dropped records, by reason.
+        checks: count irregular records.
+        numbers: documents so far, by split, across the files of the split.
+    """
+
+    columns: Columns
+    labels_of: Callable[..., tuple[str, ...]]
+    options: Options
+    buffer: DocumentBuffer
+    counts: Counter[str]
+    checks: QualityChecks
+    numbers: Counter[str] = field(default_factory=Counter)
+
+    def read(self, tables: Sequence[Table], advance: Advance) -> None:
+        """Read all records of the tables."""
+        clean = CLEANINGS[self.options.clean]
+        for table in tables:
+            for number, record in table.records(*self.columns.all):
+                place = f"{table.place}{number}"
+                repeats = self.options.header != "none" and self.checks.is_header(record, place)
+                if repeats and self.options.repeated_headers == "drop":
+                    self.counts["repeated_header_lines"] += 1
+                    continue
+                cells = self._cells(record, place)
+                advance(1)
+                if not cells and self.options.unlabelled != "keep":
+                    self.counts["documents_without_labels"] += 1
+                    continue
+                text = clean(text_of(record, self.columns.text, place))
+                if self.checks.is_blank(text, place) and self.options.empty_texts == "drop":
+                    self.counts["documents_without_text"] += 1
+                    continue
+                column = self.columns.split
+                split = split_of(record, column, place) if column else table.split
+                identity = self._identity(record, table.split, place)
+                self.buffer.add(identity, text, cells, split, table.place, number)
+
+    def _cells(self, record: Record, place: str) -> tuple[str, ...]:
+        """Return the label cells of a record; refuse a record without any if the options say so."""
+        cells = self.checks.labels(self.labels_of(record, place=place))
+        if self.options.null_labels == "empty":
+            cells = without_missing_values(cells, place)
+        if not cells and self.options.unlabelled == "refuse":
+            empty = " and ".join(self.columns.levels or self.columns.labels)
+            raise DataError(
+                f"{place}: no label ({empty} is empty); dataset.prepare.unlabelled=drop leaves such "
+                f"documents out, =keep puts them into val and test"
+            )
+        return cells
+
+    def _identity(self, record: Record, split: str, place: str) -> str:
+        """Return the id of a record: that of its column, or a number."""
+        self.numbers[split] += 1
+        if not self.columns.id:
+            return f"{split or 'document'}-{self.numbers[split]}"
+        value = record.get(self.columns.id)
+        identity = "" if value is None else str(value).strip()
+        if not identity:
+            raise DataError(f"{place}: {self.columns.id} is empty; dataset.prepare.id=none numbers documents")
+        return identity
+
+
+Cells = tuple[str, ...]  # the label cells of a document
+Nodes = tuple[str, ...]  # the node ids of a document
 
 
 def _labelled(
@@ -351,125 +404,176 @@ def _labelled(
     chosen: Options,
     tree: Taxonomy | None,
     counts: Counter[str],
-) -> tuple[Taxonomy, list[tuple[str, ...]], Separators]:
-    """Return the taxonomy, each document's node ids, and what separates names and labels."""
-    first: dict[tuple[str, ...], int] = {}  # distinct cells -> the document that has them first
+) -> tuple[Taxonomy, list[Nodes], Separators]:
+    """Return the taxonomy, the node ids of each document, and the separators."""
+    first: dict[Cells, int] = {}  # distinct cells -> the first document with them
     for at, cells in enumerate(buffer.labels):
         first.setdefault(cells, at)
     for name in names:
-        first.setdefault((name,), -1)  # a node for each position, whether or not a document has it
+        first.setdefault((name,), -1)  # each position is a node, also without a document
 
-    def place(cells: tuple[str, ...]) -> str:
+    def place(cells: Cells) -> str:
         return buffer.place(first[cells]) if first[cells] >= 0 else "dataset.prepare.label_names"
 
     finder = NodeFinder(tree) if tree else None
+    separators = _separators(first, columns, names, chosen, finder)
+    paths = {cells: _paths_of(cells, columns, chosen, separators, finder) for cells in first}
+    if columns.levels and chosen.levels is None:
+        _require_levels(columns.levels, {path for each in paths.values() for path in each})
+    _require_names_in(paths, separators, place)
+    if finder:
+        if chosen.merge_labels:
+            raise ConfigError(
+                "dataset.prepare.merge_labels=true: the taxonomy file names the nodes; edit it there"
+            )
+        nodes = {
+            cells: tuple(dict.fromkeys(node for path in each for node in finder.find(path, place(cells))))
+            for cells, each in paths.items()
+        }
+        return finder.taxonomy, [nodes[cells] for cells in buffer.labels], separators
+    has_paths = bool(columns.levels) or _any_path(first)
+    if not has_paths and separators.path is None and chosen.separator != NONE:
+        _refuse_flat(first)
+    if chosen.merge_labels:
+        paths = _merged_spellings(paths, buffer, counts)
+    joined_by = "/" if has_paths or separators.path == "\\" else separators.path or ""
+    taxonomy, nodes = _inferred(paths, joined_by)
+    return taxonomy, [nodes[cells] for cells in buffer.labels], separators
+
+
+def _any_path(cells: Iterable[Cells]) -> bool:
+    """Return whether any cell is a whole path, as in lists or columns of levels."""
+    return any(path_in(cell) for each in cells for cell in each)
+
+
+def _separators(
+    first: Mapping[Cells, int],
+    columns: Columns,
+    names: Sequence[str],
+    chosen: Options,
+    finder: NodeFinder | None,
+) -> Separators:
+    """Return the separators of names and labels; refuse labels that may mean several things."""
     if not columns.levels and not names and chosen.label_names != NONE:
         _require_names(columns, first, finder)
-    in_itself = {cell for cells in first for cell in cells if path_in(cell)}
-    if columns.levels:
-        signs = Separators("/", None)
-    else:
-        signs = choose_separators(
-            {cell for cells in first for cell in cells} - in_itself,
+    whole_paths = {cell for cells in first for cell in cells if path_in(cell)}
+    separators = Separators("/", None)
+    if not columns.levels:
+        separators = choose_separators(
+            {cell for cells in first for cell in cells} - whole_paths,
             path=chosen.separator,
             labels=NONE if names else chosen.label_separator,
             is_node=finder.has if finder else lambda label: False,
         )
-    settled = finder or names or chosen.list or signs.path
+    settled = finder or names or chosen.list or separators.path
     if not settled and len(columns.labels) == 1:
-        _require_kind_of_list([cells for cells in first if in_itself.isdisjoint(cells)])
-    paths = {cells: _paths_of(cells, columns, chosen, signs, finder) for cells in first}
-    if columns.levels and chosen.levels is None:
-        _require_levels(columns.levels, {path for found in paths.values() for path in found})
-    for cells, found in paths.items():
-        if cells and not found:
+        _require_kind_of_list([cells for cells in first if whole_paths.isdisjoint(cells)])
+    return separators
+
+
+def _require_names_in(
+    paths: Mapping[Cells, Sequence[LabelPath]], separators: Separators, place: Callable[[Cells], str]
+) -> None:
+    """Refuse cells without a label, and paths with an empty name."""
+    for cells, of_cells in paths.items():
+        if cells and not of_cells:
             raise DataError(f"{place(cells)}: no label in {cells!r:.80}")
-        if any(not name for path in found for name in path):
+        if any(not name for path in of_cells for name in path):
             raise DataError(
                 f"{place(cells)}: a path with an empty name in {cells!r:.120} "
-                f"(names are separated by {signs.path!r})"
+                f"(names are separated by {separators.path!r})"
             )
-    if finder and chosen.merge_labels:
-        raise ConfigError(
-            "dataset.prepare.merge_labels=true: the taxonomy file names the nodes; edit it there"
-        )
-    if finder:
-        nodes = {
-            cells: tuple(dict.fromkeys(node for path in found for node in finder.find(path, place(cells))))
-            for cells, found in paths.items()
-        }
-        return finder.taxonomy, [nodes[cells] for cells in buffer.labels], signs
-    separator = "/" if in_itself or columns.levels or signs.path == "\\" else signs.path or ""
-    if not in_itself and not columns.levels and signs.path is None and chosen.separator != NONE:
-        example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
-        raise ConfigError(
-            f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
-            f"together? write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
-            f"paths (none: one level, no tree), dataset.prepare.levels=[A,B] where each level has a "
-            f"column, or dataset.prepare.list=path where a list is one path"
-        )
-    if chosen.merge_labels:
-        times = Counter(path for cells in buffer.labels for path in paths[cells])
-        times.update(dict.fromkeys((path for found in paths.values() for path in found), 0))
-        spelt = merged(times)
-        counts["labels_merged"] = len(times) - len(set(spelt.values()))
-        paths = {cells: [spelt[path] for path in found] for cells, found in paths.items()}
-    distinct = list({path: None for found in paths.values() for path in found})
+
+
+def _refuse_flat(first: Iterable[Cells]) -> None:
+    """Refuse labels that are not paths, if nothing says that there is no tree."""
+    example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
+    raise ConfigError(
+        f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
+        f"together? write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
+        f"paths (none: one level, no tree), dataset.prepare.levels=[A,B] where each level has a "
+        f"column, or dataset.prepare.list=path where a list is one path"
+    )
+
+
+def _merged_spellings(
+    paths: Mapping[Cells, list[LabelPath]], buffer: DocumentBuffer, counts: Counter[str]
+) -> dict[Cells, list[LabelPath]]:
+    """Return the paths in their most frequent spellings; count the merged ones."""
+    times = Counter(path for cells in buffer.labels for path in paths[cells])
+    times.update(dict.fromkeys((path for of_cells in paths.values() for path in of_cells), 0))
+    spelt = merged(times)
+    counts["labels_merged"] = len(times) - len(set(spelt.values()))
+    return {cells: [spelt[path] for path in of_cells] for cells, of_cells in paths.items()}
+
+
+def _inferred(
+    paths: Mapping[Cells, Sequence[LabelPath]], separator: str
+) -> tuple[Taxonomy, dict[Cells, Nodes]]:
+    """Return the tree that the paths span, and the node ids of each tuple of cells."""
+    distinct = list({path: None for of_cells in paths.values() for path in of_cells})
     stripped = dict(zip(distinct, without_root(distinct), strict=True))
-    taxonomy = infer_tree(stripped.values(), separator)
     ids = {path: ids_of(inner, separator) for path, inner in stripped.items()}  # each id once in memory
     nodes = {
-        cells: tuple(dict.fromkeys(node for path in found for node in ids[path]))
-        for cells, found in paths.items()
+        cells: tuple(dict.fromkeys(node for path in of_cells for node in ids[path]))
+        for cells, of_cells in paths.items()
     }
-    return taxonomy, [nodes[cells] for cells in buffer.labels], signs
+    return infer_tree(stripped.values(), separator), nodes
 
 
 def _paths_of(
-    cells: tuple[str, ...], columns: Columns, chosen: Options, signs: Separators, finder: NodeFinder | None
+    cells: tuple[str, ...],
+    columns: Columns,
+    chosen: Options,
+    separators: Separators,
+    finder: NodeFinder | None,
 ) -> list[tuple[str, ...]]:
-    """Return the paths of a document's cells."""
+    """Return the paths in the cells of a document."""
     may_be_path = bool(finder and cells) and len(columns.labels) == 1 and chosen.list is None
     if finder and may_be_path and not finder.are_ids(cells) and finder.has_path(cells):
         return [cells]  # a list that leads down the tree
-    found: list[tuple[str, ...]] = []
+    paths: list[tuple[str, ...]] = []
     for cell in cells:
         path = path_in(cell)
         if not path:
-            found += _paths(cell, signs, finder)
+            paths += _paths(cell, separators, finder)
         elif finder and columns.levels and len(cells) > 1 and not finder.has_path(path):
-            found += [(name,) for name in path]  # lists of names that are not side by side
+            paths += [(name,) for name in path]  # lists of names that are not side by side
         else:
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
-def _paths(cell: str, signs: Separators, finder: NodeFinder | None) -> list[tuple[str, ...]]:
-    """Return the paths of a cell; what is a node as a whole is one, whatever signs are in it."""
+def _paths(cell: str, separators: Separators, finder: NodeFinder | None) -> list[tuple[str, ...]]:
+    """Return the paths in a cell; a cell that is a node as a whole is one path."""
     if finder is None:
-        return signs.paths(cell)
+        return separators.paths(cell)
     if finder.has(cell):
         return [(cell,)]
-    labels = signs._replace(path=None).paths(cell)
-    return [path for (label,) in labels for path in ([(label,)] if finder.has(label) else signs.paths(label))]
+    labels = separators._replace(path=None).paths(cell)
+    return [
+        path for (label,) in labels for path in ([(label,)] if finder.has(label) else separators.paths(label))
+    ]
 
 
-def _require_names(columns: Columns, found: Collection[tuple[str, ...]], finder: NodeFinder | None) -> None:
-    """Refuse to take 0 and 1 for labels where they say which of several labels a document has."""
+def _require_names(
+    columns: Columns, documents: Collection[tuple[str, ...]], finder: NodeFinder | None
+) -> None:
+    """Refuse 0 and 1 as labels if they mark which of several labels a document has."""
     if finder and finder.has("0") and finder.has("1"):
         return
-    if are_marks(found):
-        shown = f"{' '.join(max(found, key=len)):.60}"
+    if are_marks(documents):
+        shown = f"{' '.join(max(documents, key=len)):.60}"
         raise ConfigError(
             f"the labels ({', '.join(columns.labels)}) are only 0 and 1 in all documents, such as {shown}: "
             f"which labels do they stand for? {WAYS_TO_NAME} (none: 0 and 1 are the labels)"
         )
 
 
-def _require_kind_of_list(found: Collection[tuple[str, ...]]) -> None:
-    """Refuse lists that may each be one path, as no name is first in some and further on in others."""
-    lists = [cells for cells in found if len(cells) > 1]
-    tops = {cells[0] for cells in found if cells}
+def _require_kind_of_list(documents: Collection[tuple[str, ...]]) -> None:
+    """Refuse lists that may each be one path: no name is first in one list and later in another."""
+    lists = [cells for cells in documents if len(cells) > 1]
+    tops = {cells[0] for cells in documents if cells}
     if lists and tops.isdisjoint(name for cells in lists for name in cells[1:]):
         raise ConfigError(
             f"is {list(max(lists, key=len))!r:.120} one path, its first name at the top, or several labels? "
@@ -477,10 +581,10 @@ def _require_kind_of_list(found: Collection[tuple[str, ...]]) -> None:
         )
 
 
-def _require_levels(columns: Sequence[str], found: Collection[tuple[str, ...]]) -> None:
-    """Refuse columns that are numbered like levels and hold equals, as in label1, label2 of one document."""
-    tops = {names[0] for names in found if names}
-    below = sorted(tops.intersection(name for names in found for name in names[1:]))
+def _require_levels(columns: Sequence[str], paths: Collection[tuple[str, ...]]) -> None:
+    """Refuse columns that are numbered like levels but hold labels of one level, such as label1, label2."""
+    tops = {names[0] for names in paths if names}
+    below = sorted(tops.intersection(name for names in paths for name in names[1:]))
     if below:
         listed = ",".join(columns)
         raise ConfigError(

@@ -1,6 +1,6 @@
 """Make a dataset of the docstrings of installed Python packages: real text on every machine, no download.
 
-A document is the docstring of a module, class, function or method, cleaned by hblm/corpus/docstrings.py.
+A document is the docstring of a module, class, function or method, cleaned by hblm/data/raw/docstrings.py.
 Its labels are the first three segments of its module's path: package, sub-package or module, module
 (`torch` > `torch.nn` > `torch.nn.modules`), fewer where the module lies higher. With the module's whole path
 as the last level, 52 % of the documents had a label there (support 10), with three segments 68 %: deep
@@ -37,7 +37,7 @@ LEVELS = 3
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         packages: distribution names; documents come in this order.
@@ -145,9 +145,9 @@ def find_sources(packages: Iterable[str]) -> tuple[list[Source], list[dict[str, 
 
 def _modules(distribution: importlib.metadata.Distribution) -> dict[str, Path]:
     """Return module -> file from the list that the installer left, else from the import folders."""
-    found = _by_module((PurePath(file), Path(str(file.locate()))) for file in distribution.files or [])
-    if found:
-        return found
+    modules = _by_module((PurePath(file), Path(str(file.locate()))) for file in distribution.files or [])
+    if modules:
+        return modules
     names = (distribution.read_text("top_level.txt") or distribution.name.replace("-", "_")).split()
     for name in names:  # installed in place: the list names no file of the package
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -156,27 +156,29 @@ def _modules(distribution: importlib.metadata.Distribution) -> dict[str, Path]:
             files = [(folder.parent, file) for folder in folders for file in folder.rglob("*.py")]
         else:
             files = [(Path(spec.origin).parent, Path(spec.origin))] if spec and spec.origin else []
-        found |= _by_module((file.relative_to(above), file) for above, file in sorted(files))
-    return found
+        modules |= _by_module((file.relative_to(above), file) for above, file in sorted(files))
+    return modules
 
 
 def _by_module(files: Iterable[tuple[PurePath, Path]]) -> dict[str, Path]:
-    found = {}
+    modules = {}
     for relative, path in files:
         if relative.suffix == ".py":
             parts = (*relative.parts[:-1], *({relative.stem} - {"__init__"}))
             named = parts and all(part.isidentifier() for part in parts)
             if named and not any(_SKIPPED.fullmatch(part) for part in parts) and path.is_file():
-                found[".".join(parts)] = path
-    return found
+                modules[".".join(parts)] = path
+    return modules
 
 
 def _licence(distribution: importlib.metadata.Distribution) -> str:
-    """Return what the package says of its licence, in a line."""
-    said = distribution.metadata.get_all
-    named = [text.rpartition(" :: ")[2] for text in said("Classifier") or [] if text.startswith("License")]
-    whole = (said("License") or [""])[0].strip()  # some put the full text there
-    return (said("License-Expression") or [""])[0] or ", ".join(named) or whole.split("\n")[0] or "not stated"
+    """Return the licence in the metadata of a package, in a line."""
+    values = distribution.metadata.get_all
+    named = [text.rpartition(" :: ")[2] for text in values("Classifier") or [] if text.startswith("License")]
+    whole = (values("License") or [""])[0].strip()  # some put the full text there
+    return (
+        (values("License-Expression") or [""])[0] or ", ".join(named) or whole.split("\n")[0] or "not stated"
+    )
 
 
 # --- reading, in order, on all cores
@@ -188,8 +190,8 @@ def _read(
     """Yield what `read_sources` gives for batch after batch of files, in their order."""
     batches = [sources[start : start + 16] for start in range(0, len(sources), 16)]
     wanted = Wanted(chosen.min_words, keep_names=chosen.names == "keep")
-    for batch, found in zip(batches, in_order(read_sources, wanted, batches), strict=True):
-        yield found
+    for batch, result in zip(batches, in_order(read_sources, wanted, batches), strict=True):
+        yield result
         advance(len(batch))
 
 
@@ -199,7 +201,7 @@ def _gather(
     near_duplicates: float,
     counts: Counter[str],
 ) -> None:
-    """Put the documents that resemble none before them into the spool, with their paths as labels."""
+    """Add the documents without an earlier near duplicate to the buffer, with their paths as labels."""
     unlike = NearDuplicateFilter(near_duplicates)
     for extracts, dropped in batches:
         counts.update(dropped)
@@ -224,10 +226,10 @@ def label_path(module: str) -> tuple[str, ...]:
 
 
 class NearDuplicateFilter:
-    """Tell of each set whether it resembles none of those before it: MinHash proposes, the sets decide.
+    """Filter of near duplicates: MinHash proposes similar earlier sets, which are then compared exactly.
 
-    The sets are kept (a few hundred bytes a document), so that only a pair that MinHash never proposes,
-    less than one of a hundred at the threshold, is missed, and no pair below the threshold is dropped.
+    The sets are kept in memory, a few hundred bytes per document. So no pair below the threshold is dropped;
+    of the pairs at the threshold, MinHash misses less than one in a hundred.
     """
 
     permutations = 64
@@ -241,18 +243,18 @@ class NearDuplicateFilter:
         self.sets: list[NDArray[np.uint32]] = []
 
     def add(self, sets: Sequence[NDArray[np.uint32]]) -> list[bool]:
-        """Tell for each set in turn; those that resemble none are what later ones are compared with."""
+        """Return for each set whether it is new; later sets are compared with the new ones."""
         sketches = MinHash.bulk(
             (values.tolist() for values in sets), num_perm=self.permutations, hashfunc=int
         )
-        found = []
+        are_new = []
         for values, sketch in zip(sets, sketches, strict=True):
             fresh = not any(self._alike(values, self.sets[key]) for key in self.index.query(sketch))
             if fresh:
                 self.index.insert(len(self.sets), sketch, check_duplication=False)
                 self.sets.append(values)
-            found.append(fresh)
-        return found
+            are_new.append(fresh)
+        return are_new
 
     def _alike(self, one: NDArray[np.uint32], other: NDArray[np.uint32]) -> bool:
         common = len(np.intersect1d(one, other, assume_unique=True))

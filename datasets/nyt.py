@@ -20,8 +20,8 @@ from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import read_tree
 from hblm.data.raw.archives import Raw, RawFile, reading
 from hblm.data.raw.cleaning import Cleaning, plain_name
-from hblm.data.raw.many_files import Corpus, contents
-from hblm.data.raw.news_xml import Paragraphs, parse_nitf
+from hblm.data.raw.many_files import Corpus, ParsedFile, contents
+from hblm.data.raw.news_xml import Article, Paragraphs, parse_nitf
 from hblm.data.raw.text import read_lines
 from hblm.data.writer import Conversion
 from hblm.errors import DataError
@@ -43,7 +43,7 @@ LICENCE = "LDC2008T19, under LDC's user agreement, never to be passed on; lists 
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         text: published: every paragraph but the first, as in the papers; or the block full_text.
@@ -61,7 +61,7 @@ class Options(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A line of a list: an article, its split, the path that is written, and where the line stands."""
+    """A line of a list: an article, its split, the path in the line, and the place of the line."""
 
     article: str
     split: str
@@ -70,7 +70,7 @@ class Listing(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A document that is to be made of an article."""
+    """A document to be made of an article."""
 
     identity: str
     article: str
@@ -81,7 +81,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read lists and taxonomy, then the articles that are listed, on all cores.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: an invalid option.
         DataError: a missing file or article, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "nyt")
@@ -97,28 +97,18 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     read: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     advance = progress("reading articles", len(of_article))
-    for story in corpus.stories():
-        if story.key in read:
-            raise DataError(
-                f"{story.place}: the article is there a second time, also in {read[story.key]}; an archive "
-                f"beside what was unpacked from it? keep one of the two"
-            )
-        read[story.key] = story.folder
-        if story.fault:
-            raise DataError(f"{story.place}: {story.fault}")
-        article = story.value
-        if article.identity and article.identity.lstrip("0") != story.key.lstrip("0"):
-            raise DataError(f"{story.place}: its doc-id is {article.identity!r:.40}, not that of its name")
+    for file in corpus.files():
+        article = _article(file, read)
         advance(1)
         counts["articles_read_as_iso_8859_1"] += article.latin_1
         labels = labels_of(article.paths, taxonomy)
         fault = "without_text" if article.is_blank else "without_label" if not labels else ""
         if fault:
             counts[f"articles_{fault}_dropped"] += 1
-            dropped.update(document.split for document in of_article[story.key])
+            dropped.update(document.split for document in of_article[file.key])
             continue
-        for identity, _, split in of_article[story.key]:
-            buffer.add(identity, article.text, labels, split, f"{story.folder}article ", int(story.key))
+        for identity, _, split in of_article[file.key]:
+            buffer.add(identity, article.text, labels, split, f"{file.folder}article ", int(file.key))
     _require_all(listings, read, raw)
     if not len(buffer):
         raise DataError(
@@ -138,13 +128,29 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
 
 
+def _article(file: ParsedFile, read: dict[str, str]) -> Article:
+    """Return the article of a file, and add its folder to those `read`; refuse a fault or a repetition."""
+    if file.key in read:
+        raise DataError(
+            f"{file.place}: the article is there a second time, also in {read[file.key]}; an archive "
+            f"beside what was unpacked from it? keep one of the two"
+        )
+    read[file.key] = file.folder
+    if file.fault:
+        raise DataError(f"{file.place}: {file.fault}")
+    article: Article = file.value
+    if article.identity and article.identity.lstrip("0") != file.key.lstrip("0"):
+        raise DataError(f"{file.place}: its doc-id is {article.identity!r:.40}, not that of its name")
+    return article
+
+
 def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> list[Listed]:
     """Return the documents in the order of the lists: one of an article, unless repetitions are kept.
 
-    Training comes before validation, and validation before test. What is named again is counted: in its own
-    list, or else with the earliest list that names it.
+    Training comes before validation, and validation before test. A repeated article is counted
+    for its own list, or else for the pair with the earliest list.
     """
-    found = []
+    documents = []
     named: dict[str, list[str]] = {}
     for article, split, _, _ in listings:
         before = named.setdefault(article, [])
@@ -153,24 +159,24 @@ def documents_of(listings: list[Listing], keep: bool, counts: Counter[str]) -> l
             counts[f"articles_listed_{where}"] += 1
         before.append(split)
         if len(before) == 1 or keep:
-            found.append(Listed(f"{article}-{len(before)}" if before[1:] else article, article, split))
-    return found
+            documents.append(Listed(f"{article}-{len(before)}" if before[1:] else article, article, split))
+    return documents
 
 
 def labels_of(paths: tuple[str, ...], taxonomy: Taxonomy) -> tuple[str, ...]:
-    """Return the nodes on the paths: each beginning that is one; paths of fewer than three names are none."""
-    found: dict[str, None] = {}
+    """Return the nodes on the paths: prefixes that are nodes, of paths with three names or more."""
+    nodes: dict[str, None] = {}
     for path in paths:
         names = [plain_name(name) for name in path.split("/")]
         if len(names) >= 3:
-            found |= dict.fromkeys("/".join(names[:depth]) for depth in range(2, len(names) + 1))
-    return tuple(node for node in found if node in taxonomy.index)
+            nodes |= dict.fromkeys("/".join(names[:depth]) for depth in range(2, len(names) + 1))
+    return tuple(node for node in nodes if node in taxonomy.index)
 
 
 def read_lists(
     raw: Path, elsewhere: str | None = None
 ) -> tuple[Taxonomy, list[Listing], list[dict[str, Any]], list[str]]:
-    """Read taxonomy and lists, in `raw` if they are not elsewhere; return them, the sources, and notes.
+    """Read taxonomy and lists, in `elsewhere` or else in `raw`; return them, the sources, and notes.
 
     Raises:
         DataError: a missing file, or a line of another form.
@@ -230,18 +236,18 @@ def _md5(file: RawFile) -> str:
 
 def _listings(file: RawFile, split: str) -> Iterator[Listing]:
     for number, line in enumerate(read_lines(file), 1):
-        found = LINE.fullmatch(line.strip())
-        if found is None:
+        match = LINE.fullmatch(line.strip())
+        if match is None:
             raise DataError(
                 f"{file.place}:{number}: expected a line such as Nytimes/1995/0799990.xml, found {line!r:.60}"
             )
-        yield Listing(found[1], split, line.strip(), f"{file.place}:{number}")
+        yield Listing(match[1], split, line.strip(), f"{file.place}:{number}")
 
 
 def _require_all(listings: list[Listing], read: Mapping[str, str], raw: Path) -> None:
     """Refuse a corpus in which listed articles are missing."""
     first_lines = {listing.article: listing for listing in reversed(listings)}
-    missing = [found for found in reversed(first_lines.values()) if found.article not in read]
+    missing = [listing for listing in reversed(first_lines.values()) if listing.article not in read]
     if missing and not read:
         raise DataError(
             f"{raw}: no listed article (such as {missing[0].path}), loose or in an archive{contents(raw)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hblm.config.converter_options import read_options
-from hblm.console import StartTask
+from hblm.console import Advance, StartTask
 from hblm.data.convert.document_buffer import DocumentBuffer
 from hblm.data.convert.label_trees import read_tree
 from hblm.data.convert.splits import held_out
@@ -41,7 +41,7 @@ LICENCE = "Texts: (c) Reuters, under NIST's agreement, never to be passed on. LY
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         text: body, or title_body.
@@ -61,7 +61,7 @@ class Options(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What the LYRL2004 files say.
+    """Contents of the LYRL2004 files.
 
     Attributes:
         taxonomy: the topics.
@@ -82,7 +82,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read lists and labels, then all stories on all cores.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: an invalid option.
         DataError: a missing file or story, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "rcv1v2")
@@ -93,27 +93,8 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     corpus = Corpus(raw, STORY, parse)
     buffer = DocumentBuffer(scratch)
     counts: Counter[str] = Counter()
-    blank: dict[int, str] = {}  # stories without a paragraph, and where they stand
     advance = progress("reading stories", len(lists.topics))
-    for story in corpus.stories():
-        number = int(story.key)
-        if number not in lists.topics:
-            counts["stories_that_rcv1v2_leaves_out"] += 1
-            continue
-        if story.fault:
-            raise DataError(f"{story.place}: {story.fault}")
-        article = story.value
-        if article.identity != story.key:
-            raise DataError(f"{story.place}: its itemid is {article.identity!r:.40}, not that of its name")
-        before = buffer.place(buffer.at(story.key)) if buffer.has(story.key) else blank.get(number)
-        if before:
-            raise DataError(f"{story.place}: the story is there a second time, also as {before}; {ONCE}")
-        counts["stories_read_as_iso_8859_1"] += article.latin_1
-        advance(1)
-        if article.is_blank:
-            blank[number] = story.place
-        if chosen.empty == "keep" or not article.is_blank:
-            buffer.add(story.key, article.text, lists.topics[number], "", story.folder, number)
+    blank = _read_stories(corpus, lists, chosen.empty == "keep", buffer, counts, advance)
     missing = [number for number in lists.topics if number not in blank and not buffer.has(str(number))]
     _refuse_missing(missing, len(lists.topics), raw)
     there = [number for number in lists.topics if buffer.has(str(number))]
@@ -144,16 +125,52 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     )
 
 
+def _read_stories(
+    corpus: Corpus,
+    lists: Lists,
+    keep_empty: bool,
+    buffer: DocumentBuffer,
+    counts: Counter[str],
+    advance: Advance,
+) -> dict[int, str]:
+    """Add the listed stories to the buffer; return the places of those without a paragraph, by id.
+
+    Raises:
+        DataError: a fault in a story, or a repeated story.
+    """
+    blank: dict[int, str] = {}
+    for file in corpus.files():
+        number = int(file.key)
+        if number not in lists.topics:
+            counts["stories_that_rcv1v2_leaves_out"] += 1
+            continue
+        if file.fault:
+            raise DataError(f"{file.place}: {file.fault}")
+        article = file.value
+        if article.identity != file.key:
+            raise DataError(f"{file.place}: its itemid is {article.identity!r:.40}, not that of its name")
+        before = buffer.place(buffer.at(file.key)) if buffer.has(file.key) else blank.get(number)
+        if before:
+            raise DataError(f"{file.place}: the story is there a second time, also as {before}; {ONCE}")
+        counts["stories_read_as_iso_8859_1"] += article.latin_1
+        advance(1)
+        if article.is_blank:
+            blank[number] = file.place
+        if keep_empty or not article.is_blank:
+            buffer.add(file.key, article.text, lists.topics[number], "", file.folder, number)
+    return blank
+
+
 def splits_of(stories: Iterable[int], training: Collection[int], rule: str) -> dict[int, str]:
-    """Return the split of each story; they come in the order of the list of ids."""
-    found = {story: "train" if story in training else "test" for story in stories}
-    held = validation([story for story, split in found.items() if split == "train"], rule)
-    found.update(dict.fromkeys(held, "val"))
-    return found
+    """Return the split of each story; the stories are in the order of the list of ids."""
+    splits = {story: "train" if story in training else "test" for story in stories}
+    held = validation([story for story, split in splits.items() if split == "train"], rule)
+    splits.update(dict.fromkeys(held, "val"))
+    return splits
 
 
 def validation(training: Sequence[int], rule: str) -> Sequence[int]:
-    """Return which of the training stories, in the order of the list of ids, are for validation.
+    """Return the validation stories among the training stories, which are in the order of the list of ids.
 
     hgclr: scikit-learn's train_test_split with a tenth and random_state 0, as in HGCLR, HPT and HBGL; hitin:
     pandas' sample of a tenth with random_state 7, as in HiTIN. Both take 2,315 of 23,149.
@@ -164,7 +181,7 @@ def validation(training: Sequence[int], rule: str) -> Sequence[int]:
 
 
 def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
-    """Read hierarchy, topics, ids, and which stories are for training, in `raw` if they are not elsewhere.
+    """Read hierarchy, topics, ids and training ids, in `elsewhere` or else in `raw`.
 
     Raises:
         DataError: a missing file, a fault with file and line, a story without topics, or one in two splits.
@@ -209,13 +226,13 @@ def read_hierarchy(file: RawFile) -> Taxonomy:
         return read_tree(file)
     nodes, lines = [], {}
     for number, line in enumerate(read_lines(file), 1):
-        found = EDGE.fullmatch(line.strip())
-        if found is None:
+        match = EDGE.fullmatch(line.strip())
+        if match is None:
             raise DataError(
                 f"{file.place}:{number}: expected `parent: CODE child: CODE child-description: ...`, "
                 f"found {line!r:.80}"
             )
-        parent, child, description = found.groups()
+        parent, child, description = match.groups()
         if child != "Root":
             nodes.append(Node(child, description.strip() or child, None if parent == "Root" else parent))
             lines[child] = number  # the last: the second of two is the fault
@@ -271,10 +288,10 @@ def read_ids(file: RawFile, topics: Collection[int], qrels: str) -> Iterator[int
 
 
 def read_training(files: Raw, topics: Collection[int], ids: str) -> Collection[int]:
-    """Return the stories that the token or vector files name for training; none where they are not there.
+    """Return the training stories in the token or vector files; empty without these files.
 
     Raises:
-        DataError: one that is not in the list of `ids`, or that is for testing as well.
+        DataError: a story is not in the list of `ids`, or is a test story as well.
     """
     training: dict[int, str] = {}
     for place, number in _split_ids(files, TRAIN):
@@ -288,13 +305,13 @@ def read_training(files: Raw, topics: Collection[int], ids: str) -> Collection[i
 
 
 def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Yield (place, id) of the stories in token files or else in vector files, whichever form they have.
+    """Yield (place, id) of the stories in token files, or else in vector files.
 
     Raises:
-        DataError: neither lines `.I 2286`, nor lines `2286 864:0.05 ...`; or no line.
+        DataError: a line is neither `.I 2286` nor `2286 864:0.05 ...`; or there is no line.
     """
     for file in files.matching(patterns[0]) or files.matching(patterns[1]):
-        tokens, found = False, False
+        tokens, any_story = False, False
         for line, text in enumerate(read_lines(file), 1):
             tokens = tokens or (line == 1 and text.startswith(".I"))
             if tokens and not text.startswith(".I"):
@@ -305,9 +322,9 @@ def _split_ids(files: Raw, patterns: Sequence[str]) -> Iterator[tuple[str, int]]
                     f"{file.place}:{line}: expected `.I 2286` (tokens) or `2286 864:0.05 ...` (vectors), "
                     f"found {text!r:.60}"
                 )
-            found = True
+            any_story = True
             yield f"{file.place}:{line}", int(cells[0])
-        if not found:
+        if not any_story:
             raise DataError(f"{file.place}: names no story")
 
 
@@ -316,7 +333,7 @@ def _preferred(files: Raw, names: Sequence[str]) -> RawFile:
 
 
 def _refuse_missing(missing: Sequence[int], listed: int, raw: Path) -> None:
-    """Refuse a download in which stories are missing."""
+    """Refuse a download without all stories."""
     if len(missing) == listed:
         raise DataError(f"{raw}: no story (such as 2286newsML.xml), loose or in an archive{contents(raw)}")
     if missing:

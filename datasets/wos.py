@@ -48,7 +48,7 @@ LICENCE = (
 
 
 class Options(NamedTuple):
-    """What a preparation can set.
+    """Options of a preparation.
 
     Attributes:
         merge: published: areas that share a code are merged as HiAGM does; none: they stay apart.
@@ -62,7 +62,7 @@ class Options(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The file that holds the rows: (line or row, cells) with the header first, and how it was read."""
+    """The table in a file: (line or row, cells) with the header first, and how it was read."""
 
     file: RawFile
     place: str
@@ -72,7 +72,7 @@ class Table(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One document: its codes `Y1-Y2`, its names, its text, and the line or row where it stands."""
+    """One document: its codes `Y1-Y2`, its names, its text, and its line or row."""
 
     code: str
     domain: str
@@ -85,7 +85,7 @@ def convert(raw: Path, options: Mapping[str, Any], scratch: Path, progress: Star
     """Read the rows, merge areas, split.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: an invalid option.
         DataError: no table, or a fault with its file and line.
     """
     chosen = read_options(Options, options, "wos")
@@ -199,12 +199,12 @@ def _table(files: Raw, encoding: str | None) -> Table:
         )
     if not file.base.lower().endswith(".txt"):
         return Table(file, f"{file.place}: row ", read_sheet(file), encoding, [])
-    found = encoding or encoding_of(file, OTHERWISE)
-    guessed = f"{file.base} is not UTF-8 and was read as {found}; dataset.prepare.encoding says otherwise"
-    lines = enumerate(read_lines(file, found), 1)
+    chosen = encoding or encoding_of(file, OTHERWISE)
+    guessed = f"{file.base} is not UTF-8 and was read as {chosen}; dataset.prepare.encoding says otherwise"
+    lines = enumerate(read_lines(file, chosen), 1)
     cells = ((number, [_unquoted(cell) for cell in line.split("\t")]) for number, line in lines)
     return Table(
-        file, f"{file.place}:", cells, found, [guessed] if not encoding and found == OTHERWISE else []
+        file, f"{file.place}:", cells, chosen, [guessed] if not encoding and chosen == OTHERWISE else []
     )
 
 
@@ -228,7 +228,7 @@ def _rows(table: Table) -> Iterator[Row]:
         if len(row) != len(header):
             raise DataError(
                 f"{place}{number}: {len(row)} columns where the header has {len(header)}; an abstract with a "
-                f"line end or a tab in it? Data.xlsx has no such trouble"
+                f"line end or a tab in it? read Data.xlsx instead"
             )
         y1, y2, domain, area, text = (row[column].strip() for column in columns)
         for name, value in (("Y1", y1), ("Y2", y2)):
@@ -242,7 +242,7 @@ def _rows(table: Table) -> Iterator[Row]:
 
 
 def _unquoted(cell: str) -> str:
-    """Return a cell as it was before Excel put it into quotes."""
+    """Return a cell without the quotes that Excel added."""
     cell = cell.strip()
     if len(cell) > 1 and cell[0] == cell[-1] == '"':
         return cell[1:-1].replace('""', '"')
@@ -250,27 +250,27 @@ def _unquoted(cell: str) -> str:
 
 
 def _empty(numbers: Sequence[int]) -> list[str]:
-    """Say which rows have no abstract: Excel's error cells, such as #NAME?, are empty as well."""
+    """Return a note on the rows without abstract, such as Excel's error cells (#NAME?)."""
     more = " ..." if numbers[10:] else ""
     named = ", ".join(map(str, numbers[:10]))
     return [f"{len(numbers):,} abstracts are empty: row {named}{more}"] if numbers else []
 
 
 def _merges(pairs: Sequence[tuple[str, str]], areas: Sequence[str]) -> list[str]:
-    """Say which areas became which, most rows first."""
+    """Return a note on the merged areas, most rows first."""
     moved = Counter(
         (area, into) for (_, area), into in zip(pairs, areas, strict=True) if area != into
     ).most_common()
-    told = ", ".join(f"{area} -> {into} ({rows:,})" for (area, into), rows in moved)
-    return [f"areas merged: {told}"] if told else []
+    merges = ", ".join(f"{area} -> {into} ({rows:,})" for (area, into), rows in moved)
+    return [f"areas merged: {merges}"] if merges else []
 
 
 def _notes(codes: Sequence[str], labels: Sequence[tuple[str, str]], splits: Sequence[str]) -> list[str]:
-    """Say what is worth knowing of these rows."""
+    """Return notes on the order of the rows, and on nodes without training documents."""
     notes = []
     if len(codes) == ROWS and hashlib.sha256(" ".join(codes).encode()).hexdigest() != ORDER:
         notes.append(
-            "the rows stand in another order, or have other codes, than the published ones: splits and which "
+            "the rows have another order, or other codes, than the published ones: splits and which "
             "areas are merged depend on it, and differ from those of the papers"
         )
     support = Counter(node for _, node in labels)

@@ -1,8 +1,7 @@
-"""Documents as token ids: tokenised once, kept in a cache, put together into batches of similar length.
+"""Batches of tokenised or pooled documents: subsamples, shuffles, padding and targets.
 
-The cache is `cache_dir/tokens/<key>/` (see cache.py): flat arrays per split, mapped into memory. Shuffles
-and subsamples are sorted draws of PCG64, whose stream numpy promises to keep, so that they are the same in
-years to come.
+Shuffles and subsamples are sorted draws of PCG64, whose stream numpy guarantees, so that they stay the same
+with later versions.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hblm.data.dataset import n_subsampled
 from hblm.data.tokens import Array, TokenisedSplit, mapped_array
 from hblm.errors import ConfigError
 
-_SUBSAMPLE_SEED = 20_240_229  # of its own: every run sees the same documents, whatever its seed
+_SUBSAMPLE_SEED = 20_240_229  # not the seed of the run: every run has the same documents
 
 
 _STEPS_SORTED_TOGETHER = 32

@@ -93,7 +93,7 @@ class Description:
 
 def _headline(statistics: DatasetStatistics) -> str:
     taxonomy = statistics.prepared.taxonomy
-    documents = sum(found.counts.documents for found in statistics.splits.values())
+    documents = sum(split.counts.documents for split in statistics.splits.values())
     levels = " / ".join(f"{len(level):,}" for level in taxonomy.levels)
     return f"{documents:,} documents, {len(taxonomy):,} nodes on {len(taxonomy.levels)} levels ({levels})."
 
@@ -101,34 +101,34 @@ def _headline(statistics: DatasetStatistics) -> str:
 def _documents(statistics: DatasetStatistics) -> Section:
     columns = ("split", "documents", "labels each", "most labels", "several paths", "stop above a leaf")
     rows = []
-    for split, found in statistics.splits.items():
-        counts = found.counts
-        several = sum(count for paths, count in found.n_paths.items() if paths > 1)
+    for split, split_statistics in statistics.splits.items():
+        counts = split_statistics.counts
+        several = sum(count for paths, count in split_statistics.n_paths.items() if paths > 1)
         rows.append(
             (
                 split,
                 counts.documents,
                 f"{counts.support.total() / counts.documents:.2f}",
-                max(found.n_labels),
+                max(split_statistics.n_labels),
                 _share(several, counts.documents),
-                _share(found.above_a_leaf, counts.documents),
+                _share(split_statistics.above_a_leaf, counts.documents),
             )
         )
     manifest = statistics.prepared.manifest or {}
     notes = list(manifest.get("warnings") or [])
     for split, number in (manifest.get("dropped") or {}).items():
         notes.append(f"{split}: {number:,} more are listed, and were dropped for having no text or no label")
-    for split, found in statistics.splits.items():
-        if found.counts.unlabelled:
-            notes.append(f"{split}: {found.counts.unlabelled:,} documents without labels")
-        if found.counts.blank_texts:
-            notes.append(f"{split}: {found.counts.blank_texts:,} documents without text")
+    for split, split_statistics in statistics.splits.items():
+        if split_statistics.counts.unlabelled:
+            notes.append(f"{split}: {split_statistics.counts.unlabelled:,} documents without labels")
+        if split_statistics.counts.blank_texts:
+            notes.append(f"{split}: {split_statistics.counts.blank_texts:,} documents without text")
     return Section("Documents", columns, rows, notes)
 
 
 def _levels(statistics: DatasetStatistics) -> Section:
     rows: list[tuple[object, ...]] = []
-    supports = {split: found.counts.support for split, found in statistics.splits.items()}
+    supports = {name: split.counts.support for name, split in statistics.splits.items()}
     for level, ids in enumerate(_ids(statistics)):
         unused = sum(not any(support[node] for support in supports.values()) for node in ids)
         unlearnt = sum(not supports["train"][node] for node in ids)
@@ -163,15 +163,15 @@ def _paths(statistics: DatasetStatistics) -> Section:
     rows = []
     for level in range(len(statistics.prepared.taxonomy.levels)):
         for leaf in (True, False):
-            ends = [found.ends[level, leaf] for found in statistics.splits.values()]
+            ends = [split.ends[level, leaf] for split in statistics.splits.values()]
             if any(ends):
                 rows.append((f"level {level}, {'at a leaf' if leaf else 'above a leaf'}", *ends))
-    most = max(max(found.n_paths, default=0) for found in statistics.splits.values())
+    most = max(max(split.n_paths, default=0) for split in statistics.splits.values())
     for number in range(min(most, 4) + 1):
         more = number == 4 and most > 4
         documents = [
-            sum(count for paths, count in found.n_paths.items() if paths == number or (more and paths > 4))
-            for found in statistics.splits.values()
+            sum(count for paths, count in split.n_paths.items() if paths == number or (more and paths > 4))
+            for split in statistics.splits.values()
         ]
         if any(documents):
             name = f"{number}{' or more' * more} path{'' if number == 1 else 's'}"
@@ -189,7 +189,9 @@ def _closed(statistics: DatasetStatistics) -> list[str]:
 
 def _nodes(statistics: DatasetStatistics) -> Section:
     nodes = statistics.prepared.taxonomy.nodes
-    supports = {split: found.counts.support for split, found in statistics.splits.items()}
+    supports = {
+        split: split_statistics.counts.support for split, split_statistics in statistics.splits.items()
+    }
     by_train = sorted(nodes, key=lambda node: supports["train"][node.id])
     shown = by_train if len(nodes) <= 10 else [*by_train[:5], *by_train[-5:]]
     rows = [(node.id, *(supports[split][node.id] for split in SPLITS)) for node in reversed(shown)]
@@ -223,17 +225,22 @@ def _duplicates(statistics: DatasetStatistics) -> Section:
 
 
 def _lengths(statistics: DatasetStatistics, tokens: TokenCounter) -> Section:
-    rows = [(split, "words", *_spread(found.words)) for split, found in statistics.splits.items()]
+    rows = [
+        (split, "words", *_spread(split_statistics.words))
+        for split, split_statistics in statistics.splits.items()
+    ]
     columns = ("split", "unit", "median", "90 %", "99 %", "longest", f"cut at {tokens.max_length} tokens")
     rows = [(*row, "") for row in rows]
     if tokens.count is None:
         notes = [f"tokens of {tokens.model} are not counted: {tokens.why_not}"]
         return Section("Text lengths", columns[:-1], [row[:-1] for row in rows], notes)
     notes = [f"tokens: those of {tokens.model}, special tokens included"]
-    for split, found in statistics.splits.items():
-        cut = sum(length > tokens.max_length for length in found.tokens)
-        rows.append((split, "tokens", *_spread(found.tokens), _share(cut, len(found.tokens))))
-        if len(found.tokens) < found.counts.documents:
+    for split, split_statistics in statistics.splits.items():
+        cut = sum(length > tokens.max_length for length in split_statistics.tokens)
+        rows.append(
+            (split, "tokens", *_spread(split_statistics.tokens), _share(cut, len(split_statistics.tokens)))
+        )
+        if len(split_statistics.tokens) < split_statistics.counts.documents:
             notes.append(f"{split}: tokens of {SAMPLE:,} documents drawn at random")
     return Section("Text lengths", columns, rows, notes)
 

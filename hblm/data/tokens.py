@@ -174,14 +174,14 @@ def node_documents(taxonomy: Taxonomy) -> Iterator[Document]:
 
 
 def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
-    """Return the sha256 of what a fast tokenizer does, wherever it lay and whatever it was last asked."""
+    """Return the sha256 of the behaviour of a fast tokenizer, whatever its path and earlier calls."""
     backend = _bare(tokenizer)
     return sha256_text(f"{backend.to_str()}\n{tokenizer.truncation_side}\n{backend.encode_special_tokens}")
 
 
 def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) -> None:
     """Tokenise all splits into `folder`, a thousand documents at a time."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said aloud, or a later fork warns about it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it a later fork prints a warning
     index = prepared.taxonomy.index
     highest = max(backend.get_vocab(with_added_tokens=True).values())
     dtypes = {
@@ -272,7 +272,7 @@ def _cutting(tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -
 
 
 def _expected(prepared: Prepared, split: str) -> int | None:
-    """Return how many documents the manifest promises, for a bar only."""
+    """Return the number of documents in the manifest, for a progress bar; None if it has no counts."""
     try:
         promised = prepared.manifest["counts"][split]["documents"] if prepared.manifest else None
     except (KeyError, TypeError):

@@ -1,33 +1,31 @@
-"""The BGC converter: blurbs that are no XML, genres at their levels, the German books and the real trees."""
+"""The BGC converter: the contract, blurbs that are no XML, genres at their levels, the published files."""
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import compose
+from conversions import SHARED, Files, content, documents, first_file, ids, manifest
+from converter_contract import ConverterContract, Fault, TinySet
+from raws import file_of
 
-from hblm.config.prepare import PrepareConfig
 from hblm.data.convert.label_trees import read_tree
-from hblm.data.converters import load_converter
-from hblm.data.dataset import Prepared, open_prepared
-from hblm.data.raw.archives import Raw, RawFile
+from hblm.data.converters import load_script
+from hblm.data.dataset import Prepared
 from hblm.data.raw.blurbs import BookRecord, read_books
-from hblm.data.writer import write_dataset
 from hblm.document import SPLITS, Document
 from hblm.taxonomy import Taxonomy
 
-SHARED = Path(os.environ.get("HBLM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SET = "bgc"
 needs_german = pytest.mark.skipif(not (SHARED / "bgc_german").is_dir(), reason="no German books")
 needs_trees = pytest.mark.skipif(not (SHARED / "taxonomies").is_dir(), reason="no published trees")
+Convert = Callable[..., Prepared]
+
+
 HIERARCHY = (
     "Mystery & Suspense\tSuspense & Thriller\nHumor\n"
     "Children’s Books\tChildren’s Middle Grade Books\n"
@@ -47,60 +45,190 @@ def book(isbn: str, topics: str = "<d0>Fiction</d0>", body: str = "A blurb.", ti
 
 LINES = book("1").count("\n")
 THRILLER = "<d0>Fiction</d0><d1>Mystery & Suspense</d1><d1>Romance</d1><d2>Suspense & Thriller</d2>"
-ENGLISH = {
-    "hierarchy.txt": HIERARCHY,
-    "BlurbGenreCollection_EN_train.txt": book("11", THRILLER) + book("12", title="B &amp; C", body="D & E"),
-    "BlurbGenreCollection_EN_dev.txt": book("21", "<d0>Children’s Books</d0>", "Äpfel – “quoted”"),
-    "BlurbGenreCollection_EN_test.txt": book("31", "<d0>Fiction</d0><d1>1950 – Present Fiction</d1>"),
+TRAIN, DEV, TEST = (f"BlurbGenreCollection_EN_{word}.txt" for word in ("train", "dev", "test"))
+
+
+def encoded(**files: str) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in files.items()}
+
+
+ENGLISH = encoded(
+    **{
+        "hierarchy.txt": HIERARCHY,
+        TRAIN: book("11", THRILLER) + book("12", title="B &amp; C", body="D & E"),
+        DEV: book("21", "<d0>Children’s Books</d0>", "Äpfel – “quoted”"),
+        TEST: book("31", "<d0>Fiction</d0><d1>1950 – Present Fiction</d1>"),
+    }
+)
+DOCUMENTS = {
+    "train": [
+        Document("11", "A blurb.", ("Fiction", "Mystery & Suspense", "Romance", "Suspense & Thriller")),
+        Document("12", "D & E", ("Fiction",)),
+    ],
+    "val": [Document("21", "Äpfel – “quoted”", ("Children’s Books",))],
+    "test": [Document("31", "A blurb.", ("Fiction", "1950 – Present Fiction"))],
 }
 
 
-def write(folder: Path, files: Mapping[str, str]) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8", newline="")
-    return folder
+def blurb(isbn: str, topics: str = "<d0>Fiction</d0>", body: str = "A blurb.\nOf two lines.") -> str:
+    return (
+        f'<book date="2018-08-18" xml:lang="en">\n<title>T</title>\n<body>{body}</body>\n'
+        f"<topics>{topics}</topics>\n<isbn>{isbn}</isbn>\n</book>\n"
+    )
 
 
-def converter() -> Any:
-    """Return the module datasets/bgc.py."""
-    return sys.modules[load_converter("bgc").__module__]
-
-
-Convert = Callable[..., Prepared]
-
-
-@pytest.fixture
-def convert(tmp_path: Path) -> Convert:
-    """Return a function that converts files or a raw download, writes the dataset and opens it."""
-
-    def made(raw: Mapping[str, str] | Path, name: str = "bgc", **options: Any) -> Prepared:
-        folder, scratch = tmp_path / "data" / name, tmp_path / f"scratch {name}"
-        scratch.mkdir()
-        path = raw if isinstance(raw, Path) else write(tmp_path / f"raw {name}", raw)
-        conversion = load_converter("bgc")(path, options, scratch, lambda title, total: lambda steps: None)
-        write_dataset(folder, conversion, converter="bgc")
-        return open_prepared(folder)
-
-    return made
-
-
-def documents(prepared: Prepared) -> dict[str, list[Document]]:
-    return {split: list(prepared.documents(split)) for split in SPLITS}
-
-
-def content(prepared: Prepared) -> dict[str, bytes]:
-    return {name: (prepared.folder / name).read_bytes() for name in prepared.files}
-
-
-def manifest(prepared: Prepared) -> Mapping[str, Any]:
-    assert prepared.manifest is not None
-    return prepared.manifest
-
-
-def train(**changes: Any) -> dict[str, str]:
+def train(**changes: Any) -> Files:
     """Return the English files, with one book for training."""
-    return ENGLISH | {"BlurbGenreCollection_EN_train.txt": book("11", **changes)}
+    return ENGLISH | {TRAIN: book("11", **changes).encode()}
+
+
+# --- the contract
+
+BOOKS: Files = {
+    "hierarchy.txt": (
+        "Fiction\tMystery & Suspense\nFiction\tRomance\nHumor\nWomen’s\tWomen’s Fiction\n".encode()
+    ),
+    TRAIN: (blurb("11") + blurb("12", "<d0>Fiction</d0><d1>Mystery & Suspense</d1>")).encode(),
+    DEV: blurb("21", "<d0>Women’s</d0>").encode(),
+    TEST: blurb("31", "").encode(),
+    "gold.txt": b"31\tRomance\tFiction\n",
+}
+FIRST = blurb("11")
+SECOND = f"{TRAIN}:{1 + FIRST.count(chr(10))}"  # where the second book begins
+
+
+def of_books(
+    place: str, *words: str, longest: int | None = None, changes: Mapping[str, str | bytes | None]
+) -> Fault:
+    data = {name: text.encode() if isinstance(text, str) else text for name, text in changes.items()}
+    return Fault(place, words, data, base="books", longest=longest)
+
+
+def of_hierarchy(line: str, *words: str) -> Fault:
+    return of_books(
+        "hierarchy.txt:5", *words, changes={"hierarchy.txt": BOOKS["hierarchy.txt"] + line.encode()}
+    )
+
+
+FAULTS: Mapping[str, Fault] = {
+    "no hierarchy": of_books("", "no hierarchy*.txt", f"it holds {DEV}", changes={"hierarchy.txt": None}),
+    "two hierarchies": of_books("", "hierarchy*.txt is there 2 times", changes={"hierarchy_2.txt": "a\tb\n"}),
+    "no books for validation": of_books("", DEV[-7:], f"found {TEST}, {TRAIN}", changes={DEV: None}),
+    "no books": of_books("", "found none", "gold.txt", changes=dict.fromkeys((TRAIN, DEV, TEST))),
+    "books of no split": of_books("", "expected", changes={"BlurbGenreCollection_EN.txt": blurb("99")}),
+    "an empty file of books": of_books(DEV, "no book", changes={DEV: ""}),
+    "an empty file of training books": of_books(TRAIN, "no book", changes={TRAIN: ""}),
+    "a book that is not closed": of_books(
+        SECOND, "never closed", changes={TRAIN: FIRST + blurb("12").replace("</book>", "") + blurb("13")}
+    ),
+    "a last book that is not closed": of_books(
+        SECOND, "ends inside a book", changes={TRAIN: FIRST + blurb("12").replace("</book>", "")}
+    ),
+    "half a book": of_books(SECOND, "ends inside a book", changes={TRAIN: FIRST + blurb("12")[:60]}),
+    "text between books": of_books(
+        SECOND, "expected <book", "'junk", changes={TRAIN: FIRST + "junk\n" + blurb("12")}
+    ),
+    "text after books": of_books(SECOND, "other text", "'junk'", changes={TRAIN: FIRST + "junk\n"}),
+    "another kind of file": of_books(f"{DEV}:1", "'<html>", changes={DEV: "<html>404</html>\n"}),
+    "a book without text": of_books(
+        SECOND, "no <body>", changes={TRAIN: FIRST + blurb("12").replace("body>", "text>")}
+    ),
+    "a book without ISBN": of_books(
+        SECOND, "no <isbn>", changes={TRAIN: FIRST + blurb("12").replace("isbn>", "id>")}
+    ),
+    "an empty ISBN": of_books(SECOND, "no <isbn>", changes={TRAIN: FIRST + blurb(" ")}),
+    "an ISBN twice": of_books(SECOND, "'11'", f"@{TRAIN}:1", "unique", changes={TRAIN: FIRST + blurb("11")}),
+    "an ISBN in two splits": of_books(
+        f"{DEV}:1", "'11'", f"@{TRAIN}:1", "unique", changes={DEV: blurb("11")}
+    ),
+    "a book without topics": of_books(
+        SECOND, "no topics", "@gold.txt", "ISBN 12", changes={TRAIN: FIRST + blurb("12", "")}
+    ),
+    "a book without topics or gold.txt": of_books(f"{TEST}:1", "no topics", changes={"gold.txt": None}),
+    "an unknown topic": of_books(
+        SECOND, "'Humour'", "did you mean Humor?", changes={TRAIN: FIRST + blurb("12", "<d0>Humour</d0>")}
+    ),
+    "an unknown topic in gold.txt": of_books(
+        "gold.txt:2", "'Humour'", "did you mean Humor?", changes={"gold.txt": "\ufeff99\tHumor\n31\tHumour\n"}
+    ),
+    "a line of gold.txt without labels": of_books(
+        "gold.txt:1", "tab and labels", changes={"gold.txt": "31\n"}
+    ),
+    "an ISBN twice in gold.txt": of_books(
+        "gold.txt:3", "'31'", "line 2", changes={"gold.txt": "subtask_b\n31\tHumor\n31\tHumor\n"}
+    ),
+    "books in cp1252": of_books(
+        f"{DEV}:3",
+        "not UTF-8 at byte 10",
+        changes={DEV: blurb("21", body="caf\xe9").encode("cp1252")},
+    ),
+    "books in cp1252, an old Mac's lines": of_books(
+        f"{DEV}:3", "byte 10", changes={DEV: blurb("21", body="caf\xe9").replace("\n", "\r").encode("cp1252")}
+    ),
+    "a book without an end": of_books(
+        SECOND, "no </book> in 500", longest=500, changes={TRAIN: FIRST + blurb("12", body="x" * 70_000)[:-9]}
+    ),
+    "a long line in the hierarchy": of_books(
+        "hierarchy.txt:2",
+        "more than 500",
+        longest=500,
+        changes={"hierarchy.txt": f"Fiction\tRomance\n{'x' * 501}"},
+    ),
+    "a cycle": of_hierarchy(
+        "Romance\tFiction\n", "'Fiction' is its own ancestor", "Fiction -> Romance -> Fiction"
+    ),
+    "a node above itself": of_hierarchy("Humor\tHumor\n", "'Humor' is its own parent"),
+    "two parents": of_hierarchy("Humor\tRomance\n", "'Romance' has two parents", "'Fiction' and 'Humor'"),
+    "a hierarchy of one column": of_books(
+        "hierarchy.txt", "parent", "tab", changes={"hierarchy.txt": "Fiction\n"}
+    ),
+    "an empty hierarchy": of_books("hierarchy.txt", "parent", changes={"hierarchy.txt": ""}),
+    "an encoding that wants a mark": Fault(
+        "hierarchy.txt", ("16",), {}, {"encoding": "utf-16"}, base="books"
+    ),
+}
+
+
+def many(number: int) -> Files:
+    books = "".join(book(str(at), body="word " * 4_000) for at in range(100, 100 + number))
+    return {**ENGLISH, TRAIN: books.encode()}
+
+
+class TestContract(ConverterContract):
+    tiny = TinySet(
+        name=SET,
+        files=ENGLISH,
+        documents=DOCUMENTS,
+        needed="hierarchy.txt",
+        texts=list(ENGLISH),
+        options={
+            "text": "title",
+            "unused_nodes": "keep",
+            "repeated_ids": "number",
+            "shares": [0.5, 0.25, 0.25],
+            "seed": 7,
+            "clean": "lower",
+            "encoding": "utf-8",
+        },
+        wrong={
+            "an unknown name": ({"unused": "keep"}, ("prepare.unused", "did you mean unused_nodes?")),
+            "two faults": (
+                {"texts": "body", "seed": "x"},
+                ("did you mean text?", "dataset.prepare.seed=x is not a whole number"),
+            ),
+            "an unknown word": ({"unused_nodes": "dorp"}, ("unused_nodes=dorp", "did you mean drop?")),
+            "another type": ({"seed": 1.5}, ("seed=1.5 is not a whole number",)),
+            "two shares": ({"shares": [0.9, 0.1]}, ("shares=[0.9, 0.1]", "three numbers")),
+            "shares above 1": ({"shares": [0.9, 0.1, 0.1]}, ("shares=[0.9, 0.1, 0.1]", "add up to 1")),
+            "a share of 0": ({"shares": [0.9, 0.1, 0]}, ("shares=[0.9, 0.1, 0.0]", "above 0")),
+            "shares that are no numbers": ({"shares": [float("nan")] * 3}, ("shares=", "three numbers")),
+            "no encoding": ({"encoding": "utf-9"}, ("dataset.prepare.encoding=", "no encoding")),
+        },
+        faults=FAULTS,
+        bases={"books": BOOKS},
+        published={"documents": {"train": 58715, "val": 14785, "test": 18394}, "levels": [7, 46, 77, 16]},
+        many=many,
+    )
 
 
 # --- the reader of books
@@ -108,7 +236,7 @@ def train(**changes: Any) -> dict[str, str]:
 
 def books(content: str | bytes) -> list[BookRecord]:
     data = content if isinstance(content, bytes) else content.encode()
-    return list(read_books(RawFile("b.txt", "b.txt", Path("b.txt"), lambda: io.BytesIO(data))))
+    return list(read_books(file_of(data)))
 
 
 def test_a_book_is_read_whole() -> None:
@@ -231,39 +359,6 @@ def test_topics_are_in_composed_form() -> None:
 # --- documents
 
 
-def test_splits_texts_and_labels_come_from_the_files(convert: Convert) -> None:
-    found = convert(ENGLISH)
-    assert documents(found) == {
-        "train": [
-            Document("11", "A blurb.", ("Fiction", "Mystery & Suspense", "Romance", "Suspense & Thriller")),
-            Document("12", "D & E", ("Fiction",)),
-        ],
-        "val": [Document("21", "Äpfel – “quoted”", ("Children’s Books",))],
-        "test": [Document("31", "A blurb.", ("Fiction", "1950 – Present Fiction"))],
-    }
-    assert manifest(found)["repaired"]["topics_on_another_level_than_said"] == 0
-    assert manifest(found)["repaired"]["documents_closed"] == 0
-
-
-def test_the_zip_gives_the_same_files_as_its_folder(tmp_path: Path, convert: Convert) -> None:
-    packed = tmp_path / "blurbgenrecollectionen.zip"
-    more = {"README.txt": "BlurbGenreCollection_EN.txt", "description.pdf": "%PDF-1.4 \xff"}
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("blurbgenrecollectionen/", "")
-        for name, text in (ENGLISH | more).items():
-            archive.writestr(f"blurbgenrecollectionen/{name}", text)
-            archive.writestr(f"__MACOSX/blurbgenrecollectionen/._{name}", b"\0\5\x16\7")
-    folder = write(tmp_path / "download" / "blurbgenrecollectionen", ENGLISH | more)
-    found = convert(packed, "zipped")
-    assert content(found) == content(convert(folder)) == content(convert(folder.parent, "above"))
-    assert [source["name"] for source in manifest(found)["sources"]] == ["blurbgenrecollectionen.zip"]
-    with Raw(folder) as files:
-        opened = [file.name for file in files.files if file.name in ENGLISH]
-    assert [
-        source["name"] for source in manifest(open_prepared(tmp_path / "data" / "bgc"))["sources"]
-    ] == opened
-
-
 UNUSED = ["Children’s Middle Grade Books", "Humor"]
 
 
@@ -309,26 +404,8 @@ def test_the_text_is_made_of_the_parts_asked_for(text: str, convert: Convert) ->
     assert manifest(found)["options"]["text"] == text
 
 
-def test_every_part_and_option_is_in_the_configuration() -> None:
-    options = converter().Options
-    prepare = compose("prepare", PrepareConfig, "dataset=bgc").dataset.prepare
-    assert prepare == options._field_defaults
-    assert TEXTS.keys() == converter().TEXTS.keys()
-
-
-def test_options_are_recorded(convert: Convert) -> None:
-    given = {
-        "text": "title",
-        "unused_nodes": "keep",
-        "repeated_ids": "number",
-        "shares": [0.5, 0.25, 0.25],
-        "seed": 7,
-        "clean": "lower",
-        "encoding": "utf-8",
-    }
-    found = convert(ENGLISH, **given)
-    assert manifest(found)["options"] == given
-    assert documents(found)["train"][1].text == "b & c"
+def test_every_text_is_tried() -> None:
+    assert TEXTS.keys() == load_script(SET).TEXTS.keys()
 
 
 @pytest.mark.parametrize(
@@ -347,13 +424,9 @@ def test_topics_on_another_level_are_counted(topics: str, count: int, convert: C
 
 
 def test_a_repeated_isbn_may_get_a_number(convert: Convert) -> None:
-    changed = {
-        "BlurbGenreCollection_EN_train.txt": book("7") + book("7-2") + book("7", body="other"),
-        "BlurbGenreCollection_EN_dev.txt": book("7"),
-    }
-    found = convert(ENGLISH | changed, repeated_ids="number")
-    ids = {split: [document.id for document in found.documents(split)] for split in SPLITS}
-    assert ids == {"train": ["7", "7-2", "7-3"], "val": ["7-4"], "test": ["31"]}
+    changes = encoded(**{TRAIN: book("7") + book("7-2") + book("7", body="other"), DEV: book("7")})
+    found = convert(ENGLISH | changes, repeated_ids="number")
+    assert ids(found) == {"train": ["7", "7-2", "7-3"], "val": ["7-4"], "test": ["31"]}
     assert manifest(found)["repaired"]["repeated_ids_numbered"] == 2
 
 
@@ -367,14 +440,16 @@ LEAVES = [
     "Humor",
 ]
 GOLD = {f"{at:013}": LEAVES[at % len(LEAVES)] for at in range(40)}
-APART = {
-    "hierarchy.txt": HIERARCHY,
-    "blurbs_dev_participants.txt": "\n".join(book(isbn, "", f"Blurb {isbn}") for isbn in GOLD),
-    "gold.txt": "subtask_a\n"
-    + "".join(f"{isbn}\tHumor\n" for isbn in GOLD)
-    + "subtask_b\n"
-    + "".join(f"{isbn}\t{leaf}\tHumor\t{leaf}\n" for isbn, leaf in GOLD.items()),
-}
+APART: Files = encoded(
+    **{
+        "hierarchy.txt": HIERARCHY,
+        "blurbs_dev_participants.txt": "\n".join(book(isbn, "", f"Blurb {isbn}") for isbn in GOLD),
+        "gold.txt": "subtask_a\n"
+        + "".join(f"{isbn}\tHumor\n" for isbn in GOLD)
+        + "subtask_b\n"
+        + "".join(f"{isbn}\t{leaf}\tHumor\t{leaf}\n" for isbn, leaf in GOLD.items()),
+    }
+)
 
 
 def test_one_file_of_books_is_split_and_labelled_by_isbn(convert: Convert) -> None:
@@ -403,14 +478,14 @@ def test_the_drawn_splits_follow_seed_and_shares(convert: Convert) -> None:
 
 
 def test_only_what_follows_subtask_b_counts(convert: Convert) -> None:
-    a, b = APART["gold.txt"].split("subtask_b\n")
-    other_order = APART | {"gold.txt": f"subtask_b\n{b}{a}"}
+    a, b = APART["gold.txt"].split(b"subtask_b\n")
+    other_order = APART | {"gold.txt": b"subtask_b\n" + b + a}
     assert documents(convert(other_order, "turned")) == documents(convert(APART))
     assert documents(convert(APART | {"gold.txt": b}, "alone")) == documents(convert(APART, "once more"))
 
 
 def test_topics_in_a_book_are_stronger_than_the_file(convert: Convert) -> None:
-    found = convert(ENGLISH | {"gold.txt": "11\tHumor\n21\tHumor\n99\tHumor\n"})
+    found = convert(ENGLISH | {"gold.txt": b"11\tHumor\n21\tHumor\n99\tHumor\n"})
     assert documents(found) == documents(convert(ENGLISH, "without"))
 
 
@@ -418,8 +493,8 @@ def test_topics_in_a_book_are_stronger_than_the_file(convert: Convert) -> None:
 
 
 def tree_of(file: Path) -> Taxonomy:
-    with Raw(file) as files:
-        return read_tree(files.files[0])
+    tree: Taxonomy = first_file(file, read_tree)
+    return tree
 
 
 def gold_of(text: str) -> dict[str, set[str]]:
@@ -482,12 +557,9 @@ def test_books_of_the_real_hierarchy_make_the_published_tree(convert: Convert) -
         for at, node in enumerate(final.nodes)
     )
     hierarchy = (SHARED / "taxonomies" / "bgc.hierarchy.txt").read_text(encoding="utf-8")
-    changed = {"hierarchy.txt": hierarchy, "BlurbGenreCollection_EN_train.txt": every}
-    rest = {f"BlurbGenreCollection_EN_{word}.txt": book(word) for word in ("dev", "test")}
-    found = convert(changed | rest)
+    found = convert(encoded(**{"hierarchy.txt": hierarchy, TRAIN: every, DEV: book("1"), TEST: book("2")}))
     assert found.taxonomy == Taxonomy(sorted(final.nodes, key=lambda node: node.id))
     assert manifest(found)["repaired"]["nodes_without_documents_dropped"] == 6
     assert manifest(found)["repaired"]["topics_on_another_level_than_said"] == 0
     assert all(name in manifest(found)["warnings"][0] for name in SIX)
-    expect = compose("prepare", PrepareConfig, "dataset=bgc").dataset.expect
-    assert [len(level) for level in found.taxonomy.levels] == expect["levels"]
+    assert [len(level) for level in found.taxonomy.levels] == TestContract.tiny.published["levels"]

@@ -70,34 +70,42 @@ IN_COLUMNS: dict[str, Mapping[str, bytes]] = {
 FORMS = IN_A_LIST | {f"columns, {form}": files for form, files in IN_COLUMNS.items()}
 
 
-def asked(form: str) -> dict[str, Any]:
+def options_of(form: str) -> dict[str, Any]:
     return {"labels": NAMES if form.startswith("columns") else "labels"}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(("form", "split"), [*((form, False) for form in FORMS), ("JSON", True)])
 def test_marks_without_names_are_refused(form: str, split: bool) -> None:
     files = {"train": FORMS[form], "test": FORMS[form]}
     (name,) = FORMS[form]
     content = {f"{word}.{name[2:]}": files[word][name] for word in files} if split else FORMS[form]
-    message = fault(content, separator="none", **asked(form))
+    message = fault(content, separator="none", **options_of(form))
     for way in ("label_names=FILE", "=columns"):
         assert way in message
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_marks_are_read_by_their_names(form: str) -> None:
+NAMED_BY: dict[str, Any] = {"a list": NAMES, "lines": "names.txt", "JSON": "names.json", "columns": "columns"}
+
+
+@pytest.mark.parametrize(
+    ("form", "by"),
+    [
+        *((form, "a list") for form in IN_A_LIST),
+        *((form, "columns") for form in FORMS if form not in IN_A_LIST),
+        *(("commas", by) for by in ("lines", "JSON")),
+        ("columns, words", "lines"),
+    ],
+)
+def test_marks_are_read_by_their_names(form: str, by: str) -> None:
     expected = {f"t {at}": labels_of(marks) for at, marks in enumerate(MARKS)}
-    given: list[Any] = [NAMES, "names.txt", "names.json"] + ["columns"] * form.startswith("columns")
     write({"names.txt": "\n".join(NAMES).encode() + b"\n", "names.json": json.dumps(NAMES).encode()}, ".")
     raw = write(FORMS[form])
-    for at, names in enumerate(given):
-        found = prepared(raw, f"by{at}", separator="none", label_names=names, **asked(form))
-        texts = {
-            text: frozenset(name for path in paths for name in path)
-            for _, text, paths in documents(found).values()
-        }
-        assert texts == expected
+    found = prepared(raw, separator="none", label_names=NAMED_BY[by], **options_of(form))
+    texts = {
+        text: frozenset(name for path in paths for name in path)
+        for _, text, paths in documents(found).values()
+    }
+    assert texts == expected
 
 
 def test_names_of_marks_may_be_paths_and_lie_beside_the_data() -> None:

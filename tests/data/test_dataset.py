@@ -371,6 +371,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_very_long_line_takes_a_few_times_its_size(whole: bool, folder_by_hand: Folder) -> None:

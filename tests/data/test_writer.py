@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hblm.data.convert.splits import assign_splits
@@ -283,6 +283,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, conversion: Make) -> None:
 # --- splits
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=4), max_size=60),
     st.integers(0, 3),
@@ -299,6 +300,7 @@ def test_every_label_and_no_unlabelled_document_is_trained_on(
     assert {label for document in train for label in document} == {x for document in labels for x in document}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 200), st.integers(0, 5))
 def test_shares_are_exact_where_nothing_forces_them(n: int, seed: int) -> None:
     found = assign_splits([["a"]] * n, seed=seed)

@@ -1,1 +1,1 @@
-"""From raw records to documents, labels and splits: the parts that converters share."""
+"""Parts that converters share: from raw records to documents, labels and splits."""

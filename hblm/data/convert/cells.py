@@ -1,4 +1,4 @@
-"""What the cells of a chosen column say: texts, labels, splits."""
+"""Cells of the chosen columns of a record, read as texts, labels and splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hblm.data.raw.cleaning import plain_name
 from hblm.data.raw.tables import SPLIT_OF_WORD, Record, split_of_name
 from hblm.errors import DataError
 
-PATH = "\ufdd1"  # after each name of a path; a character that Unicode keeps for such use, and no name has
+PATH = "\ufdd1"  # ends each name of a path; a Unicode noncharacter, which no name has
 
 
 WAYS_TO_NAME = (
@@ -22,7 +22,7 @@ WAYS_TO_NAME = (
 )
 
 
-# What a position of a multi-hot list, or a one-hot column, may say; None: not known, as in Kaggle's Jigsaw
+# Values of a position of a multi-hot list, or of a one-hot column; None: unknown, as in Jigsaw at Kaggle
 _MARKS: dict[str, bool | None] = {"0": False, "0.": False, "0.0": False, "false": False, "1": True}
 
 
@@ -32,24 +32,24 @@ _MARKS |= {"1.": True, "1.0": True, "true": True, "-1": None, "-1.": None, "-1.0
 _NUMBER = re.compile(r"-?\d+\.?|True|False")
 
 
-_BETWEEN = re.compile(r"[\s,;|]+")  # marks that are one text
+_BETWEEN = re.compile(r"[\s,;|]+")  # separates marks in one text
 
 
-_LONGEST_LIST = 1 << 18  # characters; what Python makes of one takes a hundred times as much memory
+_LONGEST_LIST = 1 << 18  # characters; parsed, it takes a hundred times as much memory
 
 
 def text_of(record: Record, columns: Sequence[str], place: str) -> str:
-    """Return a record's text; several columns are joined by a line end, a list of tokens by spaces.
+    """Return the text of a record; several columns are joined by a line end, a list of tokens by spaces.
 
-    No value (null, or the NaN that pandas writes) is the empty text.
+    A missing value (null, or the NaN of pandas) is the empty text.
 
     Raises:
-        DataError: a value that is no text.
+        DataError: a value is not a text.
     """
     parts = []
     for name in columns:
         value = _value(record, name, place)
-        value = "" if _is_nothing(value) else value
+        value = "" if _is_missing(value) else value
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value = " ".join(value)
         if not isinstance(value, str):
@@ -61,21 +61,20 @@ def text_of(record: Record, columns: Sequence[str], place: str) -> str:
 def cells_of(
     record: Record, columns: Columns, place: str, *, whole: bool = False, tree: bool = False
 ) -> tuple[str, ...]:
-    """Return what a record's label columns hold, as texts: a cell each, or the items of a list.
+    """Return the label cells of a record as texts: one per cell, or one per item of a list.
 
-    A path that comes as a list, or in a column for each level, is one cell, with PATH after each name. Of an
-    object of numbers the labels are the keys with at least a half.
+    A path given as a list, or in a column for each level, is one cell, with PATH after each name. In an
+    object of numbers, the keys with at least 0.5 are the labels.
 
     Args:
-        record: to be read.
-        columns: what is read of it.
-        place: where it stands, for messages.
-        whole: a list is one path; a list of lists is several, in any case.
-        tree: there is a tree in which the names of levels can be found one by one.
+        record: the record.
+        columns: the columns to read.
+        place: of the record, for messages.
+        whole: a list is one path; a list of lists is always several paths.
+        tree: a taxonomy is given, in which the names of levels are looked up one by one.
 
     Raises:
-        DataError: a value that is no label, a level without the one above it, or names of levels of which
-            nothing says which is below which.
+        DataError: a value is not a label, a level is empty above a name, or names of levels are ambiguous.
     """
     if columns.levels:
         return _cells_of_levels(record, columns, place, tree)
@@ -99,7 +98,7 @@ def _cells_of_levels(record: Record, columns: Columns, place: str, tree: bool) -
         labels = _labels_in(_value(record, column, place), column, place)
         levels.append([_label(item, column, place) for item in labels] or [""])
     many = max(map(len, levels))
-    single = 0  # levels from the top that have one name
+    single = 0  # the number of upper levels with one name
     while single < len(levels) and len(levels[single]) == 1:
         single += 1
     if any(len(names) not in (many, 1 if names == [""] else many) for names in levels[single:]):
@@ -118,7 +117,7 @@ def _cells_of_levels(record: Record, columns: Columns, place: str, tree: bool) -
 
 
 def _path(names: Sequence[str], columns: str | Sequence[str], place: str) -> str:
-    """Return a path as one cell, "" for one without a name."""
+    """Return the names of a path as one cell; "" for no names."""
     filled = [name for name in names if name]
     if list(names[: len(filled)]) != filled:
         at = names.index("")
@@ -133,7 +132,7 @@ def path_of(names: Iterable[str]) -> str:
 
 
 def path_in(cell: str) -> tuple[str, ...]:
-    """Return the names of a cell that is a path in itself, () for any other."""
+    """Return the names in a cell made by `path_of`; () for any other cell."""
     return tuple(cell.split(PATH)[:-1])
 
 
@@ -141,7 +140,7 @@ def _labels_in(value: Any, name: str, place: str) -> list[Any]:
     """Return the labels in a cell: the items of a list, the keys of an object of numbers, or the value."""
     value = _listed(value, place) if isinstance(value, str) else value
     if isinstance(value, dict):
-        known = {key: item for key, item in value.items() if not _is_nothing(item)}
+        known = {key: item for key, item in value.items() if not _is_missing(item)}
         if all(isinstance(item, int | float) for item in known.values()):
             return [key for key, item in known.items() if item >= 0.5]
     items = value if isinstance(value, list) else [value]
@@ -160,19 +159,19 @@ def _name_in(item: dict[str, Any], name: str, place: str) -> str:
 
 
 def marked_of(record: Record, columns: Columns, names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the names at which a record's label columns have a 1: of a list's positions, or of the columns.
+    """Return the names of the positions with a 1: of the items of a list, or of the columns.
 
-    Nothing but 0, -1 or empty cells: no label.
+    Only 0, -1 or empty cells: no label.
 
     Raises:
-        DataError: another number of values than of names, or a value that is neither 0 nor 1.
+        DataError: the number of values is not that of the names, or a value is neither 0 nor 1.
     """
     values: list[Any] = []
     for name in columns.labels:
         value = _value(record, name, place)
         value = _listed(value, place) if isinstance(value, str) else value
         values += value if isinstance(value, list) else [value]
-    marks = _parts("" if _is_nothing(value) else str(value) for value in values)
+    marks = _parts("" if _is_missing(value) else str(value) for value in values)
     if len(marks) == 1 < len(names) == len(marks[0]):
         marks = list(marks[0])  # digits in a row: 0010
     if set(marks) <= {"", "-1", "-1.0"}:
@@ -190,7 +189,7 @@ def marked_of(record: Record, columns: Columns, names: Sequence[str], place: str
 
 
 def are_marks(documents: Iterable[Sequence[str]]) -> bool:
-    """Tell whether label cells are multi-hot: of one length above 1, with nothing but 0 and 1."""
+    """Return whether label cells are multi-hot: all of one length above 1, with only 0 and 1."""
     lengths: set[int] = set()
     for cells in documents:
         marks = [_MARKS.get(part.casefold(), "") for part in _parts(cells)]
@@ -212,7 +211,7 @@ def _value(record: Record, name: str, place: str) -> Any:
 
 
 def _listed(cell: str, place: str) -> Any:
-    """Return a list or object written as JSON, Python or numpy does, any other cell as it is."""
+    """Return the list or object in a cell, as JSON, Python or numpy write it; any other cell unchanged."""
     if len(cell) > _LONGEST_LIST:
         return cell
     bare = cell.strip()
@@ -233,7 +232,7 @@ def _listed(cell: str, place: str) -> Any:
 
 
 def _parsed(json_text: str, python_text: str, kind: type, otherwise: str) -> Any:
-    """Return the value of a kind that one of the texts is, as JSON or as Python writes it."""
+    """Return the value of this type in one of the texts, parsed as JSON or Python; else `otherwise`."""
     for read, text in ((json.loads, json_text), (ast.literal_eval, python_text)):
         try:
             value = read(text)
@@ -244,16 +243,16 @@ def _parsed(json_text: str, python_text: str, kind: type, otherwise: str) -> Any
     return otherwise
 
 
-def _is_nothing(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
 def _label(value: Any, name: str, place: str) -> str:
-    """Return a cell's label, "" for an empty one (null, or the NaN that pandas writes)."""
-    if _is_nothing(value):
+    """Return a value as a label; "" for a missing one (null, or the NaN of pandas)."""
+    if _is_missing(value):
         return ""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a class number in a column that has holes
+        value = int(value)  # a class number in a column with missing values
     if isinstance(value, bool):
         raise DataError(
             f"{place}: {name} must hold labels (texts), found {value!r}; where each position of a list, or "
@@ -265,15 +264,15 @@ def _label(value: Any, name: str, place: str) -> str:
 
 
 def split_of(record: Record, column: str, place: str) -> str:
-    """Return the split that a record's column names.
+    """Return the split in a column of a record.
 
     Raises:
-        DataError: it names none.
+        DataError: the value is not a split.
     """
     value = _value(record, column, place)
-    found = split_of_name(str(value))
-    if not found:
+    split = split_of_name(str(value))
+    if not split:
         raise DataError(
             f"{place}: {column}={value!r:.60} names no split; known are {', '.join(SPLIT_OF_WORD)}"
         )
-    return found
+    return split

@@ -110,13 +110,13 @@ def choose_columns(
         given = given._replace(id=next((name for name in names if _plain(name) in _ID), None))
     if given.split is None and not any(table.split for table in tables):
         given = given._replace(split=_split_column(names, tables[0], where))
-    found = _completed(_candidates(names), given, names)
-    if tables[0].headed and not (any(found) or given.text or given.labels):
+    candidates = _completed(_candidates(names), given, names)
+    if tables[0].headed and not (any(candidates) or given.text or given.labels):
         where += "; if the first row is a document already, write dataset.prepare.header=none"
     if not given.text:
-        given = given._replace(text=_only("text", found.text, where))
+        given = given._replace(text=_only("text", candidates.text, where))
     if not given.labels and not given.levels:
-        given = _with_labels(given, found, tables[0], where, hint)
+        given = _with_labels(given, candidates, tables[0], where, hint)
     return given._replace(
         id=None if given.id == NONE else given.id, split=None if given.split == NONE else given.split
     )
@@ -179,28 +179,28 @@ def _candidates(names: Sequence[str]) -> _Candidates:
     return _Candidates([name for name in text if name not in labels], labels, _numbered(names))
 
 
-def _completed(found: _Candidates, given: Columns, names: Sequence[str]) -> _Candidates:
+def _completed(candidates: _Candidates, given: Columns, names: Sequence[str]) -> _Candidates:
     """Return the candidates; of two columns, the other one of a known text or label is a candidate too."""
     rest = [name for name in names if name not in (given.id, given.split)]
     rest = [name for name in rest if not _INDEX.fullmatch(name.strip())]
-    if len(rest) != 2 or found.levels:
-        return found
-    labels, text = given.labels or tuple(found.labels), given.text or tuple(found.text)
+    if len(rest) != 2 or candidates.levels:
+        return candidates
+    labels, text = given.labels or tuple(candidates.labels), given.text or tuple(candidates.text)
     if not text and len(labels) == 1:
-        found = found._replace(text=[name for name in rest if name not in labels])
+        candidates = candidates._replace(text=[name for name in rest if name not in labels])
     if not labels and len(text) == 1:
-        found = found._replace(labels=[name for name in rest if name not in text])
-    return found
+        candidates = candidates._replace(labels=[name for name in rest if name not in text])
+    return candidates
 
 
-def _with_labels(given: Columns, found: _Candidates, table: Table, where: str, hint: str) -> Columns:
+def _with_labels(given: Columns, candidates: _Candidates, table: Table, where: str, hint: str) -> Columns:
     """Return the columns with those of the labels, or of the levels."""
-    labels = [name for name in found.labels if name not in given.text]
+    labels = [name for name in candidates.labels if name not in given.text]
     records = islice(table.records(*labels), _LOOKED_AT) if labels else ()
     labels = _without_numbers(labels, records)
-    if found.levels and not labels:
-        return given._replace(levels=found.levels)
-    return given._replace(labels=_only("labels", [*labels, *found.levels], where, hint))
+    if candidates.levels and not labels:
+        return given._replace(levels=candidates.levels)
+    return given._replace(labels=_only("labels", [*labels, *candidates.levels], where, hint))
 
 
 def _several(given: str | Sequence[str] | None) -> tuple[str, ...]:

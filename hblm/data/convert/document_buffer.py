@@ -1,7 +1,7 @@
-"""Documents on their way from a raw file to a prepared split: texts on disk, the rest in memory.
+"""Buffer of documents between reading and writing: texts on disk, ids, labels and splits in memory.
 
-A converter adds documents as it reads them; what decides a document's labels and split (the whole taxonomy,
-the rarest node, a duplicate) is known only after the last.
+A converter adds documents while it reads them. Labels and splits depend on all documents (the taxonomy, the
+rarest node, duplicates), so they are known only after the last one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hblm.errors import DataError
 _AT_ONCE = 1 << 20  # characters written together
 
 
-_REPEATING = 1 << 18  # documents after which, ever and again, a hundredth of the texts must differ
+_REPEATING = 1 << 18  # documents; after each doubling of this number, a hundredth of the texts must differ
 
 
 class DocumentBuffer:
@@ -30,9 +30,9 @@ class DocumentBuffer:
         digests: a hash of each text, 8 bytes.
     """
 
-    def __init__(self, folder: Path, way_out: str = "") -> None:
-        """Begin; texts go to a file in the scratch folder. `way_out` says what helps against repeated ids."""
-        self._way_out = way_out
+    def __init__(self, folder: Path, hint: str = "") -> None:
+        """Start empty; texts go to a file in the scratch folder. `hint` ends a message on repeated ids."""
+        self._hint = hint
         self.labels: list[tuple[str, ...]] = []
         self.splits: list[str] = []
         self.digests = array("Q")
@@ -54,18 +54,18 @@ class DocumentBuffer:
     def add(
         self, identity: str, text: str, labels: tuple[str, ...], split: str, file: str, number: int
     ) -> None:
-        """Add a document, which stands at `file` and `number`, such as "x.csv:" 7 or "x.parquet: row " 7.
+        """Add a document; its place is `file` and `number`, such as "x.csv:" 7 or "x.parquet: row " 7.
 
         Raises:
-            DataError: an id that an earlier document has, in whatever split, a lone surrogate, or documents
-                that repeat without end, as in a small file that was made to unpack to a large one.
+            DataError: an earlier document of any split has the id; a lone surrogate; nearly all texts repeat,
+                as in a small file that unpacks to a large one.
         """
         at = self._at.setdefault(identity, len(self))
         place = f"{file}{number}"
         if at < len(self):
             raise DataError(
                 f"{place}: the id {identity!r:.100} is also that of {self.place(at)}; "
-                f"ids are unique, across splits as well{self._way_out}"
+                f"ids are unique, across splits as well{self._hint}"
             )
         check_text(identity, text, place)
         self.labels.append(self._known.setdefault(labels, labels))
@@ -93,15 +93,15 @@ class DocumentBuffer:
         return list(self._at)
 
     def has(self, identity: str) -> bool:
-        """Tell whether a document has this id."""
+        """Return whether a document has this id."""
         return identity in self._at
 
     def at(self, identity: str) -> int:
-        """Return which document has this id, counted from 0."""
+        """Return the position of the document with this id, from 0."""
         return self._at[identity]
 
     def place(self, at: int) -> str:
-        """Return where a document stands in the raw data."""
+        """Return the place of a document in the raw data."""
         return f"{list(self._files)[self._places[at] >> 40]}{self._places[at] & (1 << 40) - 1}"
 
     def documents(
@@ -110,19 +110,19 @@ class DocumentBuffer:
         splits: Sequence[str],
         order: Sequence[int] | None = None,
     ) -> Mapping[str, Iterable[Document]]:
-        """Return each split's documents, to be read once.
+        """Return the documents of each split, to be iterated once.
 
         Args:
-            labels: of each document that was added.
-            splits: of each document; one with "" is in none.
-            order: of the documents; None: that in which they were added.
+            labels: of each document, in the order of adding.
+            splits: of each document; "" for no split.
+            order: positions of the documents; None: the order of adding.
         """
         self._write()
         places = range(len(self)) if order is None else order
         return {split: self._of(split, labels, splits, places) for split in SPLITS}
 
     def _write(self) -> None:
-        """Bring the waiting documents to the disk; no file stays open, whatever happens to the converter."""
+        """Append the waiting documents to the file, which is closed again in case the converter fails."""
         with self._path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.writelines(self._waiting)
         self._waiting, self._characters = [], 0
@@ -140,7 +140,7 @@ class DocumentBuffer:
 
 
 def text_digest(text: str) -> int:
-    """Return 8 bytes of a text's hash: of a million texts, two are taken for equal once in 37 million."""
+    """Return 8 bytes of the hash of a text; of a million texts, two collide once in 37 million."""
     return int.from_bytes(
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
     )

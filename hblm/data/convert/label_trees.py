@@ -1,4 +1,4 @@
-"""Label trees as they come with raw data, as files or in paths, and labels found in them."""
+"""Label trees of raw data, read from files or inferred from paths, and the lookup of labels in them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ Path = tuple[str, ...]  # of names, the root's first
 _LONGEST = 1 << 27  # characters of a taxonomy.json
 
 
-_PARENT = {"parent", "parents", "parent_name", "parent_id"}  # a header, and not a node called Parenting
+_PARENT = {
+    "parent",
+    "parents",
+    "parent_name",
+    "parent_id",
+}  # names in a header; a node may be called Parenting
 
 
 _CHILD = {"child", "children", "child_name", "child_id"}
 
 
 def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
-    """Read a taxonomy file; names are the node ids, and nodes are sorted, whatever the order of the lines.
+    """Read a taxonomy file; names are the node ids, and nodes are sorted.
 
-    Forms: our taxonomy.json, its ids and names as `plain_name` has them; lines `parent<TAB>child<TAB>child
-    ...` (HiAGM), where a line may hold one child (BGC) or a top without children; the same as CSV. `Root`, if
-    it is nobody's child, is no node. A first line `parent child` or `child parent` is a header.
+    Formats: taxonomy.json of this project; lines `parent<TAB>child<TAB>child ...` (HiAGM), where a line may
+    have one child (BGC) or only a top node; the same as CSV. `Root` is not a node, unless it has a parent. A
+    first line `parent child` or `child parent` is a header.
 
     Raises:
-        DataError: damaged, a cycle, a node with two parents, or one that hangs nowhere; with its line.
+        DataError: a damaged file, a cycle, a node with two parents or without one; with its line.
     """
     if file.base.lower().endswith(".json"):
         pieces, length = [], 0
@@ -64,7 +69,7 @@ def read_tree(file: RawFile, encoding: str | None = None) -> Taxonomy:
 
 
 def _header(names: Sequence[str]) -> str:
-    """Return which way the edges go if a row is a header, "" if it is none."""
+    """Return the direction of the edges if a row is a header; "" if it is not."""
     kinds = [
         "parent" if name.casefold() in _PARENT else "child" if name.casefold() in _CHILD else ""
         for name in names
@@ -82,7 +87,7 @@ def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, s
             nodes.append(Node(name, name, None))
         elif name != root:
             raise DataError(
-                f"{file.place}:{heads[name]}: node {name!r:.200} stands under no other node, nor under {root}"
+                f"{file.place}:{heads[name]}: node {name!r:.200} has no parent, and is not under {root}"
                 f"{nearest(name, children)}"
             )
     last = {child: number for (_, child), number in edges.items()}
@@ -93,44 +98,44 @@ def _forest(file: RawFile, heads: Mapping[str, int], edges: Mapping[tuple[str, s
 
 
 def ids_of(path: Path, separator: str) -> list[str]:
-    """Return the ids of the nodes on a path: the names so far, joined.
+    """Return the ids of the nodes on a path: the names up to each node, joined by the separator.
 
-    What could be taken for the separator inside a name, or at its ends, is escaped, so that two paths never
-    have one id. The separator is not the backslash, which escapes; "" for paths of one name.
+    A separator inside a name, or at its ends, is escaped, so that two paths never have the same id. The
+    separator is not the backslash, which escapes; "" for paths of one name.
     """
     if not separator:
         return list(path)
     escaped = "".join(f"\\{sign}" for sign in separator)
     names = []
     for name in path:
-        found = name.replace("\\", "\\\\").replace(separator, escaped)
-        found = f"\\{found}" if found[:1] in separator else found
-        if found[-1:] in separator and found[-2:-1] != "\\":
-            found = f"{found[:-1]}\\{found[-1:]}"
-        names.append(found)
+        escaped_name = name.replace("\\", "\\\\").replace(separator, escaped)
+        escaped_name = f"\\{escaped_name}" if escaped_name[:1] in separator else escaped_name
+        if escaped_name[-1:] in separator and escaped_name[-2:-1] != "\\":
+            escaped_name = f"{escaped_name[:-1]}\\{escaped_name[-1:]}"
+        names.append(escaped_name)
     return [separator.join(names[:depth]) for depth in range(1, len(names) + 1)]
 
 
 def infer_tree(paths: Iterable[Path], separator: str) -> Taxonomy:
-    """Return the tree that paths span: one name under two parents is two nodes; nodes are sorted by id."""
-    found: dict[str, Node] = {}
+    """Return the tree of the paths; a name under two parents is two nodes; nodes are sorted by id."""
+    nodes: dict[str, Node] = {}
     for path in paths:
         parent = None
         for node, name in zip(ids_of(path, separator), path, strict=True):
-            found.setdefault(node, Node(node, name, parent))
+            nodes.setdefault(node, Node(node, name, parent))
             parent = node
-    return Taxonomy(sorted(found.values(), key=lambda node: node.id))
+    return Taxonomy(sorted(nodes.values(), key=lambda node: node.id))
 
 
 def without_root(paths: Sequence[Path]) -> Sequence[Path]:
-    """Return the paths without their first name where it is `Root` in all of them."""
+    """Return the paths without their first name if it is `Root` in all of them."""
     if paths and all(path[0].casefold() == "root" and path[1:] for path in paths):
         return [path[1:] for path in paths]
     return paths
 
 
 class NodeFinder:
-    """Finds the node that a raw label means: by its id, a path of ids or names, or a name of its own."""
+    """Looks up the node of a raw label: by its id, a path of ids or names, or a unique name."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
@@ -142,15 +147,15 @@ class NodeFinder:
                 self._named.setdefault(name, set()).add(node.id)
 
     def has(self, label: str) -> bool:
-        """Tell whether a whole label is a node's id, or the name of one node only."""
+        """Return whether a label is the id of a node, or the name of exactly one node."""
         return label in self.taxonomy.index or len(self._named.get(label, ())) == 1
 
     def are_ids(self, labels: Iterable[str]) -> bool:
-        """Tell whether all labels are ids of nodes, which win over names."""
+        """Return whether all labels are ids of nodes; ids take precedence over names."""
         return all(label in self.taxonomy.index for label in labels)
 
     def has_path(self, path: Path) -> bool:
-        """Tell whether two or more names lead from a top node down, one node each."""
+        """Return whether a path of two or more names starts at a top node and has one node per name."""
         if path[0].casefold() == "root" and (None, path[0]) not in self._below:
             path = path[1:]
         above: str | None = None
@@ -162,26 +167,26 @@ class NodeFinder:
         return len(path) > 1
 
     def find(self, path: Path, place: str) -> tuple[str, ...]:
-        """Return the ids of the nodes that are named; a label that is no path is a path of one name.
+        """Return the ids of the nodes on a path, which may be one name.
 
         Raises:
-            DataError: there is no such node, or several have the name.
+            DataError: there is no such node, or several nodes have the name.
         """
         if not path[1:]:
             return (self._one(path[0], self._named.get(path[0], set()), place),)
         if path[0].casefold() == "root" and (None, path[0]) not in self._below:
             path = path[1:]
-        found: list[str] = []
+        ids: list[str] = []
         for name in path:
-            nodes = self._below.get((found[-1] if found else None, name), set())
+            nodes = self._below.get((ids[-1] if ids else None, name), set())
             if not nodes and name in self._named:
-                above = f"child of {found[-1]!r:.200}" if found else "top node"
+                above = f"child of {ids[-1]!r:.200}" if ids else "top node"
                 raise DataError(f"{place}: in the label {'/'.join(path)!r:.200}, {name!r:.200} is no {above}")
-            found.append(self._one(name, nodes, place))
-        return tuple(found)
+            ids.append(self._one(name, nodes, place))
+        return tuple(ids)
 
     def _one(self, label: str, nodes: set[str], place: str) -> str:
-        """Return the node among those that a label may mean: the one with that id, or the only one."""
+        """Return the node of a label among the candidates: the one with that id, or the only one."""
         if label in nodes:
             return label
         if len(nodes) == 1:

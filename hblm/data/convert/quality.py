@@ -1,4 +1,4 @@
-"""What spoils labels and texts without breaking any format: spellings of one name, words for no value."""
+"""Quality checks of labels and texts: spelling variants, words for missing values, empty and equal texts."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _AT_THE_END = " .,;:!?"
 
 
 def normalized_name(name: str) -> str:
-    """Return what spellings of one name have in common.
+    """Return the normal form of a name, which its spelling variants share.
 
-    Left out are case, the Unicode form (NFKC), blanks of any kind and number, signs of no width, punctuation
-    at the end, and the decimals of a whole number, as in 76.0. Of a name that is punctuation, all stays.
+    Case, Unicode form (NFKC), blanks, characters without width, punctuation at the end, and the decimals of a
+    whole number such as 76.0 are removed. A name of only punctuation is unchanged.
     """
-    found = unicodedata.normalize("NFKC", name)
-    found = "".join(sign for sign in found if sign.isspace() or not _is_hidden(sign))
-    found = " ".join(found.split()).casefold()
-    whole = _WHOLE.fullmatch(found)
-    return whole[1] if whole else found.rstrip(_AT_THE_END) or found
+    normal = unicodedata.normalize("NFKC", name)
+    normal = "".join(sign for sign in normal if sign.isspace() or not _is_hidden(sign))
+    normal = " ".join(normal.split()).casefold()
+    whole = _WHOLE.fullmatch(normal)
+    return whole[1] if whole else normal.rstrip(_AT_THE_END) or normal
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text has no sign that is seen."""
+    """Return whether a text has no visible character."""
     return all(sign.isspace() or _is_hidden(sign) for sign in text)
 
 
 def _is_hidden(sign: str) -> bool:
-    return unicodedata.category(sign) in ("Cf", "Cc")  # of no width, or for control
+    return unicodedata.category(sign) in ("Cf", "Cc")  # without width, or control
 
 
 def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
     """Return each path with the most frequent spelling of each of its names.
 
     Args:
-        paths: how many documents have each; spellings are those of one name below one parent.
+        paths: the number of documents of each path; variants are those of one name below one parent.
     """
     spelling_variants: dict[Path, Counter[str]] = {}
     for path, documents in paths.items():
@@ -60,8 +60,8 @@ def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
         for depth, name in enumerate(path, 1):
             spelling_variants.setdefault(senses[:depth], Counter())[name] += documents
     best = {
-        senses: min(found, key=lambda name: (-found[name], name))
-        for senses, found in spelling_variants.items()
+        senses: min(counts, key=lambda name: (-counts[name], name))
+        for senses, counts in spelling_variants.items()
     }
     return {
         path: tuple(best[senses[: depth + 1]] for depth in range(len(path)))
@@ -71,38 +71,38 @@ def merged(paths: Mapping[Path, int]) -> dict[Path, Path]:
 
 
 def spelling_variants(taxonomy: Taxonomy, support: Mapping[str, int]) -> list[list[tuple[str, int]]]:
-    """Return (name, documents) of the siblings that are spellings of one name, the most frequent ones first.
+    """Return (name, documents) of siblings that are variants of one name, the most frequent ones first.
 
     Args:
         taxonomy: the nodes.
         support: node id -> documents.
     """
-    found: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
+    by_name: dict[tuple[str | None, str], list[tuple[str, int]]] = {}
     for node in taxonomy.nodes:
-        found.setdefault((node.parent, normalized_name(node.name)), []).append(
+        by_name.setdefault((node.parent, normalized_name(node.name)), []).append(
             (node.name, support.get(node.id, 0))
         )
-    several = [sorted(names, key=lambda item: -item[1]) for names in found.values() if names[1:]]
+    several = [sorted(names, key=lambda item: -item[1]) for names in by_name.values() if names[1:]]
     return sorted(several, key=lambda names: (-sum(documents for _, documents in names), names))
 
 
-def describe_variants(found: Sequence[Sequence[tuple[str, int]]]) -> str:
-    """Return the line that says how many nodes are spellings of others, "" for none."""
-    if not found:
+def describe_variants(variants: Sequence[Sequence[tuple[str, int]]]) -> str:
+    """Return a note on the nodes that are variants of one name; "" for none."""
+    if not variants:
         return ""
     shown = "; ".join(
         " and ".join(f"{name!r:.60} ({documents:,} documents)" for name, documents in names[:_SHOWN])
-        for names in found[:_SHOWN]
+        for names in variants[:_SHOWN]
     )
     return (
-        f"{sum(map(len, found)):,} nodes are {len(found):,} names in several spellings (case, blanks, signs "
-        f"of no width, Unicode form, punctuation at the end, 76.0 for 76): "
-        f"{shown}{' ...' if found[_SHOWN:] else ''}"
+        f"{sum(map(len, variants)):,} nodes are {len(variants):,} names in several spellings (case, blanks, "
+        f"signs of no width, Unicode form, punctuation at the end, 76.0 for 76): "
+        f"{shown}{' ...' if variants[_SHOWN:] else ''}"
     )
 
 
 class QualityChecks:
-    """Counts what is odd in records as they are read."""
+    """Counts irregular records while they are read."""
 
     def __init__(self) -> None:
         self._null: Counter[str] = Counter()
@@ -111,7 +111,7 @@ class QualityChecks:
         self._n_blank = 0
 
     def is_header(self, record: Mapping[str, object], place: str) -> bool:
-        """Tell whether a record only repeats the names of its columns, and note it."""
+        """Return whether a record repeats the names of its columns, and count it."""
         same = len(record) > 1 and all(
             isinstance(value, str) and value.strip() == name for name, value in record.items()
         )
@@ -120,7 +120,7 @@ class QualityChecks:
         return same
 
     def labels(self, cells: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the cells, those that are words for no value counted."""
+        """Return the cells; words for missing values are counted."""
         for cell in cells:
             for name in path_in(cell) or (cell,):
                 if name.casefold() in MISSING_VALUE_WORDS:
@@ -128,16 +128,16 @@ class QualityChecks:
         return cells
 
     def is_blank(self, text: str, place: str) -> bool:
-        """Tell whether a text is empty, and note it."""
-        found = is_blank(text)
-        if found:
+        """Return whether a text is empty, and count it."""
+        blank = is_blank(text)
+        if blank:
             self._n_blank += 1
             if len(self._blank) < _SHOWN:
                 self._blank.append(place)
-        return found
+        return blank
 
     def notes(self, options: Mapping[str, object]) -> list[str]:
-        """Return a line for each kind; `options` say what became of them."""
+        """Return a note for each kind of irregular record, with the options that act on it."""
         notes = []
         if self._headers:
             places = _first(self._headers)
@@ -165,10 +165,10 @@ def _first(places: Sequence[str], of: int | None = None) -> str:
 
 
 def without_missing_values(cells: tuple[str, ...], place: str) -> tuple[str, ...]:
-    """Return the cells that are no words for no value; a path in one cell ends above such a word.
+    """Return the cells without words for missing values; a path ends above such a word.
 
     Raises:
-        DataError: a path goes on below such a word.
+        DataError: a path continues below such a word.
     """
     left = []
     for cell in cells:
@@ -181,24 +181,24 @@ def without_missing_values(cells: tuple[str, ...], place: str) -> tuple[str, ...
 
 
 def notes_on_labels(taxonomy: Taxonomy, labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[str]:
-    """Return a line for each: nodes that are spellings of others, equal texts with different labels.
+    """Return notes on spelling variants, and on equal texts with different labels.
 
     Args:
         taxonomy: the nodes.
         labels: of each document, node ids.
         texts: a hash of each document's text.
     """
-    support = Counter(label for found in labels for label in found)
+    support = Counter(label for of_document in labels for label in of_document)
     alike = describe_variants(spelling_variants(taxonomy, support))
     notes = [f"{alike}; dataset.prepare.merge_labels=true makes one node of each"] if alike else []
     number = n_contradicting(texts, map(frozenset, labels))
     if number:
-        notes.append(f"{number:,} texts stand there more than once, with different labels")
+        notes.append(f"{number:,} texts occur more than once, with different labels")
     return notes
 
 
 def n_contradicting(texts: Iterable[int], labels: Iterable[object]) -> int:
-    """Return how many texts stand there with different labels, texts given by their hashes."""
+    """Return the number of texts that occur with different labels; texts are given by their hashes."""
     first: dict[int, object] = {}
     pairs = zip(texts, labels, strict=True)
-    return len({text for text, found in pairs if first.setdefault(text, found) != found})
+    return len({text for text, of_document in pairs if first.setdefault(text, of_document) != of_document})

@@ -1,4 +1,4 @@
-"""Splits drawn where the raw data has none: seeded, rare nodes in training, equal texts together."""
+"""Splits for raw data without them: seeded, with every node in training and equal texts in one split."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Item = TypeVar("Item")
 def fill_splits(
     buffer: DocumentBuffer, labels: Sequence[Sequence[str]], *, shares: Sequence[float], seed: int
 ) -> tuple[list[str], list[str]]:
-    """Return the split of each document, and notes on those that had to be drawn from the training documents.
+    """Return the split of each document, and notes on splits that were drawn from the training documents.
 
     Args:
-        buffer: the documents, with the splits that the raw data names.
+        buffer: the documents, with the splits of the raw data.
         labels: of each document.
         shares: of train, val and test.
         seed: of the draw.
 
     Raises:
-        DataError: splits are named, and training is none of them.
+        DataError: the raw data has splits, but no training split.
     """
     splits = list(buffer.splits)
     missing = [split for split in SPLITS if split not in splits]
@@ -65,16 +65,16 @@ def fill_splits(
 
 
 def held_out(items: Sequence[Item], number: int, seed: int = 0) -> tuple[list[Item], list[Item]]:
-    """Return the items left and those held out, as scikit-learn's train_test_split with random_state=seed.
+    """Return the remaining and the held-out items, as scikit-learn's train_test_split with random_state=seed.
 
-    numpy keeps the numbers of this generator for ever, so that splits of papers can be drawn again.
+    numpy guarantees the stream of this generator, so that splits of papers can be reproduced.
     """
     order = np.random.RandomState(seed).permutation(len(items))
     return [items[at] for at in order[number:]], [items[at] for at in order[:number]]
 
 
 def require_shares(shares: Sequence[float]) -> None:
-    """Refuse shares that make no three splits.
+    """Refuse shares that do not make three splits.
 
     Raises:
         ConfigError: not three numbers above 0 that add up to 1.
@@ -95,10 +95,10 @@ def assign_splits(
 ) -> list[str]:
     """Return "train", "val" or "test" for each document, given the labels of each.
 
-    Three rules come before the exact shares: every label that occurs has a training document, a document
-    without labels is never one, and documents with equal `texts` (a hash, if given) stand in one split. From
-    three texts on, every split with a share gets one if the rules leave any. Linear in documents and labels;
-    the same on every machine.
+    Three rules take precedence over the exact shares: every label has a training document, a document without
+    labels is never a training document, and documents with equal `texts` (hashes, if given) are in one split.
+    With three texts or more, every split with a share gets one if the rules allow it. The time is linear in
+    documents and labels; the result is the same on every machine.
     """
     if min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
         raise DataError(f"shares={shares}: expected three that add up to 1, the first above 0")
@@ -112,7 +112,7 @@ def assign_splits(
     source = random.Random(seed)
     order = _shuffled(range(len(groups)), source)
     train = _covering(
-        [found if fit else set() for found, fit in zip(together, trainable, strict=True)], order
+        [of_group if fit else set() for of_group, fit in zip(together, trainable, strict=True)], order
     )
     filled = sum(len(groups[group]) for group in train)
     room = max(n - sum(wanted), 1)
@@ -123,34 +123,34 @@ def assign_splits(
         if trainable[group] and group not in train:
             train.add(group)
             filled += len(groups[group])
-    # Shuffled anew: the documents without labels that were passed over stand at the front.
+    # Shuffled again: the skipped documents without labels are at the front.
     rest = _shuffled((group for group in order if group not in train), source)
     n_val = round((n - filled) * shares[1] / max(shares[1] + shares[2], 1e-9))
     if all(wanted) and len(rest) > 1:
         n_val = min(max(n_val, 1), n - filled - 1)
-    found = ["train"] * n
+    splits = ["train"] * n
     seen = 0
     for place, group in enumerate(rest):
-        last = all(wanted) and place == len(rest) - 1 and place > 0  # however large the groups before it
+        last = all(wanted) and place == len(rest) - 1 and place > 0  # the groups before may be large
         split = "val" if seen < n_val and not last else "test"
         for at in groups[group]:
-            found[at] = split
+            splits[at] = split
         seen += len(groups[group])
-    return found
+    return splits
 
 
 def _groups(labels: Sequence[Sequence[str]], texts: Sequence[int]) -> list[list[int]]:
-    """Return the documents of each text, in the order of their first ones."""
+    """Return the positions of the documents of each text, in the order of the first ones."""
     if not texts:
         return [[at] for at in range(len(labels))]
-    found: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for at, text in enumerate(texts):
-        found.setdefault(text, []).append(at)
-    return list(found.values())
+        groups.setdefault(text, []).append(at)
+    return list(groups.values())
 
 
 def _covering(labels: Sequence[Collection[str]], order: Iterable[int]) -> set[int]:
-    """Return few documents that hold every label, those with the rarest labels first."""
+    """Return a small set of documents that covers every label, chosen by the rarest labels first."""
     support = Counter(label for document in labels for label in set(document))
     by_rarity: dict[int, list[int]] = {}
     for document in order:
@@ -167,9 +167,9 @@ def _covering(labels: Sequence[Collection[str]], order: Iterable[int]) -> set[in
 
 
 def _shuffled(items: Iterable[int], source: random.Random) -> list[int]:
-    """Shuffle by `random()`, the one method whose numbers Python promises never to change."""
-    found = list(items)
-    for last in range(len(found) - 1, 0, -1):
+    """Shuffle by `random()`, the only method with a stream that Python guarantees."""
+    shuffled = list(items)
+    for last in range(len(shuffled) - 1, 0, -1):
         other = int(source.random() * (last + 1))
-        found[last], found[other] = found[other], found[last]
-    return found
+        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
+    return shuffled

@@ -1,1 +1,1 @@
-"""Raw downloads, read safely: archives, texts, tables, XML, spreadsheets."""
+"""Readers of raw downloads: archives, texts, tables, XML, spreadsheets."""

@@ -1,7 +1,7 @@
-"""Raw downloads, read safely: the files of a folder or an archive; nothing is unpacked to disk.
+"""Files of a raw download, a folder or an archive, read safely and without unpacking to disk.
 
-A member of an archive is opened where it lies. Whatever is wrong with an archive (cut short, damaged,
-encrypted, a path that climbs out of it, far more than its size can hold) is a DataError with file and place.
+Members are read inside their archive. A fault of an archive (truncated, damaged, encrypted, a path outside
+its folder, an implausible unpacked size) is a DataError with file and place.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from typing import IO, Any, cast
 from hblm.errors import DataError
 from hblm.files import require_file, sha256_file
 
-LARGEST = 1 << 29  # bytes of the archives inside others, all together, which are read into memory
+LARGEST = 1 << 29  # bytes of all inner archives together, which are read into memory
 
 
-DEEPEST = 4  # archives in one another: a zip that holds itself has no end
+DEEPEST = 4  # levels of nested archives; a zip may contain itself
 
 
 MOST_FILES = 1 << 18  # listed in one download; each takes a kilobyte of memory
@@ -45,7 +45,7 @@ _ALWAYS = 1 << 28  # bytes that any file may unpack to
 _RATIO, _RATIO_INSIDE = 100, 10  # of unpacked bytes to those on disk, or to those of an archive in memory
 
 
-_HEADER = 1 << 20  # bytes of what a tar says of one member; tarfile reads all of it into memory
+_HEADER = 1 << 20  # bytes of the headers of one member of a tar; tarfile reads all of them into memory
 
 
 _BLOCK = 1 << 20
@@ -76,10 +76,10 @@ class RawFile:
     """One file of a download.
 
     Attributes:
-        name: its path inside the download, `/` between folders, without .gz, .bz2 or .xz.
-        place: how messages call it.
-        stored: the file on disk that holds it, an archive for a member.
-        open: gives its bytes, decompressed, in a `with`.
+        name: the path inside the download, with `/`, without .gz, .bz2 or .xz.
+        place: the name in messages.
+        stored: the file on disk; for a member, the archive.
+        open: returns a context manager that yields the decompressed bytes.
     """
 
     name: str
@@ -94,25 +94,25 @@ class RawFile:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it holds files itself."""
+        """Whether the file is an archive, by its name."""
         return is_archive(self.name)
 
 
 class Raw:
-    """A download: a folder, a .zip, a .tar (.gz, .xz, .bz2), or a single file; to be used in a `with`.
+    """A raw download as a context manager: a folder, a .zip, a .tar (.gz, .xz, .bz2), or a single file.
 
     Hidden files, links inside archives and __MACOSX are left out.
 
     Attributes:
-        files: what it holds, sorted by name.
+        files: its files, sorted by name.
 
     Raises:
-        DataError: not there, no file or folder, damaged, encrypted, an archive with a path that climbs out
-            of its folder, more than MOST_FILES files, or an archive that unpacks to far more than its size.
+        DataError: the path does not exist or is not a file or folder; the archive is damaged, encrypted, has
+            a path outside its folder or an implausible unpacked size; there are more than MOST_FILES files.
     """
 
     def __init__(self, path: Path, *only: str) -> None:
-        """List the files; `only` those whose name matches a pattern, where a download holds a million."""
+        """List the files; with patterns in `only`, those that match one: a download may have a million."""
         self.path = path
         self._used: dict[Path, None] = {}
         self._held = 0  # bytes of archives in archives
@@ -120,15 +120,15 @@ class Raw:
             if not path.exists():
                 link = " (a link to nothing, or a circle of links)" if path.is_symlink() else ""
                 raise DataError(f"raw={path} is not there{link}")
-            found: Iterable[RawFile]
+            files: Iterable[RawFile]
             if path.is_dir():
-                found = _plain(path, _only(only))
+                files = _plain(path, _only(only))
             elif is_archive(path.name):
                 require_file(path)
-                found = archived(path, path.name, str(path), path, opened, only)
+                files = archived(path, path.name, str(path), path, opened, only)
             else:
-                found = [_on_disk(path, path.name)]
-            self.files = self._sorted(found)
+                files = [_on_disk(path, path.name)]
+            self.files = self._sorted(files)
             if not self.files and not only:
                 raise DataError(f"{path}: holds no files")
             self._opened = opened.pop_all()  # until this is left
@@ -142,46 +142,48 @@ class Raw:
         self._opened.close()
 
     def open_archives(self) -> None:
-        """Put in the place of archives among the files what they hold.
+        """Replace the archives among the files by their members.
 
-        One that lies in another, or is compressed once more, is read into memory.
+        An inner archive, or a compressed one, is read into memory.
 
-            Raises:
-                DataError: damaged, above LARGEST all together, or archives in archives without end.
+        Raises:
+            DataError: an archive is damaged, they exceed LARGEST together, or are nested too deeply.
         """
         depth = 0
         while archives := [file for file in self.files if file.is_archive]:
             depth += 1
             if depth > DEEPEST:
                 raise DataError(f"{archives[0].place}: archives in archives, more than {DEEPEST} deep")
-            found = [file for file in self.files if not file.is_archive]
+            files = [file for file in self.files if not file.is_archive]
             for file in archives:
-                if len(found) > MOST_FILES:
-                    break  # refused below
+                if len(files) > MOST_FILES:
+                    break  # _sorted refuses them
                 with reading(file.place):
                     is_plain = file.place == str(file.stored) and is_archive(file.stored.name)
                     source = file.stored if is_plain else io.BytesIO(self._inner(file))
                     name = file.stored.name if is_plain else file.name
-                    found += archived(source, name, file.place, file.stored, self._opened)
-            self.files = self._sorted(found)
+                    files += archived(source, name, file.place, file.stored, self._opened)
+            self.files = self._sorted(files)
 
     def matching(self, *patterns: str) -> list[RawFile]:
-        """Return the files whose name without folders matches one of the patterns, whatever the case."""
+        """Return the files whose name without folders matches one of the patterns, in any case."""
         return [file for file in self.files if _matches(file.base, patterns)]
 
     def find(self, *patterns: str) -> RawFile:
-        """Return the one file that matches.
+        """Return the only file that matches.
 
         Raises:
-            DataError: none does, or several do.
+            DataError: no file matches, or several do.
         """
-        found = self.matching(*patterns)
-        if len(found) == 1:
-            return found[0]
+        matches = self.matching(*patterns)
+        if len(matches) == 1:
+            return matches[0]
         wanted = " or ".join(patterns)
-        if found:
-            names = ", ".join(file.place for file in found[:5])
-            raise DataError(f"{self.path}: {wanted} is there {len(found)} times ({names}); keep one of them")
+        if matches:
+            names = ", ".join(file.place for file in matches[:5])
+            raise DataError(
+                f"{self.path}: {wanted} is there {len(matches)} times ({names}); keep one of them"
+            )
         raise DataError(f"{self.path}: no {wanted}; it holds {self.listing()}")
 
     def listing(self) -> str:
@@ -193,10 +195,10 @@ class Raw:
         """Return name, size and sha256 of the files on disk that were opened.
 
         Args:
-            option: which one said where they lie; None: they lie in the raw download.
+            option: the option that names their place; None: they are in the raw download.
         """
-        said = {"option": option} if option else {}
-        return [source_of(path, name_inside(self.path, path)) | said for path in sorted(self._used)]
+        named_by = {"option": option} if option else {}
+        return [source_of(path, name_inside(self.path, path)) | named_by for path in sorted(self._used)]
 
     def _inner(self, file: RawFile) -> bytes:
         content = whole(file, LARGEST - self._held)
@@ -204,13 +206,13 @@ class Raw:
         return content
 
     def _sorted(self, files: Iterable[RawFile]) -> list[RawFile]:
-        found = [dataclasses.replace(file, open=self._noting(file)) for file in islice(files, MOST_FILES + 1)]
-        if len(found) > MOST_FILES:
+        noted = [dataclasses.replace(file, open=self._noting(file)) for file in islice(files, MOST_FILES + 1)]
+        if len(noted) > MOST_FILES:
             raise DataError(
                 f"{self.path}: holds more than {MOST_FILES:,} files; give the data files alone, or "
                 f"an archive of them"
             )
-        return sorted(found, key=lambda file: file.name)
+        return sorted(noted, key=lambda file: file.name)
 
     def _noting(self, file: RawFile) -> Callable[[], AbstractContextManager[IO[bytes]]]:
         def opened() -> AbstractContextManager[IO[bytes]]:
@@ -221,18 +223,18 @@ class Raw:
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its name whether a file holds files."""
+    """Return whether a file is an archive, by its name."""
     return name.lower().endswith(_ZIP + _TAR)
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a path has a part that is hidden, or that Macs add to archives."""
+    """Return whether a path has a hidden part, or one that macOS adds to archives."""
     parts = name.replace("\\", "/").removeprefix("./").split("/")
     return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
 
 
 def name_inside(download: Path, path: Path) -> str:
-    """Return a file's name inside a download, its own name where it is the download."""
+    """Return the name of a file inside a download; its own name if it is the download."""
     return path.relative_to(download).as_posix() if download.is_dir() else path.name
 
 
@@ -248,11 +250,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
     seen = set()
     for above, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        found = os.stat(above)
-        if (found.st_dev, found.st_ino) in seen:  # a link to a folder that was read
+        status = os.stat(above)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was read
             folders.clear()
             continue
-        seen.add((found.st_dev, found.st_ino))
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield Path(above), sorted(name for name in names if not is_hidden(name))
 
@@ -265,18 +267,18 @@ def archived(
     opened: ExitStack,
     only: tuple[str, ...] = (),
 ) -> Iterator[RawFile]:
-    """Yield the files in an archive as they come; read at once, even a compressed tar is read only once.
+    """Yield the files in an archive in their order; if each is read at once, a tar is decompressed only once.
 
     Args:
         source: the archive, on disk or in memory.
-        name: its name, whose ending says of what kind it is.
-        place: how messages call it.
-        stored: the file on disk that holds it.
-        opened: what will close the archive.
-        only: patterns of the names without folders; none: all files.
+        name: its name; the suffix decides the format.
+        place: its name in messages.
+        stored: the file on disk.
+        opened: closes the archive.
+        only: patterns of the names without folders; empty: all files.
 
     Raises:
-        DataError: encrypted, a path that climbs out of the archive, or more in it than its size can hold.
+        DataError: encrypted, a path outside the archive, or an implausible unpacked size.
         zipfile.BadZipFile, tarfile.TarError and others: damaged; see `reading`.
     """
     if name.lower().endswith(_ZIP):
@@ -289,7 +291,7 @@ def archived(
 
 
 def _most(source: Path | IO[bytes]) -> int:
-    """Return how many bytes a file may unpack to: texts are packed to a tenth, not to a thousandth."""
+    """Return how many bytes a file may unpack to: texts compress to a tenth, not to a thousandth."""
     if isinstance(source, Path):
         return max(_ALWAYS, _RATIO * source.stat().st_size)
     size = source.seek(0, os.SEEK_END)
@@ -305,10 +307,10 @@ def _too_much(place: str, most: int) -> DataError:
 
 
 class _Limited(io.BufferedIOBase):
-    """An unpacked stream that ends in a DataError where more comes out of it than may.
+    """An unpacked stream that raises a DataError after a number of bytes.
 
     Attributes:
-        room: bytes that may be read until it is set again; None: any number.
+        room: bytes that may be read before it is set again; None: no limit.
     """
 
     def __init__(self, stream: IO[bytes], place: str, most: int) -> None:
@@ -330,19 +332,19 @@ class _Limited(io.BufferedIOBase):
             return b"".join(iter(lambda: self.read(_BLOCK), b""))
         if self.room is not None:
             if size > self.room:
-                raise tarfile.ReadError(f"more than {_HEADER:,} bytes said of one member")
+                raise tarfile.ReadError(f"more than {_HEADER:,} bytes in the headers of one member")
             self.room -= size
-        found = self._stream.read(size)
-        if len(found) and self._stream.tell() > self._most:
+        block = self._stream.read(size)
+        if len(block) and self._stream.tell() > self._most:
             raise _too_much(self._place, self._most)
-        return found
+        return block
 
     def read1(self, size: int = -1) -> bytes:
         return self.read(_BLOCK if size < 0 else min(size, _BLOCK))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence == os.SEEK_END:
-            while self.read(_BLOCK):  # to seek there is to unpack all
+            while self.read(_BLOCK):  # to seek to the end, all must be unpacked
                 pass
         elif offset + (self._stream.tell() if whence == os.SEEK_CUR else 0) > self._most:
             raise _too_much(self._place, self._most)
@@ -350,11 +352,11 @@ class _Limited(io.BufferedIOBase):
 
 
 def _open_tar(source: Path | IO[bytes], place: str, opened: ExitStack) -> tarfile.TarFile:
-    """Open a tar, compressed or not, whose members' headers are limited; tarfile would take any size."""
+    """Open a tar, compressed or not, with a limit on the headers of a member; tarfile accepts any size."""
     stream = opened.enter_context(source.open("rb")) if isinstance(source, Path) else source
     head = stream.read(6)
     stream.seek(0)
-    unwrap = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), None)
+    unwrap = next((opener for magic, opener in _MAGIC.items() if head.startswith(magic)), None)
     unpacked = opened.enter_context(unwrap(stream)) if unwrap else stream
     limited = _Limited(unpacked, place, _most(source) if unwrap else sys.maxsize)
     limited.room = _HEADER
@@ -373,7 +375,7 @@ def open_zip(source: Path | IO[bytes]) -> zipfile.ZipFile:
 
 @contextlib.contextmanager
 def inside_zip() -> Iterator[None]:
-    """Tell damage from what a zip in memory raises for places before its beginning."""
+    """Turn the ValueError of a damaged zip in memory, for a negative offset, into BadZipFile."""
     try:
         yield
     except ValueError as error:
@@ -381,10 +383,10 @@ def inside_zip() -> Iterator[None]:
 
 
 def whole(file: RawFile, most: int = LARGEST) -> bytes:
-    """Return the bytes of an archive in an archive.
+    """Return the bytes of an inner archive.
 
     Raises:
-        DataError: more than `most`.
+        DataError: it has more than `most` bytes.
     """
     content = read_up_to(file, most + 1)
     if len(content) > most:
@@ -396,7 +398,7 @@ def whole(file: RawFile, most: int = LARGEST) -> bytes:
 
 
 def read_up_to(file: RawFile, most: int) -> bytes:
-    """Return the first bytes of a file, `most` at most; read in blocks, and held in memory once."""
+    """Return the first bytes of a file, at most `most`; they are read in blocks, with one copy in memory."""
     content = io.BytesIO()
     with file.open() as stream:
         while block := stream.read(min(_BLOCK, most - content.tell())):
@@ -409,9 +411,9 @@ def _matches(base: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _only(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Return what the names without folders must match, compressed files with their ending or without."""
-    found = [translate(pattern + ending) for pattern in patterns for ending in ("", *_COMPRESSED)]
-    return re.compile("|".join(found), re.IGNORECASE) if found else None
+    """Return a pattern of the names without folders, with or without the suffix of a compressed file."""
+    expressions = [translate(pattern + ending) for pattern in patterns for ending in ("", *_COMPRESSED)]
+    return re.compile("|".join(expressions), re.IGNORECASE) if expressions else None
 
 
 def _is_left_out(name: str, only: re.Pattern[str] | None) -> bool:
@@ -421,7 +423,7 @@ def _is_left_out(name: str, only: re.Pattern[str] | None) -> bool:
 def _plain(folder: Path, only: re.Pattern[str] | None) -> Iterator[RawFile]:
     for above, names in walk(folder):
         for path in (above / name for name in names if not _is_left_out(name, only)):
-            if path.exists():  # and no link to nothing
+            if path.exists():  # not a dangling link
                 yield _on_disk(path, path.relative_to(folder).as_posix())
 
 
@@ -445,7 +447,7 @@ def _zipped(
             raise DataError(f"{place}: {info.filename} is encrypted; unpack the archive first")
 
         def opener(info: zipfile.ZipInfo = info, name: str = name) -> IO[bytes]:
-            if info.compress_type == zipfile.ZIP_BZIP2:  # which zipfile unpacks by the gigabyte, unasked
+            if info.compress_type == zipfile.ZIP_BZIP2:  # zipfile unpacks it without a limit
                 raise DataError(
                     f"{place}: {name}: cannot be unpacked here (compressed by bzip2); unpack it first"
                 )
@@ -456,13 +458,13 @@ def _zipped(
 
 
 def _require_plausible(archive: zipfile.ZipFile, place: str, most: int) -> None:
-    """Refuse a zip that says of itself that it unpacks to too much, or whose members share their bytes."""
+    """Refuse a zip with an implausible unpacked size in its headers, or with overlapping members."""
     if sum(info.file_size for info in archive.infolist()) > most:
         raise _too_much(place, most)
     end = 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         if info.header_offset < end:
-            raise DataError(f"{place}: damaged, or made to deceive: {info.filename} lies in another member")
+            raise DataError(f"{place}: damaged, or a zip bomb: {info.filename} overlaps another member")
         end = info.header_offset + _LOCAL_HEADER + info.compress_size
 
 
@@ -473,7 +475,7 @@ def _tarred(
     assert isinstance(limited, _Limited)
     while (info := archive.next()) is not None:
         limited.room = None
-        archive.members = []  # type: ignore[attr-defined]  # it keeps a gigabyte for a million files
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps a gigabyte for a million files
         _refuse_climbing(place, info.name)
         if not info.isfile() or _is_left_out(info.name, only):
             limited.room = _HEADER
@@ -491,7 +493,7 @@ def _tarred(
 
 
 def _refuse_climbing(place: str, name: str) -> None:
-    if name[:1] in "/\\" or ".." in name or ":" in name:  # else it cannot
+    if name[:1] in "/\\" or ".." in name or ":" in name:  # other names stay inside
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if ".." in parts or name[:1] in "/\\" or re.match("[A-Za-z]:", name):
             raise DataError(
@@ -501,7 +503,7 @@ def _refuse_climbing(place: str, name: str) -> None:
 
 
 def _file(name: str, place: str, stored: Path, source: Callable[[], IO[bytes]], most: int) -> RawFile:
-    """Return a file whose bytes `source` opens, compressed or not; unpacked they are `most` at most."""
+    """Return a file that `source` opens, compressed or not, with at most `most` unpacked bytes."""
     name = name.removeprefix("./")
     stem, dot, suffix = name.rpartition(".")
     unwrap = _COMPRESSED.get(dot + suffix.lower())
@@ -517,7 +519,7 @@ def _file(name: str, place: str, stored: Path, source: Callable[[], IO[bytes]], 
 
 
 def _require_whole(archive: tarfile.TarFile) -> None:
-    """Refuse an archive that ends before its end mark, or whose checksum is wrong; tarfile asks neither.
+    """Refuse an archive without its end mark, or with a wrong checksum; tarfile checks neither.
 
     Raises:
         tarfile.TarError, or what the decompression raises.
@@ -532,14 +534,14 @@ def _require_whole(archive: tarfile.TarFile) -> None:
 
 
 def source_of(path: Path, name: str) -> dict[str, Any]:
-    """Return what a manifest says of a file that was read: name, size and sha256."""
-    shown = name.encode("utf-8", "backslashreplace").decode()  # a name on disk may be no UTF-8
+    """Return the entry of a file in `sources` of a manifest: name, size and sha256."""
+    shown = name.encode("utf-8", "backslashreplace").decode()  # a name on disk may not be UTF-8
     return {"name": shown, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 @contextlib.contextmanager
 def reading(place: str) -> Iterator[None]:
-    """Turn what damaged or unreadable files raise into a DataError that names the place."""
+    """Turn the exceptions of damaged or unreadable files into a DataError with the place."""
     try:
         yield
     except _DAMAGED as error:

@@ -1,7 +1,7 @@
-"""Blurbs as the Blurb Genre Collections hold them: `<book>` records without a root, not well-formed XML.
+"""Reader of the Blurb Genre Collections: `<book>` records without a root, which are not well-formed XML.
 
-The English and the German files are read by this one reader: raw `&` beside `&amp;`, a `<body>` inside the
-`<book>`, topics as `<d0>` ... or as `<topic d="0">`, or none, where they lie in a file of their own.
+English and German files have raw `&` beside `&amp;`, a `<body>` inside the `<book>`, and topics as `<d0>` ...
+or as `<topic d="0">`; or no topics, which are then in a file of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hblm.errors import DataError
 _OPEN, _CLOSE = re.compile(r"<book[\s>]"), "</book>"
 
 
-_BETWEEN = re.compile(r"(<\?xml[^>]*\?>|<!--.*?-->|</?books>|\s)*", re.DOTALL)  # what may stand between books
+_BETWEEN = re.compile(r"(<\?xml[^>]*\?>|<!--.*?-->|</?books>|\s)*", re.DOTALL)  # allowed between books
 
 
 _ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|\w+);")
@@ -28,11 +28,11 @@ _ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|\w+);")
 _TOPICS = re.compile(r"<(?:d(\d)|topic\b[^>]*\bd=[\"'](\d)[\"'][^>]*)>(.*?)</(?:d\1|topic)>", re.DOTALL)
 
 
-_TOPIC = re.compile(r"<(?:d\d|topic)\b", re.IGNORECASE)  # where one begins, damaged or not
+_TOPIC = re.compile(r"<(?:d\d|topic)\b", re.IGNORECASE)  # the beginning of a topic, damaged or not
 
 
 class BookRecord(NamedTuple):
-    """One record; `topics` are (level, name), and `line` is where it begins."""
+    """One record; `topics` are (level, name), and `line` is its first line."""
 
     line: int
     title: str
@@ -96,19 +96,19 @@ def _book(record: str, file: RawFile, line: int) -> BookRecord:
 
 
 def _field(text: str, name: str) -> str:
-    """Return what stands between a tag's ends, "" where there is none."""
+    """Return the text between the tags of a field; "" if there is none."""
     return _plain(text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]).strip()
 
 
 def _plain(text: str) -> str:
-    """Resolve entities; any other & is one (html.unescape resolves beginnings: &region becomes ®ion)."""
+    """Resolve entities and keep other & (html.unescape resolves prefixes: &region becomes ®ion)."""
     return _ENTITY.sub(_character, text)
 
 
-def _character(found: re.Match[str]) -> str:
-    if found[1].startswith("#"):
-        return html.unescape(found[0])
-    return html.entities.html5.get(f"{found[1]};", found[0])
+def _character(match: re.Match[str]) -> str:
+    if match[1].startswith("#"):
+        return html.unescape(match[0])
+    return html.entities.html5.get(f"{match[1]};", match[0])
 
 
 def _blank_lines(text: str) -> int:
@@ -116,9 +116,9 @@ def _blank_lines(text: str) -> int:
 
 
 def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Read labels that lie in a file of their own: lines `isbn<TAB>label<TAB>label ...`, all levels together.
+    """Read a file of labels: lines `isbn<TAB>label<TAB>label ...`, with all levels together.
 
-    The file of GermEval 2019 holds two tasks; what counts is the part that begins with the line `subtask_b`.
+    The file of GermEval 2019 has two tasks; the part after the line `subtask_b` counts.
 
     Returns:
         ISBN -> line and labels.
@@ -126,17 +126,19 @@ def read_gold(file: RawFile, encoding: str | None = None) -> dict[str, tuple[int
     Raises:
         DataError: a line without labels, or an ISBN twice.
     """
-    found: dict[str, tuple[int, tuple[str, ...]]] = {}
-    parts = {"": found}
+    labels_of: dict[str, tuple[int, tuple[str, ...]]] = {}
+    parts = {"": labels_of}
     for number, line in enumerate(read_lines(file, encoding), 1):
         if line.strip().startswith("subtask_"):
-            found = parts[line.strip()] = {}
+            labels_of = parts[line.strip()] = {}
             continue
         isbn, *labels = (plain_name(cell) for cell in line.split("\t"))
         labels = [label for label in labels if label]
         if not labels:
             raise DataError(f"{file.place}:{number}: expected an ISBN, a tab and labels, found {line!r:.60}")
-        if isbn in found:
-            raise DataError(f"{file.place}:{number}: the ISBN {isbn!r} is on line {found[isbn][0]} as well")
-        found[isbn] = number, tuple(labels)
+        if isbn in labels_of:
+            raise DataError(
+                f"{file.place}:{number}: the ISBN {isbn!r} is on line {labels_of[isbn][0]} as well"
+            )
+        labels_of[isbn] = number, tuple(labels)
     return parts.get("subtask_b", parts[""])

@@ -39,7 +39,7 @@ _BLANKS = re.compile(r"\s{2,}")
 
 def _spaced(text: str) -> str:
     """Put a space before 's, 've, n't, 're, 'd and 'll: the steps that all these scripts share."""
-    return _CONTRACTIONS.sub(lambda found: f" {found.group()}", text.strip().strip('"'))
+    return _CONTRACTIONS.sub(lambda match: f" {match.group()}", text.strip().strip('"'))
 
 
 def hpt(text: str) -> str:
@@ -48,20 +48,20 @@ def hpt(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    found = _BLANKS.sub(" ", _PUNCTUATION.sub(" ", _spaced(text))).strip().lower()
-    return [word for word in found.split() if word not in STOP_WORDS]
+    cleaned = _BLANKS.sub(" ", _PUNCTUATION.sub(" ", _spaced(text))).strip().lower()
+    return [word for word in cleaned.split() if word not in STOP_WORDS]
 
 
 def hiagm(text: str) -> str:
     """Clean as HiAGM does WOS, HiTIN RCV1 too: ASCII letters and digits, no stop words or single letters."""
-    found = re.sub(r"[^A-Za-z0-9(),!?.'`]", " ", text.strip().strip('"'))
-    return " ".join(word for word in _words(found) if len(word) > 1)
+    kept = re.sub(r"[^A-Za-z0-9(),!?.'`]", " ", text.strip().strip('"'))
+    return " ".join(word for word in _words(kept) if len(word) > 1)
 
 
 def hiagm_nyt(text: str) -> str:
     """Clean as HiAGM and HiTIN do NYT: no digits either, but words of one letter; U.S. becomes us."""
-    found = re.sub(r"[^A-Za-z(),!?.'`]", " ", text.strip().strip('"'))
-    return " ".join(_words(re.sub("[,?.]", "", found)))
+    kept = re.sub(r"[^A-Za-z(),!?.'`]", " ", text.strip().strip('"'))
+    return " ".join(_words(re.sub("[,?.]", "", kept)))
 
 
 Cleaning = Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"]

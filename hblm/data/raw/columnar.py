@@ -1,6 +1,6 @@
-"""Records of columnar files: Parquet, and what `save_to_disk` of Hugging Face's datasets wrote.
+"""Records of columnar files: Parquet, and folders of `save_to_disk` of Hugging Face's datasets.
 
-Only the columns that are asked for are read: one of a type that nothing here knows does no harm.
+Only the requested columns are read, so that a column of an unknown type does no harm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Records = Callable[[Collection[str]], Iterator[tuple[int, Mapping[str, Any]]]]
 
 
 def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
-    """Return a Parquet file's columns, and what reads them; class numbers come as their names.
+    """Return the columns of a Parquet file, and a reader of its records; class numbers become names.
 
     Raises:
         DataError: damaged, or not Parquet; while reading also a class number without a name.
@@ -54,8 +54,8 @@ def open_saved(path: Path) -> list[tuple[str, Sequence[str], Records]]:
     datasets.disable_progress_bars()
     with _library(str(path)):
         _require_sound(path)
-        found = datasets.load_from_disk(str(path))
-    parts = found.items() if isinstance(found, datasets.DatasetDict) else [("", found)]
+        saved = datasets.load_from_disk(str(path))
+    parts = saved.items() if isinstance(saved, datasets.DatasetDict) else [("", saved)]
     opened = []
     for name, part in parts:
         place = str(path / name if name else path)
@@ -79,7 +79,7 @@ def _reader(
     features: Mapping[str, Any],
     place: str,
 ) -> Records:
-    """Return what reads a table's records, class numbers turned into names."""
+    """Return a reader of the records of a table, with class numbers as names."""
 
     def records(wanted: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
         chosen = [name for name in columns if name in wanted or not wanted]
@@ -131,12 +131,12 @@ def named(feature: Any, value: Any, place: str) -> Any:
 
 
 def _inside(value: Any, key: str) -> Any:
-    """Return what stands under a key, {} where nothing does."""
+    """Return the value of a key; {} if there is none."""
     return value.get(key, {}) if isinstance(value, dict) else {}
 
 
 def _require_sound(path: Path) -> None:
-    """Look through the Arrow files of a folder: reading damaged ones, which are mapped, ends the process.
+    """Validate the Arrow files of a folder: reading a damaged one, which is memory-mapped, kills the process.
 
     Raises:
         pyarrow.ArrowException, OSError: one of them is damaged.
@@ -155,7 +155,7 @@ _RAISED = (
 
 @contextlib.contextmanager
 def _library(place: str) -> Iterator[None]:
-    """Turn what the libraries raise at damaged files into a DataError."""
+    """Turn the exceptions of the libraries into a DataError."""
     try:
         yield
     except (MemoryError, RecursionError) as error:

@@ -14,9 +14,9 @@ from hblm.errors import DataError
 
 
 def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
-    """Return what stands before a record's number, and what reads the records of a JSON file.
+    """Return the place of a record without its number, and a reader of the records of a JSON file.
 
-    A file is one value, read into memory, if it is an array, or a .json whose first line is no object.
+    An array, or a .json file whose first line is not an object, is one value and is read into memory.
 
     Raises:
         DataError: not JSON, or one value that is no table.
@@ -24,10 +24,10 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
     columns = file.base.lower().endswith(".json") and _is_one_value(file, encoding)
     start = next((text for piece in read_text(file, encoding) if (text := piece.lstrip())), "")
     if columns or start.startswith("["):
-        found = _whole(file, encoding)
+        values = _whole(file, encoding)
 
         def records(_: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            for number, record in enumerate(found, 1):
+            for number, record in enumerate(values, 1):
                 if not isinstance(record, dict):
                     raise DataError(
                         f"{file.place}: item {number}: expected an object with text and labels, "
@@ -46,7 +46,7 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
 
 
 def _is_one_value(file: RawFile, encoding: str | None) -> bool:
-    """Tell whether a file that is no array is one value over several lines, or one object of columns."""
+    """Return whether a file that is not an array is one value over several lines, or an object of columns."""
     filled = (line for line in read_lines(file, encoding) if line.strip())
     try:
         value = json.loads(next(filled, ""))
@@ -81,13 +81,13 @@ def _whole(file: RawFile, encoding: str | None) -> list[Any]:
         ) from None
     except (RecursionError, ValueError) as error:  # a number of more digits than Python converts
         raise DataError(f"{file.place}: not a table: {error}") from None
-    found = value if isinstance(value, list) else _columns(value)
-    if not found and not isinstance(value, list):
+    rows = value if isinstance(value, list) else _columns(value)
+    if not rows and not isinstance(value, list):
         raise DataError(
             f"{file.place}: one JSON value; expected an object a line, an array of objects, or an object "
             f"with a list for each column"
         )
-    return found
+    return rows
 
 
 def _columns(value: Any) -> list[Any]:

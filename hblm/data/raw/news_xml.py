@@ -1,6 +1,6 @@
-"""News articles as Reuters (NewsML, RCV1) and the New York Times (NITF) wrote them, one XML file each.
+"""Parsers of news articles of Reuters (NewsML, RCV1) and the New York Times (NITF), one XML file each.
 
-External entities and document type definitions are never fetched, and expat refuses entities that grow.
+External entities and document type definitions are never fetched; expat refuses entity expansion attacks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ENTITIES = {name: chr(code) for name, code in html.entities.name2codepoint.item
 
 
 class Article(NamedTuple):
-    """What is in a file.
+    """One article.
 
     Attributes:
-        identity: the id that the file states, "" where it states none.
+        identity: its id; "" if the file has none.
         text: the paragraphs, joined and cleaned.
-        is_blank: none of the paragraphs has a text.
-        paths: of the taxonomic classifiers, as they stand (NITF alone).
-        latin_1: the bytes were not in the encoding that they declare, and were read as ISO-8859-1.
+        is_blank: whether no paragraph has text.
+        paths: of the taxonomic classifiers, unchanged (NITF only).
+        latin_1: whether the bytes are not in their declared encoding and were read as ISO-8859-1.
     """
 
     identity: str
@@ -50,11 +50,11 @@ def parse_newsml(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Clean
     """
     root, latin_1 = _parse(data, "newsitem")
     body = root.find("text")
-    found = _joined(_paragraphs(body) if body is not None else (), paragraphs)
-    is_blank = not found.strip()
+    joined = _joined(_paragraphs(body) if body is not None else (), paragraphs)
+    is_blank = not joined.strip()
     if text == "title_body":
-        found = "\n".join(filter(None, (_text(root.find("title")).strip(), found)))
-    return Article(root.get("itemid", ""), CLEANINGS[clean](found), is_blank, (), latin_1)
+        joined = "\n".join(filter(None, (_text(root.find("title")).strip(), joined)))
+    return Article(root.get("itemid", ""), CLEANINGS[clean](joined), is_blank, (), latin_1)
 
 
 def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Cleaning = "none") -> Article:
@@ -72,9 +72,11 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Cleanin
     """
     root, latin_1 = _parse(data, "nitf")
     if text == "published":
-        found = list(_paragraphs(root))[1:]
+        elements = list(_paragraphs(root))[1:]
     else:
-        found = [p for block in root.iter("block") if block.get("class") == text for p in _paragraphs(block)]
+        elements = [
+            p for block in root.iter("block") if block.get("class") == text for p in _paragraphs(block)
+        ]
     named = root.find("head/docdata/doc-id")
     paths = [
         _text(classifier).strip()
@@ -82,7 +84,7 @@ def parse_nitf(data: bytes, *, text: str, paragraphs: Paragraphs, clean: Cleanin
         if classifier.get("type") == "taxonomic_classifier"
     ]
     identity = "" if named is None else named.get("id-string", "")
-    joined = _joined(found, paragraphs)
+    joined = _joined(elements, paragraphs)
     return Article(identity, CLEANINGS[clean](joined), not joined.strip(), tuple(paths), latin_1)
 
 
@@ -134,8 +136,8 @@ def _text(element: ElementTree.Element | None) -> str:
     return "" if element is None else "".join(element.itertext())
 
 
-def _joined(found: Iterable[ElementTree.Element], paragraphs: Paragraphs) -> str:
-    texts = map(_text, found)
+def _joined(elements: Iterable[ElementTree.Element], paragraphs: Paragraphs) -> str:
+    texts = map(_text, elements)
     if paragraphs == "glued":
         return "".join(texts)
     return " ".join(filter(None, (text.strip() for text in texts)))

@@ -1,4 +1,4 @@
-"""The user's own files as tables of records: JSON, CSV, TSV, sheets, Parquet, `save_to_disk`."""
+"""Tables of records from the user's own files: JSON, CSV, TSV, sheets, Parquet, `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -41,13 +41,15 @@ _ARROW = ("dataset_dict.json", "state.json")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
 
-_COPIES = re.compile(r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE)  # numbered, and no parts of one
+_COPIES = re.compile(
+    r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE
+)  # numbered files that are not parts of one
 
 
 _MOST_COLUMNS = 1 << 14
 
 
-_LOOKED_AT = 100  # records of JSONL whose keys are the columns: some may lack one
+_LOOKED_AT = 100  # records of JSONL whose keys make the columns: a record may lack a key
 
 
 Record = Mapping[str, Any]
@@ -55,14 +57,14 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Records of one split, or of none yet.
+    """Records of one split, or of no split yet.
 
     Attributes:
-        place: how messages call it; followed by a record's number it is the record's place.
-        split: train, val or test; "" where nothing says.
+        place: its name in messages; with the number of a record it is the place of the record.
+        split: train, val or test; "" if unknown.
         columns: the names in a record.
-        reader: reads some columns, () for all: (number, record) each. A record may have others as well.
-        headed: the columns' names were taken from a first row.
+        reader: yields (number, record) with the given columns, () for all; a record may have others as well.
+        headed: the names of the columns come from a first row.
     """
 
     place: str
@@ -73,19 +75,19 @@ class Table:
 
     @property
     def name(self) -> str:
-        """Return what the table is called where no record is meant."""
+        """Return the name of the table in messages that do not name a record."""
         return re.sub("(: (row|item) |:)$", "", self.place)
 
     def records(self, *columns: str) -> Iterator[tuple[int, Record]]:
-        """Yield (number, record), with at least these columns, all if none are named."""
+        """Yield (number, record) with at least these columns; without names, all columns."""
         return self.reader(columns)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How delimited text, and sheets, are read; None: detected.
+    """Format of delimited text and sheets; None: detected.
 
-    `header` is "none" where the first row is a document, "first" where it is the header whatever is in it.
+    `header` is "none" if the first row is a document, "first" if it is the header whatever it contains.
     """
 
     delimiter: str | None = None
@@ -95,15 +97,15 @@ class Dialect:
 
 
 def is_arrow_folder(path: Path) -> bool:
-    """Tell whether a folder was written by `save_to_disk` of Hugging Face's datasets."""
+    """Return whether a folder was written by `save_to_disk` of Hugging Face's datasets."""
     return any((path / name).is_file() for name in _ARROW)
 
 
 def arrow_tables(path: Path) -> list[Table]:
-    """Open a folder written by `save_to_disk`; class numbers come as their names.
+    """Open a folder written by `save_to_disk`; class numbers become names.
 
     Raises:
-        DataError: damaged, or not such a folder.
+        DataError: the folder is damaged or of another kind.
     """
     tables = []
     for name, columns, records in open_saved(path):
@@ -117,15 +119,15 @@ def arrow_tables(path: Path) -> list[Table]:
 
 
 def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list[Table]:
-    """Return the tables of a download: files whose names say train, val or test, else the one data file.
+    """Return the tables of a download: files with train, val or test in their name, else the only data file.
 
     Args:
         raw: the download.
         dialect: of delimited text.
-        ignored: names of files that are no data, such as the taxonomy's.
+        ignored: names of other files, such as that of the taxonomy.
 
     Raises:
-        DataError: no data file, or no telling which.
+        DataError: there is no data file, or several.
     """
     single = len(raw.files) == 1
     files = [file for file in raw.files if not file.base.lower().startswith(("readme", "license", "licence"))]
@@ -145,7 +147,7 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
         if "train" not in by_split:
             raise DataError(
                 f"{raw.path}: no file for training; found {', '.join(file.name for file in data)}; "
-                f"a name says its split by the word train, val or test"
+                f"the name of a file contains its split: train, val or test"
             )
         return [_open(file, split, dialect) for split in SPLITS for file in by_split.get(split, ())]
     if len(data) != 1:
@@ -162,16 +164,16 @@ def open_tables(raw: Raw, dialect: Dialect, ignored: Sequence[str] = ()) -> list
 
 
 def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]]:
-    """Return the files of each split that their names speak of, "" for those that speak of none.
+    """Return the files of each split, by their names; "" for files without a split in their name.
 
     Raises:
-        DataError: two files of one split that are not its numbered parts.
+        DataError: several files of one split that are not its numbered parts.
     """
-    found: dict[str, list[RawFile]] = {}
+    by_split: dict[str, list[RawFile]] = {}
     for file in files:
         folder = file.name.rpartition("/")[0]
-        found.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
-    for split, several in found.items():
+        by_split.setdefault(split_of_name(file.base) or split_of_name(folder), []).append(file)
+    for split, several in by_split.items():
         _require_all_parts(raw, several)
         same = len({file.name for file in several}) < len(several)  # train.csv and train.csv.gz
         parts = len({re.sub(r"\d+", "0", file.name) for file in several}) == 1
@@ -181,11 +183,11 @@ def by_split_name(raw: Raw, files: Sequence[RawFile]) -> dict[str, list[RawFile]
                 f"{raw.path}: several files look like the {split} split: "
                 f"{', '.join(file.place for file in several)}; give a folder with one of them"
             )
-    return found
+    return by_split
 
 
 def _require_all_parts(raw: Raw, files: Sequence[RawFile]) -> None:
-    """Refuse parts such as 00000-of-00003 of which one is missing."""
+    """Refuse parts such as 00000-of-00003 if one of them is missing."""
     numbers = [re.search(r"(\d+)-of-(\d+)", file.base) for file in files]
     parts = {match[1] for match in numbers if match}
     for match in filter(None, numbers):
@@ -199,7 +201,7 @@ def _require_all_parts(raw: Raw, files: Sequence[RawFile]) -> None:
 
 
 def split_of_name(name: str) -> str:
-    """Return the split that a file's name, or a column's value, speaks of; "" for none."""
+    """Return the split in the name of a file, or in the value of a column; "" for none."""
     words = {SPLIT_OF_WORD.get(word, "") for word in re.split("[^a-z]+", name.lower())} - {""}
     return words.pop() if len(words) == 1 else ""
 
@@ -219,7 +221,7 @@ def json_table(file: RawFile, split: str, encoding: str | None) -> Table:
     """Open a file of JSON objects.
 
     Raises:
-        DataError: the first value is none, or there is none.
+        DataError: the first value is not an object, or there is none.
     """
     place, records = open_objects(file, encoding)
     keys = {key: None for _, record in islice(records(()), _LOOKED_AT) for key in record}
@@ -237,10 +239,10 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
         raise ConfigError(
             f"dataset.prepare.delimiter={dialect.delimiter!r} is not in the first line of {file.place}"
         )
-    # the first one, where two would do
+    # of equally frequent ones, the first
     signs = "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
     delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
-    blank = f"{delimiter} " in header_line  # after each delimiter, before the quotes
+    blank = f"{delimiter} " in header_line  # a blank after each delimiter
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         return read_rows(
@@ -262,7 +264,7 @@ def _table_of_rows(
     header: str | None,
     between: str = "",
 ) -> Table:
-    """Return the table of rows of cells; the first is the header, unless `header` says that there is none."""
+    """Return the table of rows of cells; the first row is the header, unless `header` is "none"."""
     number, cells = next(rows(), (1, []))
     _require_columns(place.removesuffix(": row ").removesuffix(":"), number, len(cells))
     if not any(map(str.strip, cells)):
@@ -279,7 +281,7 @@ def _table_of_rows(
     def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         empty = 0
         for number, cells in islice(rows(), header != "none", None):
-            if not any(map(str.strip, cells)):  # as spreadsheets leave them at the end
+            if not any(map(str.strip, cells)):  # spreadsheets have empty rows at their end
                 empty += 1
                 if empty > MOST_BLANK:
                     raise DataError(f"{place}{number}: {empty:,} empty rows; is the file damaged?")
@@ -293,16 +295,16 @@ def _table_of_rows(
 
 
 def _require_header(names: Sequence[str], header: str | None, place: str) -> None:
-    """Refuse a first row that is no header, or may be a document.
+    """Refuse a first row that may be a document.
 
     Raises:
-        DataError: a name is there twice, is a number, or is as long as a text.
+        DataError: a name occurs twice, is a number, or is as long as a text.
     """
-    way_out = "if the first row is a document already, write dataset.prepare.header=none"
+    hint = "if the first row is a document already, write dataset.prepare.header=none"
     times = Counter(names)
     repeated = sorted(name for name in times if times[name] > 1)
     if repeated:
-        raise DataError(f"{place}: column {repeated[0]!r:.60} is there {times[repeated[0]]} times; {way_out}")
+        raise DataError(f"{place}: column {repeated[0]!r:.60} is there {times[repeated[0]]} times; {hint}")
     given = [name for name in names if not name.startswith("column ")]
     if header == "first" or given == [str(at) for at in range(len(given))]:  # as pandas numbers columns
         return
@@ -310,21 +312,21 @@ def _require_header(names: Sequence[str], header: str | None, place: str) -> Non
     if odd:
         what = "a number" if _NUMBER.fullmatch(names[odd - 1]) else "a text"
         raise DataError(
-            f"{place}: the name of column {odd} is {what}; {way_out} (columns are then called 1, 2, 3); "
+            f"{place}: the name of column {odd} is {what}; {hint} (columns are then called 1, 2, 3); "
             f"if it is a header, dataset.prepare.header=first"
         )
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a column's name reads like a document."""
+    """Return whether the name of a column looks like a document."""
     words = len(name.split())
     return len(name) > 80 or words > 8 or (words > 3 and name.endswith((".", "!")))
 
 
-def _require_columns(place: str, line: int, found: int) -> None:
-    if found > _MOST_COLUMNS:
+def _require_columns(place: str, line: int, number: int) -> None:
+    if number > _MOST_COLUMNS:
         raise DataError(
-            f"{place}:{line}: {found:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
+            f"{place}:{line}: {number:,} columns; no table has more than {_MOST_COLUMNS:,}: is it another "
             f"kind of file, or are line ends missing?"
         )
 
@@ -334,5 +336,5 @@ def _cells(line: str, sign: str, quote: str | None) -> int:
         return line.count(sign)
     try:
         return len(next(delimited([line], sign, quote)))
-    except csv.Error:  # a quote that another line closes, or one that is text
+    except csv.Error:  # a quote that a later line closes, or a quote that is text
         return line.count(sign)

@@ -1,7 +1,7 @@
-"""The texts of raw files: their encoding and line ends told, as pieces, lines, or rows of cells.
+"""Texts of raw files as pieces, lines or rows of cells, with detected encodings and line ends.
 
-Bytes in another encoding, a line without an end, a quote that is never closed: each is a DataError with
-file and line.
+Bytes in another encoding, a line without an end, and a quote that is never closed are a DataError with file
+and line.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 from hblm.data.raw.archives import RawFile, reading
 from hblm.errors import ConfigError, DataError
 
-LONGEST = 16 << 20  # characters of a line, a cell or a record: no document is longer, a damaged file may be
+LONGEST = 16 << 20  # characters of a line, a cell or a record; only a damaged file has more
 
 
-MOST_BLANK = 1 << 20  # empty lines or rows; more are no text, and reading them would not end
+MOST_BLANK = 1 << 20  # empty lines or rows in a row; a file of only these may be endless
 
 
-_RETURN = "\ufdd0"  # a character that Unicode keeps for such use, and that no text has
+_RETURN = "\ufdd0"  # a Unicode noncharacter, which no text has
 
 
-_SIGN = "\ufdd2"  # another one: a delimiter of several characters
+_SIGN = "\ufdd2"  # another one, in place of a delimiter of several characters
 
 
-_HEAD = 1 << 20  # bytes looked at for the encoding and the line ends
+_HEAD = 1 << 20  # bytes that are searched for the encoding and the line ends
 
 
 _BOMS = (
@@ -42,15 +42,15 @@ _BOMS = (
 
 
 def encoding_of(file: RawFile, otherwise: str) -> str:
-    """Return the encoding that a whole file is in: its byte-order mark's, UTF-8, UTF-16, or `otherwise`.
+    """Return the encoding of a file: that of its byte-order mark, UTF-8, UTF-16, or `otherwise`.
 
-    A file in which most letters outside ASCII are sound UTF-8 is a damaged one in UTF-8, and no other.
+    A file in which most letters outside ASCII are valid UTF-8 is UTF-8, though damaged.
     """
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
-        found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-        if found:
-            return found
+        marked = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+        if marked:
+            return marked
         for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):  # of Latin letters every second byte is NUL
             if head[at::2].count(0) > len(head) // 4:
                 return name
@@ -67,10 +67,10 @@ def encoding_of(file: RawFile, otherwise: str) -> str:
 
 
 def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:
-    """Yield a text in pieces, all line ends as \\n; the encoding is the byte-order mark's, else UTF-8.
+    """Yield a text in pieces, with \\n as line ends; the encoding is that of the byte-order mark, else UTF-8.
 
     Raises:
-        DataError: damaged, or not in the encoding.
+        DataError: the file is damaged, or not in the encoding.
     """
     chosen, ends = _sniff(file, encoding)
     with _text(file, chosen, ends, newline=None) as stream:
@@ -79,14 +79,14 @@ def read_text(file: RawFile, encoding: str | None = None) -> Iterator[str]:
 
 
 def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False) -> Iterator[str]:
-    """Yield the lines of a text, blank ones at its end left out.
+    """Yield the lines of a text without blank lines at its end.
 
-    A file with a \\n ends its lines there, and \\r is text but before \\n; one with \\r alone (an old Mac's)
-    ends them there. U+2028 and its like end nothing.
+    Lines end at \\n or \\r\\n; in a file without \\n (of an old Mac) at \\r. U+2028 and similar
+    characters do not end a line.
 
     Args:
-        file: to be read.
-        encoding: None: the byte-order mark's, else UTF-8.
+        file: the file.
+        encoding: None: that of the byte-order mark, else UTF-8.
         ends: keep the line ends, and blank lines.
 
     Raises:
@@ -127,20 +127,20 @@ def read_rows(
     encoding: str | None = None,
     blank: bool = False,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line of its first character, cells) for each row of a delimited text; empty rows are left out.
+    """Yield (first line, cells) for each row of a delimited text without empty rows.
 
-    A carriage return inside a line is text, also without quotes around it.
+    A carriage return inside a line is text, also without quotes.
 
     Args:
-        file: to be read.
+        file: the file.
         delimiter: between cells; one character or more.
-        quote: around cells that hold it; None: quotes are text.
-        encoding: None: the byte-order mark's, else UTF-8.
-        blank: leave out a blank after the delimiter.
+        quote: around cells with the delimiter; None: quotes are text.
+        encoding: None: that of the byte-order mark, else UTF-8.
+        blank: ignore a blank after the delimiter.
 
     Raises:
-        ConfigError: a delimiter that no line can hold.
-        DataError: as `read_lines`; also a quote that is out of place or never closed.
+        ConfigError: the delimiter is empty or has a line end.
+        DataError: as `read_lines`; also a misplaced quote, or one that is never closed.
     """
     lines = read_lines(file, encoding, ends=True)
     if not delimiter or "\r" in delimiter or "\n" in delimiter:
@@ -174,7 +174,7 @@ def read_rows(
 
 
 def _hide_returns(line: str) -> str:
-    """Put a stand-in for carriage returns inside a line, which a csv.reader takes only between quotes."""
+    """Replace carriage returns inside a line, which a csv.reader accepts only between quotes."""
     end = "\r\n" if line.endswith("\r\n") else line[-1:]
     body = line[: len(line) - len(end)]
     return body.replace("\r", _RETURN) + end if "\r" in body else line
@@ -218,7 +218,7 @@ def require_encoding(name: str | None) -> None:
 
 @contextlib.contextmanager
 def _text(file: RawFile, encoding: str, line_end: str, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
-    """Open a text; `newline` as `open` takes it, `line_end` counts the lines to a byte that is no text."""
+    """Open a text; `newline` is that of `open`, `line_end` serves to find the line of an invalid byte."""
     with (
         reading(file.place),
         file.open() as raw,
@@ -231,14 +231,14 @@ def _text(file: RawFile, encoding: str, line_end: str, *, newline: str | None) -
 
 
 def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
-    """Return a file's encoding, and what ends its lines."""
+    """Return the encoding and the line end of a file."""
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
         head += stream.read(4) if head.endswith((b"\r", b"\r\0")) else b""  # the \n may be the next
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{file.place}: a zip or Office file; save the sheet as CSV, or call an archive .zip")
-    found = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-    chosen = found or encoding or "utf-8"
+    marked = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+    chosen = marked or encoding or "utf-8"
     if head.count(0) > len(head) // 4 and not _is_wide(chosen):
         raise DataError(
             f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
@@ -249,16 +249,16 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
 
 
 def _is_wide(encoding: str) -> bool:
-    """Tell whether a character takes more than a byte, so that lines are no runs of bytes up to \\n."""
+    """Return whether a character takes more than one byte, so that a byte \\n does not end a line."""
     return re.sub("[-_]", "", encoding.lower()).startswith(("utf16", "utf32"))
 
 
 def _undecodable(file: RawFile, encoding: str, line_end: str) -> str:
-    """Say where the first byte stands that is not in the encoding; the decoder only knows its own block."""
-    way_out = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
+    """Return a message with the place of the first invalid byte; the decoder only knows its own block."""
+    hint = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
     name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8"}.get(encoding, encoding)
     if _is_wide(encoding):
-        return f"{file.place}: not {name}; {way_out}"
+        return f"{file.place}: not {name}; {hint}"
     end, line, byte = line_end.encode(), 1, 0
     decoder = codecs.getincrementaldecoder(encoding)()
     with file.open() as stream:
@@ -266,17 +266,19 @@ def _undecodable(file: RawFile, encoding: str, line_end: str) -> str:
             try:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
-                start = error.start - (len(error.object) - len(block))  # below 0: begun in the block before
+                start = error.start - (
+                    len(error.object) - len(block)
+                )  # negative: the character begins in the block before
                 block = block[: max(start, 0)]
                 line, byte = line + block.count(end), _after(end, byte, block) + min(start, 0)
                 break
             line, byte = line + block.count(end), _after(end, byte, block)
         else:  # the file ends inside a character
             byte -= len(decoder.getstate()[0])
-    return f"{file.place}:{line}: not {name} at byte {byte + 1} of the line; {way_out}"
+    return f"{file.place}:{line}: not {name} at byte {byte + 1} of the line; {hint}"
 
 
 def _after(end: bytes, byte: int, block: bytes) -> int:
-    """Return how far into its line the byte after a block is, given how far the block's first one is."""
+    """Return the column of the byte after a block, given the column of its first byte."""
     last = block.rfind(end)
     return byte + len(block) if last < 0 else len(block) - last - 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hblm.data.convert import buffer as spool_module
+from hblm.data.convert import document_buffer as module
 from hblm.data.convert.document_buffer import DocumentBuffer, text_digest
 from hblm.document import SPLITS, Document
 from hblm.errors import DataError
@@ -147,7 +147,7 @@ def test_a_spool_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(DataError):
             add(buffer, "1")
         del buffer
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
 
 
@@ -237,7 +237,7 @@ def test_splits_may_be_read_by_turns(buffer: DocumentBuffer) -> None:
 def test_texts_above_what_is_written_at_once_come_back_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "_AT_ONCE", 100)
+    monkeypatch.setattr(module, "_AT_ONCE", 100)
     buffer = DocumentBuffer(tmp_path)
     for number in range(50):
         add(buffer, str(number), f"é{number}" * number)
@@ -265,7 +265,7 @@ def test_what_helps_against_repeated_ids_may_be_told(tmp_path: Path) -> None:
 def test_documents_that_repeat_without_end_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "_REPEATING", 200)
+    monkeypatch.setattr(module, "_REPEATING", 200)
 
     def add(texts: int) -> None:
         buffer = DocumentBuffer(tmp_path)

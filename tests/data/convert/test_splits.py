@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
@@ -29,6 +29,7 @@ def sizes(splits: Sequence[str]) -> list[int]:
 # --- equal texts
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(LABELS, st.integers(0, 12)), max_size=40), st.integers(0, 3), st.sampled_from(SHARES)
 )
@@ -46,6 +47,7 @@ def test_equal_texts_stand_in_one_split(
     )
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=3), st.integers(0, 12)),
@@ -71,6 +73,7 @@ def test_a_split_without_a_share_gets_none_of_few_documents(
     assert not any(split in found for split, share in zip(SPLITS, shares, strict=True) if not share)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LABELS, max_size=40), st.integers(0, 3), st.sampled_from(SHARES))
 def test_texts_that_all_differ_change_nothing(
     labels: list[list[str]], seed: int, shares: tuple[float, float, float]
@@ -80,6 +83,7 @@ def test_texts_that_all_differ_change_nothing(
     assert assign_splits(labels, seed=seed, shares=shares, texts=texts) == found
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=40), st.integers(0, 3))
 def test_only_which_texts_are_equal_counts_not_their_hashes(texts: list[int], seed: int) -> None:
     labels = [["a"]] * len(texts)
@@ -87,6 +91,7 @@ def test_only_which_texts_are_equal_counts_not_their_hashes(texts: list[int], se
     assert assign_splits(labels, seed=seed, texts=[1 << 63 | 99 - text for text in texts]) == found
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=3, max_size=60), st.integers(0, 5), st.sampled_from(SHARES[:2]))
 def test_sizes_are_off_by_less_than_a_text_has_documents(
     repeats: list[int], seed: int, shares: tuple[float, float, float]
@@ -99,6 +104,7 @@ def test_sizes_are_off_by_less_than_a_text_has_documents(
         assert abs(size - goal) <= 2 * max(repeats)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=3, max_size=30), st.integers(0, 5))
 def test_every_split_gets_a_text_where_no_rule_forbids_it(repeats: list[int], seed: int) -> None:
     texts = [number for number, times in enumerate(repeats) for _ in range(times)]
@@ -229,6 +235,7 @@ def test_those_held_out_are_the_same_on_every_machine() -> None:
     assert held_out("abcdefghij", 3) == (list("jbghdaf"), list("cie"))  # 2 8 4 of 2 8 4 9 1 6 7 3 0 5
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(), max_size=30), st.integers(0, 30), st.integers(0, 3))
 def test_every_item_is_left_or_held_out(items: list[int], number: int, seed: int) -> None:
     given_items, number = tuple(items), min(number, len(items))

@@ -312,7 +312,7 @@ def test_a_refused_archive_is_closed(kind: str, tmp_path: Path) -> None:
         warnings.simplefilter("always")
         with pytest.raises(DataError):
             Raw(path)
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
 
 
@@ -456,7 +456,7 @@ def test_reading_may_stop_early_and_leaves_nothing_open(tmp_path: Path) -> None:
             for read in (read_lines(raw.files[0]), read_rows(raw.files[0], delimiter=",")):
                 next(read)
                 read.close()
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
     os.rename(tmp_path / "set" / "a.csv", tmp_path / "b.csv")
 
@@ -644,7 +644,7 @@ def test_a_download_with_a_damaged_archive_is_closed(fault: str, tmp_path: Path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         fault_inside(path)
-        gc.collect()
+        gc.collect(1)
     assert [str(warning.message) for warning in caught] == []
 
 

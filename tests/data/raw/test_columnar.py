@@ -15,7 +15,7 @@ import pytest
 from raws import file_of
 
 import datasets
-from hblm.data.raw.columnar import open_parquet, open_saved
+from hblm.data.raw.columnar import named, open_parquet, open_saved
 from hblm.errors import DataError
 
 NAMES = ["World", "Sport", "Business"]
@@ -68,12 +68,17 @@ FEATURES: dict[str, tuple[Any, list[Any], list[Any]]] = {
 @pytest.mark.parametrize("kind", FEATURES)
 def test_class_numbers_become_names(kind: str) -> None:
     feature, values, expected = FEATURES[kind]
+    assert [named(feature, value, "x") for value in values] == expected
+
+
+@pytest.mark.parametrize("kind", ["a class", "a Sequence"])
+def test_class_numbers_of_a_file_become_names(kind: str) -> None:
+    feature, values, expected = FEATURES[kind]
     table = pyarrow.table({"text": ["t"] * len(values), "label": values})
     assert labels(parquet(table, {"text": TEXT, "label": feature})) == expected
 
 
-@pytest.mark.parametrize("value", [3, -2, 99])
-@pytest.mark.parametrize("in_a_list", [False, True])
+@pytest.mark.parametrize(("value", "in_a_list"), [(3, False), (-2, False), (99, True)])
 def test_a_class_without_a_name_is_refused(value: int, in_a_list: bool) -> None:
     table = pyarrow.table({"label": [[0], [value]] if in_a_list else [0, value]})
     with pytest.raises(

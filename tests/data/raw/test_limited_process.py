@@ -134,6 +134,7 @@ def test_a_sheet_is_read_alike_in_either_process(monkeypatch: pytest.MonkeyPatch
     assert list(spreadsheet.rows(io.BytesIO(data), bounded=False)) == found
 
 
+@pytest.mark.slow
 def test_a_sheet_of_one_long_text_many_times_is_refused() -> None:
     data = with_texts("a" * 200_000, 10_000)
     assert len(data) < 1 << 20

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raws import TEXT, fault_in, file_of, packed
 
@@ -189,6 +189,7 @@ def test_a_stream_that_gives_little_at_once_is_read_whole() -> None:
         assert encoding_of(file, "cp1252") == expected
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.text(st.sampled_from('abc é\t"'), max_size=9).map("x{}".format), max_size=5),
     st.sampled_from(["\n", "\r\n", "\r"]),
@@ -268,6 +269,7 @@ def test_a_text_comes_whole_with_plain_line_ends() -> None:
 WITHOUT_ENDS = st.text(st.sampled_from("ab \té\u2028\x85\x0b\x0c\x1e\u00a0\ufeff😀"), max_size=5)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(WITHOUT_ENDS, max_size=8),
     st.sampled_from(["\n", "\r\n", "\r"]),
@@ -450,6 +452,7 @@ def test_signs_that_no_table_has_are_refused(options: dict[str, str]) -> None:
 CELLS = st.text(st.sampled_from('ab,;"\t \n\ré\u2028\x85'), max_size=6)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6), st.sampled_from(",;\t"))
 def test_rows_that_were_written_are_read_again(rows: list[list[str]], delimiter: str) -> None:
     stream = io.StringIO(newline="")
