@@ -25,7 +25,6 @@ def copied(folder: Path, place: Path) -> Path:
     return place
 
 
-@pytest.mark.trains
 def test_a_run_leaves_nothing_that_the_umask_did_not_give(learnable, shared):
     data = copied(learnable, shared / learnable.name)
     config, forced = again(data), again(data, "force=true")
@@ -69,7 +68,7 @@ def test_results_that_may_not_be_written_are_aggregated_elsewhere(trained, share
     assert set(modes_below(shared / "mine").values()) == {"775", "664"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_programs_read_a_folder_that_may_not_be_written(trained, learnable, shared):
     copied(learnable, shared / learnable.name)
     copied(trained.parent.parent, shared / "outputs")

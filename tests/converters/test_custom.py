@@ -1027,7 +1027,6 @@ def test_a_long_text_is_no_fault() -> None:
 # --- training
 
 
-@pytest.mark.trains
 def test_prepared_data_can_be_trained_on(news: Prepared) -> None:
     shutil.copytree(news.folder, "mine")
     result = json.loads(run(Path("mine"), "trainer.epochs=1").read_text())

@@ -25,8 +25,6 @@ from hblm.engine import build, device, embeddings
 from hblm.engine.embeddings import Embedder
 from hblm.nn.classifier import Classifier
 
-pytestmark = pytest.mark.trains
-
 FROZEN = ("encoder.trainable=false", "pooling=mean", "film=logit", "cache_dir=cache")
 QUIET = partial(lambda description, total: lambda steps: None)
 
@@ -241,6 +239,7 @@ def test_an_encoder_is_known_by_its_content(name, tmp_path):
     assert (frozen_encoder_hash(other) == known) == (name != "tiny")
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("more", [(), ("dataset_fraction=0.5", "trainer.num_workers=1")])
 def test_a_run_from_the_cache_gives_the_same_numbers(learnable, never_run, more):
     cold = run(learnable, *FROZEN, *more, "output_dir=cold")
@@ -304,6 +303,7 @@ def test_a_trained_encoder_has_no_embeddings(learnable):
 TWO = ("trainer.epochs=1", "trainer.precision=fp32", "trainer.processes=2")
 
 
+@pytest.mark.slow
 def test_two_processes_embed_together(learnable, bert, never_run):
     """Each embeds a part and the first writes; one process then finds what it would have computed."""
     given = (*FROZEN, *TWO, f"encoder.model_name={bert}")
@@ -318,7 +318,7 @@ def test_two_processes_embed_together(learnable, bert, never_run):
     maker.embed(splits, QUIET)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_read_what_is_there(learnable, bert):
     given = (*FROZEN, *TWO, f"encoder.model_name={bert}")
     cold = run(learnable, *given)

@@ -31,8 +31,6 @@ from hblm.runs import paths
 from hblm.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from hblm.taxonomy import Node, Taxonomy
 
-pytestmark = pytest.mark.trains
-
 PARENTS = {"a": None, "b": None, "a1": "a", "a2": "a", "b1": "b", "a1x": "a1", "a1y": "a1", "b1x": "b1"}
 TREE = Taxonomy(Node(node, node, parent) for node, parent in PARENTS.items())
 # b comes first, c is new, b1x is gone, b1 hangs under c, a1z is new, and a2 has moved a level down
@@ -430,6 +428,7 @@ def test_no_checkpoint_leaves_the_id_as_it_was() -> None:
 # --- whole runs
 
 
+@pytest.mark.precision
 def test_a_run_goes_on_from_another(
     trained: Path, learnable: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -478,7 +477,7 @@ def test_the_encoders_own_files_may_be_gone(learnable: Path) -> None:
     assert second.stem.startswith("fruit_single_top_down_bert_seed1-")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_start_from_the_same(trained: Path, learnable: Path) -> None:
     more = ("pooling=max", "trainer.batch_size=6", f"init_from={checkpoint_of(trained)}")
     still = ("encoder.dropout=0", "encoder.projection_dropout=0", "head.dropout=0", "trainer.precision=fp32")

@@ -23,8 +23,6 @@ from hblm.runs import checkpoint as checkpoint_module
 from hblm.runs import paths
 from hblm.runs.checkpoint import open_checkpoint, read_tensors
 
-pytestmark = pytest.mark.trains
-
 FILES = [
     *("hblm.json", "model.safetensors", "taxonomy.json", "encoder/config.json", "encoder/tokenizer.json"),
     "encoder/tokenizer_config.json",
