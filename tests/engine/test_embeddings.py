@@ -91,7 +91,7 @@ def test_vectors_are_the_encoders_in_the_order_of_the_split(learnable, bert, mon
     splits = {**splits, "part": subsample(splits["train"], 0.4)}
     steps: dict[str, list[int]] = {}
     found = maker.embed(splits, lambda description, total: steps.setdefault(description, []).append)
-    assert {name: sum(told) for name, told in steps.items()} == {
+    assert {name: sum(counts) for name, counts in steps.items()} == {
         f"embedding {name}": len(split) for name, split in splits.items()
     }
     for name, split in splits.items():
@@ -240,7 +240,10 @@ def test_an_encoder_is_known_by_its_content(name, tmp_path):
 
 
 @pytest.mark.precision
-@pytest.mark.parametrize("more", [(), ("dataset_fraction=0.5", "trainer.num_workers=1")])
+@pytest.mark.parametrize(
+    "more",
+    [(), pytest.param(("dataset_fraction=0.5", "trainer.num_workers=1"), marks=pytest.mark.slow)],
+)
 def test_a_run_from_the_cache_gives_the_same_numbers(learnable, never_run, more):
     cold = run(learnable, *FROZEN, *more, "output_dir=cold")
     made = entries()

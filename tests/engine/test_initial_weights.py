@@ -221,7 +221,7 @@ def test_a_joint_model_gives_the_branch_of_the_direction(direction: str, view: s
     torch.testing.assert_close(answers(model)["single"], expected, rtol=1e-4, atol=1e-5)
 
 
-# what the new run asks for -> parts that are taken, and what is said of the others
+# what the new run asks for -> parts that are taken, and the message about the others
 APART: list[tuple[tuple[str, ...], str, list[str]]] = [
     (
         ("pooling=mean",),
@@ -272,17 +272,17 @@ PARTS = ("encoder.", "projection.", "branches.single.heads.", "branches.single.f
 
 
 @pytest.mark.parametrize(
-    ("overrides", "parts", "said"), APART, ids=[" ".join(overrides) for overrides, *_ in APART]
+    ("overrides", "parts", "messages"), APART, ids=[" ".join(overrides) for overrides, *_ in APART]
 )
 def test_what_does_not_fit_is_not_taken_and_that_is_said(
-    overrides: tuple[str, ...], parts: str, said: list[str]
+    overrides: tuple[str, ...], parts: str, messages: list[str]
 ) -> None:
     model, origin, before = started(stored(), *overrides)
     # c0 follows the heads, so generators tell whether FiLM was taken
     trained = {name: tensor for name, tensor in before.items() if not name.endswith("c0")}
     assert [part for part in PARTS if taken(model, trained, part)] == parts.split()
-    assert origin.not_taken() == said
-    assert all(part in str(origin) for part in said)
+    assert origin.not_taken() == messages
+    assert all(part in str(origin) for part in messages)
 
 
 def test_the_encoders_own_dropout_can_be_set() -> None:
@@ -450,9 +450,9 @@ def test_a_run_goes_on_from_another(
         "n_nodes": 7,
         "not_taken": [],
     }
-    said = [line for line in caplog.messages if line.startswith("starts from")]
+    lines = [line for line in caplog.messages if line.startswith("starts from")]
     run_id = other["run_id"][:8]
-    assert said == [
+    assert lines == [
         f"starts from {trained.stem} (run {run_id}): encoder, projection, 7 of 7 nodes, 2 FiLM layers"
     ]
     training.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *once))

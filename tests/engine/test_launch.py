@@ -164,9 +164,9 @@ def assert_nothing_left(members: list[psutil.Process]) -> None:
 def test_a_killed_process_ends_the_run(endless):
     endless.members[1].kill()
     assert endless.watcher.wait(30) == 2
-    said = endless.log.read_text()
-    assert said.splitlines()[-1].startswith("hblm.train: process 1 of 2: killed by SIGKILL")
-    assert "Traceback" not in said
+    printed = endless.log.read_text()
+    assert printed.splitlines()[-1].startswith("hblm.train: process 1 of 2: killed by SIGKILL")
+    assert "Traceback" not in printed
     assert_nothing_left(endless.members)
 
 
@@ -226,8 +226,8 @@ def test_a_launcher_may_not_start_everything(learnable, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             call()
         assert end.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [
         "hblm.evaluate: evaluate is one process, and was started 2 times by a launcher; start it without one",
         "hblm.train: a grid (-m) was started 2 times by a launcher; start it without one, and write "
         "trainer.processes=2",

@@ -333,6 +333,7 @@ def test_a_dataset_without_converter_says_what_to_do():
         training.run(compose("train", TrainConfig, "dataset=wos", "encoder=tiny"))
 
 
+@pytest.mark.slow
 def test_a_grid_frees_each_runs_model(learnable, monkeypatch):
     """Also one that fails: Hydra keeps its exception, and with it all frames that it passed through."""
     kept, alive = [], []

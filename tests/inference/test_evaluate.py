@@ -56,12 +56,12 @@ def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
 
 RESTORED = [
     ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
-    ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
-    ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
     ("method=tri_head_diffcat", "joint_variant.tri_fuse_mix=3", "encoder.trainable=false", "loss=focal"),
     ("method=dual", "loss=conditional", "dataset_fraction=0.5"),
 ]
 RESTORED_TOO = [
+    ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
+    ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
     ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
     ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
     ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
@@ -296,9 +296,9 @@ def test_a_checkpoint_of_other_formulas_is_refused_in_one_line(trained, tmp_path
     with pytest.raises(SystemExit) as end:
         evaluate.main([f"checkpoint={folder}"])
     assert end.value.code == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "made by hblm 0.1" in said
-    assert "evaluate it with hblm 0.1" in said
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert "made by hblm 0.1" in printed
+    assert "evaluate it with hblm 0.1" in printed
 
 
 @pytest.mark.parametrize(("given", "shown"), [((), "fused"), (("joint_eval_view=mix",), "mix")])
