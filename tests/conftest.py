@@ -9,12 +9,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once; threads waiting for each other cost minutes
 
 import itertools
+import json
 import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 from jaxtyping import install_import_hook
@@ -23,6 +25,11 @@ from jaxtyping import install_import_hook
 SHAPED = ["hblm.nn", "hblm.nn.conditional", "hblm.nn.losses", "hblm.engine.metrics", "hblm.engine.thresholds"]
 SHAPED += ["hblm.data.batches", "hblm.engine.embeddings"]
 install_import_hook(SHAPED, "beartype.beartype")
+
+# --hypothesis-profile=long draws more; a deadline would measure who else uses the machine
+for profile, examples in {"long": 500, "short": 10}.items():
+    hypothesis.settings.register_profile(profile, deadline=None, max_examples=examples)
+hypothesis.settings.load_profile("short")
 
 from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
@@ -87,19 +94,19 @@ def one_path(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def train_once(learnable, made_once, tmp_path_factory) -> Callable[..., Path]:
-    """Return a function that trains a run once for all processes and returns its result, a copy for each."""
+def train_once(learnable, made_once, tmp_path_factory) -> Callable[..., list[Path]]:
+    """Return a function that trains runs once for all processes and returns a copy of their results."""
     from programs import run
 
-    def make(name: str, *overrides: str) -> Path:
+    def make(name: str, *runs: tuple[str, ...]) -> list[Path]:
         def train(folder: Path) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
-                run(learnable, *overrides)
+                made = [run(learnable, *overrides) for overrides in runs]
+            (folder / "results.json").write_text(json.dumps([str(path) for path in made]))
 
         copy = shutil.copytree(made_once(name, train), tmp_path_factory.mktemp(name), dirs_exist_ok=True)
-        (result,) = copy.glob("outputs/results/*.json")
-        return result
+        return [copy / path for path in json.loads((copy / "results.json").read_text())]
 
     return make
 
@@ -109,7 +116,7 @@ def trained(train_once) -> Path:
     """Return the result of a run that learnt something; tests only read it."""
     from programs import LEARNING
 
-    return train_once("trained", *LEARNING)
+    return train_once("trained", LEARNING)[0]
 
 
 @pytest.fixture

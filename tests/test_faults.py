@@ -125,7 +125,6 @@ def assert_nothing_left(*roots: Path) -> None:
     assert not left
 
 
-@pytest.mark.trains
 @pytest.mark.parametrize("program", ["train", "evaluate", "aggregate", "prepare"])
 def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learnable):
     """What was whole before a kill is so after it, and the next start leaves no temporary name anywhere."""
@@ -162,7 +161,6 @@ def test_whatever_is_killed_the_next_start_finishes_and_cleans_up(program, learn
         assert_nothing_left(Path("outputs"), *[path for path in [Path("data")] if path.exists()])
 
 
-@pytest.mark.trains
 def test_a_killed_sweep_goes_on_and_cleans_up(learnable, tmp_path, monkeypatch):
     monkeypatch.setenv("HBLM_DEVICES", str(tmp_path / "devices"))
     write_grid(learnable, {"seed": "1,2"})
@@ -289,7 +287,6 @@ def collected(predictions: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.trains
 def test_one_flipped_bit_in_any_file_changes_no_number(learnable):
     result = run(learnable, *LEARNING, "encoder.trainable=false")
     checkpoint = checkpoint_of(result)

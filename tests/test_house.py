@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,14 +122,3 @@ def test_the_converters_folder_shadows_no_module():
         assert script.stem != "__init__", "it would shadow the Hugging Face library"
         assert script.stem not in sys.stdlib_module_names
     assert not (CHECKOUT / "datasets.py").exists()
-
-
-def test_tests_that_train_are_marked():
-    """.ci/run runs them under both precisions that trainer.precision=auto can mean on a CPU."""
-    tests = CHECKOUT / "tests"
-    if not tests.is_dir():
-        pytest.skip("not a checkout")
-    for file in tests.rglob("test_*.py"):
-        text = file.read_text(encoding="utf-8")
-        if re.search(r"from programs import .*\brun\b", text):
-            assert "pytest.mark.trains" in text, file.name

@@ -88,9 +88,9 @@ def test_a_user_of_the_group_goes_on_where_another_wrote(write, shared):
 @pytest.mark.parametrize("write", [entry_made, lock_taken, sweep_locked, run_writable])
 def test_who_may_not_write_is_told_whose_the_file_is(write, shared):
     assert as_user(ANN, 0o022, lambda: write(shared)) == ""
-    said = as_user(BEN, 0o022, lambda: write(shared))
-    assert said.startswith(f"SharingError: {shared}")
-    assert f"made by user {ANN}" in said
+    error = as_user(BEN, 0o022, lambda: write(shared))
+    assert error.startswith(f"SharingError: {shared}")
+    assert f"made by user {ANN}" in error
 
 
 @needs_root

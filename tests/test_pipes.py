@@ -58,8 +58,9 @@ def test_a_reader_gets_all(unbuffered):
     assert done.stdout == "".join(f"{number}\n" for number in range(20_000)) + "a child\n"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(
+    "both", [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.long)]
+)
 def test_programs_write_their_files_without_a_reader(learnable, both):
     def run(*argv: str) -> None:
         code, printed = unread("-m", *argv, both=both)

@@ -25,7 +25,6 @@ def copied(folder: Path, place: Path) -> Path:
     return place
 
 
-@pytest.mark.trains
 def test_a_run_leaves_nothing_that_the_umask_did_not_give(learnable, shared):
     data = copied(learnable, shared / learnable.name)
     config, forced = again(data), again(data, "force=true")
@@ -40,8 +39,8 @@ def test_a_run_leaves_nothing_that_the_umask_did_not_give(learnable, shared):
 
 
 def again(data: Path, *overrides: str) -> TrainConfig:
-    asked = (f"dataset.path={data}", "trainer.epochs=1", "output_dir=out")
-    config: TrainConfig = compose("train", TrainConfig, *TINY, *asked, *overrides)
+    options = (f"dataset.path={data}", "trainer.epochs=1", "output_dir=out")
+    config: TrainConfig = compose("train", TrainConfig, *TINY, *options, *overrides)
     return config
 
 
@@ -49,12 +48,12 @@ def test_a_run_that_is_done_is_shown_where_nothing_may_be_written(trained, learn
     data = copied(learnable, shared / learnable.name)
     copied(trained.parent.parent, shared / "out")
     shared.chmod(0o755)
-    asked = ("output_dir=out", f"dataset.path={data}", *LEARNING)
-    done = compose("train", TrainConfig, *TINY, *asked)
+    options = ("output_dir=out", f"dataset.path={data}", *LEARNING)
+    done = compose("train", TrainConfig, *TINY, *options)
     assert as_user(BEN, 0o002, lambda: training.run(done)) == ""
-    other = compose("train", TrainConfig, *TINY, *asked, "seed=2")
-    said = as_user(BEN, 0o002, lambda: training.run(other))
-    assert said.startswith("SharingError: out/.locks")
+    other = compose("train", TrainConfig, *TINY, *options, "seed=2")
+    error = as_user(BEN, 0o002, lambda: training.run(other))
+    assert error.startswith("SharingError: out/.locks")
 
 
 def test_results_that_may_not_be_written_are_aggregated_elsewhere(trained, shared):
@@ -69,7 +68,7 @@ def test_results_that_may_not_be_written_are_aggregated_elsewhere(trained, share
     assert set(modes_below(shared / "mine").values()) == {"775", "664"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_programs_read_a_folder_that_may_not_be_written(trained, learnable, shared):
     copied(learnable, shared / learnable.name)
     copied(trained.parent.parent, shared / "outputs")

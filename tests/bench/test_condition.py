@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import condition
 import pytest
 import torch
@@ -24,6 +26,7 @@ from hblm.taxonomy import read_taxonomy
 DOCUMENTS, WIDTH = 6, 64
 KEYS = ("encoder=tiny", "encoder.max_length=32", "device=cpu")
 every_variant = pytest.mark.parametrize("name", VARIANTS)
+settings_of = functools.cache(lambda *keys: Settings("bce", [*KEYS, *keys]))  # each composes for itself
 POOLED = torch.randn(DOCUMENTS, WIDTH, generator=torch.Generator().manual_seed(3))
 
 
@@ -37,7 +40,7 @@ def fruit(learnable):
 def make(fruit, name, *keys):
     """Return a new variant in eval mode, its change, and a scoring whose batches are POOLED."""
     folder, taxonomy, encoder = fruit
-    config = Settings("bce", [*KEYS, *keys]).compose("fruit", str(folder), *VARIANTS[name].overrides)
+    config = settings_of(*keys).compose("fruit", str(folder), *VARIANTS[name].overrides)
     torch.manual_seed(1)
     model = build.classifier(config, taxonomy, encoder)
     model.encoder = nn.Identity()
@@ -233,7 +236,7 @@ def test_film_before_the_projection_is_film_of_the_tokens(fruit):
     torch.testing.assert_close(model(pooled=pooled).views["single"], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.trains
+@pytest.mark.slow
 def test_the_csv_goes_on(learnable, tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs.csv"
     keys = ["--csv", str(path), "--data", f"fruit={learnable}", *KEYS, "trainer.epochs=1"]
@@ -272,6 +275,7 @@ def test_the_csv_goes_on(learnable, tmp_path, monkeypatch, capsys):
     assert shown.count("| independent |") == 4  # one is of the stage just run
 
 
+@pytest.mark.slow
 def test_runs_of_a_seed_start_alike(learnable, monkeypatch):
     """The first batch gives all variants the same logits, dropout included."""
     plain = ("trainer=small", "trainer.label_documents=false", "head.output_init=prior")
@@ -299,7 +303,7 @@ def test_runs_of_a_seed_start_alike(learnable, monkeypatch):
         assert torch.equal(logits, found[INDEPENDENT]), name
 
 
-@pytest.mark.trains
+@pytest.mark.slow
 def test_gold_labels_fade_out_over_the_epochs(learnable, tmp_path, monkeypatch):
     shares = []
     real = Gold.take

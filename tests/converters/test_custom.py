@@ -1033,7 +1033,6 @@ def test_a_long_text_is_no_fault() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.trains
 def test_prepared_data_can_be_trained_on(news: Prepared) -> None:
     shutil.copytree(news.folder, "mine")
     result = json.loads(run(Path("mine"), "trainer.epochs=1").read_text())

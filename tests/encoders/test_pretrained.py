@@ -348,7 +348,7 @@ def test_an_installed_package_carries_minilm():
     assert found.tag == "all-MiniLM-L6-v2"
     assert found.identity() == identity_of(found.folder)
     assert found.identity()["weights"] == pretrained._PACKAGES[MINILM].sha256
-    assert locate(MINILM, "main").folder is None, "a revision is asked of the hub"
+    assert locate(MINILM, "main").folder is None, "a revision needs the hub"
 
 
 def test_other_weights_in_the_package_are_refused(folder, monkeypatch):
@@ -442,7 +442,7 @@ def test_the_width_is_read_whatever_its_name(folder, config):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"num_hidden_layers": 3}', "none of hidden_size, n_embd, .*write trainer=original"),
         ('{"hidden_size": "32"}', "none of hidden_size"),
@@ -450,9 +450,9 @@ def test_the_width_is_read_whatever_its_name(folder, config):
         ("{", "config.json cannot be read"),
     ],
 )
-def test_a_width_that_is_not_there_is_refused(folder, text, said):
+def test_a_width_that_is_not_there_is_refused(folder, text, message):
     (folder / "config.json").write_text(text)
-    with pytest.raises(ConfigError, match=f"encoder.model_name={folder}: .*{said}"):
+    with pytest.raises(ConfigError, match=f"encoder.model_name={folder}: .*{message}"):
         width_of(locate(str(folder)))
 
 
@@ -488,16 +488,16 @@ def test_the_width_of_every_shipped_encoder_is_known_offline(monkeypatch):
 
 
 def test_the_size_of_another_hub_model_is_downloaded(tmp_path, monkeypatch):
-    asked = []
+    requests = []
 
     def download(model_name, name, *, revision):
-        asked.append((model_name, name, revision))
+        requests.append((model_name, name, revision))
         (tmp_path / name).write_text('{"dim": 48, "n_layers": 2}')
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert width_of(locate("some/model", "v1")) == 48
-    assert asked == [("some/model", "config.json", "v1")]
+    assert requests == [("some/model", "config.json", "v1")]
 
 
 @pytest.mark.parametrize("value", ["abc", -1, 0, None, [16], {}, 16.5, True])

@@ -31,7 +31,7 @@ EXPECTED = {
     name: yaml.safe_load(file.read_text()).get("expect") or {}
     for name, file in OptionGroups().groups["dataset"].items()
 }
-BENCHMARKS = {name: told for name, told in EXPECTED.items() if told}
+BENCHMARKS = {name: counts for name, counts in EXPECTED.items() if counts}
 TINY = ("dataset=custom", "encoder=tiny", "encoder.max_length=32", "device=cpu")
 
 
@@ -50,8 +50,8 @@ def identify(made: TrainConfig) -> paths.Run:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_on_the_benchmark_sets_the_originals_encoder_gets_the_originals_values(name):
-    told = BENCHMARKS[name]
-    known = Facts(told["documents"]["train"], True, LARGE)
+    expected = BENCHMARKS[name]
+    known = Facts(expected["documents"]["train"], True, LARGE)
     chosen = identify(resolved(known=known))
     assert chosen == identify(config("trainer=original"))
     assert chosen.name == "wos_single_top_down_roberta-large_seed1"
@@ -243,8 +243,8 @@ def test_lines_are_a_line_for_each_reason(monkeypatch):
 
 
 def test_keys_that_do_not_go_with_what_was_chosen_are_refused(learnable):
-    said = r"^trainer.gradient_accumulation=4000 .* \(trainer.batch_size=\d+ was chosen: 60 documents"
-    with pytest.raises(ConfigError, match=said) as caught:
+    message = r"^trainer.gradient_accumulation=4000 .* \(trainer.batch_size=\d+ was chosen: 60 documents"
+    with pytest.raises(ConfigError, match=message) as caught:
         training.run(
             compose(
                 "train", TrainConfig, *TINY, f"dataset.path={learnable}", "trainer.gradient_accumulation=4000"
@@ -272,11 +272,11 @@ sys.exit(bool({{"torch", "transformers"}} & set(sys.modules)))
 
 
 def test_the_processes_of_a_run_get_what_was_chosen(learnable, monkeypatch):
-    told, done = [], []
-    monkeypatch.setattr(launch, "launch", lambda run, *_: told.append(json.loads(json.dumps(run))))
+    launched, done = [], []
+    monkeypatch.setattr(launch, "launch", lambda run, *_: launched.append(json.loads(json.dumps(run))))
     made = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "trainer.processes=2")
     training.run(made)
-    (one,) = told
+    (one,) = launched
     trainer = TrainConfig(**{**vars(made), "trainer": type(made.trainer)(**one["config"]["trainer"])})
     assert trainer.left_open == ()
     assert one["config"]["trainer"]["epochs"] == one["chosen"]["trainer.epochs"]["value"]
@@ -289,7 +289,6 @@ def test_the_processes_of_a_run_get_what_was_chosen(learnable, monkeypatch):
     assert done[0][3].id == one["expected"]
 
 
-@pytest.mark.trains
 def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
     caplog.set_level(logging.INFO, logger="hblm")
     result = run(learnable, "trainer=auto", "trainer.epochs=2")
@@ -319,7 +318,6 @@ def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
         assert "contradicts the checkpoint" in without_stored([given, text])[1][0]
 
 
-@pytest.mark.trains
 def test_a_result_of_given_values_says_that_nothing_was_chosen(trained):
     assert json.loads(trained.read_text())["auto"] == {}
 

@@ -25,9 +25,9 @@ from hblm.nn.joint import Dual, Single, TriHeadDiffcat
 from hblm.nn.losses import BceLoss, FocalLoss
 
 
-@pytest.mark.parametrize(("said", "precision"), [("0", "fp32"), ("1", "bf16")])
-def test_auto_takes_bf16_where_it_is_fast(monkeypatch, said, precision):
-    monkeypatch.setenv("HBLM_BF16", said)
+@pytest.mark.parametrize(("variable", "precision"), [("0", "fp32"), ("1", "bf16")])
+def test_auto_takes_bf16_where_it_is_fast(monkeypatch, variable, precision):
+    monkeypatch.setenv("HBLM_BF16", variable)
     assert device.resolved_precision(device.accelerator("cpu", "auto")) == precision
 
 

@@ -25,8 +25,6 @@ from hblm.engine import build, device, embeddings
 from hblm.engine.embeddings import Embedder
 from hblm.nn.classifier import Classifier
 
-pytestmark = pytest.mark.trains
-
 FROZEN = ("encoder.trainable=false", "pooling=mean", "film=logit", "cache_dir=cache")
 QUIET = partial(lambda description, total: lambda steps: None)
 
@@ -93,7 +91,7 @@ def test_vectors_are_the_encoders_in_the_order_of_the_split(learnable, bert, mon
     splits = {**splits, "part": subsample(splits["train"], 0.4)}
     steps: dict[str, list[int]] = {}
     found = maker.embed(splits, lambda description, total: steps.setdefault(description, []).append)
-    assert {name: sum(told) for name, told in steps.items()} == {
+    assert {name: sum(counts) for name, counts in steps.items()} == {
         f"embedding {name}": len(split) for name, split in splits.items()
     }
     for name, split in splits.items():
@@ -241,7 +239,11 @@ def test_an_encoder_is_known_by_its_content(name, tmp_path):
     assert (frozen_encoder_hash(other) == known) == (name != "tiny")
 
 
-@pytest.mark.parametrize("more", [(), ("dataset_fraction=0.5", "trainer.num_workers=1")])
+@pytest.mark.precision
+@pytest.mark.parametrize(
+    "more",
+    [(), pytest.param(("dataset_fraction=0.5", "trainer.num_workers=1"), marks=pytest.mark.slow)],
+)
 def test_a_run_from_the_cache_gives_the_same_numbers(learnable, never_run, more):
     cold = run(learnable, *FROZEN, *more, "output_dir=cold")
     made = entries()
@@ -304,6 +306,7 @@ def test_a_trained_encoder_has_no_embeddings(learnable):
 TWO = ("trainer.epochs=1", "trainer.precision=fp32", "trainer.processes=2")
 
 
+@pytest.mark.slow
 def test_two_processes_embed_together(learnable, bert, never_run):
     """Each embeds a part and the first writes; one process then finds what it would have computed."""
     given = (*FROZEN, *TWO, f"encoder.model_name={bert}")
@@ -318,7 +321,7 @@ def test_two_processes_embed_together(learnable, bert, never_run):
     maker.embed(splits, QUIET)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_read_what_is_there(learnable, bert):
     given = (*FROZEN, *TWO, f"encoder.model_name={bert}")
     cold = run(learnable, *given)

@@ -30,8 +30,9 @@ from hblm.nn.pooling import POOLINGS
 from hblm.runs import paths
 
 # each counts positions, hides padding or orders tokens in another way
-ENCODERS = ["albert", "bert", "big_bird", "deberta", "deberta-v2", "distilbert", "electra"]
-ENCODERS += ["modernbert", "mpnet", "roberta", "t5", "squeezebert", "xlm", "xlnet"]
+FAMILIES = ["bert", "deberta-v2", "gpt2", "llama", "mamba", "roberta", "t5", "xlnet"]
+MORE = ["albert", "big_bird", "bloom", "deberta", "distilbert", "electra", "modernbert", "mpnet", "opt"]
+MORE += ["squeezebert", "xlm"]
 DECODERS = ["bloom", "gpt2", "llama", "mamba", "opt"]
 READS_PADDING = ["convbert", "fnet", "nystromformer", "yoso"]
 
@@ -66,7 +67,9 @@ def trial(model, pooling="mean", **options) -> EncoderCheck:
     )
 
 
-@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
+@pytest.mark.parametrize(
+    "family", [*FAMILIES, *(pytest.param(family, marks=pytest.mark.slow) for family in MORE)]
+)
 def test_a_document_alone_is_the_document_in_a_batch(family, model_of, learnable):
     """Whichever side the tokenizer would pad, in every pooling that the trial lets pass."""
     model = model_of(family).eval()
@@ -132,7 +135,6 @@ def test_a_fault_of_ours_is_no_message(model_of, monkeypatch):
         trial(model).require_sound()
 
 
-@pytest.mark.trains
 def test_auto_takes_fp32_where_bf16_fails_and_bf16_is_refused(
     learnable, tmp_path, monkeypatch, model_of, caplog
 ):
@@ -146,7 +148,7 @@ def test_auto_takes_fp32_where_bf16_fails_and_bf16_is_refused(
         run(learnable, *given, "trainer.precision=bf16")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_text_family_is_trained_right_or_refused(model_of, tmp_path):
     """All families of transformers' AutoModel with a text head: stored, loaded, tried, and a gradient taken.
 

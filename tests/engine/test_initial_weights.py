@@ -32,8 +32,6 @@ from hblm.runs import paths
 from hblm.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from hblm.taxonomy import Node, Taxonomy
 
-pytestmark = pytest.mark.trains
-
 PARENTS = {"a": None, "b": None, "a1": "a", "a2": "a", "b1": "b", "a1x": "a1", "a1y": "a1", "b1x": "b1"}
 TREE = Taxonomy(Node(node, node, parent) for node, parent in PARENTS.items())
 # b comes first, c is new, b1x is gone, b1 hangs under c, a1z is new, and a2 has moved a level down
@@ -224,7 +222,7 @@ def test_a_joint_model_gives_the_branch_of_the_direction(direction: str, view: s
     torch.testing.assert_close(answers(model)["single"], expected, rtol=1e-4, atol=1e-5)
 
 
-# what the new run asks for -> parts that are taken, and what is said of the others
+# what the new run asks for -> parts that are taken, and the message about the others
 APART: list[tuple[tuple[str, ...], str, list[str]]] = [
     (
         ("pooling=mean",),
@@ -275,17 +273,17 @@ PARTS = ("encoder.", "projection.", "branches.single.heads.", "branches.single.f
 
 
 @pytest.mark.parametrize(
-    ("overrides", "parts", "said"), APART, ids=[" ".join(overrides) for overrides, *_ in APART]
+    ("overrides", "parts", "messages"), APART, ids=[" ".join(overrides) for overrides, *_ in APART]
 )
 def test_what_does_not_fit_is_not_taken_and_that_is_said(
-    overrides: tuple[str, ...], parts: str, said: list[str]
+    overrides: tuple[str, ...], parts: str, messages: list[str]
 ) -> None:
     model, origin, before = started(stored(), *overrides)
     # c0 follows the heads, so generators tell whether FiLM was taken
     trained = {name: tensor for name, tensor in before.items() if not name.endswith("c0")}
     assert [part for part in PARTS if taken(model, trained, part)] == parts.split()
-    assert origin.not_taken() == said
-    assert all(part in str(origin) for part in said)
+    assert origin.not_taken() == messages
+    assert all(part in str(origin) for part in messages)
 
 
 def test_the_encoders_own_dropout_can_be_set() -> None:
@@ -431,6 +429,7 @@ def test_no_checkpoint_leaves_the_id_as_it_was() -> None:
 # --- whole runs
 
 
+@pytest.mark.precision
 def test_a_run_goes_on_from_another(
     trained: Path, learnable: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -452,9 +451,9 @@ def test_a_run_goes_on_from_another(
         "n_nodes": 7,
         "not_taken": [],
     }
-    said = [line for line in caplog.messages if line.startswith("starts from")]
+    lines = [line for line in caplog.messages if line.startswith("starts from")]
     run_id = other["run_id"][:8]
-    assert said == [
+    assert lines == [
         f"starts from {trained.stem} (run {run_id}): encoder, projection, 7 of 7 nodes, 2 FiLM layers"
     ]
     training.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *once))
@@ -479,7 +478,7 @@ def test_the_encoders_own_files_may_be_gone(learnable: Path) -> None:
     assert second.stem.startswith("fruit_single_top_down_bert_seed1-")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_start_from_the_same(trained: Path, learnable: Path) -> None:
     more = ("pooling=max", "trainer.batch_size=6", f"init_from={checkpoint_of(trained)}")
     still = ("encoder.dropout=0", "encoder.projection_dropout=0", "head.dropout=0", "trainer.precision=fp32")

@@ -19,8 +19,6 @@ from hblm.engine import session
 from hblm.nn.heads import HEADS, label_rows
 from hblm.taxonomy import read_taxonomy
 
-pytestmark = pytest.mark.trains
-
 LABEL_TEXT = "head.output_init=label_text"
 LABEL_DOCUMENTS = "trainer.label_documents=true"
 METHODS = {
@@ -95,6 +93,7 @@ def test_only_the_start_differs(learnable):
             assert torch.equal(tensor, states[1][name])
 
 
+@pytest.mark.precision
 def test_it_trains_is_identified_and_can_be_had_again(learnable):
     plain, first = run(learnable), run(learnable, LABEL_TEXT)
     assert numbers(first)["run_id"] != numbers(plain)["run_id"]
@@ -104,6 +103,7 @@ def test_it_trains_is_identified_and_can_be_had_again(learnable):
     assert found["test"]["single"]["overall"] == numbers(first)["test"]["single"]["overall"]
 
 
+@pytest.mark.precision
 def test_frozen_runs_from_a_warm_cache_are_the_same(learnable):
     frozen = ("encoder.trainable=false", LABEL_TEXT, LABEL_DOCUMENTS)
     first = run(learnable, *frozen)

@@ -27,8 +27,6 @@ from hblm.engine.metrics import ScoreCounter
 from hblm.errors import ConfigError, ProcessError, TrainingError
 from hblm.taxonomy import Node, Taxonomy
 
-pytestmark = pytest.mark.trains
-
 # no dropout, whose masks every process draws for itself; 7 does not divide by 2, nor 60 documents by 7;
 # fp32, since bf16 rounds to three digits and the order of sums differs
 STILL = (
@@ -77,7 +75,10 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", ["joint", pytest.param("frozen", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param("joint", marks=pytest.mark.slow), pytest.param("frozen", marks=pytest.mark.long)],
+)
 def test_two_processes_give_the_numbers_of_one(learnable, shape):
     alone = run(learnable, *LEARNING, *SHAPES[shape], "output_dir=alone")
     shared = run(learnable, *LEARNING, *SHAPES[shape], "output_dir=shared", "trainer.processes=2")
@@ -90,18 +91,17 @@ def test_two_processes_give_the_numbers_of_one(learnable, shape):
     assert len(list(Path("shared/results").glob("*.json"))) == 1
 
 
-@pytest.mark.slow
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ACCELERATE = (  # its --cpu starts one process; this starts two, and device=cpu does the rest
+    "accelerate.commands.launch",
+    *("--multi_gpu", "--num_processes=2", "--num_machines=1"),
+    *("--mixed_precision=no", "--dynamo_backend=no"),
+)
+
+
 @pytest.mark.parametrize(
     "launcher",
-    [
-        ("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        # `accelerate launch --cpu` starts one process; this starts two, and device=cpu does the rest
-        (
-            "accelerate.commands.launch",
-            *("--multi_gpu", "--num_processes=2", "--num_machines=1"),
-            *("--mixed_precision=no", "--dynamo_backend=no"),
-        ),
-    ],
+    [pytest.param(TORCHRUN, marks=pytest.mark.slow), pytest.param(ACCELERATE, marks=pytest.mark.long)],
 )
 def test_launchers_start_the_processes_as_well(learnable, launcher):
     alone = run(learnable, *LEARNING, "output_dir=alone")
@@ -164,9 +164,9 @@ def assert_nothing_left(members: list[psutil.Process]) -> None:
 def test_a_killed_process_ends_the_run(endless):
     endless.members[1].kill()
     assert endless.watcher.wait(30) == 2
-    said = endless.log.read_text()
-    assert said.splitlines()[-1].startswith("hblm.train: process 1 of 2: killed by SIGKILL")
-    assert "Traceback" not in said
+    printed = endless.log.read_text()
+    assert printed.splitlines()[-1].startswith("hblm.train: process 1 of 2: killed by SIGKILL")
+    assert "Traceback" not in printed
     assert_nothing_left(endless.members)
 
 
@@ -226,8 +226,8 @@ def test_a_launcher_may_not_start_everything(learnable, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             call()
         assert end.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [
         "hblm.evaluate: evaluate is one process, and was started 2 times by a launcher; start it without one",
         "hblm.train: a grid (-m) was started 2 times by a launcher; start it without one, and write "
         "trainer.processes=2",

@@ -32,12 +32,12 @@ def run(learnable, monkeypatch, script, *, epochs=20, patience=2):
     scoring = build.scoring(
         config, prepared.taxonomy, tokenizer, splits["train"], threshold=0.5, batch_size=64, num_workers=0
     )
-    states, told = [], []
-    said = iter(script)
+    states, steps = [], []
+    outcomes = iter(script)
 
     def scripted(model, split, scoring, accelerator):
         states.append(copy.deepcopy(model.state_dict()))
-        score, loss = next(said)
+        score, loss = next(outcomes)
         overall = {"micro_f1": score, "macro_f1": score}
         return {"single": {"overall": overall, "modulation": [0.0]}}, loss
 
@@ -52,7 +52,7 @@ def run(learnable, monkeypatch, script, *, epochs=20, patience=2):
         scoring=scoring,
         monitor=("single", "macro_f1"),
         accelerator=accelerator,
-        watch=loop.Watch(step=lambda documents, loss: told.append(documents), epoch=lambda entry: None),
+        watch=loop.Watch(step=lambda documents, loss: steps.append(documents), epoch=lambda entry: None),
     )
     kept = model.state_dict()
     (same,) = [
@@ -61,7 +61,7 @@ def run(learnable, monkeypatch, script, *, epochs=20, patience=2):
         if all(torch.equal(state[key], kept[key]) for key in kept)
     ]
     assert same == fitted.best_epoch
-    assert sum(told) == fitted.documents == len(states) * len(splits["train"])
+    assert sum(steps) == fitted.documents == len(states) * len(splits["train"])
     return fitted.best_epoch, len(states)
 
 

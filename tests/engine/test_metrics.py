@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 from hiclass import metrics as hiclass
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, ndcg_score, precision_recall_fscore_support
 
 from hblm.engine.metrics import ScoreCounter
 from hblm.taxonomy import Node, Taxonomy
-
-patient = settings(deadline=None, max_examples=30)  # a deadline would measure who else uses the machine
 
 Sets = list[set[int]]
 
@@ -337,7 +335,6 @@ def test_each_bucket_begins_and_ends_at_a_power_of_ten(seen: int, bucket: str) -
 # --- against independent implementations
 
 
-@patient
 @given(cases())
 def test_precision_recall_and_f1_are_scikit_learns(case: Case) -> None:
     computed = case.computed()
@@ -353,7 +350,6 @@ def test_precision_recall_and_f1_are_scikit_learns(case: Case) -> None:
                 assert found == pytest.approx(expected, abs=1e-12)
 
 
-@patient
 @given(cases())
 def test_supported_macro_f1_leaves_out_nodes_without_gold_labels(case: Case) -> None:
     for scores, gold, predicted in scopes(case, case.computed()):
@@ -371,7 +367,6 @@ def test_supported_macro_f1_leaves_out_nodes_without_gold_labels(case: Case) -> 
         assert scores["macro_f1_supported"] == pytest.approx(expected, abs=1e-12)
 
 
-@patient
 @given(cases())
 def test_exact_match_is_scikit_learns_subset_accuracy(case: Case) -> None:
     computed = case.computed()
@@ -380,7 +375,6 @@ def test_exact_match_is_scikit_learns_subset_accuracy(case: Case) -> None:
             assert scores["exact_match"] == accuracy_score(padded(gold), padded(predicted))
 
 
-@patient
 @given(cases())
 def test_hierarchical_scores_are_hiclasss(case: Case) -> None:
     found = case.computed()["hierarchical"]
@@ -402,7 +396,6 @@ def test_hierarchical_scores_are_hiclasss(case: Case) -> None:
     assert found["f1"] == pytest.approx(hiclass.f1(gold, predicted, zero_division=0))
 
 
-@patient
 @given(cases())
 def test_c_metrics_count_hits_whose_whole_path_is_predicted(case: Case) -> None:
     computed = case.computed()
@@ -424,7 +417,6 @@ def test_c_metrics_count_hits_whose_whole_path_is_predicted(case: Case) -> None:
             assert scores["c_macro_f1"] == pytest.approx(mean(per_node), abs=1e-12)
 
 
-@patient
 @given(cases(), st.data())
 def test_ranking_is_that_of_sorted_lists(case: Case, data: st.DataObject) -> None:
     scores = draw_scores(data, case)
@@ -438,7 +430,6 @@ def test_ranking_is_that_of_sorted_lists(case: Case, data: st.DataObject) -> Non
     assert case.ranking(scores) == pytest.approx(expected | {"r_precision": mean(r_precision)}, abs=1e-12)
 
 
-@patient
 @given(cases(), st.integers(0, 99))
 def test_ranking_without_ties_is_scikit_learns(case: Case, seed: int) -> None:
     n_documents, n_nodes = len(case.gold), len(case.parents)
@@ -463,7 +454,6 @@ def test_ranking_without_ties_is_scikit_learns(case: Case, seed: int) -> None:
     assert found["precision_at_1"] == pytest.approx(first, abs=1e-12)
 
 
-@patient
 @given(cases(), st.data())
 def test_by_frequency_is_the_mean_f1_of_each_bucket(case: Case, data: st.DataObject) -> None:
     seen = draw_train_support(data, case)
@@ -484,7 +474,6 @@ def test_by_frequency_is_the_mean_f1_of_each_bucket(case: Case, data: st.DataObj
         assert block["by_frequency"] == expected
 
 
-@patient
 @given(cases())
 def test_violation_rate_counts_documents_with_a_missing_parent(case: Case) -> None:
     n_broken = sum(
@@ -494,7 +483,6 @@ def test_violation_rate_counts_documents_with_a_missing_parent(case: Case) -> No
     assert case.computed()["overall"]["violation_rate"] == n_broken / len(case.predicted)
 
 
-@patient
 @given(cases())
 def test_repath_scores_the_closed_prediction_against_the_gold_as_given(case: Case) -> None:
     expected = case.repathed().computed()
@@ -502,7 +490,6 @@ def test_repath_scores_the_closed_prediction_against_the_gold_as_given(case: Cas
         assert case.computed()["repath"][block] == expected[block]
 
 
-@patient
 @given(cases())
 def test_node_table_is_scikit_learns_per_class_report(case: Case) -> None:
     gold, predicted = case.matrix(case.gold), case.matrix(case.predicted)
@@ -527,7 +514,6 @@ def test_node_table_is_scikit_learns_per_class_report(case: Case) -> None:
 # --- identities
 
 
-@patient
 @given(cases())
 def test_closed_sets_make_micro_f1_the_hierarchical_f1_to_the_bit(case: Case) -> None:
     computed = case.closed().computed()
@@ -539,7 +525,6 @@ def test_closed_sets_make_micro_f1_the_hierarchical_f1_to_the_bit(case: Case) ->
     assert {name: computed[name] for name in repath} == repath
 
 
-@patient
 @given(cases())
 def test_closing_twice_changes_nothing(case: Case) -> None:
     computed = case.computed()
@@ -548,7 +533,6 @@ def test_closing_twice_changes_nothing(case: Case) -> None:
     assert case.closed().computed()["hierarchical"] == computed["hierarchical"]
 
 
-@patient
 @given(cases())
 def test_c_metrics_differ_from_plain_ones_only_by_orphans(case: Case) -> None:
     computed = case.computed()
@@ -569,7 +553,6 @@ def test_a_root_predicted_below_nothing_is_no_orphan() -> None:
     assert (chain["micro_precision"], chain["c_micro_precision"], chain["c_macro_f1"]) == (1, 0, 0)
 
 
-@patient
 @given(cases(), st.data())
 def test_ranking_depends_on_the_order_of_scores_alone(case: Case, data: st.DataObject) -> None:
     scores = draw_scores(data, case)
@@ -605,7 +588,6 @@ def test_ranking_is_not_rounded_to_float32() -> None:
     assert (ranking["precision_at_3"], ranking["precision_at_5"]) == (1 / 3, 1 / 5)
 
 
-@patient
 @given(cases(), st.data())
 def test_buckets_weighted_by_their_nodes_give_macro_f1(case: Case, data: st.DataObject) -> None:
     computed = case.computed(draw_train_support(data, case))
@@ -628,7 +610,6 @@ def test_without_training_documents_there_is_no_by_frequency() -> None:
 # --- the stream
 
 
-@patient
 @given(cases(), st.data())
 def test_any_split_into_batches_gives_the_scores_of_one_batch(case: Case, data: st.DataObject) -> None:
     n_documents = len(case.gold)

@@ -1,4 +1,4 @@
-"""What is said of a run: each note where it belongs, and not where it does not."""
+"""Notes on a run: each where it belongs, and not where it does not."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def config(**trainer: Any) -> TrainConfig:
 
 
 def trained(f1s: list[float], **other: Any) -> Trained:
-    """Return a run whose validation macro-F1 was `f1s`; as a rule one of which nothing is to be said."""
+    """Return a run whose validation macro-F1 was `f1s`; without `other` fields it has no notes."""
     losses = other.pop("losses", [1 / at for at in range(1, len(f1s) + 1)])
-    told = {
+    fields = {
         "config": config(epochs=len(f1s)),
         "history": [
             {"views": {"single": {"macro_f1": f1, "micro_f1": 0.9}}, "train_loss": loss}
@@ -47,7 +47,7 @@ def trained(f1s: list[float], **other: Any) -> Trained:
         "thresholds": [row(0.25, 0.3, 9, 9), row(0.5, max(f1s), 9, 9), row(0.75, 0.1, 9, 9)],
         "evaluate": "python -m hblm.evaluate checkpoint=DIR",
     }
-    return Trained(**{**told, **other})
+    return Trained(**{**fields, **other})
 
 
 def one(run: Trained) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def test_patience_that_ended_the_training():
         "training stopped after epoch 4 of 65: validation macro-F1 was best in epoch 2, 71.23, and no better "
         "in the 2 epochs since (trainer.patience=2); epoch 2 is kept"
     )
-    told = {"epoch": 4, "epochs": 65, "best_epoch": 2, "score": 0.7123}
-    assert note == {"what": "stopped_early", **told}
+    values = {"epoch": 4, "epochs": 65, "best_epoch": 2, "score": 0.7123}
+    assert note == {"what": "stopped_early", **values}
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_a_level_that_is_never_predicted():
         "threshold=0.1 some would be; more trainer.epochs or a higher trainer.head_learning_rate raises the "
         "scores"
     )
-    told = {"level": 1, "nodes": 4, "gold": 1200, "threshold": 0.5, "predicted_from": 0.1}
-    assert note == {"what": "level_never_predicted", **told}
+    values = {"level": 1, "nodes": 4, "gold": 1200, "threshold": 0.5, "predicted_from": 0.1}
+    assert note == {"what": "level_never_predicted", **values}
     low = one(trained([0.5, 0.7, 0.7, 0.7, 0.7], **run, thresholds=[row(0.05, 0.1, 9, 0, 9)]))
     assert low["predicted_from"] is None
     assert "no score there reaches 0.05" in low["text"]

@@ -14,8 +14,6 @@ from hblm.data.dataset import open_prepared
 from hblm.encoders.pretrained import locate
 from hblm.engine import build, session, time_estimate
 
-pytestmark = pytest.mark.trains
-
 
 @pytest.fixture
 def job(learnable, request):
@@ -106,6 +104,7 @@ def test_no_more_documents_than_a_second_takes_are_timed(job, monkeypatch):
     assert sizes == [1, 1]
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("options", [(), FROZEN])
 def test_a_run_that_was_timed_has_the_same_numbers_to_the_bit(learnable, monkeypatch, caplog, options):
     plain = run(learnable, *options, "output_dir=plain")

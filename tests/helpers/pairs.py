@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
-def pairs(*options: Sequence[Any]) -> list[tuple[Any, ...]]:
+def pairs(*given: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return cases, a value of each option, so that every two values of two options meet in one of them."""
+    options = [[*values] for values in given]
 
     def met(case: dict[int, int]) -> set[tuple[tuple[int, int], ...]]:
         return set(itertools.combinations(sorted(case.items()), 2))

@@ -19,7 +19,7 @@ from hblm.json_files import sealed
 
 TINY = ("dataset=custom", "encoder=tiny", "trainer=smoke", "encoder.max_length=32", "device=cpu")
 
-LEARNING = ("trainer.epochs=12", "trainer.batch_size=12", "trainer.learning_rate=1e-2", "pooling=max")
+LEARNING = ("trainer.epochs=12", "trainer.batch_size=10", "trainer.learning_rate=1e-2", "pooling=max")
 
 
 _composer = functools.cache(Composer)  # one for each program: Hydra takes 0.15 s for a choice of options

@@ -33,25 +33,25 @@ def as_user(user: int, umask: int, act: Callable[[], object]) -> str:
         )  # threads of libraries, which the child leaves alone
         child = os.fork()
     if child == 0:
-        said = "it ended itself"
+        message = "it ended itself"
         try:
             os.setgroups([])
             os.setgid(GROUP)
             os.setuid(user)
             os.umask(umask)
             act()
-            said = ""
+            message = ""
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
-            os.write(writing, said.encode()[:60_000])
+            os.write(writing, message.encode()[:60_000])
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as stream:
-        said = stream.read()
+        message = stream.read()
     os.waitpid(child, 0)
-    return said
+    return message
 
 
 def modes_below(folder: Path) -> dict[str, str]:

@@ -26,26 +26,24 @@ from hblm.inference.arguments import without_stored
 from hblm.runs.checkpoint import open_checkpoint
 from hblm.version import FORMULAS
 
-pytestmark = pytest.mark.trains
-
 TRI = ("joint_variant=tri_head_diffcat", *LEARNING)
 
 
 @pytest.fixture(scope="session")
 def tri(train_once) -> Path:
     """Return the result of a joint run that learnt something; tests only read it."""
-    return train_once("tri", *TRI)
+    return train_once("tri", TRI)[0]
 
 
 @pytest.fixture(scope="session")
 def pair(train_once) -> tuple[Path, Path]:
     """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
     short = (*LEARNING, "trainer.epochs=10")
-    td = train_once("td", *short)
-    bu = train_once("bu", *short, "direction=bottom_up", "pooling=mean")
+    td, bu = train_once("pair", short, (*short, "direction=bottom_up", "pooling=mean"))
     return checkpoint_of(td), checkpoint_of(bu)
 
 
+@pytest.mark.precision
 def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # from any folder
     record = json.loads(trained.read_text())
@@ -58,12 +56,12 @@ def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
 
 RESTORED = [
     ("direction=bottom_up", "film=logit", "film.propagation_space=parent_space", "head=residual_mlp"),
-    ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
-    ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
     ("method=tri_head_diffcat", "joint_variant.tri_fuse_mix=3", "encoder.trainable=false", "loss=focal"),
     ("method=dual", "loss=conditional", "dataset_fraction=0.5"),
 ]
 RESTORED_TOO = [
+    ("method=flat", "head.output_init=default", "pooling=max", "loss=focal"),
+    ("method=dual", "joint_variant.joint_loss_fused=0.5", "joint_variant.joint_eval_view=td"),
     ("direction=bottom_up", "film=multi_hot", "pooling=mean", "head=wide_mlp", "threshold=0.4"),
     ("film=none", "pooling=last", "encoder.projection_dim=24", "encoder.trainable=false"),
     ("trainer.precision=bf16", "film.detach_parent_signal=false", "dataset_fraction=0.5"),
@@ -73,6 +71,7 @@ RESTORED_TOO = [
 ]
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize(
     "variant", [*RESTORED, *(pytest.param(variant, marks=pytest.mark.slow) for variant in RESTORED_TOO)]
 )
@@ -93,6 +92,7 @@ CONDITIONAL = [
 
 
 @pytest.mark.slow
+@pytest.mark.precision
 @pytest.mark.parametrize("variant", CONDITIONAL)
 def test_a_conditional_loss_is_restored_and_its_scores_respect_the_tree(learnable, one_path, variant):
     data = one_path if "loss=conditional_softmax" in variant else learnable
@@ -296,9 +296,9 @@ def test_a_checkpoint_of_other_formulas_is_refused_in_one_line(trained, tmp_path
     with pytest.raises(SystemExit) as end:
         evaluate.main([f"checkpoint={folder}"])
     assert end.value.code == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "made by hblm 0.1" in said
-    assert "evaluate it with hblm 0.1" in said
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert "made by hblm 0.1" in printed
+    assert "evaluate it with hblm 0.1" in printed
 
 
 @pytest.mark.parametrize(("given", "shown"), [((), "fused"), (("joint_eval_view=mix",), "mix")])
@@ -353,6 +353,7 @@ def close(one, other):
             assert value == other[key], key
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("turned", [False, True])
 def test_an_ensemble_is_the_weighted_mean_of_logits(pair, turned):
     both = pair[::-1] if turned else pair
@@ -376,6 +377,7 @@ def scores_of(found, view):
     return table[table["view"] == view].pivot(index="document", columns="node", values="score")
 
 
+@pytest.mark.precision
 def test_the_fused_scores_of_an_ensemble(pair):
     every = ("predictions=true", "predictions_floor=0", "joint_eval_view=all")
     found = evaluation(pair, "ensemble_weight=0.3", *every)
@@ -551,6 +553,7 @@ def test_a_checkpoint_caught_between_two_renames_is_put_back(trained, tmp_path):
     assert folder.is_dir()
 
 
+@pytest.mark.precision
 def test_logits_on_disk_are_in_the_order_of_the_split(pair):
     """Batches are made by length; the ensemble's rows must not be."""
     found = evaluation(pair, "ensemble_weight=1", "predictions=true", "predictions_floor=0")

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from pairs import pairs
 
 from hblm.nn.cascade import DIRECTIONS, SPACES, Cascade
 from hblm.nn.film import PROPAGATIONS
@@ -25,6 +26,8 @@ every_forest = pytest.mark.parametrize("forest", FORESTS)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 every_method = pytest.mark.parametrize("method", PROPAGATIONS)
 every_space = pytest.mark.parametrize("space", SPACES)
+CONDITIONING = tuple(name for name in PROPAGATIONS if name != "none")
+STARTS = (True, False)  # at the prior, or as it was built
 
 
 def draw(*shape, seed=0):
@@ -111,11 +114,11 @@ def loop(taxonomy, cascade, start, direction, method, space, embedding):
 @every_direction
 @every_method
 @every_space
-@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("prior", STARTS)
 def test_equals_a_loop_over_the_tree(forest, direction, method, space, prior):
     taxonomy = plant(forest)
     cascade = grow(taxonomy, direction, method, space)
-    if prior:  # else as it was built
+    if prior:
         cascade.initialise_output(OutputStart(priors(taxonomy)))
     start = [head.output.bias.detach().clone() for head in cascade.heads]
     stir(cascade)
@@ -128,10 +131,10 @@ def test_equals_a_loop_over_the_tree(forest, direction, method, space, prior):
     torch.testing.assert_close(output.modulation, modulation)
 
 
-@every_forest
-@every_direction
-@pytest.mark.parametrize("method", [name for name in PROPAGATIONS if name != "none"])
-@pytest.mark.parametrize("kind", [SiblingSoftmax, TruncatedSigmoid])
+@pytest.mark.parametrize(
+    ("forest", "direction", "method", "kind"),
+    pairs(FORESTS, DIRECTIONS, CONDITIONING, [SiblingSoftmax, TruncatedSigmoid]),
+)
 def test_films_read_a_level_through_the_link(forest, direction, method, kind):
     """P(source | its parent), of the source level alone."""
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)
@@ -159,10 +162,9 @@ def test_films_read_a_level_through_the_link(forest, direction, method, kind):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@every_direction
-@every_method
-@every_space
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("direction", "method", "space", "head"), pairs(DIRECTIONS, PROPAGATIONS, SPACES, HEADS)
+)
 def test_logits_are_in_taxonomy_order_and_embeddings_in_level_order(direction, method, space, head):
     taxonomy = plant("uneven")
     cascade = stir(grow(taxonomy, direction, method, space, head))
@@ -172,11 +174,10 @@ def test_logits_are_in_taxonomy_order_and_embeddings_in_level_order(direction, m
         assert torch.equal(output.logits[:, nodes.start : nodes.stop], expected)
 
 
-@every_forest
-@every_direction
-@every_method
-@every_space
-@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize(
+    ("forest", "direction", "method", "space", "prior"),
+    pairs(FORESTS, DIRECTIONS, PROPAGATIONS, SPACES, STARTS),
+)
 def test_new_cascades_are_independent_heads(forest, direction, method, space, prior):
     """Direction, method and space change nothing yet: the same seed gives the same heads and logits."""
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)
@@ -189,11 +190,10 @@ def test_new_cascades_are_independent_heads(forest, direction, method, space, pr
     assert torch.equal(output.modulation, torch.zeros(len(taxonomy.levels)))
 
 
-@every_forest
-@every_direction
-@every_space
-@pytest.mark.parametrize("method", [name for name in PROPAGATIONS if name != "none"])
-@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize(
+    ("forest", "direction", "method", "space", "prior"),
+    pairs(FORESTS, DIRECTIONS, CONDITIONING, SPACES, STARTS),
+)
 def test_initial_biases_do_not_drive_the_generators(forest, direction, method, space, prior):
     """Where every logit is its initial bias, c is zero: whatever the generators' weights, nothing happens."""
     taxonomy, embedding = plant(forest), draw(BATCH, DIM)

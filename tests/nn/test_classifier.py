@@ -53,7 +53,7 @@ OBJECTIVES = {
 KINDS = ("top_down", "bottom_up", "dual", "tri_head_diffcat")
 LOSSES = ("bce", "conditional", "conditional_softmax")
 # options of a model that learns: objective, (method, space), head, pooling, loss
-LEARNING = ([*OBJECTIVES], CONDITIONING, [*HEADS], [*POOLINGS], LOSSES)
+LEARNING = (OBJECTIVES, CONDITIONING, HEADS, POOLINGS, LOSSES)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_method = pytest.mark.parametrize("method", PROPAGATIONS)
 every_head = pytest.mark.parametrize("head", HEADS)
@@ -220,7 +220,7 @@ def test_the_difference_trains_nothing_where_the_branches_read_the_same(method, 
         assert difference.any() == (head != "linear" or method != "none")
 
 
-@pytest.mark.parametrize(("kind", "method", "loss"), pairs(KINDS, [*PROPAGATIONS], LOSSES))
+@pytest.mark.parametrize(("kind", "method", "loss"), pairs(KINDS, PROPAGATIONS, LOSSES))
 def test_eight_documents_are_learnt_by_heart(kind, method, loss):
     require_learnt_by_heart(kind, method, loss)
 
@@ -233,7 +233,7 @@ def test_eight_documents_are_learnt_by_heart_in_every_combination(kind):
 
 
 def require_learnt_by_heart(kind, method, loss):
-    """Require every view to learn the documents in 60 steps; scores of a conditional loss respect the tree."""
+    """Require every view to learn the documents in 60 steps, and a conditional loss to respect the tree."""
     ids, mask, targets = batch()
     made = loss_of(loss, targets)
     model = make(kind, method, trainable=False, link=made.link)

@@ -24,8 +24,6 @@ from hblm.runs import paths
 from hblm.runs.checkpoint import open_checkpoint
 from hblm.runs.weights import read_tensors
 
-pytestmark = pytest.mark.trains
-
 FILES = [
     *("hblm.json", "model.safetensors", "taxonomy.json", "encoder/config.json", "encoder/tokenizer.json"),
     "encoder/tokenizer_config.json",

@@ -131,7 +131,7 @@ def test_no_id_of_0_1_comes_up(monkeypatch):
     base = ("dataset=wos", "encoder=tiny", "trainer=original")  # the last trainer= counts
 
     def ids() -> list[str]:
-        made = (compose("train", TrainConfig, *base, *asked) for asked, _ in OF_0_1)
+        made = (compose("train", TrainConfig, *base, *overrides) for overrides, _ in OF_0_1)
         found = (paths.identify(each, data=DATA, encoder={"model_name": "tiny"}, tag=TAG) for each in made)
         return [run.id for run in found]
 
