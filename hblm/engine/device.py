@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import nn
 
 from hblm.engine.scoring import Scoring
 from hblm.errors import ConfigError
@@ -180,3 +182,17 @@ def environment_entry(accelerator: Accelerator, scoring: Scoring) -> dict[str, A
         "threads": torch.get_num_threads(),
         "eval_batch_size": scoring.batch_size,
     }
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore the random generators and the model's mode when the block is left."""
+    training = model.training
+    generators: list[Any] = [torch] if device.type == "cpu" else [torch, getattr(torch, device.type)]
+    states = [generator.get_rng_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_rng_state(state)
+        model.train(training)

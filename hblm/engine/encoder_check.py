@@ -17,8 +17,8 @@ from torch import Tensor
 
 import hblm
 from hblm.encoders.encoder import embedding_rows
+from hblm.engine.device import untouched
 from hblm.engine.optimizer import trainable
-from hblm.engine.time_estimate import untouched
 from hblm.errors import ConfigError
 from hblm.nn.classifier import Classifier
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from accelerate import Accelerator
 
 from hblm.data.batches import Batch, Split, evaluation_batches, training_steps
 from hblm.data.tokens import Array
+from hblm.engine.device import untouched
 from hblm.engine.loop import Schedule
 from hblm.engine.notes import LONG
 from hblm.engine.optimizer import trainable
@@ -126,17 +125,3 @@ def _work(model: Classifier, batch: Batch, scoring: Scoring, accelerator: Accele
         with torch.inference_mode(), accelerator.autocast():
             model.pool(**batch.inputs)
     getattr(torch, accelerator.device.type).synchronize()
-
-
-@contextlib.contextmanager
-def untouched(model: Classifier, device: torch.device) -> Iterator[None]:
-    """Restore the random generators and the model's mode when the block is left."""
-    training = model.training
-    generators: list[Any] = [torch] if device.type == "cpu" else [torch, getattr(torch, device.type)]
-    states = [generator.get_rng_state() for generator in generators]
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_rng_state(state)
-        model.train(training)
