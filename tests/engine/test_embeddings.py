@@ -83,7 +83,7 @@ def never_run(monkeypatch):
     return lambda: monkeypatch.setattr(Classifier, "pool", refuse)
 
 
-@pytest.mark.parametrize("at_once", [2, 512])
+@pytest.mark.parametrize("at_once", [2, pytest.param(512, marks=pytest.mark.slow)])
 def test_vectors_are_the_encoders_in_the_order_of_the_split(learnable, bert, monkeypatch, at_once):
     monkeypatch.setattr(embeddings, "_BATCH_SIZE", 7)
     monkeypatch.setattr(embeddings, "_BATCHES_AT_ONCE", at_once)
@@ -269,6 +269,7 @@ def test_the_best_epochs_scores_are_the_final_ones(learnable):
     assert best["modulation"]["single"] == final["modulation"]
 
 
+@pytest.mark.slow
 def test_runs_of_one_encoder_share_its_embeddings(learnable, bert, never_run):
     given = (*FROZEN, f"encoder.model_name={bert}")
     run(learnable, *given)

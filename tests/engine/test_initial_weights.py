@@ -120,7 +120,13 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("overrides", SAME, ids=lambda overrides: " ".join(overrides) or "defaults")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(overrides, id=" ".join(overrides) or "defaults", marks=[pytest.mark.slow] * (at % 2))
+        for at, overrides in enumerate(SAME)
+    ],
+)
 def test_the_same_kind_of_model_starts_as_the_same_function(overrides: tuple[str, ...]) -> None:
     """FiLM is centred anew, where the trained biases now are, and is the function that it was."""
     checkpoint = stored(*overrides)

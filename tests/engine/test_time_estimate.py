@@ -39,8 +39,12 @@ def expected(config, job):
 FROZEN = ("encoder.trainable=false",)
 
 
-@pytest.mark.parametrize("job", [(), FROZEN, ("encoder.gradient_checkpointing=true",)], indirect=True)
-@pytest.mark.parametrize("mode", [True, False])
+CHECKPOINTING = ("encoder.gradient_checkpointing=true",)
+
+
+@pytest.mark.parametrize(
+    ("job", "mode"), [((), True), ((), False), (FROZEN, True), (CHECKPOINTING, True)], indirect=["job"]
+)
 def test_it_leaves_nothing_changed(job, monkeypatch, mode):
     config, job = job
     monkeypatch.setattr(time_estimate, "SLOW", {"cpu": 1e-9})
@@ -105,7 +109,7 @@ def test_no_more_documents_than_a_second_takes_are_timed(job, monkeypatch):
 
 
 @pytest.mark.precision
-@pytest.mark.parametrize("options", [(), FROZEN])
+@pytest.mark.parametrize("options", [(), pytest.param(FROZEN, marks=pytest.mark.slow)])
 def test_a_run_that_was_timed_has_the_same_numbers_to_the_bit(learnable, monkeypatch, caplog, options):
     plain = run(learnable, *options, "output_dir=plain")
     assert " hours on cpu" not in caplog.text

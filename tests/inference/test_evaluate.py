@@ -38,7 +38,7 @@ def tri(train_once) -> Path:
 @pytest.fixture(scope="session")
 def pair(train_once) -> tuple[Path, Path]:
     """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
-    short = (*LEARNING, "trainer.epochs=10")
+    short = (*LEARNING, "trainer.epochs=5")
     td, bu = train_once("pair", short, (*short, "direction=bottom_up", "pooling=mean"))
     return checkpoint_of(td), checkpoint_of(bu)
 
@@ -478,11 +478,11 @@ def test_an_ensemble_needs_one_dataset_and_one_taxonomy(pair, one_path):
 
 def test_arguments_are_compared_with_both_checkpoints(pair):
     given = f"checkpoint=[{pair[0]},{pair[1]}]"
-    assert without_stored([given, "trainer.epochs=10"]) == ([given], [])
+    assert without_stored([given, "trainer.epochs=5"]) == ([given], [])
     _, faults = without_stored([given, "pooling=max", "trainer.epochs=3"])
     assert [fault.split(", which has ")[1] for fault in faults] == [
         "pooling=mean; leave it out",
-        "trainer.epochs=10; leave it out",
+        "trainer.epochs=5; leave it out",
     ]
     _, faults = without_stored([f"checkpoint=[{pair[0]},nowhere]"])
     assert "checkpoint=nowhere is not a folder" in faults[0]
