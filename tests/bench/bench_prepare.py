@@ -1,7 +1,7 @@
 """Documents per second and peak memory of preparing: `python tests/bench/bench_prepare.py 20000 100000`.
 
 For each number of documents, invented texts of 200 words are written in each raw form and prepared in a
-process of their own: converter, writing, and the survey with MiniLM tokens of 15,000 texts at most.
+process of their own: converter, writing, and the statistics with MiniLM tokens of 15,000 texts at most.
 """
 
 from __future__ import annotations
