@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from hblm.encoders.pretrained import MINILM, locate
 from hblm.encoders.tokenizer import load_tokenizer
 from hblm.errors import ConfigError, DataError
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["Hello WORLD, café", "", "word " * 900, "日本 🙂 \u2028 x"]
 ROWS = "text,path\n" + "".join(f"text {at},a/b{at % 3}\n" for at in range(30))
 
@@ -145,6 +148,22 @@ def test_a_folder_made_of_other_files_is_not_passed_off() -> None:
     with pytest.raises(DataError, match=r"data/news is there already, made of another news\.csv"):
         run("dataset=custom", "raw=news.csv")
     run("dataset=custom", "raw=news.csv", "force=true")
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_prepares_and_the_other_waits() -> None:
+    Path("news.csv").write_text(ROWS)
+    script = str(ROOT / "datasets" / "custom.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, "raw=news.csv", "encoder=tiny"], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sorted("is there already" in out for out in printed) == [False, True]
+    assert preparation.open_prepared(Path("data/news")).count("train") == 24
 
 
 def with_articles() -> Callable[..., object]:

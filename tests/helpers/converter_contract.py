@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
-import subprocess
 import sys
 import tracemalloc
 import warnings
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from conversions import (
-    ROOT,
     Changes,
     Files,
     archive_of,
@@ -333,21 +331,6 @@ class ConverterContract:
             preparation.prepare(dataset, raw, TINY)
         assert files_below(tmp_path / "data") == before
         assert preparation.prepare(dataset, raw, TINY, force=True) is not None
-
-    @pytest.mark.slow
-    def test_of_two_processes_one_prepares_and_the_other_waits(self, tmp_path: Path) -> None:
-        raw = packed(tmp_path / "raw", dict(self.tiny.files))
-        script = str(ROOT / "datasets" / f"{self.tiny.name}.py")
-        command = [sys.executable, script, f"raw={raw}", "encoder=tiny", "allow_mismatch=true"]
-        command += ["dataset.path=made"]
-        started = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        ended = [process.communicate() for process in started]
-        assert [process.returncode for process in started] == [0, 0], ended
-        assert sorted("is there already" in out for out, _ in ended) == [False, True]
-        assert documents(preparation.open_prepared(Path("made"))) == self.tiny.documents
 
     # --- faults
 

@@ -1,4 +1,4 @@
-"""The user's own data for tests: written in many formats, prepared as the program does, and read back."""
+"""Own data in tests: written in many formats, prepared by the program, and read back."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def composed(*overrides: str) -> PrepareConfig:
 
 
 def config(raw: Path | str, name: str | None = None, *, force: bool = False, **options: Any) -> PrepareConfig:
-    """Return the configuration with some options of the converter, composed once for all: that takes long."""
+    """Return the configuration with some options of the converter; it is composed once, as that is slow."""
     base = composed("raw=x")
     dataset = replace(base.dataset, name=name, path=None, prepare=base.dataset.prepare | options)
     return replace(base, raw=str(raw), force=force, dataset=dataset)
 
 
 def prepared_by(cfg: PrepareConfig) -> Prepared:
-    """Prepare as the program does, and open what was made."""
+    """Prepare by the program, and open the dataset."""
     preparation.run(cfg)
     return open_prepared(cfg.dataset.folder)
 
@@ -49,7 +49,7 @@ def prepared(raw: Path | str, name: str | None = None, *, force: bool = False, *
 
 
 def write(files: Files, folder: str = "raw") -> Path:
-    """Write raw files; return the one file, or the folder of several."""
+    """Write raw files; return the only file, or the folder of several."""
     for name, content in files.items():
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)

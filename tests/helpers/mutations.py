@@ -1,4 +1,4 @@
-"""JSON files with one thing in them changed, as a stranger's or a damaged one may be."""
+"""JSON files with a value or two changed, as in an untrusted or damaged file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ODD: list[Any] = [
 
 
 def mutated(value: Any, draw: random.Random) -> str:
-    """Return the text of a JSON value in which one thing, or two, are no longer what they were."""
+    """Return the text of a JSON value with one or two changes."""
     value = copy.deepcopy(value)
     for _ in range(draw.choice((1, 1, 1, 2))):
         if not places(value):
@@ -52,7 +52,7 @@ def mutated(value: Any, draw: random.Random) -> str:
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Return every place in a value as what holds it and the key there; the shallow ones count as often."""
+    """Return every place in a value as (container, key); shallow ones are repeated, to be drawn as often."""
     found: list[list[tuple[Any, Any]]] = [[({"": value}, "")]]
     while found[-1]:
         below = []

@@ -18,12 +18,12 @@ TEXT = "".join(random.Random(3).choices("abcdef ghij\n", k=4000)).encode()
 
 
 def file_of(data: bytes, name: str = "x.txt") -> RawFile:
-    """Return a file that lies in memory."""
+    """Return a raw file in memory."""
     return RawFile(name, name, Path(name), lambda: io.BytesIO(data))
 
 
 def packed(path: Path, members: dict[str, bytes]) -> Path:
-    """Write members into a folder or an archive, whichever the path's name says."""
+    """Write members into a folder or an archive, by the suffix of the path."""
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in members.items():
@@ -49,7 +49,7 @@ def content(path: Path) -> dict[str, list[str]]:
 
 
 def fault_in(path: Path) -> str:
-    """Return what reading a whole download says."""
+    """Return the error message of reading a whole download."""
     with pytest.raises(DataError) as caught:
         content(path)
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""How a preparation ends, and what it leaves behind."""
+"""The end of a preparation: its error, and the files that it leaves."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Refusal(NamedTuple):
 
 
 def refusal_of(dataset: Dataset, raw: Path | None, *, encoder: str = "tiny", force: bool = False) -> Refusal:
-    """Prepare a dataset and tell how that ended."""
+    """Prepare a dataset and return how that ended."""
     kind, message = None, ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         try:
             prepare(dataset, raw, Encoder(model_name=encoder), force=force)
-        except Exception as error:  # whatever it is: which are right is told by the test
+        except Exception as error:  # the test compares its type
             kind, message = type(error), str(error)
     return Refusal(kind, message, [str(warning.message) for warning in caught])
 
 
 def files_below(folder: Path) -> dict[str, bytes | None]:
-    """Return the files and folders that lie in a folder, locks left out; None for a folder."""
+    """Return the content of all files in a folder without locks; None for a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""The 46,985 rows of WOS without texts: codes from the published ids, names from their published counts."""
+"""The 46,985 rows of WOS without texts: codes of the published ids, names by their published counts."""
 
 from __future__ import annotations
 

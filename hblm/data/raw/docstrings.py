@@ -1,4 +1,4 @@
-"""Docstrings of Python source files as clean prose: what the docstrings converter's worker processes run.
+"""Docstrings of Python source files as clean prose; the workers of the docstrings converter run this.
 
 A file is parsed, never imported. A docstring goes through three steps, in this order, each in one function:
 `_prose` drops the lines that are not prose (code, doctests, directives, licences), `_plain` takes the inline
@@ -27,7 +27,7 @@ _SHINGLE = 3  # words; two texts that differ in one word of thirty have a Jaccar
 
 
 class Source(NamedTuple):
-    """A file to read: where it lies, the dotted path of its module, the distribution that installed it."""
+    """A source file: its path, the dotted path of its module, the distribution that installed it."""
 
     path: Path
     module: str
@@ -44,14 +44,14 @@ class Extract(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What texts are to be: their least words after cleaning; whether words of the module's path may stay."""
+    """Requirements on texts: the least number of words after cleaning; whether words of the path may stay."""
 
     min_words: int
     keep_names: bool
 
 
 def read_sources(wanted: Wanted, sources: Iterable[Source]) -> tuple[list[Extract], Counter[str]]:
-    """Extract and clean the docstrings of some files, in order; the worker processes' one task.
+    """Extract and clean the docstrings of some files, in order; a task of a worker.
 
     Returns:
         The documents with at least `min_words` words after cleaning, and what was left out, by reason.
@@ -237,7 +237,7 @@ _INLINE = [
 
 
 def _plain(text: str) -> str:
-    """Take inline markup, addresses and characters that are not text off, each for a space."""
+    """Replace inline markup, addresses and characters that are not text by spaces."""
     if not text.isascii():
         text = "".join(map(_visible, unicodedata.normalize("NFKC", text)))
     for pattern, instead in _INLINE:
@@ -246,7 +246,7 @@ def _plain(text: str) -> str:
 
 
 def _visible(character: str) -> str:
-    """Return a character, nothing for a soft hyphen and its like, a space for a lone surrogate."""
+    """Return a character; "" for a soft hyphen and similar ones, a space for a lone surrogate."""
     kind = unicodedata.category(character)
     if kind[0] != "C" or character == "\n":
         return character
@@ -263,7 +263,7 @@ _WORD = re.compile(r"\w+")
 
 
 def forbidden_names(module: str, distribution: str) -> frozenset[str]:
-    """Return what no document of a module may hold: the module's segments, the distribution's name.
+    """Return the words that no document of a module may contain: its segments, the name of its distribution.
 
     Folded for comparison: lower case, without the underscores at both ends.
     """
@@ -279,7 +279,7 @@ def leaks(text: str, forbidden: frozenset[str]) -> list[str]:
 
 
 def _without_names(text: str, forbidden: frozenset[str]) -> str:
-    """Put a space for every dotted name and forbidden word, and drop what is left of their punctuation."""
+    """Replace dotted names and forbidden words by spaces, and remove their remaining punctuation."""
     if _DOT_INSIDE.search(text):
         text = _DOTTED.sub(" ", text)
     names = leaks(text, forbidden)

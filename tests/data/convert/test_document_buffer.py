@@ -17,7 +17,7 @@ from hblm.errors import DataError
 
 @pytest.fixture
 def buffer(tmp_path: Path) -> DocumentBuffer:
-    """Return an empty spool."""
+    """Return an empty buffer."""
     return DocumentBuffer(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_texts_stay_on_disk(tmp_path: Path) -> None:
     assert peak < 2_000_000
 
 
-def test_a_spool_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
+def test_a_buffer_that_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         buffer = DocumentBuffer(tmp_path)
@@ -246,7 +246,7 @@ def test_texts_above_what_is_written_at_once_come_back_in_any_order(
     assert [document.text for document in found] == [f"é{number}" * number for number in order]
 
 
-def test_a_spool_begins_empty_where_another_one_was(tmp_path: Path) -> None:
+def test_a_buffer_begins_empty_where_another_one_was(tmp_path: Path) -> None:
     add_to = DocumentBuffer(tmp_path)
     add(add_to, "old", "x" * 100)
     list(add_to.documents([()], ["test"])["test"])

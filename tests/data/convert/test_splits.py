@@ -142,8 +142,8 @@ def test_the_draw_with_equal_texts_is_the_same_on_every_machine() -> None:
 
 
 @pytest.fixture
-def spooled(tmp_path: Path) -> Callable[..., DocumentBuffer]:
-    """Return a maker of spools of documents whose splits, and texts, are given."""
+def buffered(tmp_path: Path) -> Callable[..., DocumentBuffer]:
+    """Return a maker of buffers of documents whose splits, and texts, are given."""
 
     def make(splits: Sequence[str], texts: Sequence[str] = ()) -> DocumentBuffer:
         buffer = DocumentBuffer(tmp_path)
@@ -158,13 +158,13 @@ def spooled(tmp_path: Path) -> Callable[..., DocumentBuffer]:
 def filled(
     buffer: DocumentBuffer, shares: Sequence[float] = (0.5, 0.25, 0.25), seed: int = 5
 ) -> tuple[list[str], list[str]]:
-    """Fill the splits of a spool."""
+    """Fill the splits of a buffer."""
     return fill_splits(buffer, buffer.labels, shares=shares, seed=seed)
 
 
-def test_named_splits_stay_as_they_are(spooled: Callable[..., DocumentBuffer]) -> None:
+def test_named_splits_stay_as_they_are(buffered: Callable[..., DocumentBuffer]) -> None:
     splits = ["test", "train", "val", "train"] * 5
-    assert filled(spooled(splits)) == (splits, [])
+    assert filled(buffered(splits)) == (splits, [])
 
 
 # named -> splits of 100 documents, how many are in train, val and test in the end, and the note
@@ -177,9 +177,9 @@ NAMED: dict[str, tuple[list[str], list[int], str]] = {
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_missing_splits_are_drawn_from_train(named: str, spooled: Callable[..., DocumentBuffer]) -> None:
+def test_missing_splits_are_drawn_from_train(named: str, buffered: Callable[..., DocumentBuffer]) -> None:
     splits, expected, note = NAMED[named]
-    buffer = spooled(splits)
+    buffer = buffered(splits)
     found, notes = filled(buffer)
     assert sizes(found) == expected
     assert notes == [note]
@@ -191,10 +191,10 @@ def test_missing_splits_are_drawn_from_train(named: str, spooled: Callable[..., 
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_equal_texts_are_drawn_together(named: str, spooled: Callable[..., DocumentBuffer]) -> None:
+def test_equal_texts_are_drawn_together(named: str, buffered: Callable[..., DocumentBuffer]) -> None:
     splits, _, _ = NAMED[named]
     texts = [f"text {at // 2}" for at in range(100)]
-    found, _ = filled(spooled(splits, texts))
+    found, _ = filled(buffered(splits, texts))
     assert found[::2] == found[1::2]
     assert set(found) == set(SPLITS)
 
@@ -214,10 +214,10 @@ def test_rare_labels_of_named_training_documents_stay_in_training(tmp_path: Path
     [(["test"] * 4, "test"), (["val"], "val"), (["val", "test"], "test, val"), (["", "test"], "test")],
 )
 def test_training_documents_are_never_drawn_from_others(
-    splits: list[str], named: str, spooled: Callable[..., DocumentBuffer]
+    splits: list[str], named: str, buffered: Callable[..., DocumentBuffer]
 ) -> None:
     with pytest.raises(DataError, match=f"no document for training: the splits named are {named}; "):
-        filled(spooled(splits))
+        filled(buffered(splits))
 
 
 # --- documents held out as in papers
