@@ -1,12 +1,7 @@
 """Documents per second and peak memory of preparing: `python tests/bench/bench_prepare.py 20000 100000`.
 
-<<<<<<< HEAD
 For each number of documents, made-up texts of 200 words are written in each raw format and prepared in a
 separate process: converter, writing, and statistics with MiniLM tokens of at most 15,000 texts.
-=======
-For each number of documents, invented texts of 200 words are written in each raw form and prepared in a
-process of their own: converter, writing, and the statistics with MiniLM tokens of 15,000 texts at most.
->>>>>>> wip-data
 """
 
 from __future__ import annotations
