@@ -133,9 +133,8 @@ def follow(sweep: Sweep, n_at_once: int) -> list[CellStatus]:
     with _bar(console) as bar:
         task = bar.add_task(visible(sweep.name), total=None, line="")
         while True:
-            goes_on = sweep.is_active(
-                statuses
-            )  # before the look at the cells: they change until the launcher ends
+            # before the statuses are read again: cells change until the launcher ends
+            goes_on = sweep.is_active(statuses)
             statuses = sweep.statuses()
             bar.update(task, **_progress(statuses, n_at_once))
             for each in statuses:
