@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from grids import attempts, finish, state, states, sweep, write_grid
 
+import hblm.sweep
 from hblm.config.sweep import SweepConfig
 from hblm.engine import training
 from hblm.errors import ConfigError
@@ -126,3 +129,14 @@ def test_options_of_a_launcher_are_changed_by_a_retry():
     assert (where["nodes"], where["devices"], slurm.n_at_once(where)) == (2, [], 9)
     config.cluster.qos = "high"
     assert slurm.changed_where({**where, "memory": 1}, config, {"cluster"})["memory"] == 1
+
+
+def test_no_other_file_compares_a_launchers_name():
+    folder = Path(hblm.sweep.__file__).parent
+    files = [*folder.glob("*.py"), *folder.glob("launchers/[br]*.py"), folder.parent / "config" / "sweep.py"]
+    assert len(files) > 10
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Compare):
+                texts = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                assert not texts & {"local", "slurm"}, f"{file}:{node.lineno}"
