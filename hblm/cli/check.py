@@ -14,10 +14,11 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
 from hblm.cli.command_line import arguments_of, without_spaces
+from hblm.cli.contradictions import contradicted_method, contradicting, contradiction
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import CHDIR, Composer, Unreadable, compose, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import STAND_IN, OptionGroups, shipped_options
+from hblm.config.groups import STAND_IN, OptionGroups
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
@@ -337,41 +338,7 @@ def composition_faults(
         yield from composed.config.conflicts()
         name = contradicted_method(composed.choices, composed.config)
         if name:
-            yield contradiction(name, composed.config, _causes(composer, name, cell))
-
-
-def contradicted_method(choices: Mapping[str, str | None], config: Any) -> str | None:
-    """Return the chosen method if the other options make another one.
-
-    A preset of the user's own is not judged: its name does not fix a method.
-    """
-    name = choices.get("method")
-    return name if name in shipped_options("method") and config.method != name else None
-
-
-def contradiction(name: str, config: Any, causes: Sequence[str]) -> str:
-    """Return the message that the options beside method=`name` make another method, and how to write that."""
-    others = " and ".join(causes) or "the other options"
-    return (
-        f"method={name} contradicts {others}: together they make method={config.method}; leave {others} out, "
-        f"or write {' '.join([f'method={config.method}', *causes])}"
-    )
-
-
-def _causes(composer: Composer, name: str, cell: Sequence[str]) -> list[str]:
-    """Return the overrides of a run that contradict its method, each alone or only together."""
-    chosen = f"method={name}"
-    others = [text for text in cell if text != chosen]
-
-    def method_of(texts: Sequence[str]) -> str | None:
-        try:
-            method: str = composer.compose(texts).config.method
-        except Unreadable:  # without what was left out
-            return None
-        return method
-
-    alone = [text for text in others if method_of([chosen, STAND_IN, text]) not in (name, None)]
-    return alone or [text for text in others if method_of([each for each in cell if each != text]) == name]
+            yield contradiction(name, composed.config, contradicting(composer, name, cell))
 
 
 def _unknown_option(program: str, texts: list[str], group: str, name: str) -> str:

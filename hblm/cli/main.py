@@ -24,8 +24,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hblm.cli.check import check, contradicted_method, contradiction
+from hblm.cli.check import check
 from hblm.cli.command_line import arguments_of
+from hblm.cli.contradictions import contradicted_method, contradiction
 from hblm.cli.help import help_text
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import job_tree
