@@ -164,7 +164,7 @@ def test_a_story_longer_than_any_is_told_and_not_parsed(
     path = packed(tmp_path / kind, {"1s.xml": b"12345", "2s.xml": b"123456"})
     first, second = read(path)
     assert (first.value, first.fault) == ("12345", "")
-    assert (second.value, second.fault) == (None, "more than 5 bytes; no story is that long")
+    assert (second.value, second.fault) == (None, "more than 5 bytes; no document is that long")
 
 
 def test_other_faults_of_a_parser_are_not_hidden(tmp_path: Path) -> None:
