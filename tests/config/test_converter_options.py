@@ -120,5 +120,5 @@ def test_all_faults_come_in_one_message() -> None:
 
 
 def test_an_empty_text_is_refused_with_what_a_shell_does() -> None:
-    with pytest.raises(ConfigError, match=r"dataset\.prepare\.text= is empty; a shell keeps"):
+    with pytest.raises(ConfigError, match=r"dataset\.prepare\.text= is empty; a shell interprets"):
         read_options(Options, {"text": ""}, "x")

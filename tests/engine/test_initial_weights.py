@@ -316,7 +316,7 @@ def test_another_encoder_is_refused() -> None:
 
 def test_a_checkpoint_that_is_not_there_is_refused() -> None:
     place = stored().folder.with_name("none")
-    with pytest.raises(CheckpointError, match=r"^init_from=.* is not a folder; .* holds other"):
+    with pytest.raises(CheckpointError, match=r"^init_from=.* is not a folder; .* has other"):
         source_of(config(f"init_from={place}"))
 
 

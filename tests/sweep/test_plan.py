@@ -14,7 +14,7 @@ from programs import TINY, compose
 from hblm.config.schema import typed
 from hblm.config.train import TrainConfig
 from hblm.data.dataset import open_prepared
-from hblm.encoders.pretrained import locate, recorded_identity
+from hblm.encoders.pretrained import locate, identity_of_entry
 from hblm.engine import auto, training
 from hblm.errors import ConfigError
 from hblm.runs import paths
@@ -49,7 +49,7 @@ def test_a_checkpoint_to_start_from_exists_when_cells_get_their_ids(learnable):
     meta |= {"schema_version": SCHEMA_VERSION, "formulas": FORMULAS, "precision": "fp32"}
     config = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}")
     meta |= {"eval_batch_size": 8, "node_priors": [0.5] * 7, "config": dataclasses.asdict(config)}
-    meta["run_id"] = paths.id_of(config, data="f" * 64, encoder=recorded_identity({}))
+    meta["run_id"] = paths.id_of(config, data="f" * 64, encoder=identity_of_entry({}))
     (folder / "hblm.json").write_text(json.dumps(meta))
     alone = planned(learnable, {"seed": "1"}).cells[0].run
     started = plan(f"init_from={folder}").cells[0].run
