@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once; threads waiting for each other cost minutes
 
+import contextlib
 import itertools
 import json
 import random
@@ -35,11 +36,20 @@ from hblm.data.writer import Conversion, write_dataset
 from hblm.document import Document
 from hblm.taxonomy import Node, Taxonomy
 
+_EMPTY: list[Path] = []  # a working folder that the last test left empty
+
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path_factory, monkeypatch):
+def _in_a_folder_of_its_own(tmp_path_factory):
     """Run every test in an empty folder, so that none depends on, or leaves, files in the checkout."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    folder = _EMPTY.pop() if _EMPTY else tmp_path_factory.mktemp("cwd")
+    before = Path.cwd()
+    os.chdir(folder)
+    yield
+    os.chdir(before)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a test may have moved it
+        if next(entries, None) is None:
+            _EMPTY.append(folder)  # thousands of new folders take seconds
 
 
 def _write_fruit(folder: Path, *, one_path: bool) -> Path:

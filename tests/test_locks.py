@@ -78,6 +78,7 @@ def test_modes_are_what_the_umask_gives(write, umask, shared):
 
 @needs_root
 @pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.slow
 def test_a_user_of_the_group_goes_on_where_another_wrote(write, shared):
     assert as_user(ANN, 0o002, lambda: write(shared)) == ""
     assert as_user(BEN, 0o002, lambda: write(shared)) == ""
@@ -97,6 +98,7 @@ def test_who_may_not_write_is_told_whose_the_file_is(write, shared):
 @pytest.mark.parametrize(
     "missing", ["results", "checkpoints", "superseded", ".locks/names.lock", "checkpoint"]
 )
+@pytest.mark.slow
 def test_what_a_run_will_write_is_tried_before_it_trains(missing, shared):
     run = Run("0" * 64, "name", shared)
 

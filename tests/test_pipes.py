@@ -43,6 +43,7 @@ def unread(*argv: str, both: bool = False) -> tuple[int, str]:
 
 @pytest.mark.parametrize("unbuffered", [(), ("-u",)])
 @pytest.mark.parametrize("both", [False, True])
+@pytest.mark.slow
 def test_output_without_a_reader_is_dropped(unbuffered, both):
     code, printed = unread(*unbuffered, "-c", PRINTER, both=both)
     assert Path("done").exists()
@@ -51,6 +52,7 @@ def test_output_without_a_reader_is_dropped(unbuffered, both):
 
 
 @pytest.mark.parametrize("unbuffered", [(), ("-u",)])
+@pytest.mark.slow
 def test_a_reader_gets_all(unbuffered):
     done = subprocess.run(
         [sys.executable, *unbuffered, "-c", PRINTER], check=False, capture_output=True, text=True

@@ -83,6 +83,7 @@ def stir(module, *parts):
 
 @every_variant
 @pytest.mark.parametrize("start", ["prior", "label_text"])
+@pytest.mark.slow
 def test_new_variants_are_independent_heads(fruit, name, start):
     model, _, scoring = make(fruit, name, f"head.output_init={start}")
     plain, _, plain_scoring = make(fruit, INDEPENDENT, f"head.output_init={start}")
@@ -395,6 +396,7 @@ def test_p_values_are_adjusted_by_holm_over_what_was_tested():
         (["choose", "--data", "a=b", "trainer.epochs=0"], "trainer.epochs"),
     ],
 )
+@pytest.mark.slow
 def test_what_makes_no_sense_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         main([*words, "--csv", "runs.csv"])

@@ -89,6 +89,7 @@ def test_every_setting_crosses_to_its_variants_seed_by_seed(setting, tmp_path):
     assert [seed for seed, _ in found] == sorted(seed for seed, _ in found)
 
 
+@pytest.mark.slow
 def test_the_plan_is_the_grid_with_the_budget_written_out(tiny):
     cells = tiny.plan(TINY)
     assert [cell.seed for cell in cells] == [1] * 3 + [2] * 3
@@ -101,6 +102,7 @@ def test_the_plan_is_the_grid_with_the_budget_written_out(tiny):
     assert not config.trainer.keep_checkpoint
 
 
+@pytest.mark.slow
 def test_a_run_whose_line_is_there_is_not_run_again(tiny, monkeypatch):
     """Also where its result is gone."""
     cells = tiny.plan(TINY)
@@ -127,6 +129,7 @@ def test_a_run_whose_line_is_there_is_not_run_again(tiny, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_setting_with_all_its_lines_starts_nothing(tiny, monkeypatch):
     cells = tiny.plan(TINY)
     for cell in cells:

@@ -157,6 +157,7 @@ def test_the_dataset_is_required():
     assert "did you mean wos?" in only_fault("dataset=woss")
 
 
+@pytest.mark.slow
 def test_every_value_of_a_sweep_is_checked():
     assert "x is not a whole number" in only_fault("-m", "dataset=wos", "seed=1,x")
     assert "did you mean aapd?" in only_fault("-m", "dataset=wos,aap")
@@ -230,6 +231,7 @@ PAIRS = list(zip(BESIDE, itertools.cycle(METHODS), strict=False))
 
 
 @pytest.mark.parametrize(("option", "method"), PAIRS)
+@pytest.mark.slow
 def test_an_option_beside_a_method_keeps_it_or_is_refused(option: str, method: str) -> None:
     require_kept_or_refused(method, option)
 
@@ -257,6 +259,7 @@ def test_each_option_beside_each_method_keeps_it_or_is_refused(method: str) -> N
         ),
     ],
 )
+@pytest.mark.slow
 def test_what_contradicts_a_method_is_named_and_nothing_else(given, contradicting):
     fault = only_fault("dataset=wos", *given)
     assert fault.startswith(f"{given[0]} contradicts {' and '.join(contradicting)}: ")
@@ -316,6 +319,7 @@ def test_a_method_of_ones_own_is_no_fact(tmp_path):
     assert "method=flat contradicts head=mlp" in only_fault(*given)
 
 
+@pytest.mark.slow
 def test_a_run_beyond_those_checked_before_the_start_is_refused_at_its_turn(monkeypatch, capsys):
     monkeypatch.setattr(check, "_CELLS_CHECKED", 1)
     started = []

@@ -311,6 +311,7 @@ def test_one_checkpoint_or_two():
         typed({"checkpoint": "???"}, EvaluateConfig)
 
 
+@pytest.mark.slow
 def test_only_the_flat_preset_is_flat():
     assert run("method=flat").is_flat
     assert run("method=flat", "loss=auto").is_flat

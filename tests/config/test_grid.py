@@ -113,6 +113,7 @@ def require_sound(name: str, found: Iterable[Cell]) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.slow
 def test_every_value_of_every_shipped_sweep_composes(name):
     """Cells that differ from the first on one axis."""
     option_groups = OptionGroups()
@@ -289,6 +290,7 @@ def test_a_wrong_value_on_a_files_axis_is_found_before_the_start():
         ({"predictions": "true,false"}, "predictions= is a key of hblm.evaluate"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_axis_is_one_fault_with_its_file_key_and_proposal(
     axes: dict[str, str], expected: str
 ) -> None:

@@ -629,6 +629,7 @@ AGAIN: dict[str, Files] = {
 
 
 @pytest.mark.parametrize("kind", AGAIN)
+@pytest.mark.slow
 def test_the_options_of_the_manifest_give_the_same_bytes(kind: str) -> None:
     raw = write(AGAIN[kind], "in")
     first = prepared(raw)

@@ -365,8 +365,7 @@ def test_leaks_tells_what_was_left() -> None:
 
 
 # --- the whole
-
-
+@pytest.mark.slow
 def test_same_input_same_bytes_with_processes_or_without(
     script: ModuleType, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

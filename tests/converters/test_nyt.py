@@ -885,6 +885,7 @@ def test_the_published_lists_give_a_document_for_each_line(
 @needs_lists
 @needs_trees
 @pytest.mark.parametrize(("keep", "sizes"), [(False, (23_280, 5_816, 7_259)), (True, (23_345, 5_834, 7_292))])
+@pytest.mark.slow
 def test_the_published_lists_and_their_repetitions_are_counted(
     keep: bool, sizes: tuple[int, int, int], tmp_path: Path
 ) -> None:
@@ -916,6 +917,7 @@ def test_lists_that_are_not_the_published_ones_are_named(convert: Convert) -> No
 
 @needs_lists
 @needs_trees
+@pytest.mark.slow
 def test_one_list_that_is_not_the_published_one_is_named(tmp_path: Path) -> None:
     raw = published(tmp_path / "raw")
     assert script().read_lists(raw)[3] == []

@@ -130,6 +130,7 @@ def test_without_a_tokenizer_words_are_told_and_why(tmp_path: Path) -> None:
     assert "tokens of some/model are not counted: it is elsewhere" in found.markdown()
 
 
+@pytest.mark.slow
 def test_tokens_of_many_documents_are_those_of_a_sample(tmp_path: Path) -> None:
     many = [(f"{at:05}", ["a"]) for at in range(SAMPLE + 500)]
     data = prepared(tmp_path, {**DOCUMENTS, "train": many})

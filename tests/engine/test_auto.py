@@ -289,6 +289,7 @@ def test_the_processes_of_a_run_get_what_was_chosen(learnable, monkeypatch):
     assert done[0][3].id == one["expected"]
 
 
+@pytest.mark.slow
 def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
     caplog.set_level(logging.INFO, logger="hblm")
     result = run(learnable, "trainer=auto", "trainer.epochs=2")
@@ -318,6 +319,7 @@ def test_a_run_holds_what_was_chosen_and_why(learnable, capsys, caplog):
         assert "contradicts the checkpoint" in without_stored([given, text])[1][0]
 
 
+@pytest.mark.slow
 def test_a_result_of_given_values_says_that_nothing_was_chosen(trained):
     assert json.loads(trained.read_text())["auto"] == {}
 

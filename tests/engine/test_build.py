@@ -104,6 +104,7 @@ def test_each_loss_is_a_class_with_its_keys(parts, overrides, kind):
 
 @pytest.mark.parametrize("variant", ["none", "dual", "tri_head_diffcat"])
 @pytest.mark.parametrize("loss", ["conditional_softmax", "conditional"])
+@pytest.mark.slow
 def test_what_the_films_read_is_in_the_state(parts, loss, variant):
     """A model without the training split, as an evaluation makes it, gets it from the checkpoint."""
     taxonomy, _, train = parts

@@ -106,6 +106,7 @@ def test_a_decoder_by_its_configuration(tmp_path, learnable):
 
 
 @pytest.mark.parametrize("family", READS_PADDING)
+@pytest.mark.slow
 def test_a_model_that_reads_padding_is_refused(family, model_of):
     with pytest.raises(ConfigError, match=r"encoder.model_name=x: \w+ does not ignore padding"):
         trial(model_of(family)).require_sound()

@@ -468,6 +468,7 @@ def test_a_run_goes_on_from_another(
     assert evaluation(checkpoint_of(result))["test"] == record["test"]
 
 
+@pytest.mark.slow
 def test_the_encoders_own_files_may_be_gone(learnable: Path) -> None:
     folder = Path("bert")
     size: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -94,6 +94,7 @@ def test_only_the_start_differs(learnable):
 
 
 @pytest.mark.precision
+@pytest.mark.slow
 def test_it_trains_is_identified_and_can_be_had_again(learnable):
     plain, first = run(learnable), run(learnable, LABEL_TEXT)
     assert numbers(first)["run_id"] != numbers(plain)["run_id"]
@@ -104,6 +105,7 @@ def test_it_trains_is_identified_and_can_be_had_again(learnable):
 
 
 @pytest.mark.precision
+@pytest.mark.slow
 def test_frozen_runs_from_a_warm_cache_are_the_same(learnable):
     frozen = ("encoder.trainable=false", LABEL_TEXT, LABEL_DOCUMENTS)
     first = run(learnable, *frozen)
@@ -130,6 +132,7 @@ def test_label_documents_are_trained_on_and_nothing_else(learnable, trainable):
     assert [len(split) for split in (made.val, made.test)] == [len(plain.val), len(plain.test)]
 
 
+@pytest.mark.slow
 def test_runs_with_label_documents_count_documents_only(learnable):
     plain, more = run(learnable), run(learnable, LABEL_DOCUMENTS)
     before, after = (json.loads(result.read_text()) for result in (plain, more))

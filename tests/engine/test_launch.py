@@ -215,6 +215,7 @@ def test_a_stop_that_one_hears_stops_all(tmp_path):
         exit_reports.raise_first(exit_reports.read_reports(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_launcher_may_not_start_everything(learnable, monkeypatch, capsys):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)

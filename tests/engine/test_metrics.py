@@ -336,6 +336,7 @@ def test_each_bucket_begins_and_ends_at_a_power_of_ten(seen: int, bucket: str) -
 
 
 @given(cases())
+@pytest.mark.slow
 def test_precision_recall_and_f1_are_scikit_learns(case: Case) -> None:
     computed = case.computed()
     for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
@@ -491,6 +492,7 @@ def test_repath_scores_the_closed_prediction_against_the_gold_as_given(case: Cas
 
 
 @given(cases())
+@pytest.mark.slow
 def test_node_table_is_scikit_learns_per_class_report(case: Case) -> None:
     gold, predicted = case.matrix(case.gold), case.matrix(case.predicted)
     expected = precision_recall_fscore_support(padded(gold), padded(predicted), average=None, zero_division=0)

@@ -45,6 +45,7 @@ CHECKPOINTING = ("encoder.gradient_checkpointing=true",)
 @pytest.mark.parametrize(
     ("job", "mode"), [((), True), ((), False), (FROZEN, True), (CHECKPOINTING, True)], indirect=["job"]
 )
+@pytest.mark.slow
 def test_it_leaves_nothing_changed(job, monkeypatch, mode):
     config, job = job
     monkeypatch.setattr(time_estimate, "SLOW", {"cpu": 1e-9})

@@ -100,6 +100,7 @@ def test_the_same_command_gives_the_same_numbers(learnable):
     assert numbers(other)["history"] != numbers(first)["history"]
 
 
+@pytest.mark.slow
 def test_splitting_a_step_changes_nothing_but_rounding(learnable):
     still = ("encoder.dropout=0", "encoder.projection_dropout=0", "head.dropout=0", "trainer.precision=fp32")
     whole = run(learnable, *still, "output_dir=out0")
@@ -139,6 +140,7 @@ def test_notes_are_logged_stored_and_logged_again(learnable, capsys, caplog):
     assert capsys.readouterr().out.count("done before") == 2
 
 
+@pytest.mark.slow
 def test_the_threshold_advised_gives_what_it_promises(learnable):
     """The command of the note, on the validation split that the note is about."""
     result = run(learnable, "threshold=0.9", "trainer.epochs=4", "trainer.batch_size=6")
@@ -223,6 +225,7 @@ def small_bert(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["edited", "moved away"])
+@pytest.mark.slow
 def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change):
     """Whatever happens to its folder while the run trains."""
     folder = Path("bert")
@@ -251,6 +254,7 @@ def test_a_run_is_of_the_encoder_that_was_loaded(learnable, monkeypatch, change)
 
 
 @pytest.mark.parametrize("broken", ["write_checkpoint", "write_result"])
+@pytest.mark.slow
 def test_a_forced_run_that_fails_to_write_leaves_the_older_one(learnable, monkeypatch, broken):
     run(learnable)
     before = files(Path("outputs"))

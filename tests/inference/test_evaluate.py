@@ -137,6 +137,7 @@ def test_conditional_softmax_refuses_documents_of_two_paths(learnable):
         run(learnable, "loss=conditional_softmax")
 
 
+@pytest.mark.slow
 def test_moved_data_is_named_and_can_be_given(trained, learnable, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(learnable, copy)
@@ -210,6 +211,7 @@ def test_a_checkpoint_that_is_not_there_names_those_that_are(trained):
         open_checkpoint(checkpoint_of(trained).with_name("other"))
 
 
+@pytest.mark.slow
 def test_a_joint_result_tells_every_view(tri):
     record = json.loads(tri.read_text())
     assert record["kind"] == "joint"
@@ -249,6 +251,7 @@ def test_dual_full_without_the_fused_loss_is_not_run_twice(learnable, capsys, ca
     )
 
 
+@pytest.mark.slow
 def test_a_loss_of_no_weight_trains_nothing(learnable):
     """The mix heads of a run without the mix loss stay where the seed put them: no decay either."""
     once = ("trainer.epochs=1", "method=tri_head_diffcat")

@@ -125,6 +125,7 @@ OF_0_1 = [
 ]
 
 
+@pytest.mark.slow
 def test_no_id_of_0_1_comes_up(monkeypatch):
     """A result of other formulas never counts as done, that of the flat baseline included."""
 

@@ -14,7 +14,7 @@ from programs import TINY, compose
 from hblm.config.schema import typed
 from hblm.config.train import TrainConfig
 from hblm.data.dataset import open_prepared
-from hblm.encoders.pretrained import locate, identity_of_entry
+from hblm.encoders.pretrained import identity_of_entry, locate
 from hblm.engine import auto, training
 from hblm.errors import ConfigError
 from hblm.runs import paths

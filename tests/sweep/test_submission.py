@@ -63,6 +63,7 @@ def write_result(cell: FrozenCell, finished: str, skew: float) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["trainer=auto", "loss=auto", "film=none"]], ids=["given", "auto"])
+@pytest.mark.slow
 def test_a_cell_whose_data_changed_takes_its_place(learnable, one_path, monkeypatch, options):
     """Its old run cannot be done any more, and settings chosen from the old data are no part of the cell."""
     monkeypatch.setattr(local, "start_worker", lambda files: True)  # nothing runs
@@ -91,6 +92,7 @@ def test_a_frozen_cell_whose_data_changed_is_refused(learnable):
     assert not list(Path("outputs/results").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_does_is_not_waited_for(learnable):
     _, (cell,) = submitted(learnable, {"seed": "1"})
     with cell.lock(), pytest.raises(paths.Busy):

@@ -136,6 +136,7 @@ def test_two_sweeps_share_cells_and_devices(learnable: Path):
 
 
 @quick
+@pytest.mark.slow
 def test_a_pending_cell_runs_as_it_was_submitted(learnable: Path):
     held = lease([Device("0", 1)], "this test")
     assert held is not None

@@ -83,6 +83,7 @@ def test_a_grid_to_every_format(everything: Path) -> None:
     assert {"val", "test"} == set(frame["split"])
 
 
+@pytest.mark.slow
 def test_the_same_scores_make_the_same_bytes_in_another_process(everything: Path) -> None:
     """Whatever results have besides: notes, and keys of a later version."""
     before = bytes_below(everything / "out/tables")

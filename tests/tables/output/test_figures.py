@@ -60,6 +60,7 @@ def test_points_show_every_seed() -> None:
     assert [label.get_text() for label in axis.get_yticklabels()] == ["flat", "dual"]
 
 
+@pytest.mark.slow
 def test_any_name_can_be_drawn() -> None:
     names = [*HOSTILE, "", "$", "_", "\N{GRINNING FACE}", "x" * 300]
     series = [Series(name, [[0.5 + at / 100] for _ in names]) for at, name in enumerate(names)]
