@@ -25,20 +25,14 @@ from rich.table import Table
 from rich.text import Text
 
 Advance = Callable[[int], None]
-
-
 StartTask = Callable[[str, "int | None"], Advance]
 
 log = logging.getLogger("hblm")
-
-
 _CLOSED = ", predictions closed under ancestors"
-
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-
 
 _quiet = False
 
@@ -148,8 +142,6 @@ def print_log() -> None:
 
 
 _LINE_EVERY = 15.0  # seconds between lines without a terminal
-
-
 _DRAW_EVERY = 0.1  # seconds between updates of a bar: updating it a million times takes longer than the work
 
 

@@ -20,22 +20,11 @@ from typing import Any
 from hblm.errors import DataError
 
 HOST = socket.gethostname().replace(".", "_")  # a dot separates the parts of a temporary name
-
-
 LONGEST_NAME = 255  # bytes, on the usual file systems
-
-
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula in a spreadsheet
-
-
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")
-
-
 _OLD = ".old"
-
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -44,7 +33,6 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-
 
 LARGEST_JSON = 64 << 20  # bytes of a result or manifest; parsed, it takes twenty times that in memory
 _STALE_SECONDS = 7 * 24 * 3600.0  # age of a temporary name of another host, whose processes are not visible

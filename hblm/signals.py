@@ -6,11 +6,7 @@ import os
 import signal
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
-
-
 _received: list[str] = []
-
-
 _listening = False
 
 

@@ -26,14 +26,8 @@ from hblm.config.sweep import SweepNode
 from hblm.errors import ConfigError, nearest
 
 _LONGEST_SHOWN = 500  # characters of an argument that cannot be read
-
-
 _PREPARE = "dataset.prepare"  # the options of a converter, any key
-
-
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
-
-
 PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
 
 

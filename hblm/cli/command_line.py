@@ -17,10 +17,7 @@ _NO_NAME = (
     " is no flag here; keys of your own go into DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME"
 )
 
-
 _CROSSES = " (-m) is for hblm.train; a sweep crosses all its values without it"
-
-
 _SHOWN = " is a flag of hblm.train; plan shows what a sweep would run"
 
 

@@ -38,8 +38,6 @@ from hblm.process import QUIET, place
 
 # only the first of several processes lets Hydra write its log and its copy of the overrides
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
-
-
 # Hydra writes nothing into a read-only folder: a finished run is still shown
 _READ_ONLY = (*_NO_FILES[:2], "hydra/job_logging=stdout", "hydra.sweep.dir=.", "hydra.sweep.subdir=.")
 

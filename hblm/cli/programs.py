@@ -80,7 +80,6 @@ AGGREGATE = Program(
     ),
 )
 
-
 SWEEP = Program(
     name="sweep",
     schema=SweepConfig,

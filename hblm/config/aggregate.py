@@ -8,8 +8,6 @@ from hblm.config.schema import key
 from hblm.files import unfit_as_name
 
 TABLE_FORMATS = ("markdown", "csv", "latex", "html")
-
-
 FIGURES = ("curves", "seeds", "levels", "frequency", "critical_difference")
 
 

@@ -47,11 +47,7 @@ for _name, _schema in SCHEMAS.items():
 
 
 CHDIR = "hydra.job.chdir"
-
-
 _DEEPEST = 50
-
-
 SWEEP = "sweep"  # the node of a sweep file, which is no part of a run
 
 

@@ -18,11 +18,7 @@ from hblm.config.sweep import SweepNode
 from hblm.errors import ConfigError, nearest
 
 GROUP = "sweep"
-
-
 MOST_VALUES, MOST_CELLS = 10_000, 100_000  # values of an axis, cells of a grid
-
-
 PAIRED_BY = ("direction", "method")  # axes in which the two members of an ensemble differ
 
 

@@ -17,8 +17,6 @@ PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, an
 STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be composed
 
 _LARGEST = 1 << 20  # bytes of a YAML file
-
-
 _DEEPEST, _MOST_VALUES = 50, 100_000
 
 

@@ -18,7 +18,6 @@ from hblm.errors import close_names, did_you_mean, nearest
 
 _SCHEMAS: Mapping[str, type] = {**SCHEMAS, "sweep": SweepConfig}
 
-
 _NEEDS = {  # the arguments without which a program does not start; the first that takes a key is proposed
     "train": ("dataset=NAME",),
     "evaluate": ("checkpoint=DIR",),
@@ -27,13 +26,8 @@ _NEEDS = {  # the arguments without which a program does not start; the first th
     "aggregate": (),
 }
 
-
 _OPTIONS = "dataset.prepare."
-
-
 _PREPARED, _CHECKPOINT = "taxonomy.json", "hblm.json"  # files that mark such folders
-
-
 _NO_VALUE = "..."
 
 

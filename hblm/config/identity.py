@@ -15,7 +15,6 @@ from hblm.json_files import canonical_json
 # the keys that are in a run's plain name: a run that deviates in these alone has that name
 _NAMED = {"seed", "direction.cascade_direction", "joint_variant.joint_variant"}
 
-
 _OF_METHOD = {  # the keys that the name of a method implies as well
     "independent": {"film.propagation_method"},
     "flat": {"film.propagation_method", "head.classification_head_type", "encoder.project_embedding"},
@@ -130,11 +129,8 @@ def _acting(deciding: tuple[tuple[str, Any], ...]) -> tuple[str, frozenset[str]]
 
 # how tables name a key: by its group where it carries the group's option
 _COLUMNS = {leaf.rules["option_of"] or leaf.name: leaf for leaf in leaves(TrainConfig)}
-
-
 # the columns that decide what a model is, and which of its keys act
 _RULES = [{**leaf.rules["acts"], **leaf.rules["inert"]} for leaf in leaves(TrainConfig)]
-
 
 DECIDING = tuple(
     column

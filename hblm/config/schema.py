@@ -20,14 +20,8 @@ from hblm.config.groups import shipped_options
 from hblm.errors import ConfigError, close_names, did_you_mean, nearest
 
 T = TypeVar("T")
-
-
 _OR_NULL = " or null"
-
-
 _TEXT = "a text"
-
-
 LARGEST = 2**31 - 1  # bound of a whole number without one of its own; every library accepts it
 
 

@@ -35,7 +35,6 @@ class SweepNode:
 
 SWEEP_STATES = ("done", "running", "pending", "failed", "cancelled", "new")  # new: planned, not submitted
 
-
 FAILURES = {
     "error": "a user error: a setting, data, a checkpoint",
     "raised": "an exception, its traceback in the log",

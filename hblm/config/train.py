@@ -17,19 +17,10 @@ from hblm.config.schema import group, key, option
 from hblm.files import unfit_as_name
 
 SINGLE_VIEW = "single"  # the view of a model with one branch
-
-
 FUSED_VIEWS = ("td", "bu", "mix")  # the views that tri_head_diffcat fuses
-
-
 FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
-
-
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
-
-
 AUTO = "auto"  # an option that engine/auto.py replaces by another
-
 
 OF_TRAINER = (
     "learning_rate",
@@ -39,17 +30,10 @@ OF_TRAINER = (
     "patience",
 )  # null: by engine/auto.py
 
-
 CONDITIONAL = ("conditional_softmax", "conditional")  # losses of a node given its parent
-
-
 # for `acts` and `inert`: the option, or the value of a key, on which it depends whether a key acts
 _SINGLE = {"joint_variant": ("none",)}
-
-
 _TRI = {"joint_variant": ("tri_head_diffcat",)}
-
-
 _FROZEN = {"encoder.trainable": (False,)}
 
 

@@ -21,8 +21,6 @@ from hblm.data.tokens import Array, TokenisedSplit, mapped_array
 from hblm.errors import ConfigError
 
 _SUBSAMPLE_SEED = 20_240_229  # not the seed of the run: every run has the same documents
-
-
 _STEPS_SORTED_TOGETHER = 32
 
 

@@ -19,8 +19,6 @@ from hblm.data.token_counter import TokenCounter
 from hblm.document import SPLITS
 
 _LISTED = 20  # the largest number of nodes, or of sources, that are listed
-
-
 _PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 
 

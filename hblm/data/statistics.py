@@ -21,8 +21,6 @@ from hblm.document import SPLITS, Document
 from hblm.taxonomy import Taxonomy
 
 SAMPLE = 5_000  # texts of a split whose tokens are counted
-
-
 _AT_ONCE = 500  # texts given to the tokenizer together
 
 

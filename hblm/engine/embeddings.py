@@ -30,14 +30,8 @@ from hblm.engine.scoring import Scoring, no_progress, on_device
 from hblm.nn.classifier import Classifier
 
 FORMAT = 1
-
-
 _FILE = "vectors"
-
-
 _BATCH_SIZE = 32  # documents; 512 tokens of each fit a small device with a large encoder
-
-
 _BATCHES_AT_ONCE = 512  # with vectors on the device: 64 MB at a width of 1,024
 
 

@@ -23,16 +23,10 @@ from hblm.errors import ConfigError
 from hblm.nn.classifier import Classifier
 
 _TOKENS = 16  # of the longer document; the shorter one has half as many
-
-
 # Relative to the largest state. In float32 families that honour the mask stay below 1e-6; those that do not
 # are above 4e-4 (Nystromformer at width 16 with random weights).
 _ROUNDING = 1e-4
-
-
 _NOTHING = 1e-6  # relative to the largest value: equal rows of a batch may differ in their last bits
-
-
 _PACKAGE = str(Path(hblm.__file__).parent)
 
 

@@ -19,8 +19,6 @@ from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
 
 WEIGHTS = tuple(step / 20 for step in range(21))  # that ensemble_weight=auto compares
-
-
 _AT_ONCE = 1024  # documents averaged at a time
 
 

@@ -16,11 +16,7 @@ from hblm.json_files import write_json
 from hblm.process import cause_of_exit, explain, place
 
 TASK = "task.json"  # beside the reports: the run, and how many processes do it
-
-
 _LINES = 30  # of a killed worker's log, for its report
-
-
 Reports = Sequence[Mapping[str, Any]]
 
 

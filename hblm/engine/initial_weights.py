@@ -39,13 +39,8 @@ from hblm.taxonomy import Taxonomy
 
 # How a key is written -> where its value is in TrainConfig.
 _EMBEDDING = {"pooling": "pooling.pooling", "encoder.project_embedding": "encoder.project_embedding"}
-
-
 _HEAD = {"head": "head.classification_head_type"}
-
-
 _LOSS = {"loss": "loss.loss"}
-
 
 _FILM = {
     "film": "film.propagation_method",

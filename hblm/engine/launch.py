@@ -31,20 +31,10 @@ from hblm.json_files import write_json
 from hblm.process import QUIET, n_cores
 
 _OVER = "over"  # the file that the first machine writes at the end
-
-
 _POLL = 0.2  # seconds between looks at workers and files
-
-
 _GATHER = 1.0  # seconds after the first report in which others may write theirs
-
-
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-
-
 _TIMEOUT = 60.0  # seconds for an orderly stop, and for the first machine to react to another's failure
-
-
 _PORTS = range(20_000, 32_768)  # below the ports that systems give to outgoing connections
 
 

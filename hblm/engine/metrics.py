@@ -47,16 +47,12 @@ from torch import Tensor
 from hblm.taxonomy import Taxonomy
 
 AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets: positions on every axis called "sets"
-
-
 RANKS = (1, 3, 5)  # the k of precision_at_k
-
 
 _COUNTED = (
     *("n_documents", "_node_counts", "_closed_hits", "_closed_support"),
     *("_violations", "_exact", "_samples", "_ranking"),
 )
-
 
 FREQUENCIES = (0, 1, 10, 100, 1_000)  # where each bucket of by_frequency begins, in training documents
 

@@ -15,8 +15,6 @@ from hblm.config.train import TrainConfig
 Note = dict[str, Any]
 
 RISE = 0.01  # of F1, which is one point: a smaller rise may be chance
-
-
 LONG = 3600.0  # seconds: a longer training is announced
 
 

@@ -19,8 +19,6 @@ import torch
 from torch import Tensor
 
 ROWS_PER_SHARD = 1_000_000
-
-
 DEFAULT_FLOOR = 0.01
 
 

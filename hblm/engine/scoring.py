@@ -24,11 +24,7 @@ from hblm.nn.losses import Objective
 from hblm.taxonomy import Taxonomy
 
 Collate = Callable[[Split, np.ndarray], Batch]
-
-
 Scores = dict[str, Any]
-
-
 # receives each batch: positions in the split, scores by view, targets
 Sink = Callable[[np.ndarray, Mapping[str, Tensor], Tensor], None]
 

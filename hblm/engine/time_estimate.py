@@ -22,12 +22,8 @@ from hblm.nn.classifier import Classifier
 # Floating point operations a parameter and token: a product and a sum forward, twice that backward.
 # Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1.
 FORWARD, BACKWARD = 2, 4
-
-
 # Operations a second of a slow device of each kind: a training that is short even there is not timed.
 SLOW = {"cpu": 2e10, "mps": 5e11, "cuda": 5e12}
-
-
 _ENOUGH = 1.0  # seconds: one pass of this length is timing enough
 
 

@@ -28,19 +28,10 @@ if TYPE_CHECKING:
 
 
 SCHEMA_VERSION = 2  # 1 had other names for the tensors of a single model
-
-
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
-
-
 SUMS = "files"  # key in META: the sha256 of every other file; META itself has a seal (see json_files.py)
-
-
 COPY_AGAIN = "copy the checkpoint again, or train it again with force=true"
-
-
 _SHOWN = 3  # names in a message
-
 
 _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),

@@ -29,11 +29,7 @@ from hblm.json_files import SEAL, canonical_json, is_as_sealed, read_object
 from hblm.locks import is_held, lock_of
 
 SCHEMA_VERSION = 2  # part of every run id; 2 since formulas 2, so that results of formulas 1 are not done
-
-
 RESULT_SUFFIXES = (".nodes.csv", ".csv", ".json")  # the last one is written last
-
-
 PREDICTIONS = ".predictions"  # the folder beside an evaluation's result
 
 

@@ -20,14 +20,8 @@ from hblm.errors import ConfigError, nearest
 from hblm.sweep.launchers.registry import LAUNCHERS
 
 VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
-
-
 _WITH_OVERRIDES = ("plan", "submit")  # the verbs that compose runs
-
-
 _KEYS = {leaf.name: leaf for leaf in leaves(SweepConfig)}
-
-
 _ADDITIONAL = "cluster.additional."  # any option of sbatch may follow
 
 

@@ -14,7 +14,6 @@ from hblm.sweep.cells import FrozenCell
 
 REQUESTED = "waiting"  # state of an attempt that was requested and not started, as files spell it
 
-
 # causes of an attempt's end beside `done` and FAILURES
 STOPPED = {
     "lost": "its process ended without an exit record",

@@ -18,14 +18,8 @@ from hblm.sweep.launchers.registry import Sweep
 from hblm.sweep.state import tail
 
 _MAX_ROWS = 40  # of a table of cells; a longer one shows running and failed cells only
-
-
 _LINES_OF_A_FAILURE = 3
-
-
 _LOOK_EVERY = 1.0  # seconds
-
-
 _REASON_WIDTH = 60  # characters in a table
 
 

@@ -125,7 +125,6 @@ SUBMISSION: Checks = {
     "file": lambda value: isinstance(value, str),
 }
 
-
 CELL: Checks = {
     "id": _is_id,
     "number": _is_count,
@@ -144,7 +143,6 @@ CELL: Checks = {
     "formulas": lambda value: type(value) is int,
     "chosen": _is_chosen,
 }
-
 
 ATTEMPT: Checks = {
     "state": lambda value: value in ("waiting", "queued", "running", "ended"),

@@ -9,8 +9,6 @@ import numpy as np
 
 RESAMPLES = 2000  # of each test
 _BLOCK = 1 << 22  # numbers that are held at once
-
-
 Pair = tuple[list[Any], list[Any]]  # what is summed over documents, of a model of a and of one of b
 
 

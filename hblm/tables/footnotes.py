@@ -12,8 +12,6 @@ from hblm.tables.table import Cell, Column, Note, Row, Run, Table, plural
 
 # what results were made with besides their settings; a note names runs or rows that differ in it
 MADE_WITH = ("formulas", "precision", "processes", "device_kind")
-
-
 _LISTED = 12  # cells, commits and rows that a note names
 
 

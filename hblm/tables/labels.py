@@ -16,7 +16,6 @@ from hblm.tables.table import NOTHING
 
 _COMMIT_DIGITS = 10
 
-
 _ORDER = {
     "method": ("flat", "independent", "top_down", "bottom_up", "dual", "tri_head_diffcat", ENSEMBLE),
     "dataset": ("wos", "rcv1v2", "nyt", "aapd", "bgc"),
@@ -27,7 +26,6 @@ _ORDER = {
     "loss": ("bce", "focal", "conditional_softmax", "conditional", "auto"),
     "pooling": ("cls", "mean", "last", "max"),
 }
-
 
 _LAST = 99  # the position of a value whose place in the order is not known
 

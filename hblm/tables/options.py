@@ -13,11 +13,7 @@ import pandas as pd
 from hblm.config.identity import DECIDING, acting
 
 ENSEMBLE = "ensemble"  # the kind, and the method, of two models
-
-
 _OTHER_COLUMNS = ("dataset", "trackers")  # parts of a configuration whose values are in other columns
-
-
 _RENAMED = {"threshold": "training_threshold"}  # the column `threshold` is the one of the scores
 
 

@@ -7,14 +7,8 @@ from hblm.tables.significance import MOST_EXACT, N_FLIPS, smallest_p
 from hblm.tables.table import plural
 
 EXACT = "exact paired permutation test over seeds"
-
-
 DRAWN = f"paired permutation test over seeds with {N_FLIPS:,} drawn permutations"
-
-
 DOCUMENTS = "approximate randomisation over documents"
-
-
 _WITHIN = 1 + 1e-9  # of a p-value and the smallest one, computed in two ways
 
 

@@ -14,8 +14,6 @@ from hblm.tables.p_values import smallest_p_of
 from hblm.tables.table import Cell, Column, Row, Run, Table
 
 NO_SEED = "no seed is shared"
-
-
 _ALL_PAIRS = 100  # pairs of a column that are all compared, even where none can be significant
 
 

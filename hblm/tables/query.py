@@ -18,8 +18,6 @@ from hblm.tables.result_scores import RowFilter, all_rows
 from hblm.tables.table import plural
 
 _LISTED = 12  # values that a message names
-
-
 WEIGHTS = ("ensemble_weight", *(f"joint_variant.{name}" for name in FUSE_KEYS))  # of the fused view
 
 

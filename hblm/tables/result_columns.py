@@ -12,17 +12,9 @@ from hblm.tables.options import ENSEMBLE, joined, members_of
 from hblm.tables.result_scores import LARGEST
 
 RUNS, EVALUATIONS = ("single", "joint"), ("evaluation", "ensemble")  # kinds of results
-
-
 ENCODER = ("encoder_commit", "encoder_id")  # columns; results of version 0.1 have neither
-
-
 _FIRST_FORMULAS = 1  # of results without the key: version 0.1 wrote them
-
-
 _ENVIRONMENT = ("hblm", "git_commit", "git_dirty", "device", "precision", "processes")
-
-
 _ID_DIGITS = 8
 
 

@@ -17,27 +17,13 @@ from hblm.tables.result_columns import EVALUATIONS, RUNS, run_id_of, shared_colu
 from hblm.tables.result_scores import LARGEST, RowFilter, ScoreRow, score_rows
 
 SCHEMA_VERSION = 1  # of the result files that this version reads
-
-
 _SKIPPED_FOLDERS = ("superseded", "checkpoints", "cache", "state", "sweeps", "hydra", "trackers")
-
-
 _NO_RESULT = "not a result"
-
-
 # of a checkpoint, an encoder, a dataset, a ledger: JSON files beside them, or one folder below, are theirs
 _MARKERS = ("hblm.json", "config.json", "taxonomy.json", "sweep.json")
-
-
 _RESERVED = frozenset(("file", "kind", "run_id", "data", "taxonomy", "levels", "split", "view", "closed"))
-
-
 _TEXTS = ("file", "run_id", "dataset", "data", "taxonomy", "levels", "finished")  # never null
-
-
 _RUN_ID = re.compile(r"[\w.-]{1,200}")  # without +, which joins an ensemble's
-
-
 _LONGEST = 4096  # characters of a text in a column
 
 

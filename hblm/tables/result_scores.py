@@ -11,14 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SPLITS = ("val", "test")
-
-
 LARGEST = 2**53  # of the numbers in a result: a float holds every whole number up to here
-
-
 _NO_SCORES = ("level", "train_documents")  # they name the part of the nodes that the scores are about
-
-
 RowFilter = Callable[[str, str, bool], bool]  # of split, view and closed: whether the row is read
 
 

@@ -15,12 +15,10 @@ from hblm.errors import DataError
 
 PATH = "\ufdd1"  # ends each name of a path; a Unicode noncharacter, which no name has
 
-
 WAYS_TO_NAME = (
     "write dataset.prepare.label_names=FILE (a line for each label in that order, or a JSON list) or "
     "=[a,b,c], or =columns where each label has a column of its own"
 )
-
 
 # Values of a position of a multi-hot list, or of a one-hot column; None: unknown, as in Jigsaw at Kaggle
 _MARKS: dict[str, bool | None] = {"0": False, "0.": False, "0.0": False, "false": False, "1": True}
@@ -30,11 +28,7 @@ _MARKS |= {"1.": True, "1.0": True, "true": True, "-1": None, "-1.": None, "-1.0
 
 
 _NUMBER = re.compile(r"-?\d+\.?|True|False")
-
-
 _BETWEEN = re.compile(r"[\s,;|]+")  # separates marks in one text
-
-
 _LONGEST_LIST = 1 << 18  # characters; parsed, it takes a hundred times as much memory
 
 

@@ -16,8 +16,6 @@ from hblm.document import SPLITS, Document, check_text
 from hblm.errors import DataError
 
 _AT_ONCE = 1 << 20  # characters written together
-
-
 _REPEATING = 1 << 18  # documents; after each doubling of this number, a hundredth of the texts must differ
 
 

@@ -11,10 +11,7 @@ from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 
 Path = tuple[str, ...]  # of names, the root's first
-
-
 _LONGEST = 1 << 27  # characters of a taxonomy.json
-
 
 _PARENT = {
     "parent",
@@ -22,7 +19,6 @@ _PARENT = {
     "parent_name",
     "parent_id",
 }  # names in a header; a node may be called Parenting
-
 
 _CHILD = {"child", "children", "child_name", "child_id"}
 

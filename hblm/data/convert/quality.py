@@ -16,13 +16,8 @@ MISSING_VALUE_WORDS = frozenset(
     ("nan", "none", "null", "nil", "n/a", "na", "#n/a", "<na>", "nat", "undefined")
 )
 
-
 _SHOWN = 3
-
-
 _WHOLE = re.compile(r"(-?\d+)\.0+")
-
-
 _AT_THE_END = " .,;:!?"
 
 

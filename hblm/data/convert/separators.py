@@ -15,7 +15,6 @@ from hblm.errors import ConfigError
 
 NONE = "none"  # the value of an option: there is none, do not detect it
 
-
 PATH_SEPARATORS = (
     "--",
     "->",
@@ -32,13 +31,8 @@ PATH_SEPARATORS = (
     ":",
 )  # one that contains another one comes first
 
-
 LABEL_SEPARATORS = (";", "|", "\n", ",", " ")
-
-
 _IN_TEXT = (".", ":")  # punctuation, if a blank follows
-
-
 _BETWEEN_EQUALS = ("/", "|", ":", "::", "\\")  # may separate labels of one level, as in Action/Comedy
 
 

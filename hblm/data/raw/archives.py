@@ -31,34 +31,15 @@ from hblm.errors import DataError
 from hblm.files import require_file, sha256_file
 
 LARGEST = 1 << 29  # bytes of all inner archives together, which are read into memory
-
-
 DEEPEST = 4  # levels of nested archives; a zip may contain itself
-
-
 MOST_FILES = 1 << 18  # listed in one download; each takes a kilobyte of memory
-
-
 _ALWAYS = 1 << 28  # bytes that any file may unpack to
-
-
 _RATIO, _RATIO_INSIDE = 100, 10  # of unpacked bytes to those on disk, or to those of an archive in memory
-
-
 _HEADER = 1 << 20  # bytes of the headers of one member of a tar; tarfile reads all of them into memory
-
-
 _BLOCK = 1 << 20
-
-
 _LOCAL_HEADER = 30  # bytes before a name and the content of a member in a zip
-
-
 _ZIP, _TAR = (".zip",), (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2")
-
-
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
 
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -66,7 +47,6 @@ _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
     b"\x5d\0\0": lzma.open,
 }
-
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 

@@ -17,17 +17,9 @@ from hblm.data.raw.text import LONGEST, read_lines, read_text
 from hblm.errors import DataError
 
 _OPEN, _CLOSE = re.compile(r"<book[\s>]"), "</book>"
-
-
 _BETWEEN = re.compile(r"(<\?xml[^>]*\?>|<!--.*?-->|</?books>|\s)*", re.DOTALL)  # allowed between books
-
-
 _ENTITY = re.compile(r"&(#\d+|#[xX][0-9a-fA-F]+|\w+);")
-
-
 _TOPICS = re.compile(r"<(?:d(\d)|topic\b[^>]*\bd=[\"'](\d)[\"'][^>]*)>(.*?)</(?:d\1|topic)>", re.DOTALL)
-
-
 _TOPIC = re.compile(r"<(?:d\d|topic)\b", re.IGNORECASE)  # the beginning of a topic, damaged or not
 
 

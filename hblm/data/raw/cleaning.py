@@ -27,13 +27,8 @@ STOP_WORDS = frozenset(
     """.split()  # noqa: SIM905 (a list would be three pages)
 )
 
-
 _CONTRACTIONS = re.compile("'s|'ve|n't|'re|'d|'ll")
-
-
 _PUNCTUATION = re.compile(r"""[,."!()?]""")
-
-
 _BLANKS = re.compile(r"\s{2,}")
 
 
@@ -65,7 +60,6 @@ def hiagm_nyt(text: str) -> str:
 
 
 Cleaning = Literal["none", "lower", "hpt", "hiagm", "hiagm_nyt"]
-
 
 CLEANINGS: Mapping[str, Callable[[str], str]] = {
     "none": lambda text: text,

@@ -19,8 +19,6 @@ from hblm.data.raw.archives import RawFile
 from hblm.errors import DataError
 
 _ROWS = 1000  # of save_to_disk, read at once
-
-
 # reads (number, record) of some columns; () for all
 Records = Callable[[Collection[str]], Iterator[tuple[int, Mapping[str, Any]]]]
 

@@ -33,11 +33,7 @@ from hblm.errors import DataError
 from hblm.files import reason_not_a_file
 
 LONGEST = 16 << 20  # bytes of a file; only a damaged one has more
-
-
 _AT_ONCE = 400  # files in a batch
-
-
 _STREAMED = 64 << 20  # bytes; a larger archive is read as a stream
 
 

@@ -13,8 +13,6 @@ from xml.etree import ElementTree
 from hblm.data.raw.cleaning import CLEANINGS, Cleaning
 
 Paragraphs = Literal["space", "glued"]
-
-
 _ENTITIES = {name: chr(code) for name, code in html.entities.name2codepoint.items()}
 
 

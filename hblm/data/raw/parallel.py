@@ -18,17 +18,9 @@ from hblm.errors import DataError
 from hblm.process import n_cores
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
-
-
 _FEW = 4  # fewer items are done sooner in this process; starting workers takes a second
-
-
 _MOST = 8  # workers; the parent process cannot consume the results of more
-
-
 _shared: Any = None  # in a worker: the argument that all calls share
 
 

@@ -25,33 +25,18 @@ SPLIT_OF_WORD = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 
-
 _JSON, _DELIMITED, _PARQUET = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".parquet",)
-
-
 _SHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
-
-
 _LAST = (".txt",)  # read as delimited text
-
-
 _ARROW = ("dataset_dict.json", "state.json")
-
-
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
-
 
 _COPIES = re.compile(
     r"fold|seed|version|run\d|(?<![a-z])v\d", re.IGNORECASE
 )  # numbered files that are not parts of one
 
-
 _MOST_COLUMNS = 1 << 14
-
-
 _LOOKED_AT = 100  # records of JSONL whose keys make the columns: a record may lack a key
-
-
 Record = Mapping[str, Any]
 
 

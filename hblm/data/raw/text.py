@@ -18,19 +18,10 @@ from hblm.data.raw.archives import RawFile, reading
 from hblm.errors import ConfigError, DataError
 
 LONGEST = 16 << 20  # characters of a line, a cell or a record; only a damaged file has more
-
-
 MOST_BLANK = 1 << 20  # empty lines or rows in a row; a file of only these may be endless
-
-
 _RETURN = "\ufdd0"  # a Unicode noncharacter, which no text has
-
-
 _SIGN = "\ufdd2"  # another one, in place of a delimiter of several characters
-
-
 _HEAD = 1 << 20  # bytes that are searched for the encoding and the line ends
-
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

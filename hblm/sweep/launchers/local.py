@@ -21,8 +21,6 @@ from hblm.sweep.launchers.local_worker import APART, LEAVING
 from hblm.sweep.state import SweepState
 
 _START_WITHIN = 60.0  # seconds
-
-
 _STOP_WITHIN = 30.0  # seconds that cancel waits for the cells to end
 
 

@@ -21,8 +21,6 @@ from hblm.sweep.devices import Device
 from hblm.sweep.state import SweepState
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
-
-
 _LOOK_EVERY = 0.2  # seconds
 
 

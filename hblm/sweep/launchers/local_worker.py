@@ -25,17 +25,9 @@ from hblm.sweep.launchers.local_process import CellProcess
 from hblm.sweep.state import SweepState
 
 _EVERY = 0.2  # seconds between looks at the cells
-
-
 _TRY_AGAIN_AFTER = 3.0  # seconds, for a cell whose run or device was taken
-
-
 _MEMORY_EVERY = 1.0  # seconds
-
-
 APART = "--apart"  # detach from the process that starts the worker process
-
-
 LEAVING = 3 * _EVERY  # a worker process that is about to exit does not look for new cells any more
 
 

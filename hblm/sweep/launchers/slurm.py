@@ -25,8 +25,6 @@ from hblm.sweep.launchers.slurm_queue import Queue, call, cancel_jobs, max_array
 from hblm.sweep.state import SweepState
 
 _DAY = 24 * 60  # minutes
-
-
 _STOP_WITHIN = 30.0  # seconds that cancel waits for the cells to end
 
 

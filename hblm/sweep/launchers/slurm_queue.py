@@ -15,16 +15,9 @@ from hblm.sweep.attempts import Attempt, Sighting
 from hblm.sweep.cells import FrozenCell
 
 FRESH = 2.0  # seconds for which an answer of squeue is used again
-
-
 _TIMEOUT = 60.0  # seconds for a command's answer
-
-
 _MAX_ARRAY_SIZE = 1001  # SLURM's own default
-
-
 _IDS_PER_COMMAND = 500
-
 
 # states in which a job has ended -> cause and reason of the attempt's end
 ENDS = {

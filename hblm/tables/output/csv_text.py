@@ -11,8 +11,6 @@ from hblm.files import cell_text
 from hblm.tables.table import Cell, Comparison, Table
 
 _NUMBERS = ("n", "mean", "std", "low", "high")
-
-
 _TEXTS = ("standing", "seeds", "run_ids", "notes", "source")
 
 

@@ -13,22 +13,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
-
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-
-
 _DPI = 200  # of the PNG
-
-
 _LABEL = 40  # characters of a label that are shown
-
-
 _MISSING = "\N{REPLACEMENT CHARACTER}"
-
 
 _STYLE: dict[str, Any] = {
     "text.parse_math": False,

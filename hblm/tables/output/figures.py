@@ -11,11 +11,7 @@ import numpy as np
 from hblm.tables.output.drawing import Drawing, drawing_of, label_text, style_of, styled
 
 _WIDTH, _HEIGHT = 3.4, 2.5  # inches of a panel alone: a column of a paper
-
-
 _LINE: dict[str, Any] = {"markersize": 3.5, "elinewidth": 0.8, "capsize": 1.5}
-
-
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 4, "alpha": 0.75, "markeredgewidth": 0}
 
 

@@ -8,11 +8,7 @@ from math import isnan, nan
 from hblm.tables.table import NOT_STATED, Column, Reference, Table
 
 EMPTY = "–"
-
-
 REFERENCES = "Reference figures, published or expected by the sweep"
-
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
 
 
