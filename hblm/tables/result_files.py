@@ -19,7 +19,7 @@ from hblm.tables.result_scores import LARGEST, RowFilter, ScoreRow, score_rows
 SCHEMA_VERSION = 1  # of the result files that this version reads
 _SKIPPED_FOLDERS = ("superseded", "checkpoints", "cache", "state", "sweeps", "hydra", "trackers")
 _NO_RESULT = "not a result"
-# of a checkpoint, an encoder, a dataset, a ledger: JSON files beside them, or one folder below, are theirs
+# of a checkpoint, an encoder, a dataset, a sweep: JSON files beside them, or one folder below, are theirs
 _MARKERS = ("hblm.json", "config.json", "taxonomy.json", "sweep.json")
 _RESERVED = frozenset(("file", "kind", "run_id", "data", "taxonomy", "levels", "split", "view", "closed"))
 _TEXTS = ("file", "run_id", "dataset", "data", "taxonomy", "levels", "finished")  # never null
@@ -105,7 +105,7 @@ def _json_files(places: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _is_of_another_kind(file: Path) -> bool:
-    """Return whether a file belongs to a checkpoint, an encoder, a dataset or a ledger."""
+    """Return whether a file belongs to a checkpoint, an encoder, a dataset or a sweep."""
     return any((folder / name).exists() for folder in [*file.parents][:2] for name in _MARKERS)
 
 
