@@ -192,7 +192,7 @@ def read_lists(
         if missing:
             raise DataError(
                 f"{path}: no {' and no '.join(missing)}{contents(path)}; put HiAGM's lists and taxonomy "
-                f"beside the corpus, or say dataset.prepare.lists=PATH (DATA.md tells where they are)"
+                f"beside the corpus, or write dataset.prepare.lists=PATH (see DATA.md)"
             )
         tree = files.find(next(name for name in TREES if files.matching(name)))
         taxonomy = read_nodes(tree)

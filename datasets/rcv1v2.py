@@ -197,7 +197,7 @@ def read_lists(raw: Path, elsewhere: str | None = None) -> Lists:
         if missing:
             raise DataError(
                 f"{path}: no {' and no '.join(missing)}{contents(path)}; put the LYRL2004 files beside the "
-                f"texts, or say dataset.prepare.lyrl=PATH (DATA.md tells where they are)"
+                f"texts, or write dataset.prepare.lyrl=PATH (see DATA.md)"
             )
         taxonomy = read_hierarchy(_preferred(files, HIERARCHIES))
         qrels, ids = files.find(QRELS), files.find(IDS)

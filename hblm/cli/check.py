@@ -21,7 +21,7 @@ from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_va
 from hblm.config.groups import STAND_IN, OptionGroups
 from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
-from hblm.config.schema import Leaf, leaves, plain, read_leaf
+from hblm.config.schema import Fault, Leaf, leaves, plain, read_leaf
 from hblm.config.sweep import SweepNode
 from hblm.errors import ConfigError, nearest
 
@@ -319,16 +319,17 @@ def composition_faults(
         if unknown and unknown[1].startswith(_PREPARE):
             yield _unknown_option(composer.name, cell, unknown[1], unknown[2])
             return
-        yield re.sub(r" To append to your config use \S+", "", str(error))
+        yield re.sub(r" To append to your config use .*", "", str(error))
         return
-    for fault in composed.faults:
+    required = [*option_groups.left_out(composed.choices, {text.partition("=")[0] for text in cell})]
+    for fault in [*composed.faults, *(Fault(key, "???", "is required") for key in required)]:
         group = fault.key.partition(".")[0]
         if fault.value == "???":
             context = f" with {group}={composed.choices[group]}" if group in composed.choices else ""
             yield f"{fault.key}= is required{context}"
         elif fault.key not in judged:
             yield f"{option_groups.place_of(fault.key, dict(composed.choices))}{fault}"
-    if all(fault.value == "???" for fault in composed.faults):
+    if not required and all(fault.value == "???" for fault in composed.faults):
         yield from composed.config.conflicts()
         name = contradicted_method(composed.choices, composed.config)
         if name:

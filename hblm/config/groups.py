@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -80,20 +81,27 @@ class OptionGroups:
 
     def __init__(self, config_dir: str | None = None) -> None:
         self.config_dir = Path(config_dir).resolve() if config_dir else None
+        if self.config_dir and not self.config_dir.is_dir():
+            raise ConfigError(f"--config-dir {config_dir} is not a folder")
+
+    @functools.cached_property
+    def groups(self) -> dict[str, dict[str, Path]]:
+        """The options by group; read when first used, so that no broken file stops what needs none.
+
+        Raises:
+            ConfigError: a file of the user's own cannot be read.
+        """
         roots = [Path(str(resources.files(package))) for package in ("hblm.conf", "hblm.multirun")]
-        if self.config_dir:
-            if not self.config_dir.is_dir():
-                raise ConfigError(f"--config-dir {config_dir} is not a folder")
-            roots.append(self.config_dir)
-        self.groups: dict[str, dict[str, Path]] = {}
-        for root in roots:
+        groups: dict[str, dict[str, Path]] = {}
+        for root in [*roots, *([self.config_dir] if self.config_dir else [])]:
             for file in sorted(root.glob("*/*.yaml")):
                 if file.name.startswith("."):  # what editors and file managers leave
                     continue
                 require_file(file)
-                if root == self.config_dir and file.parent.name in self.groups:
+                if root == self.config_dir and file.parent.name in groups:
                     read_yaml(file)  # before Hydra does
-                self.groups.setdefault(file.parent.name, {})[file.stem] = file
+                groups.setdefault(file.parent.name, {})[file.stem] = file
+        return groups
 
     @property
     def of_runs(self) -> list[str]:
@@ -106,6 +114,32 @@ class OptionGroups:
         if not self.config_dir:
             return []
         return [f"hydra.searchpath=[pkg://hblm.multirun,file://{self.config_dir}]"]
+
+    def left_out(self, choices: Mapping[str, str | None], given: Collection[str]) -> Iterator[str]:
+        """Yield the keys that an option's file leaves open (???) and that nothing else sets.
+
+        Hydra does not see them: the default of the dataclass takes the place of ???.
+
+        Args:
+            choices: group -> option.
+            given: keys that arguments set.
+        """
+        values: dict[str, list[Any]] = {}
+        for group, option in choices.items():
+            for key, value in self._keys_of(group, option).items():
+                if group in PRESETS and isinstance(value, dict):
+                    for name, each in value.items():
+                        values.setdefault(f"{key}.{name}", []).append(each)
+                else:
+                    values.setdefault(key if group in PRESETS else f"{group}.{key}", []).append(value)
+        for key, written in values.items():
+            if set(map(str, written)) == {"???"} and key not in given:
+                yield key
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  it lives as long as a command
+    def _keys_of(self, group: str, option: str | None) -> dict[str, Any]:
+        file = self.groups.get(group, {}).get(option or "")
+        return read_yaml(file) if file else {}
 
     def place_of(self, key: str, choices: dict[str, str | None]) -> str:
         """Return the YAML file that sets `key`, as a prefix of messages; "" where no option sets it."""

@@ -22,7 +22,7 @@ FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
 AUTO = "auto"  # an option that engine/auto.py replaces by another
 
-OF_TRAINER = (
+CHOSEN_BY_AUTO = (
     "learning_rate",
     "head_learning_rate",
     "epochs",
@@ -42,7 +42,7 @@ class Dataset:
     """Which documents; identified in run ids by their hashes, never by name or place."""
 
     name: str | None = key(None, "name of the set and of its folder (custom: the folder's)", identity=False)
-    path: str | None = key("${data_dir}/${dataset.name}", "the prepared folder", identity=False)
+    path: str | None = key(None, "the prepared folder; null: NAME in data_dir", identity=False)
     converter: str | None = key(None, "script in datasets/ that prepares the set", identity=False)
     source: str | None = key(None, "the raw data that raw= names; null: none are needed", identity=False)
     prepare: dict[str, Any] = key({}, "options of the converter", identity=False)
@@ -378,7 +378,7 @@ class TrainConfig:
     @property
     def left_open(self) -> tuple[str, ...]:
         """The keys whose values engine/auto.py has still to choose; a run with an id has none."""
-        trainer = [name for name in OF_TRAINER if getattr(self.trainer, name) is None]
+        trainer = [name for name in CHOSEN_BY_AUTO if getattr(self.trainer, name) is None]
         if self.trainer.learning_rate is not None and "head_learning_rate" in trainer:
             trainer.remove("head_learning_rate")  # it means: the same
         names = [f"trainer.{name}" for name in trainer]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hblm.config.schema import plain
-from hblm.config.train import OF_TRAINER, TrainConfig
+from hblm.config.train import CHOSEN_BY_AUTO, TrainConfig
 from hblm.data.dataset import Prepared, n_subsampled
 from hblm.document import SPLITS
 from hblm.encoders.pretrained import Pretrained, width_of
@@ -75,7 +75,7 @@ def facts(prepared: Prepared, config: TrainConfig, source: Pretrained) -> Facts:
         DataError: a split cannot be read.
     """
     left_open = config.left_open
-    of_trainer = bool({f"trainer.{name}" for name in OF_TRAINER} & set(left_open))
+    of_trainer = bool({f"trainer.{name}" for name in CHOSEN_BY_AUTO} & set(left_open))
     of_words = {"head.output_init", "trainer.label_documents"} & set(left_open)
     return Facts(
         documents=n_subsampled(_n_training(prepared), config.dataset_fraction),

@@ -167,6 +167,7 @@ def fit(
             "val_loss": val_loss,
             **_scores_in_history(views, view),
             "skipped_steps": skipped,
+            "modulation": {name: of["modulation"] for name, of in views.items() if "modulation" in of},
             "documents_per_second": len(train) / seconds,
         }
         watch.epoch(entry)
@@ -181,14 +182,11 @@ def overall_f1(scores: Scores) -> dict[str, float]:
 
 
 def _scores_in_history(views: Mapping[str, Scores], monitored: str) -> dict[str, Any]:
-    """Return the scores of an epoch's history entry: of the monitored view, of all views, modulation."""
+    """Return the scores of an epoch's history entry: of the monitored view, and of all views."""
     return {
         "val_micro_f1": views[monitored]["overall"]["micro_f1"],
         "val_macro_f1": views[monitored]["overall"]["macro_f1"],
         "views": {view: overall_f1(scores) for view, scores in views.items()},
-        "modulation": {
-            view: scores["modulation"] for view, scores in views.items() if "modulation" in scores
-        },
     }
 
 

@@ -130,6 +130,7 @@ def from_config(
     entry = encoder_entry(source)
     with progress() as start:
         tokens = _tokenise(config, prepared, encoder, tokenizer, Path(config.cache_dir), start)
+    build.require_single_paths(config, {name: tokens[name] for name in SPLITS}, prepared.taxonomy)
     scoring = build.scoring(
         config,
         prepared.taxonomy,
@@ -252,14 +253,13 @@ def _tokenise(
     """Return the splits and the texts of nodes as tokens; train and val as `dataset_fraction` keeps them.
 
     Raises:
-        ConfigError: a token without a row in the encoder, or documents that the loss cannot take.
+        ConfigError: a token without a row in the encoder.
         DataError: the documents have a fault, or changed since they were opened.
     """
     splits = tokenise(
         prepared, tokenizer, max_length=config.encoder.max_length, cache_dir=cache_dir, progress=start
     )
     build.require_rows(encoder, tokenizer, splits, config.encoder.model_name)
-    build.require_single_paths(config, {name: splits[name] for name in SPLITS}, prepared.taxonomy)
     return splits | {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
 
 
@@ -341,6 +341,8 @@ def _training_inputs(config: TrainConfig, session: Session) -> Inputs:
         _announce(config, session, [_trained_on(config, tokens), tokens["val"]])
     else:
         _announce(config, session, session.embedder.missing(tokens.values()))
+    if session.embedder is None:
+        return tokens
     with progress() as start:
         return session.inputs(names, start)
 

@@ -14,7 +14,7 @@ from hblm.config.identity import ensemble_id
 from hblm.console import print_views
 from hblm.files import adopt_folder, scratch_folder
 from hblm.inference.inputs import EvaluationInputs, open_inputs
-from hblm.runs import paths
+from hblm.runs import paths, result
 
 if TYPE_CHECKING:
     from hblm.inference.scores import EvaluationScores
@@ -66,8 +66,6 @@ def path_of(inputs: EvaluationInputs) -> Path:
 
 def write_result(inputs: EvaluationInputs, scores: EvaluationScores, path: Path, started: float) -> None:
     """Write the evaluation's result; `started` is its beginning by time.perf_counter."""
-    from hblm.runs import result  # imports pandas
-
     config = inputs.config
     content = {
         **subject(inputs),

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from hblm.data.dataset import Prepared
 from hblm.errors import DataError
 from hblm.files import cell_text, new_file
@@ -100,9 +98,11 @@ def dataset_entry(prepared: Prepared, documents: Mapping[str, int]) -> dict[str,
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pandas  # a second to load, and a run that is done writes nothing
+
     guarded = [{name: cell_text(value) for name, value in row.items()} for row in rows]
     with new_file(path) as temporary:
-        pd.DataFrame(guarded).to_csv(temporary, index=False)
+        pandas.DataFrame(guarded).to_csv(temporary, index=False)
 
 
 def without_nodes(views: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from hblm.config.hints import word_hint
 from hblm.config.schema import Fault, Leaf, leaves, read_leaf, read_tree
 from hblm.config.sweep import Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
-from hblm.sweep.launchers.registry import LAUNCHERS
+from hblm.sweep.launchers.registry import LAUNCHERS, open_sweep
 
 VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
 _WITH_OVERRIDES = ("plan", "submit")  # the verbs that compose runs
@@ -174,7 +174,13 @@ def _config(words: _Words, options: OptionGroups) -> tuple[SweepConfig, frozense
     if of_cluster or words.is_cluster_given:
         values["cluster"] = _cluster(words.cluster, of_cluster, options, words.faults)
     config = SweepConfig(**values)
-    words.faults += config.conflicts() if not words.faults else []
+    if not words.faults:
+        words.faults += config.conflicts()
+        sweep = open_sweep(config.output_dir, config.name or config.sweep)
+        able = [name for name, launcher in LAUNCHERS.items() if launcher(sweep).several_nodes]
+        if config.nodes > 1 and config.on not in able:
+            on = " or ".join(f"on={name}" for name in able)
+            words.faults.append(f"nodes={config.nodes} needs {on}; trainer.processes= acts on one machine")
     return config, frozenset(values)
 
 

@@ -15,7 +15,7 @@ from hblm.config.groups import read_yaml
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import leaves, read_leaf, typed
 from hblm.config.sweep import SweepConfig
-from hblm.config.train import AUTO, OF_TRAINER, TrainConfig
+from hblm.config.train import AUTO, CHOSEN_BY_AUTO, TrainConfig
 from hblm.errors import ConfigError
 from hblm.nn.cascade import DIRECTIONS, SPACES
 from hblm.nn.film import PROPAGATIONS
@@ -23,6 +23,7 @@ from hblm.nn.heads import HEADS
 from hblm.nn.losses import LOSSES
 from hblm.nn.pooling import POOLINGS
 
+WOS = {"dataset": {"name": "wos"}}
 CONF = Path(str(resources.files("hblm.conf")))
 PRESETS = ("method", "experiment", "sweep")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "__pycache__")
@@ -109,9 +110,13 @@ def test_originals_setting():
 def test_auto_leaves_open_what_it_chooses_and_nothing_else():
     auto, original = run("trainer=auto"), run("trainer=original")
     assert auto == run()
-    assert auto.trainer == replace(original.trainer, **dict.fromkeys(OF_TRAINER))
+    assert auto.trainer == replace(original.trainer, **dict.fromkeys(CHOSEN_BY_AUTO))
     config = run("loss=auto", "head.output_init=auto")
-    assert config.left_open == (*(f"trainer.{name}" for name in OF_TRAINER), "loss.loss", "head.output_init")
+    assert config.left_open == (
+        *(f"trainer.{name}" for name in CHOSEN_BY_AUTO),
+        "loss.loss",
+        "head.output_init",
+    )
     given = run("trainer.learning_rate=1e-4")
     # without a rate of its own, the head has the encoder's
     assert given.left_open == ("trainer.epochs", "trainer.batch_size", "trainer.patience")
@@ -200,17 +205,17 @@ def test_a_value_out_of_type_or_range_is_refused_with_its_key(key, value):
 
 
 def test_the_edges_of_a_range_are_inside():
-    config = typed({"threshold": 0, "dataset_fraction": 1, "encoder": {"dropout": 0}}, TrainConfig)
+    config = typed({**WOS, "threshold": 0, "dataset_fraction": 1, "encoder": {"dropout": 0}}, TrainConfig)
     assert (config.threshold, config.encoder.dropout) == (0.0, 0.0)
 
 
 def test_conflicts_name_both_keys():
     with pytest.raises(ConfigError, match=r"projection_dim.*project_embedding"):
-        typed({"encoder": {"projection_dim": 8, "project_embedding": False}}, TrainConfig)
+        typed({**WOS, "encoder": {"projection_dim": 8, "project_embedding": False}}, TrainConfig)
     with pytest.raises(ConfigError, match=r"gradient_accumulation.*batch_size"):
-        typed({"trainer": {"gradient_accumulation": 64}}, TrainConfig)
+        typed({**WOS, "trainer": {"gradient_accumulation": 64}}, TrainConfig)
     with pytest.raises(ConfigError, match=r"fp16.*device"):
-        typed({"trainer": {"precision": "fp16"}, "device": "cpu"}, TrainConfig)
+        typed({**WOS, "trainer": {"precision": "fp16"}, "device": "cpu"}, TrainConfig)
     with pytest.raises(ConfigError, match=r"dataset\.name"):
         typed({"dataset": {"name": "a/b"}}, TrainConfig)
     with pytest.raises(ConfigError, match="check"):
@@ -244,7 +249,7 @@ DUAL = {"joint_variant": "dual"}
 )
 def test_joint_keys_that_do_not_go_together(joint, named):
     with pytest.raises(ConfigError) as caught:
-        typed({"joint_variant": joint}, TrainConfig)
+        typed({**WOS, "joint_variant": joint}, TrainConfig)
     assert len(str(caught.value).splitlines()) == 1
     for part in named:
         assert part in str(caught.value)
@@ -263,12 +268,12 @@ def test_joint_keys_that_do_not_go_together(joint, named):
     ],
 )
 def test_joint_keys_that_do(joint):
-    typed({"joint_variant": joint}, TrainConfig)
+    typed({**WOS, "joint_variant": joint}, TrainConfig)
 
 
 def test_what_each_objective_weighs():
     def weights(**joint):
-        return typed({"joint_variant": joint}, TrainConfig).joint_variant.loss_weights
+        return typed({**WOS, "joint_variant": joint}, TrainConfig).joint_variant.loss_weights
 
     assert weights() == {"single": 1.0}
     assert weights(**DUAL, joint_loss_fused=0.3) == {"fused": 0.3, "td": 0.5, "bu": 0.5}
@@ -278,7 +283,7 @@ def test_what_each_objective_weighs():
 
 def test_what_is_monitored():
     def monitored(**joint):
-        return typed({"joint_variant": joint}, TrainConfig).joint_variant.monitored
+        return typed({**WOS, "joint_variant": joint}, TrainConfig).joint_variant.monitored
 
     assert monitored(joint_eval_view="td") == "single"
     assert monitored(**DUAL) == monitored(**DUAL, joint_eval_view="all") == "fused"

@@ -961,7 +961,7 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
     "two ways for labels": (
         PLAIN,
         {"labels": "label", "levels": ["id", "text"]},
-        ["two ways to say one thing"],
+        ["both name the labels"],
     ),
     "a separator in no label": (PLAIN, {"separator": "--"}, ["separator=-- is in none"]),
     "a delimiter that is not there": (

@@ -17,7 +17,7 @@ from programs import checkpoint_of, compose, run
 
 from hblm.config.compose import Composer
 from hblm.config.groups import OptionGroups
-from hblm.config.train import OF_TRAINER, TrainConfig
+from hblm.config.train import CHOSEN_BY_AUTO, TrainConfig
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.encoders.pretrained import locate
 from hblm.engine import auto, launch, training
@@ -68,7 +68,7 @@ def test_other_values_are_another_run_of_another_name():
     assert few.id != identify(config("trainer=original")).id
     assert few.name == f"wos_single_top_down_roberta-large_seed1-{few.id[:8]}"
     trainer = resolved().trainer
-    given = [f"trainer.{name}={getattr(trainer, name)}" for name in OF_TRAINER]
+    given = [f"trainer.{name}={getattr(trainer, name)}" for name in CHOSEN_BY_AUTO]
     assert identify(config(*given)) == few
 
 
@@ -79,14 +79,14 @@ def test_whatever_the_facts_nothing_stays_open_and_values_are_in_range(documents
     known = Facts(documents, trainable, width, False, False)
     made, chosen = auto.resolve(config("loss=auto", "head.output_init=auto"), known)
     assert made.left_open == ()
-    assert list(chosen) == [*(f"trainer.{name}" for name in OF_TRAINER), "loss.loss", "head.output_init"]
+    assert list(chosen) == [*(f"trainer.{name}" for name in CHOSEN_BY_AUTO), "loss.loss", "head.output_init"]
     again = compose(
         "train",
         TrainConfig,
         "dataset=wos",
         *(
             f"trainer.{k}={v or 'null'}"
-            for k, v in ((name, getattr(made.trainer, name)) for name in OF_TRAINER)
+            for k, v in ((name, getattr(made.trainer, name)) for name in CHOSEN_BY_AUTO)
         ),
     )
     assert again.trainer == made.trainer
@@ -95,7 +95,7 @@ def test_whatever_the_facts_nothing_stays_open_and_values_are_in_range(documents
 GIVEN = {"learning_rate": 7e-5, "head_learning_rate": 7e-4, "epochs": 7, "batch_size": 7, "patience": 7}
 
 
-@pytest.mark.parametrize("name", OF_TRAINER)
+@pytest.mark.parametrize("name", CHOSEN_BY_AUTO)
 def test_a_value_that_is_given_stays(name):
     made, chosen = auto.resolve(config(f"trainer.{name}={GIVEN[name]}"), Facts(800, True, 384))
     assert getattr(made.trainer, name) == GIVEN[name]

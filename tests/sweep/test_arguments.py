@@ -65,6 +65,7 @@ def test_the_command_that_names_a_sweep_again():
         (["status", "name=a/b"], "cannot name a folder"),
         (["status"], "nothing was submitted under"),
         (["submit", "nodes=2"], "nodes=2 needs on=slurm"),
+        (["retry", "nodes=2"], "nodes=2 needs on=slurm"),
         (["submit", "on=slurm", "cluster.partiton=main"], "did you mean cluster.partition?"),
     ],
 )

@@ -161,9 +161,7 @@ def _require_columns(given: Columns, names: Sequence[str], where: str, hint: str
 def _require_compatible(given: Columns) -> None:
     """Refuse labels together with levels, and a text that is also a label."""
     if given.labels and given.levels:
-        raise ConfigError(
-            "dataset.prepare.labels and dataset.prepare.levels are two ways to say one thing; drop one"
-        )
+        raise ConfigError("dataset.prepare.labels and dataset.prepare.levels both name the labels; drop one")
     twice = sorted(set(given.text) & {*given.labels, *given.levels})
     if twice:
         raise ConfigError(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hblm.config.sweep import SweepConfig
-from hblm.errors import ConfigError
 from hblm.sweep.attempts import Attempt, CellStatus, Sighting
 from hblm.sweep.cells import FrozenCell
 from hblm.sweep.state import SweepState
@@ -45,8 +44,6 @@ class Launcher(ABC):
         Raises:
             ConfigError: the options do not fit this launcher or this machine.
         """
-        if config.nodes > 1 and not self.several_nodes:
-            raise ConfigError(f"nodes={config.nodes} needs on=slurm; trainer.processes= acts on one machine")
         where: dict[str, Any] = {"on": self.name, "time": config.time, "memory": config.memory}
         return {**where, "devices": [], "cluster": None, "nodes": config.nodes}
 

@@ -16,7 +16,7 @@ from hblm.tables.output.figures import Group, Panel, Series, lines, points
 from hblm.tables.output.rank_diagram import critical_difference
 from hblm.tables.rankings import Ranking
 from hblm.tables.result_columns import RUNS
-from hblm.tables.table import Column, Table
+from hblm.tables.table import Column, Row, Table
 
 Figures = Iterator[tuple[str, str, Drawing]]  # name of the file, caption, drawing
 
@@ -101,7 +101,7 @@ def _by_part(table: Table, shown: pd.DataFrame, metric: Metric, pattern: str) ->
     panels = []
     for column in _columns(table, metric):
         series = {
-            row.text: by_file.loc[[run.file for run in cell.runs]]
+            row: by_file.loc[[run.file for run in cell.runs]]
             for row in table.rows
             if (cell := table.cells.get((row, column)))
         }
@@ -111,8 +111,8 @@ def _by_part(table: Table, shown: pd.DataFrame, metric: Metric, pattern: str) ->
                 _title(column),
                 [part_of[name] for name in present],
                 [
-                    Series(label, [scores[name].dropna().tolist() for name in present])
-                    for label, scores in series.items()
+                    Series(row.text, [scores[name].dropna().tolist() for name in present])
+                    for row, scores in series.items()
                 ],
             )
         )
@@ -143,7 +143,7 @@ def _epochs(
     table: Table, column: Column, score: str, history_of: Callable[[str], list[dict[str, float]]]
 ) -> Panel:
     """Return a panel with a score by epoch; a row without a training run has no series."""
-    by_epoch_of: dict[str, dict[int, list[float]]] = {}
+    by_epoch_of: dict[Row, dict[int, list[float]]] = {}
     for row in table.rows:
         by_epoch: dict[int, list[float]] = {}
         cell = table.cells.get((row, column))
@@ -152,11 +152,11 @@ def _epochs(
                 if score in epoch:
                     by_epoch.setdefault(int(epoch["epoch"]), []).append(epoch[score])
         if by_epoch:
-            by_epoch_of[row.text] = by_epoch
+            by_epoch_of[row] = by_epoch
     epochs = sorted({epoch for by_epoch in by_epoch_of.values() for epoch in by_epoch})
     series = [
-        Series(label, [by_epoch.get(epoch, []) for epoch in epochs])
-        for label, by_epoch in by_epoch_of.items()
+        Series(row.text, [by_epoch.get(epoch, []) for epoch in epochs])
+        for row, by_epoch in by_epoch_of.items()
     ]
     return Panel(_title(column), epochs, series)
 

@@ -156,7 +156,7 @@ def test_named_columns_are_taken() -> None:
         ({"levels": ["label", "sub"]}, "dataset.prepare.levels=sub is no column ("),
         ({"identity": "none_such"}, "dataset.prepare.id=none_such is no column"),
         ({"split": "fold"}, "dataset.prepare.split=fold is no column"),
-        ({"labels": "label", "levels": ["label"]}, "two ways to say one thing"),
+        ({"labels": "label", "levels": ["label"]}, "both name the labels"),
     ],
 )
 def test_a_name_that_is_no_column_is_refused(given: dict[str, Any], message: str) -> None:
