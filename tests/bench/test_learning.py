@@ -156,6 +156,7 @@ def test_a_set_that_is_missing_is_named_and_the_others_go_on(tiny, monkeypatch, 
     assert len(learning_lines.read_lines(tiny.file)) == 6
 
 
+@pytest.mark.slow
 def test_harvest_says_what_is_done_and_which_lines_are_of_other_runs(tiny, capsys):
     cells = tiny.plan(TINY)
     finish(cells[0])

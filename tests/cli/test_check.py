@@ -309,6 +309,7 @@ def test_an_experiment_that_contradicts_a_method_is_named(tmp_path):
     assert "method=flat contradicts experiment=mine: " in only_fault(*given, "method=flat")
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_no_fact(tmp_path):
     (tmp_path / "method").mkdir()
     own = "# @package _global_\ndefaults:\n  - override /film: none\n"
@@ -501,6 +502,7 @@ FLAGS = [["-m"], ["--multirun"], ["-multirun"], ["--config-dir", "own"], ["--con
 
 @pytest.mark.parametrize("flag", [*FLAGS, ["--cfg", "job"], ["-c", "job"]], ids=" ".join)
 @pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.slow
 def test_a_flag_stands_in_any_place(flag: list[str], place: int) -> None:
     Path("own").mkdir()
     words = ["dataset=wos", "film=logit"]

@@ -107,6 +107,7 @@ def test_originals_setting():
     assert config.dataset.path == "data/wos"
 
 
+@pytest.mark.slow
 def test_auto_leaves_open_what_it_chooses_and_nothing_else():
     auto, original = run("trainer=auto"), run("trainer=original")
     assert auto == run()

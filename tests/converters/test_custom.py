@@ -748,6 +748,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.slow
 def test_a_separator_is_taken_as_it_is_written(written: str) -> None:
     sign = WRITTEN[written]
     write({"x.csv": delimited(rows(label=joined(f" {sign} ")))})

@@ -260,6 +260,7 @@ sets = st.sets(st.integers(0, 30), min_size=1, max_size=30)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(sets, max_size=12), st.sampled_from([0.3, 0.5, 0.8, 1.0]))
+@pytest.mark.slow
 def test_only_what_is_alike_is_dropped(script: ModuleType, given_sets: list[set[int]], bound: float) -> None:
     unlike = script.NearDuplicateFilter(bound)
     arrays = [np.array(sorted(values), dtype=np.uint32) for values in given_sets]

@@ -198,6 +198,7 @@ OTHERS = {  # values that a key may have, and that the loadable model has not
 
 
 @pytest.mark.parametrize(("name", "keys"), model_files._INERT.items())
+@pytest.mark.slow
 def test_inert_keys_change_nothing_that_is_loaded(loadable, tmp_path, name, keys):
     import torch
 

@@ -244,6 +244,7 @@ def test_an_encoder_is_known_by_its_content(name, tmp_path):
     "more",
     [(), pytest.param(("dataset_fraction=0.5", "trainer.num_workers=1"), marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_a_run_from_the_cache_gives_the_same_numbers(learnable, never_run, more):
     cold = run(learnable, *FROZEN, *more, "output_dir=cold")
     made = entries()
@@ -280,6 +281,7 @@ def test_runs_of_one_encoder_share_its_embeddings(learnable, bert, never_run):
     assert len(entries()) == 3
 
 
+@pytest.mark.slow
 def test_an_ensemble_reads_the_embeddings_of_its_trainings(learnable, bert, never_run):
     given = (*FROZEN, f"encoder.model_name={bert}")
     td, bu = run(learnable, *given), run(learnable, *given, "direction=bottom_up")

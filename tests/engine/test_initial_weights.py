@@ -281,6 +281,7 @@ PARTS = ("encoder.", "projection.", "branches.single.heads.", "branches.single.f
 @pytest.mark.parametrize(
     ("overrides", "parts", "messages"), APART, ids=[" ".join(overrides) for overrides, *_ in APART]
 )
+@pytest.mark.slow
 def test_what_does_not_fit_is_not_taken_and_that_is_said(
     overrides: tuple[str, ...], parts: str, messages: list[str]
 ) -> None:
@@ -378,6 +379,7 @@ WRONG_WEIGHTS = {
 
 
 @pytest.mark.parametrize("damage", WRONG_WEIGHTS)
+@pytest.mark.slow
 def test_weights_that_are_not_those_of_the_model_are_refused(damage: str) -> None:
     """Where the new run would take nothing of them but the encoder, too."""
     checkpoint = stored()
@@ -436,6 +438,7 @@ def test_no_checkpoint_leaves_the_id_as_it_was() -> None:
 
 
 @pytest.mark.precision
+@pytest.mark.slow
 def test_a_run_goes_on_from_another(
     trained: Path, learnable: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,6 +45,7 @@ def heads_of(model, view):
 
 
 @pytest.mark.parametrize(("method", "head", "trainable"), CASES)
+@pytest.mark.slow
 def test_rows_start_at_what_the_output_layer_reads_of_the_text(learnable, method, head, trainable):
     require_rows_of_the_text(learnable, method, head, trainable)
 

@@ -111,6 +111,7 @@ def test_no_more_documents_than_a_second_takes_are_timed(job, monkeypatch):
 
 @pytest.mark.precision
 @pytest.mark.parametrize("options", [(), pytest.param(FROZEN, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_run_that_was_timed_has_the_same_numbers_to_the_bit(learnable, monkeypatch, caplog, options):
     plain = run(learnable, *options, "output_dir=plain")
     assert " hours on cpu" not in caplog.text

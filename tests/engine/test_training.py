@@ -183,6 +183,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("keep", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_force_moves_all_that_the_older_run_left(learnable, keep):
     """Its evaluations and its checkpoint, also where the new run keeps none: they are not the new run's."""
     result = run(learnable)
@@ -298,6 +299,7 @@ def test_too_many_tokens_are_refused(learnable):
 
 
 @pytest.mark.parametrize("method", [pytest.param("top_down", marks=pytest.mark.slow), "dual"])
+@pytest.mark.slow
 def test_tensorboard_has_a_folder_a_run_and_scores_by_view(learnable, method):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = run(learnable, "trackers=[tensorboard]", f"method={method}")

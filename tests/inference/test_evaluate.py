@@ -75,6 +75,7 @@ RESTORED_TOO = [
 @pytest.mark.parametrize(
     "variant", [*RESTORED, *(pytest.param(variant, marks=pytest.mark.slow) for variant in RESTORED_TOO)]
 )
+@pytest.mark.slow
 def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
     result = run(learnable, *variant, "output_dir=out")
     record = json.loads(result.read_text())
@@ -124,6 +125,7 @@ def test_an_ensemble_of_conditional_models_respects_the_tree(learnable):
         assert found[view]["overall"]["micro_f1"] == pytest.approx(alone["micro_f1"])
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_one_kind_of_logits(learnable, pair):
     result = run(learnable, "loss=conditional", "direction=bottom_up", "trainer.epochs=1")
     with pytest.raises(CheckpointError, match=r"trained with loss=bce and loss=conditional, whose logits"):
@@ -272,6 +274,7 @@ def test_a_loss_of_no_weight_trains_nothing(learnable):
         assert not torch.equal(trained[name], value), name
 
 
+@pytest.mark.slow
 def test_fuse_weights_can_be_given_anew_and_are_recorded(tri):
     record = json.loads(tri.read_text())
     found = evaluation(checkpoint_of(tri), "tri_fuse_td=0", "tri_fuse_mix=0")
@@ -413,6 +416,7 @@ def test_the_weight_is_searched_on_validation_only(pair, split, capsys, caplog):
     assert fixed["val"]["fused"]["overall"]["macro_f1"] == tried[0.25]
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time(pair, monkeypatch):
     import gc
     import weakref

@@ -38,6 +38,7 @@ def test_cells_that_are_one_run_are_one(learnable):
     assert made.cells[0].also == ["direction=bottom_up threshold=0.4"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_to_start_from_exists_when_cells_get_their_ids(learnable):
     folder = Path("outputs/checkpoints/x")
     (folder / "encoder").mkdir(parents=True)
@@ -100,6 +101,7 @@ def test_faults_of_all_cells_come_together(learnable):
     assert f"{cell}: trainer.gradient_accumulation=4 is more micro-batches" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_cell_that_contradicts_its_method_is_refused_unless_it_is_excluded(learnable, capsys):
     axes = {"method": "flat", "film": "none,logit"}
     write_grid(learnable, axes)

@@ -111,6 +111,7 @@ ODD = [None, True, 7, -1, "text", "../../x", [], [7], {}, {"a": {"b": []}}, 10**
 
 
 @pytest.mark.parametrize("kind", ["sweep", "cells", "attempts"])
+@pytest.mark.slow
 def test_odd_values_in_files_are_named_and_never_end_in_a_traceback(learnable, caplog, kind):
     state, cells = submitted(learnable, {"method": "top_down,bottom_up"}, "  ensemble_weight: [0.5, auto]")
     for cell in cells:

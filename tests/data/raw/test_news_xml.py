@@ -313,6 +313,7 @@ def with_type(declarations: str, body: str) -> bytes:
     return declaration + line_end + f"<!DOCTYPE newsitem {declarations}>\n".encode() + rest
 
 
+@pytest.mark.slow
 def test_entities_that_multiply_are_refused() -> None:
     entities = "<!ENTITY a0 'ha'>" + "".join(
         f"<!ENTITY a{at} '{f'&a{at - 1};' * 10}'>" for at in range(1, 10)
