@@ -35,7 +35,7 @@ from hblm.tables import documents, report
 from hblm.tables.collect import results
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("HBLM_KILLS", "5"))
+KILLS = int(os.environ.get("HBLM_KILLS", "2"))
 TRAIN = (
     *(sys.executable, "-m", "hblm.train", "dataset=custom", "encoder=tiny", "trainer=smoke"),
     *("trainer.epochs=3", "encoder.max_length=16", "force=true", "device=cpu"),
@@ -221,6 +221,7 @@ def test_a_killed_preparation_leaves_no_dataset():
     assert not list(Path("data").glob(".*.tmp"))
 
 
+@pytest.mark.long
 def test_two_processes_may_prepare_and_tokenise_the_same_data_at_once():
     command = (
         *(sys.executable, "-m", "hblm.train", "dataset=docstrings", "encoder=tiny", "trainer=smoke"),
@@ -287,6 +288,7 @@ def collected(predictions: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_one_flipped_bit_in_any_file_changes_no_number(learnable):
     result = run(learnable, *LEARNING, "encoder.trainable=false")
     checkpoint = checkpoint_of(result)

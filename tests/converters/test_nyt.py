@@ -980,6 +980,7 @@ def generated(folder: Path, blank: frozenset[str]) -> Path:
 @pytest.mark.slow
 @needs_lists
 @needs_trees
+@pytest.mark.long
 def test_the_whole_set_is_prepared_as_the_papers_have_it(tmp_path: Path) -> None:
     first: dict[str, str] = {}
     for split in SPLITS:

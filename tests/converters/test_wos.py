@@ -791,6 +791,7 @@ def test_the_published_rows_give_the_published_set(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_oracle
+@pytest.mark.long
 def test_the_sheet_of_the_published_rows_gives_the_bytes_of_their_text(
     tmp_path: Path, convert: Convert
 ) -> None:

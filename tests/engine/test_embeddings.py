@@ -310,6 +310,7 @@ TWO = ("trainer.epochs=1", "trainer.precision=fp32", "trainer.processes=2")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_embed_together(learnable, bert, never_run):
     """Each embeds a part and the first writes; one process then finds what it would have computed."""
     given = (*FROZEN, *TWO, f"encoder.model_name={bert}")

@@ -85,10 +85,10 @@ def test_every_kind_of_run_is_restored_from_its_checkpoint(learnable, variant):
 
 
 CONDITIONAL = [
-    ("loss=conditional_softmax", "film=none"),
     ("loss=conditional_softmax", "method=tri_head_diffcat", "film=logit"),
     ("loss=conditional", "direction=bottom_up"),
-    ("loss=conditional", "method=dual", "film=multi_hot"),
+    pytest.param(("loss=conditional_softmax", "film=none"), marks=pytest.mark.long),
+    pytest.param(("loss=conditional", "method=dual", "film=multi_hot"), marks=pytest.mark.long),
 ]
 
 
@@ -114,6 +114,7 @@ def test_a_conditional_loss_is_restored_and_its_scores_respect_the_tree(learnabl
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_ensemble_of_conditional_models_respects_the_tree(learnable):
     short = ("loss=conditional", *LEARNING)
     td, bu = run(learnable, *short), run(learnable, *short, "direction=bottom_up")
