@@ -869,16 +869,16 @@ FAULTS: dict[str, tuple[Files, dict[str, Any], list[str]]] = {
         ["dataset.prepare.taxonomy=hierarchy.txt or t.taxonomy"],
     ),
     "no such tree": (PLAIN, {"taxonomy": "tre.txt"}, ["taxonomy=tre.txt is no file"]),
-    "labels that are no paths": (
+    "labels that are not paths": (
         {"x.csv": b"text,label\nt,a\nu,b\n"},
         {},
-        ["('a', 'b' ...) are no paths", "dataset.prepare.taxonomy=FILE", "separator=SIGN"],
+        ["('a', 'b' ...) are not paths", "dataset.prepare.taxonomy=FILE", "separator=SIGN"],
     ),
     "one path for all": ({"x.csv": b"text,label\nt,a/b\nu,a/b\n"}, {}, ["dataset.prepare.separator=SIGN"]),
     "signs that are ambiguous": (
         {"x.csv": b'text,label\nt,"A, B > C"\nu,"A, D > C"\n'},
         {},
-        ["are no paths", "dataset.prepare.separator="],
+        ["are not paths", "dataset.prepare.separator="],
     ),
     "an empty name in a path": (
         {"x.csv": CSV + b"d9,t,a//b\n"},

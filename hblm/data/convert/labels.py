@@ -145,8 +145,8 @@ def _refuse_flat(first: Iterable[Cells]) -> None:
     """Refuse labels that are not paths, if nothing says that there is no tree."""
     example = ", ".join(repr(cell) for cells in list(first)[:3] for cell in cells[:1])
     raise ConfigError(
-        f"the labels ({example} ...) are no paths, and there is no taxonomy file: how do they hang "
-        f"together? write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
+        f"the labels ({example} ...) are not paths, and there is no taxonomy file; "
+        f"write dataset.prepare.taxonomy=FILE, dataset.prepare.separator=SIGN if they are "
         f"paths (none: one level, no tree), dataset.prepare.levels=[A,B] where each level has a "
         f"column, or dataset.prepare.list=path where a list is one path"
     )
