@@ -145,13 +145,10 @@ class OptionGroups:
         """Return the YAML file that sets `key`, as a prefix of messages; "" where no option sets it."""
         node, _, rest = key.partition(".")
         for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in PRESETS):
-            file = self.groups.get(group, {}).get(option or "")
-            if file is None:
-                continue
-            tree: Any = read_yaml(file)
+            tree: Any = self._keys_of(group, option)
             path = rest.split(".") if group == node and rest else key.split(".")
             while path and isinstance(tree, dict) and path[0] in tree:
                 tree, path = tree[path[0]], path[1:]
             if not path:
-                return f"{group}/{file.name}: "
+                return f"{group}/{option}.yaml: "
         return ""

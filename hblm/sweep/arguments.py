@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,20 +175,28 @@ def _config(words: _Words, options: OptionGroups) -> tuple[SweepConfig, frozense
         values["cluster"] = _cluster(words.cluster, of_cluster, options, words.faults)
     config = SweepConfig(**values)
     if not words.faults:
-        words.faults += config.conflicts()
-        sweep = open_sweep(config.output_dir, config.name or config.sweep)
-        able = [name for name, launcher in LAUNCHERS.items() if launcher(sweep).several_nodes]
-        if config.nodes > 1 and config.on not in able:
-            on = " or ".join(f"on={name}" for name in able)
-            words.faults.append(f"nodes={config.nodes} needs {on}; trainer.processes= acts on one machine")
+        words.faults += [*config.conflicts(), *_nodes_faults(config)]
     return config, frozenset(values)
 
 
-def _cluster(option: str, given: Mapping[str, Any], catalogue: OptionGroups, faults: list[str]) -> Cluster:
+def _nodes_faults(config: SweepConfig) -> Iterator[str]:
+    """Yield the fault of several machines with a launcher that has one."""
+    if config.nodes == 1:
+        return
+    sweep = open_sweep(config.output_dir, config.name or config.sweep)
+    able = [name for name, launcher in LAUNCHERS.items() if launcher(sweep).several_nodes]
+    if config.on not in able:
+        on = " or ".join(f"on={name}" for name in able)
+        yield f"nodes={config.nodes} needs {on}; trainer.processes= acts on one machine"
+
+
+def _cluster(
+    option: str, given: Mapping[str, Any], option_groups: OptionGroups, faults: list[str]
+) -> Cluster:
     """Return a cluster's options: those of its file in multirun/cluster/, then those of the command line."""
-    options = catalogue.groups["cluster"]
+    options = option_groups.groups["cluster"]
     if option not in options:
-        faults.append(f"cluster={option} {check.no_option('cluster', option, SWEEP, catalogue)}")
+        faults.append(f"cluster={option} {check.no_option('cluster', option, SWEEP, option_groups)}")
         return Cluster()
     tree = read_yaml(options[option])
     added = tree.get("additional") or {}

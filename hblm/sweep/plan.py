@@ -101,18 +101,18 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     Raises:
         ConfigError: all faults of the file, the overrides and the cells.
     """
-    catalogue = OptionGroups(config_dir)
-    sweep = _read_file(name, catalogue)
-    faults, faulty_values = check.axis_faults(TRAIN, sweep, catalogue)
-    if of_overrides := [fault for text in overrides for fault in _faults_of(text, catalogue)]:
+    option_groups = OptionGroups(config_dir)
+    sweep = _read_file(name, option_groups)
+    faults, faulty_values = check.axis_faults(TRAIN, sweep, option_groups)
+    if of_overrides := [fault for text in overrides for fault in _faults_of(text, option_groups)]:
         raise ConfigError("\n".join([*faults, *of_overrides]))
-    axes = axes_of(sweep, catalogue, overrides)
+    axes = axes_of(sweep, option_groups, overrides)
     cells = list(cells_of(sweep, axes))
     not_excluded = replace(sweep, node=replace(sweep.node, exclude=[]))
     n_cells = sum(1 for _ in cells_of(not_excluded, axes))
     valid = [cell for cell in cells if not faulty_values & {*cell.overrides}]
     several = {axis.key for axis in axes if len(axis.values) > 1}
-    composed, faults_of_cells = _compose(valid, name, overrides, several, catalogue)
+    composed, faults_of_cells = _compose(valid, name, overrides, several, option_groups)
     faults += faults_of_cells
     if faults:
         raise ConfigError("\n".join(faults))
@@ -125,14 +125,14 @@ def make_plan(name: str, overrides: Sequence[str], config_dir: str | None, *, pr
     return Plan(sweep, tuple(overrides), n_cells, n_excluded, _merged(planned), ensembles, unprepared)
 
 
-def _read_file(name: str, catalogue: OptionGroups) -> SweepFile:
+def _read_file(name: str, option_groups: OptionGroups) -> SweepFile:
     """Return a sweep file by its name.
 
     Raises:
         ConfigError: there is none of this name, or it is faulty; of a path, how to give it by name.
     """
-    sweep = read_sweep(name, catalogue)
-    if name in catalogue.groups.get("sweep", {}):
+    sweep = read_sweep(name, option_groups)
+    if name in option_groups.groups.get("sweep", {}):
         return sweep
     file = sweep.file.resolve()
     move = "" if file.parent.name == "sweep" else "put it into DIR/sweep/ and "
@@ -140,13 +140,13 @@ def _read_file(name: str, catalogue: OptionGroups) -> SweepFile:
     raise ConfigError(f"sweep={name} is a path; {move}write --config-dir {folder} sweep={file.stem}")
 
 
-def _faults_of(text: str, catalogue: OptionGroups) -> list[str]:
+def _faults_of(text: str, option_groups: OptionGroups) -> list[str]:
     """Return the faults of one override."""
     try:
         override = parse(text)
     except HydraException:
         return [f"{text} is not of the form key=value"]
-    return list(check.override_faults(TRAIN, catalogue, override, True, {}, ("sweep", "train")))
+    return list(check.override_faults(TRAIN, option_groups, override, True, {}, ("sweep", "train")))
 
 
 def _compose(
@@ -154,7 +154,7 @@ def _compose(
     name: str,
     overrides: Sequence[str],
     several: set[str],
-    catalogue: OptionGroups,
+    option_groups: OptionGroups,
 ) -> tuple[list[_Composed], list[str]]:
     """Compose cells; return those without faults, and the faults, each with the cells that have it.
 
@@ -163,16 +163,16 @@ def _compose(
         name: of the sweep.
         overrides: of the command line, already checked one by one.
         several: the axes with several values, which make the labels.
-        catalogue: all options.
+        option_groups: all options.
     """
-    composer = Composer(TRAIN.name, TrainConfig, catalogue.search_path)
+    composer = Composer(TRAIN.name, TrainConfig, option_groups.search_path)
     checked = [parse(text) for text in overrides]
     composed: list[_Composed] = []
     labels_of: dict[str, list[str]] = {}  # fault -> labels of the cells that have it
     for cell in cells:
         texts = [f"sweep={name}", *cell.overrides]
         label = " ".join(text for text in cell.overrides if parse(text).get_key_element() in several) or name
-        faults = list(check.composition_faults(composer, catalogue, checked, texts))
+        faults = list(check.composition_faults(composer, option_groups, checked, texts))
         for fault in faults:
             labels_of.setdefault(fault, []).append(label)
         if len(labels_of) >= _MAX_FAULTS:
