@@ -31,8 +31,7 @@ class SingleThreads:
     def _started(self) -> ThreadPoolExecutor:
         if self._pool is None or self._process != os.getpid():  # a forked process has no threads
             count = torch.get_num_threads()
-            one = {"initializer": torch.set_num_threads, "initargs": (1,)}
-            self._pool = ThreadPoolExecutor(count, "hblm-predict", **one)
+            self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
             self._process = os.getpid()
             all_started = threading.Barrier(count)
             for _ in self._pool.map(lambda _: all_started.wait(), range(count)):
