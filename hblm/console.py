@@ -288,3 +288,19 @@ def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: s
         f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
         table.add_row(level, f"{nodes:,}", *f1, f"{row['support']:,}")
     VisibleConsole().print(table)
+
+
+def tuned_line(views: Mapping[str, Mapping[str, Any]], tuned: Mapping[str, Any], split: str) -> str:
+    """Return a line on one view's scores at tuned thresholds, with those at the one threshold beside them.
+
+    Args:
+        views: the scores by view.
+        tuned: the result's entry of tuned thresholds.
+        split: whose scores they are.
+    """
+    view, names = tuned["view"], {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
+    before, after = views[view], tuned[split][view]["overall"]
+    threshold, before = before["threshold"], before["repath"]["overall"]
+    pairs = (f"{names[key]} {100 * after[key]:.2f} ({100 * before[key]:.2f})" for key in names)
+    what = f"{split}, view {view}, predictions closed under ancestors, tune={tuned['tune']}"
+    return f"{what}: {', '.join(pairs)}; in brackets with threshold {threshold:g}"

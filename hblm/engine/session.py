@@ -19,7 +19,7 @@ from torch import nn
 
 from hblm.config.train import TrainConfig
 from hblm.console import Advance, StartTask, log, progress
-from hblm.data.batches import JoinedSplit, PooledSplit, Split, subsample
+from hblm.data.batches import JoinedSplit, PooledSplit, Split, hold_back, subsample
 from hblm.data.dataset import Prepared
 from hblm.data.tokens import NODES, TokenisedSplit, tokenise
 from hblm.document import SPLITS
@@ -37,6 +37,8 @@ from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
 from hblm.runs.checkpoint import WEIGHTS, Checkpoint
 from hblm.runs.weights import load_weights
+
+CALIBRATION = "calibration"  # the part of the validation split that trainer.calibration_share keeps
 
 Inputs = Mapping[str, TokenisedSplit | PooledSplit]  # splits by name, as a model takes them
 
@@ -57,7 +59,8 @@ class Session(LoadedModel):
     Attributes:
         prepared: the dataset.
         scoring: see there; its objective is on the device.
-        tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
+        tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them. With
+            trainer.calibration_share a part of val is `calibration` instead.
         embedder: of a frozen encoder; None where the encoder is trained.
     """
 
@@ -84,6 +87,7 @@ class TrainingSession(Session):
         source: the encoder's files.
         encoder: the result's entry of the encoder, with the hashes of the files that were loaded.
         train, val, test: as the model takes them.
+        calibration: likewise; None without trainer.calibration_share.
         trained_on: `train`, with trainer.label_documents also the texts of nodes.
         chosen: settings that were chosen automatically, with reasons.
         init_from: the result's entry of the run whose weights this one starts from.
@@ -96,6 +100,7 @@ class TrainingSession(Session):
     trained_on: Split
     val: Split
     test: Split
+    calibration: Split | None
     chosen: auto.Chosen
     init_from: Mapping[str, Any] | None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -165,6 +170,7 @@ def from_config(
         trained_on=_trained_on(config, inputs),
         val=inputs["val"],
         test=inputs["test"],
+        calibration=inputs.get(CALIBRATION),
         chosen=chosen,
         init_from=origin.entry() if origin else None,
     )
@@ -250,17 +256,20 @@ def _tokenise(
     cache_dir: Path,
     start: StartTask,
 ) -> dict[str, TokenisedSplit]:
-    """Return the splits and the texts of nodes as tokens; train and val as `dataset_fraction` keeps them.
+    """Return the splits and the texts of nodes as tokens, as `Session.tokens` has them.
 
     Raises:
-        ConfigError: a token without a row in the encoder.
+        ConfigError: a token without a row in the encoder, or trainer.calibration_share leaves no documents.
         DataError: the documents have a fault, or changed since they were opened.
     """
     splits = tokenise(
         prepared, tokenizer, max_length=config.encoder.max_length, cache_dir=cache_dir, progress=start
     )
     build.require_rows(encoder, tokenizer, splits, config.encoder.model_name)
-    return splits | {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+    splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+    if config.trainer.calibration_share:
+        splits["val"], splits[CALIBRATION] = hold_back(splits["val"], config.trainer.calibration_share)
+    return splits
 
 
 def _session(
@@ -333,7 +342,7 @@ def _training_inputs(config: TrainConfig, session: Session) -> Inputs:
 
     The texts of nodes are among them where the configuration uses them.
     """
-    names = list(SPLITS)
+    names = [*SPLITS, *([CALIBRATION] if CALIBRATION in session.tokens else [])]
     if config.head.output_init == "label_text" or config.trainer.label_documents:
         names.append(NODES)
     tokens = {name: session.tokens[name] for name in names}

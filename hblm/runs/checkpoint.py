@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2  # 1 had other names for the tensors of a single model
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
+DECISIONS = "decisions.json"  # has a seal of its own (see decisions.py)
 SUMS = "files"  # key in META: the sha256 of every other file; META itself has a seal (see json_files.py)
 COPY_AGAIN = "copy the checkpoint again, or train it again with force=true"
 _SHOWN = 3  # names in a message
@@ -196,12 +197,12 @@ def _read_meta(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a checkpoint by their paths in it, without hblm.json and hidden files."""
+    """Return the files of a checkpoint by their paths in it, without JSON with seals and hidden files."""
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: path
         for name, path in names.items()
-        if name != META and not any(part.startswith(".") for part in name.split("/"))
+        if name not in (META, DECISIONS) and not any(part.startswith(".") for part in name.split("/"))
     }
 
 
