@@ -113,17 +113,17 @@ def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"dataset_fraction={fraction}: write a number above 0 and up to 1")
-    chosen = subsampled(len(split), fraction)
+    chosen = subsample_positions(len(split), fraction)
     return split if len(chosen) == len(split) else _part(split, chosen)
 
 
-def subsampled(documents: int, fraction: float) -> Array:
-    """Return the positions of the documents that `dataset_fraction` keeps of a split, in rising order."""
+def subsample_positions(documents: int, fraction: float) -> npt.NDArray[np.int64]:
+    """Return the positions of the documents of a split that `dataset_fraction` keeps, in rising order."""
     return np.sort(_shuffled(documents, _SUBSAMPLE_SEED)[: n_subsampled(documents, fraction)])
 
 
-def held_back(documents: int, share: float) -> Array:
-    """Return the positions of the documents that `calibration_share` keeps of a split, in rising order."""
+def calibration_positions(documents: int, share: float) -> npt.NDArray[np.int64]:
+    """Return the positions of the documents of a split that `calibration_share` keeps, in rising order."""
     return np.sort(_shuffled(documents, _CALIBRATION_SEED)[: round(share * documents)])
 
 
@@ -133,7 +133,7 @@ def hold_back(split: TokenisedSplit, share: float) -> tuple[TokenisedSplit, Toke
     Raises:
         ConfigError: one of the two has no documents.
     """
-    kept = held_back(len(split), share)
+    kept = calibration_positions(len(split), share)
     if not 0 < len(kept) < len(split):
         raise ConfigError(
             f"trainer.calibration_share={share} keeps {len(kept)} of the {len(split)} documents of "

@@ -3,8 +3,8 @@
 A level's temperature T makes of a score p the score sigmoid(logit(p) / T), whatever the loss that the model
 was trained with (Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks"). T
 minimises the mean log loss over the level's (document, node) pairs. With a = 1 / T the log loss is convex in
-a. T is between 1/5 and 5, because scores of few documents may separate them perfectly, and 1 for a level whose
-pairs are all positive or all negative.
+a. T is between 1/5 and 5, because scores of few documents may separate their labels perfectly, and 1 for a
+level whose pairs are all positive or all negative.
 
 The calibration error of a level is the ECE over its (document, node) pairs, with adaptive bins that are built
 separately for positive predictions (score at least 0.5) and negative ones (Henning et al. 2026): each of the

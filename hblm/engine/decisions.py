@@ -41,7 +41,10 @@ class DecisionCounter:
 
     def __call__(self, positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
         """Count a batch, as a sink of `score`."""
-        raw, gold = arrays_of(scores[self.view], targets)
+        self.update(positions, *arrays_of(scores[self.view], targets))
+
+    def update(self, positions: np.ndarray, raw: Floats, gold: Sets) -> None:
+        """Count a batch: positions in the split, raw scores and labels, both (documents, nodes)."""
         self.tuning.update(positions, raised(raw, self.taxonomy), gold)
         self.calibration.update(raw, gold)
 
@@ -82,8 +85,7 @@ class TunedCounter:
     def __call__(self, positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
         """Count a batch, as a sink of `score`."""
         raw, gold = arrays_of(scores[self.view], targets)
-        reached = raised(raw, self.taxonomy) >= self.thresholds
-        self.counter.update(torch.from_numpy(reached).float(), torch.from_numpy(gold))
+        self.counter.update(torch.from_numpy(raw >= self.thresholds).float(), torch.from_numpy(gold))
 
     def compute(self, parts: Sequence[Mapping[str, Any]]) -> Scores:
         """Return overall, per_level, hierarchical and by_frequency of the counts of all ranks."""
@@ -107,9 +109,8 @@ class CriticalCounter:
     def __call__(self, positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
         """Take a batch, as a sink of `score`."""
         raw, gold = arrays_of(scores[self.view], targets)
-        consistent = raised(raw, self.taxonomy)
-        predicted = raised((consistent >= self.thresholds).astype(np.float32), self.taxonomy) > 0
-        self.critical += critical_scores(consistent, predicted, gold).tolist()
+        predicted = raised(raw >= self.thresholds, self.taxonomy)
+        self.critical += critical_scores(raised(raw, self.taxonomy), predicted, gold).tolist()
 
 
 def conformal(critical: Sequence[float], settings: Mapping[str, Any]) -> Conformal:

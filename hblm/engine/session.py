@@ -59,8 +59,8 @@ class Session(LoadedModel):
     Attributes:
         prepared: the dataset.
         scoring: see there; its objective is on the device.
-        tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them. With
-            trainer.calibration_share a part of val is `calibration` instead.
+        tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
+            With trainer.calibration_share a part of val is `calibration` instead.
         embedder: of a frozen encoder; None where the encoder is trained.
     """
 
@@ -140,7 +140,7 @@ def from_config(
         config,
         prepared.taxonomy,
         tokenizer,
-        tokens["train"],
+        build.TrainingCounts.of(tokens["train"], prepared.taxonomy),
         threshold=config.threshold,
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,
@@ -210,7 +210,7 @@ def from_checkpoint(
         config,
         checkpoint.taxonomy,
         loaded.tokenizer,
-        tokens["train"],
+        build.TrainingCounts.of(tokens["train"], checkpoint.taxonomy),
         threshold=threshold,
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=num_workers,

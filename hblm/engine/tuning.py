@@ -1,8 +1,9 @@
 """Thresholds chosen on validation scores: one for all nodes, one a level, or one a node. No torch.
 
-The scores are those of consistency=raise: a parent's is the maximum of its own and its children's, so that
-the documents that reach a threshold are those for which the node is in the predicted set closed under
-ancestors. Candidates are the steps of a fixed grid, evenly spaced in log-odds.
+The scores are those of consistency=raise: a parent's is the maximum of its own and its children's. So the
+documents that reach one threshold for all nodes are those for which the node is in the predicted set closed
+under ancestors. With thresholds that differ between a parent and its child this is close, not exact: closing
+compares each node's own score with its own threshold. Candidates are the steps of a fixed grid, evenly spaced in log-odds.
 
 - global: the step with the best monitored score, micro-F1 or macro-F1 over all nodes.
 - level: for each level the step with the best monitored score of its nodes.
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -200,15 +201,15 @@ def _f1(hits: Whole, predicted: Whole, support: Whole) -> npt.NDArray[np.float64
     return f1
 
 
-def raised(scores: Scores, taxonomy: Taxonomy) -> Scores:
-    """Return scores (documents, nodes) in which a parent's is at least each of its children's."""
-    result: Scores = scores.copy()
-    for level in range(len(taxonomy.levels) - 1, 0, -1):
-        above, own = taxonomy.levels[level - 1], taxonomy.levels[level]
-        parents = np.array(taxonomy.level_parents(level))
-        order = np.argsort(parents, kind="stable")
-        present, starts = np.unique(parents[order], return_index=True)
-        best = np.maximum.reduceat(result[:, own.start + order], starts, axis=1)
-        columns = above.start + present
-        result[:, columns] = np.maximum(result[:, columns], best)
-    return result
+def raised(values: npt.NDArray[Any], taxonomy: Taxonomy) -> npt.NDArray[Any]:
+    """Return scores in which a parent's is at least each of its children's, or sets with all ancestors.
+
+    `values` are (documents, nodes) in taxonomy order, numbers or booleans; they are not changed.
+    """
+    values, parents = values.copy(), np.asarray(taxonomy.parents)
+    for level in reversed(taxonomy.levels[1:]):
+        order = np.argsort(parents[level.start : level.stop], kind="stable")
+        above, starts = np.unique(parents[level.start : level.stop][order], return_index=True)
+        highest = np.maximum.reduceat(values[:, level.start : level.stop][:, order], starts, axis=1)
+        values[:, above] = np.maximum(values[:, above], highest)
+    return values
