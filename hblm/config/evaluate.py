@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from hblm.config.schema import group, key
-from hblm.config.train import EVAL_VIEWS, FUSE_KEYS
+from hblm.config.schema import group, key, plain
+from hblm.config.train import EVAL_VIEWS, FUSE_KEYS, TUNES
 
 
 @dataclass
@@ -37,6 +38,28 @@ class EvaluateConfig:
         None,
         "of two checkpoints: w in w z_td + (1 - w) z_bu; null: 0.5; auto: the best on the validation split",
     )
+    tune: str = key(
+        "none",
+        "also score predictions at thresholds that the validation split chooses, closed under ancestors: one "
+        "for all nodes, of each level or of each node",
+        choices=TUNES,
+    )
+    calibrated: bool = key(
+        False,
+        "also the calibration errors before and after the temperatures that the validation split chooses",
+    )
+    confidence: float | None = key(
+        None,
+        "also the risk of paths that are cut back so far that this share of documents has no wrong node",
+        low=0.01,
+        high=0.999,
+    )
+    calibrate: str | None = key(
+        None,
+        "confidence: a prepared folder whose test split training never saw; null: the documents that "
+        "trainer.calibration_share kept",
+    )
+    figures: bool = key(False, "draw a reliability diagram of each level beside the result, as SVG and PNG")
     predictions: bool = key(False, "write every document's scores, as Parquet, beside the result")
     predictions_floor: float | None = key(
         None,
@@ -62,9 +85,36 @@ class EvaluateConfig:
         """The ensemble's weight; None where it is to be searched."""
         return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
 
+    @property
+    def by_decisions(self) -> dict[str, Any]:
+        """The given keys whose scores depend on what the validation split chooses, with their values."""
+        names = ("tune", "calibrated", "confidence", "calibrate", "figures")
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, False, "none")}
+
+    def _conflicts_of_decisions(self) -> list[str]:
+        keys = " ".join(f"{name}={plain(value)}" for name, value in self.by_decisions.items())
+        if not keys:
+            return []
+        messages = []
+        if isinstance(self.checkpoint, list) and len(self.checkpoint) > 1:
+            messages.append(f"{keys} acts on one checkpoint, and checkpoint= names {len(self.checkpoint)}")
+        if weights := [name for name in FUSE_KEYS if getattr(self, name) is not None]:
+            messages.append(
+                f"{keys} depends on what was chosen for the checkpoint's own weights; leave out "
+                f"{' and '.join(weights)}"
+            )
+        if self.calibrate is not None and self.confidence is None:
+            messages.append(f"calibrate={self.calibrate} acts with confidence=")
+        if self.threshold is not None and self.tune != "none":
+            messages.append(
+                f"threshold={self.threshold} contradicts tune={self.tune}, which has thresholds of its own; "
+                "leave one of them out"
+            )
+        return messages
+
     def conflicts(self) -> list[str]:
         """Return a message for each combination of valid values that is invalid."""
-        messages: list[str] = []
+        messages = self._conflicts_of_decisions()
         given = self.checkpoint if isinstance(self.checkpoint, list) else []  # empty where it is missing
         if self.ensemble_weight not in (None, "auto"):
             try:

@@ -18,8 +18,9 @@ Histograms have bins of 1/32 in log-odds. A pair counts with the score of its bi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +105,16 @@ def log_odds(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         odds: npt.NDArray[np.float64] = np.log(wide) - np.log1p(-wide)
     return odds.clip(-_LARGEST, _LARGEST)
+
+
+def tempered(scores: npt.NDArray[Any], temperatures: Sequence[float], taxonomy: Taxonomy) -> npt.NDArray[Any]:
+    """Return sigmoid(logit(score) / T), with T that of the node's level; scores are (documents, nodes)."""
+    sizes = [len(level) for level in taxonomy.levels]
+    scale = np.repeat(np.asarray(temperatures, dtype=np.float64), sizes)
+    wide = scores.astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore"):  # scores of 0 and 1 stay
+        odds = np.log(wide) - np.log1p(-wide)
+        return (1 / (1 + np.exp(-odds / scale))).astype(scores.dtype)
 
 
 def _temperature(negatives: npt.NDArray[np.int64], positives: npt.NDArray[np.int64]) -> float:

@@ -99,6 +99,16 @@ def no_sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor
     """Do nothing with a batch: the default of `sink`."""
 
 
+def each_of(sinks: Sequence[Sink]) -> Sink:
+    """Return a sink that gives each batch to all sinks."""
+
+    def sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+        for each in sinks:
+            each(positions, scores, targets)
+
+    return sink
+
+
 @torch.inference_mode()
 def score(
     model: Classifier,

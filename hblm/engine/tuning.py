@@ -3,7 +3,8 @@
 The scores are those of consistency=raise: a parent's is the maximum of its own and its children's. So the
 documents that reach one threshold for all nodes are those for which the node is in the predicted set closed
 under ancestors. With thresholds that differ between a parent and its child this is close, not exact: closing
-compares each node's own score with its own threshold. Candidates are the steps of a fixed grid, evenly spaced in log-odds.
+compares each node's own score with its own threshold. Candidates are the steps of a fixed grid, evenly spaced
+in log-odds.
 
 - global: the step with the best monitored score, micro-F1 or macro-F1 over all nodes.
 - level: for each level the step with the best monitored score of its nodes.

@@ -34,6 +34,7 @@ def run(config: EvaluateConfig) -> None:
     paths.remove_leftovers(inputs.output_dir, inputs.cache_dir)
     paths.require_writable(inputs.output_dir, results)
     # imported here, because torch takes seconds to load: errors in the inputs are reported first
+    from hblm.inference.reliability import draw, lines
     from hblm.inference.scores import score_one, score_pair
 
     with scratch_folder(results / "predictions") as folder:
@@ -46,11 +47,15 @@ def run(config: EvaluateConfig) -> None:
                 scores = replace(scores, predictions={"path": str(target.resolve()), **scores.predictions})
             try:
                 write_result(inputs, scores, path, started)
+                if config.figures:
+                    draw(scores.reliability, path.with_suffix(".reliability"))
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)  # predictions are found through their result
                 raise
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())
     print_views(scores.views, inputs.view, repath=config.posthoc_repath, title=f"{names}: {config.split}")
+    for line in lines(scores.views, scores.decided, config.split):
+        print(line)
     print(f"result      {path}")
     if scores.predictions is not None:
         print(f"predictions {scores.predictions['path']}")
@@ -76,9 +81,11 @@ def write_result(inputs: EvaluationInputs, scores: EvaluationScores, path: Path,
             "posthoc_repath": config.posthoc_repath,
             "view": inputs.view,
             **scores.settings,
+            **config.by_decisions,
         },
         "dataset": result.dataset_entry(inputs.prepared, {config.split: scores.documents}),
         config.split: result.without_nodes(scores.views),
+        **scores.decided,
         "predictions": scores.predictions,
         "seconds": {"total": time.perf_counter() - started},
         "environment": scores.environment,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hblm.console import StartTask, log, progress
 from hblm.data.tokens import TokenisedSplit
 from hblm.engine import device, session
+from hblm.engine.calibration import Reliability
 from hblm.engine.ensemble import keep_logits, score_fused, search_weight
 from hblm.engine.predictions import DEFAULT_FLOOR, PredictionWriter
-from hblm.engine.scoring import Scores, Scoring, no_sink
+from hblm.engine.scoring import Scores, Scoring, each_of, no_sink
 from hblm.files import scratch_folder
+from hblm.inference.decided_scores import DecidedScores
 from hblm.inference.inputs import EvaluationInputs
 
 
@@ -27,6 +29,8 @@ class EvaluationScores:
         environment: the result's entry of code, versions, device and precision.
         settings: weights that views or models were averaged with.
         predictions: the result's entry of the files with predictions; None where none were written.
+        decided: the result's entries of scores at tuned thresholds, of calibration and of confidence.
+        reliability: of each level, `before` and `after` the temperatures; empty where it is not measured.
     """
 
     views: Mapping[str, Scores]
@@ -34,6 +38,8 @@ class EvaluationScores:
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
     predictions: Mapping[str, Any] | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    reliability: Mapping[str, Sequence[Reliability]] = field(default_factory=dict)
 
 
 def load(inputs: EvaluationInputs, branch: str, start: StartTask) -> session.Session:
@@ -57,13 +63,17 @@ def score_one(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
         loaded = load(inputs, "model", start)
         split = loaded.inputs([name], start)[name]
         writer = prediction_writer(inputs, loaded.tokens[name], folder)
-        views = loaded.score(split, start(f"scoring {name}", len(split)), writer or no_sink)
+        decided = DecidedScores(inputs, loaded, start) if inputs.config.by_decisions else None
+        sink = each_of([part for part in (writer, decided) if part is not None])
+        views = loaded.score(split, start(f"scoring {name}", len(split)), sink)
     return EvaluationScores(
         views=views,
         documents=len(split),
         environment=device.environment_entry(loaded.accelerator, loaded.scoring),
         settings=inputs.fuse_weights,
         predictions=writer.close() if writer else None,
+        decided=decided.entries() if decided else {},
+        reliability=decided.reliability() if decided else {},
     )
 
 
