@@ -9,12 +9,13 @@ from math import inf
 import numpy as np
 import pandas as pd
 import pytest
-from programs import LEARNING, checkpoint_of, compose, edit, evaluation, run
+from programs import LEARNING, TINY, checkpoint_of, compose, edit, evaluation, run
 
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.stored_model import StoredModel
+from hblm.config.train import TrainConfig
 from hblm.data.dataset import open_prepared
-from hblm.engine import risk, tuning
+from hblm.engine import risk, training, tuning
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.confidence import least_score
 from hblm.inference.predictor import open_predictor
@@ -56,9 +57,8 @@ def test_a_training_keeps_documents_and_writes_decisions(kept):
     checkpoint = open_checkpoint(checkpoint_of(kept))
     chosen = read_decisions(checkpoint)["single"]
     assert (chosen.documents, chosen.conformal.documents) == (10, 10)
-    assert chosen.conformal.settings == {
-        **{"threshold": 0.5, "tune": "node", "consistency": "raise", "calibrated": False}
-    }
+    settings = {"threshold": 0.5, "tune": "node", "consistency": "raise", "calibrated": False}
+    assert chosen.conformal.settings == settings
     assert record["tuned"]["thresholds"]["global"] == chosen.everywhere
     overall = {split: record["tuned"][split]["single"]["overall"] for split in ("val", "test")}
     assert record["tuned"]["monitor"] == "macro_f1"
@@ -231,8 +231,8 @@ def test_figures_are_drawn_beside_the_result(kept):
 def test_done_before_names_the_evaluation(learnable, caplog):
     short = (*LEARNING, "trainer.epochs=1")
     run(learnable, *short)
-    with caplog.at_level("INFO", logger="hblm"), pytest.raises(ValueError):  # no other result is made
-        run(learnable, *short, "tune=level")
+    with caplog.at_level("INFO", logger="hblm"):
+        training.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *short, "tune=level"))
     assert "no scores for tune=level: python -m hblm.evaluate checkpoint=" in caplog.text
 
 
