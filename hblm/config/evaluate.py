@@ -24,7 +24,13 @@ class EvaluateConfig:
     )
     split: str = key("test", "which documents to score", choices=("train", "val", "test"))
     threshold: float | None = key(None, "null: the checkpoint's", low=0, high=1)
-    posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors")
+    consistency: str | None = key(
+        None,
+        "scores shown beside the raw ones: raise: of predictions closed under ancestors; cap: of predicted "
+        "nodes whose ancestors are all predicted; null: none",
+        choices=("raise", "cap", "none"),
+    )
+    posthoc_repath: bool = key(False, "the original's name for consistency=raise")
     joint_eval_view: str | None = key(
         None,
         "joint models and ensembles: the view shown; null: the checkpoint's, fused of an ensemble",
@@ -57,6 +63,11 @@ class EvaluateConfig:
         """The ensemble's weight; None where it is to be searched."""
         return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
 
+    @property
+    def shown_consistency(self) -> str:
+        """The consistency whose scores are shown beside the raw ones: raise, cap or none."""
+        return "raise" if self.posthoc_repath else self.consistency or "none"
+
     def conflicts(self) -> list[str]:
         """Return a message for each combination of valid values that is invalid."""
         messages: list[str] = []
@@ -78,6 +89,11 @@ class EvaluateConfig:
             messages.append(
                 f"ensemble_weight={self.ensemble_weight} acts between two checkpoints, and checkpoint= names "
                 "one; write checkpoint=[TOP_DOWN,BOTTOM_UP]"
+            )
+        if self.posthoc_repath and self.consistency not in (None, "raise"):
+            messages.append(
+                f"posthoc_repath=true is consistency=raise, and consistency={self.consistency} contradicts it; "
+                "write one of the two"
             )
         if self.predictions_floor is not None and not self.predictions:
             messages.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")

@@ -209,7 +209,8 @@ def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> No
     """Print a result's test scores of the configured views, its notes, and the paths of its files."""
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(content["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    consistency = "raise" if config.posthoc_repath else "none"
+    print_views(content["test"], shown, consistency=consistency, title=f"{this.name}: test")
     for note in content.get("notes", ()):  # results of earlier versions have none
         log.info(note["text"])
     _print_paths(config, this)

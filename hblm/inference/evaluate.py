@@ -50,7 +50,8 @@ def run(config: EvaluateConfig) -> None:
                 shutil.rmtree(target, ignore_errors=True)  # predictions are found through their result
                 raise
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())
-    print_views(scores.views, inputs.view, repath=config.posthoc_repath, title=f"{names}: {config.split}")
+    title = f"{names}: {config.split}"
+    print_views(scores.views, inputs.view, consistency=config.shown_consistency, title=title)
     print(f"result      {path}")
     if scores.predictions is not None:
         print(f"predictions {scores.predictions['path']}")
@@ -73,7 +74,7 @@ def write_result(inputs: EvaluationInputs, scores: EvaluationScores, path: Path,
         "settings": {
             "split": config.split,
             "threshold": inputs.threshold,
-            "posthoc_repath": config.posthoc_repath,
+            "posthoc_repath": config.shown_consistency == "raise",
             "view": inputs.view,
             **scores.settings,
         },
