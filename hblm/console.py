@@ -292,7 +292,9 @@ def print_scores(view: str, scores: Mapping[str, Any], *, consistency: str, titl
     _add_numbers(table, ["nodes", *_F1.values(), *_beside(consistency), "support"])
     sets = [scores, *([scores[_SETS[consistency][0]]] if consistency in _SETS else [])]
     n_nodes = sum(level["nodes"] for level in scores["per_level"])
-    for rows in zip(*([*each["per_level"], {**each["overall"], "nodes": n_nodes}] for each in sets), strict=True):
+    for rows in zip(
+        *([*each["per_level"], {**each["overall"], "nodes": n_nodes}] for each in sets), strict=True
+    ):
         row = rows[0]
         if "level" not in row:
             table.add_section()

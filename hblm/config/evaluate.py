@@ -57,6 +57,10 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
     num_workers: int = key(0, "processes that collate batches", low=0, high=256)
     dataset: StoredDataset = group(StoredDataset, "the folder of the documents")
+    other_data: bool = key(
+        False,
+        "score the labelled documents of dataset.path, whose taxonomy is the checkpoint's or a part of it",
+    )
 
     @property
     def weight(self) -> float | None:
@@ -92,9 +96,11 @@ class EvaluateConfig:
             )
         if self.posthoc_repath and self.consistency not in (None, "raise"):
             messages.append(
-                f"posthoc_repath=true is consistency=raise, and consistency={self.consistency} contradicts it; "
+                f"posthoc_repath=true is consistency=raise and contradicts consistency={self.consistency}; "
                 "write one of the two"
             )
+        if self.other_data and self.dataset.path is None:
+            messages.append("other_data=true scores the documents of dataset.path=DIR, and there is none")
         if self.predictions_floor is not None and not self.predictions:
             messages.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")
         return messages

@@ -35,8 +35,13 @@ def describe_numbers(
     for metric in {metric.definition: metric for metric in defined.values()}.values():
         name = SCORES[re.sub(r"^level_\d+\.", "", metric.score)][0]
         sentences.append(f"{name}: {metric.definition}.")
-    if any(metric.closed for metric in metrics):
+    ways = {metric.consistency for metric in metrics}
+    if "raise" in ways:
         sentences.append("Closed: predictions are closed under ancestors before they are scored.")
+    if "cap" in ways:
+        sentences.append(
+            "Capped: predicted nodes that lack a predicted ancestor are not counted as predicted."
+        )
     views = set(shown["view"]) if "view" in shown.columns else set()
     if any(metric.view == "fused" and metric.split for metric in metrics) and {"fused", SINGLE_VIEW} <= views:
         sentences.append("Joint models and ensembles: the fused view; single models have one view.")

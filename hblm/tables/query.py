@@ -49,8 +49,8 @@ def needed_rows(metrics: Sequence[str]) -> RowFilter:
     if None in splits:  # a number of the run itself, which any of its rows has
         return all_rows
     views = {view for metric in parsed for view in metric.views}
-    closed_or_not = {metric.closed for metric in parsed}
-    return lambda split, view, closed: split in splits and view in views and closed in closed_or_not
+    ways = {metric.consistency for metric in parsed}
+    return lambda split, view, consistency: split in splits and view in views and consistency in ways
 
 
 def measurements(frame: pd.DataFrame, query: TableQuery) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def _of_metric(frame: pd.DataFrame, position: int, metric: Metric) -> pd.DataFra
         part = frame[
             (frame["split"] == metric.split)
             & frame["view"].isin(metric.views)
-            & (frame["closed"] == metric.closed)
+            & (frame["consistency"] == metric.consistency)
         ]
     part = part[part[metric.score].notna()].copy(deep=False)
     part["metric"], part["value"] = position, part[metric.score].astype(float)
