@@ -68,6 +68,12 @@ class EvaluateConfig:
         return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
 
     @property
+    def splits(self) -> list[str]:
+        """The splits that are scored: that of `split`, and the one by which the ensemble's weight is chosen."""
+        searched = ["val"] if self.weight is None else []
+        return list(dict.fromkeys([self.split, *searched]))
+
+    @property
     def shown_consistency(self) -> str:
         """The consistency whose scores are shown beside the raw ones: raise, cap or none."""
         return "raise" if self.posthoc_repath else self.consistency or "none"
