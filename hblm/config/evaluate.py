@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hblm.config.schema import group, key
-from hblm.config.train import EVAL_VIEWS
+from hblm.config.train import EVAL_VIEWS, FUSE_KEYS
 
 
 @dataclass
@@ -61,6 +61,11 @@ class EvaluateConfig:
         False,
         "score the labelled documents of dataset.path, whose taxonomy is the checkpoint's or a part of it",
     )
+
+    @property
+    def given_fuse_weights(self) -> dict[str, float]:
+        """The given weights that fuse the views of a model with a mix head."""
+        return {name: getattr(self, name) for name in FUSE_KEYS if getattr(self, name) is not None}
 
     @property
     def weight(self) -> float | None:
