@@ -74,7 +74,7 @@ class EvaluateConfig:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that are scored: that of `split`, and the one by which the ensemble's weight is chosen."""
+        """The splits that are scored: `split`, and the one by which an ensemble's weight is chosen."""
         searched = ["val"] if self.weight is None else []
         return list(dict.fromkeys([self.split, *searched]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,18 +53,6 @@ class Scoring:
     collate: Collate
     train_support: Sequence[int] | None
     columns: Int[Tensor, " nodes"] | None = None
-
-    def over(self, taxonomy: Taxonomy) -> Scoring:
-        """Return the scoring of documents labelled with these nodes, which the model has in any order."""
-        columns = [self.taxonomy.index[node.id] for node in taxonomy.nodes]
-        support = self.train_support
-        return replace(
-            self,
-            taxonomy=taxonomy,
-            columns=torch.tensor(columns),
-            train_support=None if support is None else [support[column] for column in columns],
-            collate=functools.partial(self.collate, n_nodes=len(taxonomy)),
-        )
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return the scores of the counted nodes, given the logits of all nodes of the model."""

@@ -220,7 +220,7 @@ def from_checkpoint(
         num_workers=num_workers,
     )
     if other_splits is not None:
-        scoring = scoring.over(prepared.taxonomy)
+        scoring = build.scoring_over(scoring, prepared.taxonomy, tokenizer)
     if counts is None:
         scoring = replace(scoring, train_support=None)
     return _session(loaded, prepared, scoring, tokens, cache_dir)

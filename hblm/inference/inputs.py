@@ -62,7 +62,8 @@ class EvaluationInputs:
     @property
     def is_other_data(self) -> bool:
         """Whether the documents are of another dataset than that of training."""
-        return self.prepared.fingerprint != self.main.meta["dataset"]["fingerprint"]
+        own: str = self.main.meta["dataset"]["fingerprint"]
+        return self.prepared.fingerprint != own
 
     @property
     def other_name(self) -> str | None:

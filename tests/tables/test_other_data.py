@@ -1,4 +1,4 @@
-"""Evaluations of other data than that of training: they are never averaged with, or taken for, the run's own."""
+"""Evaluations of other data than that of training: never averaged with the run's own, or taken for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from hblm.tables.query import TableQuery
 from hblm.tables.rankings import rank_over_datasets
 from hblm.tables.references import published
 from hblm.tables.table import Table
-
 
 KEYS = ["file", "dataset", "trained_on"]
 
