@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, ndcg_score, precision_recall_fscore_support
 
 from hblm.engine.metrics import ScoreCounter
+from hblm.inference.consistency import consistent
 from hblm.taxonomy import Node, Taxonomy
 
 Sets = list[set[int]]
@@ -48,9 +49,7 @@ class Case:
 
     def ranking(self, scores: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
         """Return the ranking block of these scores; only the gold of the case counts."""
-        counter = ScoreCounter(self.taxonomy, threshold)
-        counter.update(torch.from_numpy(scores), self.targets())
-        return counter.compute()["ranking"]
+        return counted(self, scores, threshold)["ranking"]
 
     def targets(self) -> torch.Tensor:
         return torch.from_numpy(self.matrix(self.gold))
@@ -150,6 +149,13 @@ def draw_train_support(data: st.DataObject, case: Case) -> list[int]:
     edges = st.sampled_from([0, 1, 9, 10, 99, 100, 999, 1_000, 999_999])
     n_nodes = len(case.parents)
     return data.draw(st.lists(edges | st.integers(0, 2_000), min_size=n_nodes, max_size=n_nodes))
+
+
+def counted(case: Case, scores: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Return what is computed of these scores; only the gold of the case counts."""
+    counter = ScoreCounter(case.taxonomy, threshold)
+    counter.update(torch.from_numpy(scores), case.targets())
+    return counter.compute()
 
 
 def draw_scores(data: st.DataObject, case: Case) -> np.ndarray:
@@ -522,6 +528,16 @@ def test_node_table_is_scikit_learns_per_class_report(case: Case) -> None:
                 "f1": expected[2][at],
             }
         )
+
+
+@given(cases(), st.data())
+def test_a_threshold_on_consistent_scores_gives_repath_and_cap(case: Case, data: st.DataObject) -> None:
+    scores = draw_scores(data, case)
+    threshold = data.draw(st.sampled_from([*np.unique(scores), 2.0]))
+    computed = counted(case, scores, threshold)
+    for key, how in (("repath", "raise"), ("cap", "cap")):
+        expected = counted(case, consistent(scores, case.taxonomy, how), threshold)
+        assert computed[key] == {block: expected[block] for block in computed[key]}
 
 
 # --- identities
