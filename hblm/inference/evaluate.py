@@ -30,6 +30,8 @@ def run(config: EvaluateConfig) -> None:
     started = time.perf_counter()
     inputs = open_inputs(config)
     path_of(inputs)  # a name that no file can have is refused before hours are spent
+    if inputs.is_other_data:
+        print(_on_nodes(inputs))
     results = inputs.output_dir / "results"
     paths.remove_leftovers(inputs.output_dir, inputs.cache_dir)
     paths.require_writable(inputs.output_dir, results)
@@ -53,7 +55,6 @@ def run(config: EvaluateConfig) -> None:
     title = f"{names}: {config.split}"
     if inputs.is_other_data:
         title += f" of {inputs.prepared.name}, not the data of training"
-        print(_on_nodes(inputs))
     print_views(scores.views, inputs.view, consistency=config.shown_consistency, title=title)
     print(f"result      {path}")
     if scores.predictions is not None:
