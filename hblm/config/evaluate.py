@@ -25,7 +25,13 @@ class EvaluateConfig:
     )
     split: str = key("test", "which documents to score", choices=("train", "val", "test"))
     threshold: float | None = key(None, "null: the checkpoint's", low=0, high=1)
-    posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors")
+    consistency: str | None = key(
+        None,
+        "scores shown beside the raw ones: raise: of predictions closed under ancestors; cap: of predicted "
+        "nodes whose ancestors are all predicted; null: none",
+        choices=("raise", "cap", "none"),
+    )
+    posthoc_repath: bool = key(False, "the original's name for consistency=raise")
     joint_eval_view: str | None = key(
         None,
         "joint models and ensembles: the view shown; null: the checkpoint's, fused of an ensemble",
@@ -74,6 +80,10 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
     num_workers: int = key(0, "processes that collate batches", low=0, high=256)
     dataset: StoredDataset = group(StoredDataset, "the folder of the documents")
+    other_data: bool = key(
+        False,
+        "score the labelled documents of dataset.path, whose taxonomy is the checkpoint's or a part of it",
+    )
 
     @property
     def given_fuse_weights(self) -> dict[str, float]:
@@ -84,6 +94,17 @@ class EvaluateConfig:
     def weight(self) -> float | None:
         """The ensemble's weight; None where it is to be searched."""
         return None if self.ensemble_weight == "auto" else float(self.ensemble_weight or 0.5)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that are scored: `split`, and the one by which an ensemble's weight is chosen."""
+        searched = ["val"] if self.weight is None else []
+        return list(dict.fromkeys([self.split, *searched]))
+
+    @property
+    def shown_consistency(self) -> str:
+        """The consistency whose scores are shown beside the raw ones: raise, cap or none."""
+        return "raise" if self.posthoc_repath else self.consistency or "none"
 
     @property
     def by_decisions(self) -> dict[str, Any]:
@@ -98,7 +119,7 @@ class EvaluateConfig:
         messages = []
         if isinstance(self.checkpoint, list) and len(self.checkpoint) > 1:
             messages.append(f"{keys} acts on one checkpoint, and checkpoint= names {len(self.checkpoint)}")
-        if weights := [name for name in FUSE_KEYS if getattr(self, name) is not None]:
+        if weights := self.given_fuse_weights:
             messages.append(
                 f"{keys} depends on what was chosen for the checkpoint's own weights; leave out "
                 f"{' and '.join(weights)}"
@@ -134,6 +155,13 @@ class EvaluateConfig:
                 f"ensemble_weight={self.ensemble_weight} acts between two checkpoints, and checkpoint= names "
                 "one; write checkpoint=[TOP_DOWN,BOTTOM_UP]"
             )
+        if self.posthoc_repath and self.consistency not in (None, "raise"):
+            messages.append(
+                f"posthoc_repath=true is consistency=raise and contradicts consistency={self.consistency}; "
+                "write one of the two"
+            )
+        if self.other_data and self.dataset.path is None:
+            messages.append("other_data=true scores the documents of dataset.path=DIR, and there is none")
         if self.predictions_floor is not None and not self.predictions:
             messages.append(f"predictions_floor={self.predictions_floor} acts with predictions=true")
         return messages

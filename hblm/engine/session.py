@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from hblm.engine.encoder_check import EncoderCheck
 from hblm.engine.initial_weights import Origin
 from hblm.engine.notes import long_training
 from hblm.engine.scoring import Scores, Scoring, Sink, no_progress, no_sink, score
+from hblm.engine.stored_counts import stored_counts
 from hblm.engine.time_estimate import expected_seconds
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
@@ -186,36 +187,65 @@ def from_checkpoint(
     threshold: float,
     num_workers: int,
     cache_dir: Path,
+    other_splits: Sequence[str] | None = None,
 ) -> Session:
-    """Return a stored model with the dataset of its run.
+    """Return a stored model with the dataset of its run, or with other data.
+
+    Of other data all documents are used, and the nodes of its taxonomy are counted.
 
     Args:
         checkpoint: the checkpoint, opened.
         config: its configuration, whose weights that fuse views may have been changed.
-        prepared: the dataset that it was trained on.
+        prepared: the dataset that it was trained on, or other data.
         start: starts a task of a progress bar.
         device_name: as configured: auto, cpu, cuda or mps.
         threshold: the score from which on a node is predicted.
         num_workers: processes that load batches.
         cache_dir: the folder of all caches.
+        other_splits: those that are used of other data; None for the dataset that it was trained on.
 
     Raises:
-        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together.
+        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together, or other data
+            cannot be scored (see `stored_counts`).
         ConfigError: the device is not available.
         DataError: the documents have a fault, or changed since they were opened.
     """
+    counts = _stored_counts(checkpoint) if other_splits is not None else None
     loaded = load_model(checkpoint, config, device_name)
-    tokens = _tokenise(config, prepared, loaded.model.encoder, loaded.tokenizer, cache_dir, start)
+    encoder, tokenizer = loaded.model.encoder, loaded.tokenizer
+    tokens = _tokenise(config, prepared, encoder, tokenizer, cache_dir, start, other_splits)
+    if other_splits is None:
+        counts = build.TrainingCounts.of(tokens["train"], checkpoint.taxonomy)
     scoring = build.scoring(
         config,
         checkpoint.taxonomy,
-        loaded.tokenizer,
-        build.TrainingCounts.of(tokens["train"], checkpoint.taxonomy),
+        tokenizer,
+        counts or build.TrainingCounts.none(checkpoint.taxonomy),
         threshold=threshold,
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=num_workers,
     )
+    if other_splits is not None:
+        scoring = build.scoring_over(scoring, prepared.taxonomy, tokenizer)
+    if counts is None:
+        scoring = replace(scoring, train_support=None)
     return _session(loaded, prepared, scoring, tokens, cache_dir)
+
+
+def _stored_counts(checkpoint: Checkpoint) -> build.TrainingCounts | None:
+    """Return a checkpoint's training counts; None where they are not known and scores do not need them.
+
+    Raises:
+        CheckpointError: scores need them (see `stored_counts`).
+    """
+    try:
+        return stored_counts(checkpoint)
+    except CheckpointError as error:
+        loss = checkpoint.config.loss
+        if loss.is_conditional:
+            raise CheckpointError(f"{error}; the scores of loss={loss.loss} depend on them") from None
+        log.warning("%s; the result has no by_frequency", error)
+        return None
 
 
 def load_model(checkpoint: Checkpoint, config: TrainConfig, device_name: str) -> LoadedModel:
@@ -255,17 +285,27 @@ def _tokenise(
     tokenizer: Tokenizer,
     cache_dir: Path,
     start: StartTask,
+    other_splits: Sequence[str] | None = None,
 ) -> dict[str, TokenisedSplit]:
     """Return the splits and the texts of nodes as tokens, as `Session.tokens` has them.
+
+    Of other data these are some splits, whole.
 
     Raises:
         ConfigError: a token without a row in the encoder, or trainer.calibration_share leaves no documents.
         DataError: the documents have a fault, or changed since they were opened.
     """
     splits = tokenise(
-        prepared, tokenizer, max_length=config.encoder.max_length, cache_dir=cache_dir, progress=start
+        prepared,
+        tokenizer,
+        max_length=config.encoder.max_length,
+        cache_dir=cache_dir,
+        progress=start,
+        splits=SPLITS if other_splits is None else other_splits,
     )
     build.require_rows(encoder, tokenizer, splits, config.encoder.model_name)
+    if other_splits is not None:
+        return splits
     splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
     if config.trainer.calibration_share:
         splits["val"], splits[CALIBRATION] = hold_back(splits["val"], config.trainer.calibration_share)

@@ -215,7 +215,8 @@ def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> No
     """Print a result's test scores of the configured views, its notes, and the paths of its files."""
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(content["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    consistency = "raise" if config.posthoc_repath else "none"
+    print_views(content["test"], shown, consistency=consistency, title=f"{this.name}: test")
     if tuned := content.get("tuned"):
         log.info("%s", tuned_line(content["test"], tuned, "test"))
     for note in content.get("notes", ()):  # results of earlier versions have none

@@ -21,8 +21,9 @@ classifiers to maximize F1 measure").
 The prior k counts as so many documents with the label that behave as the average of all nodes: a node with
 few documents keeps the global threshold, one with many gets its own. With k infinite every node has the
 global threshold, with k = 0 none is shrunk. k is chosen by cross-validation inside the validation split: the
-largest k whose score is within one standard error of the best one's (Breiman, Friedman, Olshen and Stone
-1984, "Classification and Regression Trees"), because the best of several noisy scores is too good.
+largest k whose score is not below the best one's with a confidence of 95 %, by the standard error of the
+difference. The best of several noisy scores is too good; this is the one-standard-error rule (Breiman,
+Friedman, Olshen and Stone 1984, "Classification and Regression Trees") with the error bound of few folds.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ GRID: npt.NDArray[np.float32] = (
 ).astype(np.float32)
 PRIORS = (inf, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.0)
 FOLDS = 5
+_QUANTILE = 2.132  # the 95 % quantile of Student's t with FOLDS - 1 degrees of freedom
 _FOLD_SEED = 20_261_128
 
 Scores = npt.NDArray[np.float32]
@@ -116,7 +118,7 @@ class TuningCounter:
         total = self._counts.sum(0, dtype=np.int64)
         tried = _cross_validated(self._counts, total, monitor)
         best = max(each.score for each in tried)
-        prior = next(each.prior for each in tried if each.score >= best - each.error)
+        prior = next(each.prior for each in tried if each.score >= best - _QUANTILE * each.error)
         curves = _Curves(total)
         middle = curves.best_step(monitor)
         levels = [_Curves(total[:, level.start : level.stop]).best_step(monitor) for level in self._levels]

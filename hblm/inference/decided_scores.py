@@ -15,7 +15,7 @@ from hblm.engine.calibration import CalibrationCounter, Reliability
 from hblm.engine.decisions import DecisionCounter, TunedCounter, arrays_of, errors_of, tuned_entry
 from hblm.engine.risk import RiskCounter
 from hblm.engine.session import Session
-from hblm.errors import CheckpointError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.confidence import least_of, least_score, origin_of, require_share, stored_critical
 from hblm.inference.decision import Decision
 from hblm.inference.inputs import EvaluationInputs
@@ -33,9 +33,15 @@ class DecidedScores:
 
         Raises:
             CheckpointError: decisions.json is damaged, or is not there and the data are not the training's.
-            ConfigError: `confidence` has no calibration documents, or too few.
+            ConfigError: `confidence` has no calibration documents, or too few; or the data have other nodes.
         """
         config, checkpoint = inputs.config, inputs.main
+        if inputs.prepared.taxonomy != checkpoint.taxonomy:
+            raise ConfigError(
+                f"{' '.join(config.by_decisions)} needs data with the nodes of {checkpoint.folder}, in its "
+                f"order; {inputs.prepared.folder} has {len(inputs.prepared.taxonomy)} nodes of "
+                f"{len(checkpoint.taxonomy)}, or another order"
+            )
         joint = checkpoint.config.joint_variant
         self.config, self.taxonomy = config, checkpoint.taxonomy
         self.view = joint.monitored if inputs.view in ("all", "single") else inputs.view

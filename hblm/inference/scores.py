@@ -53,6 +53,7 @@ def load(inputs: EvaluationInputs, branch: str, start: StartTask) -> session.Ses
         threshold=inputs.threshold,
         num_workers=inputs.config.num_workers,
         cache_dir=inputs.cache_dir,
+        other_splits=inputs.config.splits if inputs.is_other_data else None,
     )
 
 
@@ -79,8 +80,7 @@ def score_one(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
 
 def score_pair(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
     """Score an ensemble: each model in turn writes its logits to disk, then they are averaged."""
-    name, weight = inputs.config.split, inputs.config.weight
-    names = {name} if weight is not None else {name, "val"}
+    name, weight, names = inputs.config.split, inputs.config.weight, inputs.config.splits
     with progress() as start, scratch_folder(inputs.cache_dir / "ensemble") as scratch:
         splits, scoring, environment = _write_logits(inputs, "td", names, scratch, start)
         _write_logits(inputs, "bu", names, scratch, start)
@@ -107,7 +107,7 @@ def score_pair(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
 
 
 def _write_logits(
-    inputs: EvaluationInputs, branch: str, names: set[str], scratch: Path, start: StartTask
+    inputs: EvaluationInputs, branch: str, names: Sequence[str], scratch: Path, start: StartTask
 ) -> tuple[Mapping[str, TokenisedSplit], Scoring, Mapping[str, Any]]:
     """Write one model's logits of some splits to scratch/BRANCH.SPLIT.
 
@@ -117,7 +117,7 @@ def _write_logits(
         All splits as tokens, the scoring, and the result's entry of code, versions, device and precision.
     """
     loaded = load(inputs, branch, start)
-    for name, split in loaded.inputs(sorted(names), start).items():
+    for name, split in loaded.inputs(names, start).items():
         advance = start(f"{branch}: scoring {name}", len(split))
         path = scratch / f"{branch}.{name}"
         keep_logits(path, loaded.model, split, loaded.scoring, loaded.accelerator, advance)
@@ -134,7 +134,7 @@ def prediction_writer(
     return PredictionWriter(
         folder,
         documents=split.document_ids(),
-        nodes=[node.id for node in inputs.main.taxonomy.nodes],
+        nodes=[node.id for node in inputs.prepared.taxonomy.nodes],
         view=None if inputs.view == "all" else inputs.view,
         threshold=inputs.threshold,
         floor=DEFAULT_FLOOR if floor is None else floor,

@@ -20,7 +20,7 @@ from hblm.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from hblm.files import new_folder, remove_stale, require_file, sha256_file, unfit_as_name
 from hblm.json_files import SEAL, is_as_sealed, read_object, sealed
 from hblm.runs import paths
-from hblm.taxonomy import Taxonomy, read_taxonomy
+from hblm.taxonomy import Taxonomy, faults_of_part, read_taxonomy
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 if TYPE_CHECKING:
@@ -285,6 +285,9 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         where = "" if given else f"the dataset of {checkpoint.folder} is not at its recorded path: "
         raise CheckpointError(f"{where}{error}; {way_out}") from None
     if prepared.fingerprint != stored["fingerprint"]:
+        other = argument("dataset.path", str(folder))
+        fits = not faults_of_part(prepared.taxonomy, checkpoint.taxonomy)
+        way_out += f", or score it as other labelled data: {other} other_data=true" if fits else ""
         raise CheckpointError(
             f"{folder} has the hash {prepared.fingerprint[:12]}, {checkpoint.folder} was trained on "
             f"{stored['fingerprint'][:12]}; {way_out}"
@@ -293,6 +296,26 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         raise CheckpointError(
             f"{checkpoint.folder / TAXONOMY}: not the taxonomy of {folder}, on which it was trained; "
             f"{COPY_AGAIN}"
+        )
+    return prepared
+
+
+def open_other_data(checkpoint: Checkpoint, folder: Path, splits: Sequence[str]) -> Prepared:
+    """Open labelled documents that a checkpoint was not trained on; their dataset has the folder's name.
+
+    Args:
+        checkpoint: the checkpoint.
+        folder: a prepared folder; splits that are not needed may be missing.
+        splits: those that are needed.
+
+    Raises:
+        DataError: a file is missing or damaged, or the taxonomy is neither the checkpoint's nor a part of it.
+    """
+    prepared = open_prepared(folder, splits=splits)
+    if faults := faults_of_part(prepared.taxonomy, checkpoint.taxonomy):
+        raise DataError(
+            f"{folder / TAXONOMY}: neither the taxonomy of {checkpoint.folder} nor a part of it: "
+            f"{shortened(faults)}"
         )
     return prepared
 
