@@ -57,7 +57,7 @@ def test_a_metric_without_results_leaves_the_others(tmp_path: Path, add: Any) ->
 
 def tuned(tune: str, macro: float) -> dict[str, Any]:
     """Return a result's entry of scores at tuned thresholds."""
-    scores = made_results.scores(macro, 0.6, [7, 134], closed=True)
+    scores = made_results.scores(0.6, macro, [7, 134], closed=True)
     return {"tuned": {"tune": tune, "view": "single", "test": {"single": scores}}}
 
 
