@@ -317,7 +317,7 @@ def open_other_data(checkpoint: Checkpoint, folder: Path, splits: Sequence[str])
 
 
 def _or_other_data(checkpoint: Checkpoint, folder: Path) -> str:
-    """Return the end of a message: how to score a folder as other data; "" where its taxonomy does not fit."""
+    """Return the end of a message: how to score a folder as other data; "" where its nodes do not fit."""
     try:
         open_other_data(checkpoint, folder, splits=())
     except DataError:
