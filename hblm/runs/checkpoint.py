@@ -283,14 +283,11 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         prepared = open_prepared(folder, stored["name"])
     except DataError as error:
         where = "" if given else f"the dataset of {checkpoint.folder} is not at its recorded path: "
-        raise CheckpointError(f"{where}{error}; {way_out}") from None
+        raise CheckpointError(f"{where}{error}; {way_out}{_or_other_data(checkpoint, folder)}") from None
     if prepared.fingerprint != stored["fingerprint"]:
-        other = argument("dataset.path", str(folder))
-        fits = not faults_of_part(prepared.taxonomy, checkpoint.taxonomy)
-        way_out += f", or score it as other labelled data: {other} other_data=true" if fits else ""
         raise CheckpointError(
             f"{folder} has the hash {prepared.fingerprint[:12]}, {checkpoint.folder} was trained on "
-            f"{stored['fingerprint'][:12]}; {way_out}"
+            f"{stored['fingerprint'][:12]}; {way_out}{_or_other_data(checkpoint, folder)}"
         )
     if prepared.taxonomy != checkpoint.taxonomy:
         raise CheckpointError(
@@ -318,6 +315,15 @@ def open_other_data(checkpoint: Checkpoint, folder: Path, splits: Sequence[str])
             f"{shortened(faults)}"
         )
     return prepared
+
+
+def _or_other_data(checkpoint: Checkpoint, folder: Path) -> str:
+    """Return the end of a message: how to score a folder as other data; "" where its nodes do not fit."""
+    try:
+        open_other_data(checkpoint, folder, splits=())
+    except DataError:
+        return ""
+    return f", or score it as other labelled data: {argument('dataset.path', str(folder))} other_data=true"
 
 
 def _meant(folder: Path, key: str) -> str:

@@ -122,8 +122,12 @@ def test_the_other_folders_training_documents_change_nothing(trained, other):
 def test_another_hash_is_refused_and_the_key_named_where_the_taxonomy_fits(trained, other, one_path):
     folder = other("part", nodes=PART, splits=("train", "val", "test"))
     write_rows(folder / "train.jsonl", [{"id": "1", "text": "x", "labels": ["b"]}])
-    for given in (folder, one_path):
-        with pytest.raises(CheckpointError, match=rf"has the hash .*dataset\.path={given} other_data=true$"):
+    for given, why in (
+        (folder, "has the hash"),
+        (one_path, "has the hash"),
+        (other("test"), "no train.jsonl"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"{why} .*dataset\.path={given} other_data=true$"):
             evaluation(checkpoint_of(trained), f"dataset.path={given}")
     taxonomy = {"nodes": [{"id": "b", "name": "", "parent": None}, {"id": "c", "name": "", "parent": None}]}
     (folder / "taxonomy.json").write_text(json.dumps(taxonomy))
