@@ -18,8 +18,8 @@ from hblm.cli.contradictions import contradicted_method, contradicting, contradi
 from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import CHDIR, Composer, Unreadable, compose, parse
 from hblm.config.grid import MOST_VALUES, SweepFile, axes_of, cells_of, count_values, read_sweep, values_of
-from hblm.config.groups import STAND_IN, OptionGroups
-from hblm.config.hints import groups_of, key_hint, option_hint, word_hint
+from hblm.config.groups import STAND_IN, OptionGroups, groups_of
+from hblm.config.hints import key_hint, option_hint, word_hint
 from hblm.config.overrides import argument
 from hblm.config.schema import Fault, Leaf, leaves, plain, read_leaf
 from hblm.config.sweep import SweepNode
@@ -28,7 +28,7 @@ from hblm.errors import ConfigError, nearest
 _LONGEST_SHOWN = 500  # characters of an argument that cannot be read
 _PREPARE = "dataset.prepare"  # the options of a converter, any key
 _CELLS_CHECKED = 200  # of a grid, before it starts; each run is checked again when its turn comes
-PASSED_ON = ("hydra_help", "version", "shell_completion", "info")  # Hydra answers these by itself
+PASSED_ON = ("hydra_help", "version", "info")  # Hydra answers these by itself
 
 
 @dataclass

@@ -17,6 +17,9 @@ _NO_NAME = (
     " is no flag here; keys of your own go into DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME"
 )
 
+_OWN_COMPLETION = (
+    ' (-sc) does not know these programs; write: eval "$(hblm completion bash)", or zsh, or fish'
+)
 _CROSSES = " (-m) is for hblm.train; a sweep crosses all its values without it"
 _SHOWN = " is a flag of hblm.train; plan shows what a sweep would run"
 
@@ -50,7 +53,7 @@ def arguments_of(program: Program, argv: Sequence[str]) -> tuple[argparse.Namesp
         hint = flag_hint(word, value, programs, OptionGroups())
         faults.append(f"{' '.join([word, value]).strip()} is not a flag of hblm.{program.name}{hint}")
     arguments = parser.parse_intermixed_args(known)
-    refused = {"config_name": _NO_NAME, "config_path": _NO_NAME} | (
+    refused = {"config_name": _NO_NAME, "config_path": _NO_NAME, "shell_completion": _OWN_COMPLETION} | (
         {} if program.by_hydra else {"multirun": _CROSSES, "cfg": _SHOWN, "info": _SHOWN}
     )
     for name, why in refused.items():

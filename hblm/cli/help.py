@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hblm.cli.command_line import arguments_of
-from hblm.cli.programs import Program
+from hblm.cli.programs import Program, as_started
 from hblm.config.compose import Composer, Unreadable
-from hblm.config.groups import STAND_IN, OptionGroups
-from hblm.config.hints import groups_of
+from hblm.config.groups import STAND_IN, OptionGroups, first_comment, groups_of
 from hblm.config.schema import Leaf, leaves, plain
 
 
@@ -32,7 +30,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
         for group in groups:
             lines.append(f"  {group}=")
             for option, file in sorted(option_groups.groups[group].items()):
-                lines.append(f"    {option:<20} {_first_comment(file)}")
+                lines.append(f"    {option:<20} {first_comment(file)}")
         lines.append("")
     lines.append(
         "keys (KEY=VALUE; the values are those of the default options, and of options given beside --help)"
@@ -53,7 +51,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
     for group, option in chosen.items():
         text = option_groups.groups[group][option].read_text(encoding="utf-8")
         lines += ["", f"{group}={option}", textwrap.indent(text, "  ")]
-    return "\n".join(lines)
+    return as_started("\n".join(lines))
 
 
 def _values(program: Program, chosen: Mapping[str, str], option_groups: OptionGroups) -> dict[str, Any]:
@@ -74,8 +72,3 @@ def _values(program: Program, chosen: Mapping[str, str], option_groups: OptionGr
         return values.get(group, {}).get(name, leaf.default)
 
     return {leaf.name: value(leaf) for leaf in leaves(program.schema) if leaf.name.partition(".")[0] in shown}
-
-
-def _first_comment(file: Path) -> str:
-    comments = (line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
-    return next((comment for comment in comments if not comment.startswith("@")), "")

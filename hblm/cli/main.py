@@ -28,7 +28,7 @@ from hblm.cli.check import check
 from hblm.cli.command_line import arguments_of
 from hblm.cli.contradictions import contradicted_method, contradiction
 from hblm.cli.help import help_text
-from hblm.cli.programs import SWEPT, Program
+from hblm.cli.programs import SWEPT, Program, as_started
 from hblm.config.compose import job_tree
 from hblm.config.overrides import at_home
 from hblm.config.schema import typed
@@ -151,9 +151,10 @@ def answering(program: Program, failed: Sequence[str] = ()) -> Iterator[None]:
 
 
 def _fail(program: Program, error: object) -> NoReturn:
-    lines = str(error).splitlines() or [type(error).__name__]
+    message = as_started(str(error))
+    lines = message.splitlines() or [type(error).__name__]
     if isinstance(error, DataError):  # one fault of several lines
-        print(f"hblm.{program.name}: {error}", file=sys.stderr)
+        print(f"hblm.{program.name}: {message}", file=sys.stderr)
     elif len(lines) == 1:
         print(f"hblm.{program.name}: {lines[0]}", file=sys.stderr)
     else:

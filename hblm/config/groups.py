@@ -15,6 +15,8 @@ from hblm.files import read_bytes, require_file
 
 PRESETS = ("experiment", "sweep", "method")  # they set keys of other groups, and come last in the defaults
 
+CONVERTER_OPTIONS = "dataset.prepare."  # followed by the name of an option of the dataset's converter
+
 STAND_IN = "dataset=wos"  # in place of a missing dataset, so that all the rest can be composed
 
 _LARGEST = 1 << 20  # bytes of a YAML file
@@ -152,3 +154,26 @@ class OptionGroups:
             if not path:
                 return f"{group}/{option}.yaml: "
         return ""
+
+
+def groups_of(program: str, option_groups: OptionGroups) -> list[str]:
+    """Return the groups that a program chooses options from."""
+    groups = {
+        "train": option_groups.of_runs,
+        "prepare": ["dataset", "encoder"],
+        "sweep": ["sweep", "cluster"],
+    }
+    return groups.get(program, [])
+
+
+@functools.cache  # option groups live as long as a command
+def options_of(dataset: str, option_groups: OptionGroups) -> tuple[str, ...]:
+    """Return the keys of a dataset's converter, as they are written on the command line."""
+    options = read_yaml(option_groups.groups["dataset"][dataset]).get("prepare")
+    return tuple(f"{CONVERTER_OPTIONS}{name}" for name in options) if isinstance(options, dict) else ()
+
+
+def first_comment(file: Path) -> str:
+    """Return the comment at the start of an option's YAML file: what the option is; "" for none."""
+    comments = (line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
+    return next((comment for comment in comments if not comment.startswith("@")), "")

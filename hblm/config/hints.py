@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -10,7 +9,7 @@ from os.path import exists, isfile
 from pathlib import Path
 
 from hblm.config.compose import SCHEMAS
-from hblm.config.groups import OptionGroups, read_yaml
+from hblm.config.groups import CONVERTER_OPTIONS, OptionGroups, groups_of, options_of
 from hblm.config.overrides import argument
 from hblm.config.schema import leaves
 from hblm.config.sweep import SweepConfig
@@ -26,26 +25,8 @@ _NEEDS = {  # the arguments without which a program does not start; the first th
     "aggregate": (),
 }
 
-_OPTIONS = "dataset.prepare."
 _PREPARED, _CHECKPOINT = "taxonomy.json", "hblm.json"  # files that mark such folders
 _NO_VALUE = "..."
-
-
-def groups_of(program: str, option_groups: OptionGroups) -> list[str]:
-    """Return the groups that a program chooses options from."""
-    groups = {
-        "train": option_groups.of_runs,
-        "prepare": ["dataset", "encoder"],
-        "sweep": ["sweep", "cluster"],
-    }
-    return groups.get(program, [])
-
-
-@functools.cache  # option groups live as long as a command
-def options_of(dataset: str, option_groups: OptionGroups) -> tuple[str, ...]:
-    """Return the keys of a dataset's converter, as they are written on the command line."""
-    options = read_yaml(option_groups.groups["dataset"][dataset]).get("prepare")
-    return tuple(f"{_OPTIONS}{name}" for name in options) if isinstance(options, dict) else ()
 
 
 def accepted(
@@ -62,7 +43,7 @@ def accepted(
     for program in programs:
         keys = {leaf.name: leaf.rules["option_of"] or leaf.name for leaf in leaves(_SCHEMAS[program])}
         written |= keys | {group: group for group in groups_of(program, option_groups)}
-        if _OPTIONS.rstrip(".") in keys:
+        if CONVERTER_OPTIONS.rstrip(".") in keys:
             written |= {option: option for name in datasets for option in options_of(name, option_groups)}
     return written
 
@@ -170,8 +151,8 @@ def _nearest_keys(
     # other programs' names count only where their last part is near
     like = {name.casefold() for name in get_close_matches(last.casefold(), map(_last, others), 5, cutoff=0.8)}
     names = [*own, *(name for name in others if _last(name).casefold() in like)]
-    keys = [name for name in names if not name.startswith(_OPTIONS)]
-    options = [name for name in names if name.startswith(_OPTIONS)]
+    keys = [name for name in names if not name.startswith(CONVERTER_OPTIONS)]
+    options = [name for name in names if name.startswith(CONVERTER_OPTIONS)]
     if whole:
         return whole
     stages = (same, inside, sorted(elsewhere, key=lambda name: name != key), keys, options)

@@ -33,6 +33,9 @@ class SweepNode:
     table: SweepTable = group(SweepTable, "the table at the end")
 
 
+VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
+COMPOSING_VERBS = ("plan", "submit")  # they take the keys of the runs as well
+
 SWEEP_STATES = ("done", "running", "pending", "failed", "cancelled", "new")  # new: planned, not submitted
 
 FAILURES = {

@@ -15,12 +15,10 @@ from hblm.config.compose import parse, resolved
 from hblm.config.groups import OptionGroups, read_yaml
 from hblm.config.hints import word_hint
 from hblm.config.schema import Fault, Leaf, leaves, read_leaf, read_tree
-from hblm.config.sweep import Cluster, SweepConfig
+from hblm.config.sweep import COMPOSING_VERBS, VERBS, Cluster, SweepConfig
 from hblm.errors import ConfigError, nearest
 from hblm.sweep.launchers.registry import LAUNCHERS, open_sweep
 
-VERBS = ("plan", "submit", "status", "watch", "logs", "cancel", "retry")
-_WITH_OVERRIDES = ("plan", "submit")  # the verbs that compose runs
 _KEYS = {leaf.name: leaf for leaf in leaves(SweepConfig)}
 _ADDITIONAL = "cluster.additional."  # any option of sbatch may follow
 
@@ -96,7 +94,7 @@ def read_arguments(argv: Sequence[str]) -> SweepArguments:
     if "sweep" not in words.values and not words.faults:
         words.faults.append("sweep= is required: which grid")
     config, given = _config(words, options)
-    if verb not in _WITH_OVERRIDES:
+    if verb not in COMPOSING_VERBS:
         words.faults += [
             f"{text}: {verb} takes the keys {', '.join(_KEYS)}{nearest(text.partition('=')[0], _KEYS)}"
             for text in words.of_runs
