@@ -13,9 +13,10 @@ from typing import Any
 
 from hblm.data.raw.archives import Raw, RawFile
 from hblm.data.raw.columnar import Records, open_parquet, open_saved
+from hblm.data.raw.delimited import delimited, read_rows
 from hblm.data.raw.json_records import open_objects
 from hblm.data.raw.spreadsheet import read_sheet
-from hblm.data.raw.text import MOST_BLANK, delimited, read_lines, read_rows
+from hblm.data.raw.text import MOST_BLANK, read_lines
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 

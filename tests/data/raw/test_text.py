@@ -19,7 +19,8 @@ from raws import TEXT, fault_in, file_of, packed
 
 from hblm.data.raw import text
 from hblm.data.raw.archives import Raw, RawFile
-from hblm.data.raw.text import encoding_of, read_lines, read_rows, read_text, require_encoding
+from hblm.data.raw.delimited import read_rows
+from hblm.data.raw.text import encoding_of, read_lines, read_text, require_encoding
 from hblm.errors import ConfigError, DataError, HblmError
 
 # --- encodings
