@@ -1,7 +1,7 @@
 """Rows of cells of delimited text, such as CSV and TSV, with quoted line ends and delimiters.
 
-A misplaced quote, or one that is never closed, is a DataError with file and line; `quoted_rows` goes on after
-it.
+A misplaced quote, or one that is never closed, is a DataError with file and line; `rows_of_lines` goes on
+after it.
 """
 
 from __future__ import annotations
@@ -53,18 +53,13 @@ def read_rows(
     lines = read_lines(file, encoding, ends=True)
     if not delimiter or "\r" in delimiter or "\n" in delimiter:
         raise ConfigError(f"dataset.prepare.delimiter={delimiter!r}: expected characters of one line")
-    if quote is None:
-        for number, line in enumerate(lines, 1):
-            if not line.isspace():
-                yield number, line.rstrip("\r\n").split(delimiter)
-        return
-    for number, cells, fault in quoted_rows(lines, delimiter=delimiter, quote=quote, blank=blank):
+    for number, cells, fault in rows_of_lines(lines, delimiter=delimiter, quote=quote, blank=blank):
         if fault:
             raise DataError(f"{file.place}:{number}: {fault}")
         yield number, cells
 
 
-def quoted_rows(lines: Iterable[str], *, delimiter: str, quote: str, blank: bool) -> Iterator[Row]:
+def rows_of_lines(lines: Iterable[str], *, delimiter: str, quote: str | None, blank: bool) -> Iterator[Row]:
     """Yield the rows of lines with their ends, without empty rows; a row with misplaced quotes has a fault.
 
     The rows go on in the line after the fault; after a quote that is never closed, in the line after the one
@@ -74,6 +69,15 @@ def quoted_rows(lines: Iterable[str], *, delimiter: str, quote: str, blank: bool
         lines: with their ends.
         delimiter, quote, blank: as in `read_rows`.
     """
+    if quote is None:
+        for number, line in enumerate(lines, 1):
+            if not line.isspace():
+                yield Row(number, line.rstrip("\r\n").split(delimiter))
+        return
+    yield from _quoted(lines, delimiter, quote, blank)
+
+
+def _quoted(lines: Iterable[str], delimiter: str, quote: str, blank: bool) -> Iterator[Row]:
     sign = delimiter if len(delimiter) == 1 else _SIGN  # a csv.reader takes one character
     if sign != delimiter:
         lines = (line.replace(delimiter, sign) for line in lines)

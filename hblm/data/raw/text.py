@@ -134,7 +134,7 @@ def _numbered(stream: io.TextIOWrapper, end: str) -> Iterator[Line]:
 def sound_and_bad_lines(
     stream: IO[bytes], head: bytes, place: str, encoding: str | None, *, live: bool
 ) -> Iterator[Line]:
-    """Yield each line of a text without its end; one that cannot be decoded or is too long has a fault.
+    """Yield each line of a text with its end; one that cannot be decoded or is too long has a fault.
 
     Blank lines are lines. The line of a text that still grows is yielded as soon as it is complete.
 
@@ -155,12 +155,16 @@ def sound_and_bad_lines(
         try:
             for number, line, fault in _numbered(text, end):
                 if fault:
-                    yield Line(number, _CUT, fault)
-                    continue
-                line = line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
-                yield Line(number, line, _not_decoded(line, chosen))
+                    yield Line(number, f"{_CUT}\n", fault)
+                else:
+                    yield Line(number, line, _not_decoded(line, chosen))
         except UnicodeError:
             raise DataError(f"{place}: not {_shown(chosen)}; {_OTHER_ENCODING}") from None
+
+
+def is_odd(text: str) -> bool:
+    """Return whether a text has a part of a line with a fault."""
+    return not text.isascii() and _ODD.search(text) is not None
 
 
 def _not_decoded(line: str, encoding: str) -> str:
