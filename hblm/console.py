@@ -17,7 +17,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -157,13 +159,21 @@ def lines(description: str, total: int | None) -> Advance:
         if now - logged < _LINE_EVERY:
             return
         logged = now
-        left = ""
+        left = f", {done / (now - begun):,.0f}/s" if total is None else ""
         if total and done:
             minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
             left = f" of {total:,}, {minutes}:{seconds:02} left"
         log.info("%s: %s%s", description, f"{done:,}", left)
 
     return advance
+
+
+class _Rate(ProgressColumn):
+    """Steps a second of a task whose total is unknown, so that no time is left to show."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate; nothing for a task with a total."""
+        return Text("" if task.total or not task.speed else f"{task.speed:,.0f}/s")
 
 
 @contextlib.contextmanager
@@ -182,7 +192,7 @@ def progress() -> Iterator[StartTask]:
         BarColumn(),
         MofNCompleteColumn(),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    with Progress(*columns, TimeRemainingColumn(), _Rate(), console=console, transient=True) as bars:
 
         def start(description: str, total: int | None) -> Advance:
             task = bars.add_task(description, total=total)

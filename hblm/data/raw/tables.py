@@ -199,7 +199,7 @@ def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
     if name.endswith(_PARQUET):
         return Table(f"{file.place}: row ", split, *open_parquet(file))
     if name.endswith(_SHEETS):
-        return _sheet_table(file, split, dialect)
+        return sheet_table(file, split, dialect)
     return _delimited_table(file, split, dialect)
 
 
@@ -247,7 +247,12 @@ def delimiter_of(header_line: str, dialect: Dialect, base: str, place: str) -> s
     return dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
 
 
-def _sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+def sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+    """Open a spreadsheet.
+
+    Raises:
+        DataError: damaged, or its first row is no header.
+    """
     return _table_of_rows(f"{file.place}: row ", split, lambda: read_sheet(file), dialect.header)
 
 

@@ -146,12 +146,12 @@ def sound_and_bad_lines(
         live: the head may end inside a line, so that it does not show how lines end.
 
     Raises:
-        DataError: the head is not a text, or UTF-16 or UTF-32 is damaged.
+        DataError: the head is not a text, UTF-16 or UTF-32 is damaged, or the file is.
     """
     chosen, end = _sniffed(head, place, encoding)
     end = "\n" if live else end
     odd_bytes = "surrogatepass" if _is_wide(chosen) else "surrogateescape"
-    with io.TextIOWrapper(stream, encoding=chosen, errors=odd_bytes, newline=end) as text:
+    with reading(place), io.TextIOWrapper(stream, encoding=chosen, errors=odd_bytes, newline=end) as text:
         try:
             for number, line, fault in _numbered(text, end):
                 if fault:
