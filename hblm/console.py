@@ -168,6 +168,10 @@ def lines(description: str, total: int | None) -> Advance:
     return advance
 
 
+def no_progress(documents: int) -> None:
+    """Show no progress: the default of `advance`."""
+
+
 class _Rate(ProgressColumn):
     """Steps a second of a task whose total is unknown, so that no time is left to show."""
 
