@@ -121,7 +121,7 @@ def _json_lines(lines: Iterator[Line], place: str) -> Iterator[InputRecord]:
             yield InputRecord(here, fault=f"{here}: {fault}")
         elif text.strip():
             try:
-                yield InputRecord(here, parse_object(text, here, "with a text"))
+                yield InputRecord(here, parse_object(text.rstrip("\r\n"), here, "with a text"))
             except DataError as error:
                 yield InputRecord(here, fault=str(error))
 
