@@ -6,9 +6,7 @@ import csv
 import itertools
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,46 +15,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from programs import compose
+from words import TREE, Words, predictor_of
 
 from hblm.config.predict import PredictConfig
-from hblm.console import Advance
 from hblm.errors import ConfigError, DataError
 from hblm.files import HOST
 from hblm.inference import predict
 from hblm.inference.input_rows import InputRow
-from hblm.inference.predictor import Predictor, Scores
 from hblm.inference.windows import SECONDS, Windows
-from hblm.taxonomy import Node, Taxonomy
 
-NODES = [("a", "Animal", None), ("b", "Body", None), ("a1", "Ape", "a"), ("a2", "Ant", "a")]
-TREE = Taxonomy(Node(*node) for node in NODES)
 BODY = {"nodes": ["b"], "names": ["Body"], "scores": [0.9]}
 AT_ONCE = 50
 CAT = {"nodes": ["a", "a1"], "names": ["Animal", "Ape"], "scores": [0.9, 0.9]}
-
-
-class Words:
-    """A model that gives 0.9 to each node whose id is a word of the text, 0.1 to others."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-
-    def logits(self, texts: Sequence[str], advance: Advance) -> Scores:
-        self.batches.append([*texts])
-        found = [[node.id in text.split() for node in TREE.nodes] for text in texts]
-        advance(len(texts))
-        return np.where(found, np.float32(0.9), np.float32(0.1))
-
-    def scores(self, logits: Scores) -> Scores:
-        return logits
 
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """Let the program predict with words."""
     model = Words()
-    checkpoint: Any = SimpleNamespace(taxonomy=TREE, meta={"name": "words"})
-    predictor = Predictor([checkpoint], [model], [1.0], 0.5)
+    predictor = predictor_of(model)
     predictor.texts_at_once = AT_ONCE
     monkeypatch.setattr(predict, "open_predictor", lambda config: predictor)
     return model
