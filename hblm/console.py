@@ -147,6 +147,11 @@ _LINE_EVERY = 15.0  # seconds between lines without a terminal
 _DRAW_EVERY = 0.1  # seconds between updates of a bar: updating it a million times takes longer than the work
 
 
+def _rate(speed: float) -> str:
+    """Return steps a second for people."""
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
+
+
 def lines(description: str, total: int | None) -> Advance:
     """Start a task with a log line every 15 seconds, and so none if it is short."""
     begun = logged = time.monotonic()
@@ -159,7 +164,7 @@ def lines(description: str, total: int | None) -> Advance:
         if now - logged < _LINE_EVERY:
             return
         logged = now
-        left = f", {done / (now - begun):,.0f}/s" if total is None else ""
+        left = f", {_rate(done / (now - begun))}" if total is None else ""
         if total and done:
             minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
             left = f" of {total:,}, {minutes}:{seconds:02} left"
@@ -177,7 +182,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the rate; nothing for a task with a total."""
-        return Text("" if task.total or not task.speed else f"{task.speed:,.0f}/s")
+        return Text("" if task.total or not task.speed else _rate(task.speed))
 
 
 @contextlib.contextmanager
