@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hblm import signals
 from hblm.config.predict import PredictConfig
@@ -26,10 +26,25 @@ from hblm.inference.windows import Windows
 
 @dataclass
 class _Counts:
-    """Numbers of rows, and of the bad ones among them, that were written."""
+    """What was done so far.
+
+    Attributes:
+        rows, errors: how many rows were written, and how many of these are bad.
+        started, loaded: when the program started, and when its models were loaded.
+    """
 
     rows: int = 0
     errors: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    loaded: float | None = None
+
+    def __str__(self) -> str:
+        now = time.perf_counter()
+        line = f"{self.rows:,} rows, {self.errors:,} errors, {now - self.started:.1f} s"
+        if self.loaded is None:
+            return line
+        rate, loading = self.rows / (now - self.loaded), self.loaded - self.started
+        return f"{line}, {rate:,.1f} documents/s after {loading:.1f} s of loading"
 
 
 def run(config: PredictConfig) -> None:
@@ -43,23 +58,22 @@ def run(config: PredictConfig) -> None:
         ConfigError: the input is not there, the output is, or a key does not fit them.
         DataError: the input is damaged, or a row is bad (on_error=stop).
     """
-    started = time.perf_counter()
+    counts = _Counts()
     require_free(config)
     rows = read_input(config)
     if not is_live(config):  # faults of the file are reported before the model is loaded
         rows = itertools.chain([first] if (first := next(rows, None)) else [], rows)
-    counts = _Counts()
     with signals.listening(), contextlib.redirect_stdout(sys.stderr):
         try:
             _predict(config, rows, counts)
         except signals.Stopped as stopped:
-            print(f"stopped by {stopped}; {_summary(counts, started)}")
+            print(f"stopped by {stopped}; {counts}")
             sys.exit(128 + signal.Signals[str(stopped)])
         except BrokenPipeError:
             if config.writes_file:
                 raise
             return  # the reader of the output has read enough, as head does
-        print(_summary(counts, started))
+        print(counts)
     if counts.errors:
         sys.exit(1)
 
@@ -67,6 +81,7 @@ def run(config: PredictConfig) -> None:
 def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -> None:
     """Read, predict and write the rows; a window is written while the next one is predicted."""
     predictor = open_predictor(config)
+    counts.loaded = time.perf_counter()
     decision = predictor.decision(
         threshold=config.threshold, consistency=config.consistency, top_k=config.top_k
     )
@@ -138,9 +153,3 @@ def _progress(config: PredictConfig) -> Iterator[StartTask]:
         return
     with progress() as start:
         yield start
-
-
-def _summary(counts: _Counts, started: float) -> str:
-    seconds = time.perf_counter() - started
-    rate = counts.rows / seconds
-    return f"{counts.rows:,} rows, {counts.errors:,} errors, {seconds:.1f} s, {rate:,.0f} documents/s"

@@ -75,7 +75,7 @@ def test_every_row_gives_a_row_in_order(words: Words, capsys: pytest.CaptureFixt
     ]
     captured = capsys.readouterr()
     assert captured.err.startswith("4 rows, 1 errors, ")
-    assert captured.err.endswith(" documents/s\n")
+    assert captured.err.endswith(" s of loading\n")
     assert not captured.out
     assert words.batches == [["a1 of b", "", "b"]]
 
