@@ -62,7 +62,10 @@ def run(config: PredictConfig) -> None:
     require_free(config)
     rows = read_input(config)
     if not is_live(config):  # faults of the file are reported before the model is loaded
-        rows = itertools.chain([first] if (first := next(rows, None)) else [], rows)
+        first = [*itertools.islice(rows, 1)]
+        if config.on_error == "stop" and first and first[0].fault:
+            raise _refusal(first[0])
+        rows = itertools.chain(first, rows)
     with signals.listening(), contextlib.redirect_stdout(sys.stderr):
         try:
             _predict(config, rows, counts)
@@ -90,11 +93,12 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
     with (
         _progress(config) as start,
         open_output(config, columns) as output,
+        Windows(rows, predictor.texts_at_once) as windows,
         ThreadPoolExecutor(1, "writer") as pool,
     ):
         advance = start("predicting", None)
         written: Future[None] | None = None
-        for window in Windows(rows, predictor.texts_at_once).taken(signals.check):
+        for window in windows.taken(signals.check):
             signals.check()
             sound, bad = window, None
             if config.on_error == "stop":
@@ -106,9 +110,13 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
             written = pool.submit(_write, output, decision, sound, scores, config.all_scores, counts)
             if bad is not None:
                 written.result()
-                raise DataError(f"{window[bad].fault}; on_error=report goes on after a bad row")
+                raise _refusal(window[bad])
         if written:
             written.result()
+
+
+def _refusal(row: InputRow) -> DataError:
+    return DataError(f"{row.fault}; on_error=report goes on after a bad row")
 
 
 def _scores(predictor: Predictor, rows: Sequence[InputRow], advance: Advance) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 
 from hblm.inference.input_rows import InputRow
 
@@ -14,7 +15,7 @@ _CHECK_EVERY = 0.5  # seconds between calls of `check` while no row arrives
 
 
 class Windows:
-    """Reads rows in a thread of its own, as many ahead as fit into a window."""
+    """Reads rows in a thread of its own, as many ahead as fit into a window; a context manager ends it."""
 
     def __init__(self, rows: Iterable[InputRow], most: int) -> None:
         """Start to read; a window has at most `most` rows."""
@@ -22,11 +23,21 @@ class Windows:
         self._waiting: list[InputRow] = []
         self._characters = 0
         self._since = 0.0  # when the first waiting row arrived
-        self._over = False
+        self._over = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         # a daemon: a reader that waits for standard input cannot be stopped
         threading.Thread(target=self._read, name="reader", daemon=True).start()
+
+    def __enter__(self) -> Windows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def taken(self, check: Callable[[], None]) -> Iterator[list[InputRow]]:
         """Yield the windows: as soon as they are full, or SECONDS after their first row, or at the end.
@@ -55,6 +66,8 @@ class Windows:
         try:
             for row in self._rows:
                 self._put(row)
+                if self._closed:
+                    return
         except BaseException as error:
             self._error = error
         with self._changed:
@@ -63,7 +76,7 @@ class Windows:
 
     def _put(self, row: InputRow) -> None:
         with self._changed:
-            while self._is_full():
+            while self._is_full() and not self._closed:
                 self._changed.wait()
             if not self._waiting:
                 self._since = time.monotonic()

@@ -85,11 +85,19 @@ def test_a_bad_row_ends_the_run_and_leaves_nothing(words: Words) -> None:
     with pytest.raises(DataError, match=r"^in.csv:3: 2 cells, .*; on_error=report goes on after a bad row$"):
         exit_code("input=in.csv", "output=new/out.jsonl")
     assert not list(Path("new").iterdir())
-    Path("in.csv").write_text("text,b\na,1\nb,2\n")
-    with pytest.raises(ConfigError, match="text=x is no column"):
-        exit_code("input=in.csv", "output=out.csv", "text=x")
-    assert left_over() == ["in.csv", "new"]
-    assert len(words.batches) == 1  # the second fault was reported before any prediction
+
+
+def test_what_the_first_row_shows_is_reported_before_a_model_is_loaded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(predict, "open_predictor", lambda config: pytest.fail("a model was loaded"))
+    Path("in.csv").write_text("text,b\na\nb,2\n")
+    for keys, message in {
+        ("input=in.csv", "text=x"): "text=x is no column",
+        ("input=in.csv",): r"^in.csv:2: 1 cells",
+        ("input=none.csv",): "input=none.csv is not there",
+    }.items():
+        with pytest.raises((ConfigError, DataError), match=message):
+            exit_code(*keys, "output=out.csv")
+    assert left_over() == ["in.csv"]
 
 
 def test_rows_before_a_bad_one_are_printed(words: Words, capfdbinary: Any) -> None:
@@ -255,11 +263,12 @@ def test_a_window_is_taken_soon_after_its_first_row() -> None:
         go_on.wait(30)
         yield InputRow(2, "y")
 
-    taken = Windows(rows(), 10).taken(lambda: None)
-    assert [row.number for row in next(taken)] == [1]
-    assert not go_on.is_set()
-    go_on.set()
-    assert [[row.number for row in window] for window in taken] == [[2]]
+    with Windows(rows(), 10) as windows:
+        taken = windows.taken(lambda: None)
+        assert [row.number for row in next(taken)] == [1]
+        assert not go_on.is_set()
+        go_on.set()
+        assert [[row.number for row in window] for window in taken] == [[2]]
     assert 0 < SECONDS <= 0.5
 
 
@@ -284,12 +293,27 @@ def test_a_window_is_bounded_and_the_reader_waits(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_check_ends_the_wait_for_rows() -> None:
+    ended = threading.Event()
+
     def stop() -> None:
         raise KeyboardInterrupt
 
     def rows() -> Any:
-        threading.Event().wait(30)
+        ended.wait(30)
         yield InputRow(1)
 
-    with pytest.raises(KeyboardInterrupt):
-        next(Windows(rows(), 5).taken(stop))
+    with Windows(rows(), 5) as windows, pytest.raises(KeyboardInterrupt):
+        next(windows.taken(stop))
+    ended.set()
+
+
+def test_the_reader_ends_with_the_consumer() -> None:
+    def endless() -> Any:
+        for number in itertools.count(1):
+            yield InputRow(number)
+
+    with Windows(endless(), 5) as windows:
+        next(windows.taken(lambda: None))
+        (reader,) = [thread for thread in threading.enumerate() if thread.name == "reader"]
+    reader.join(10)
+    assert not reader.is_alive()
