@@ -17,7 +17,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -149,6 +151,11 @@ _LINE_EVERY = 15.0  # seconds between lines without a terminal
 _DRAW_EVERY = 0.1  # seconds between updates of a bar: updating it a million times takes longer than the work
 
 
+def _rate(speed: float) -> str:
+    """Return steps a second for people."""
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
+
+
 def lines(description: str, total: int | None) -> Advance:
     """Start a task with a log line every 15 seconds, and so none if it is short."""
     begun = logged = time.monotonic()
@@ -161,13 +168,25 @@ def lines(description: str, total: int | None) -> Advance:
         if now - logged < _LINE_EVERY:
             return
         logged = now
-        left = ""
+        left = f", {_rate(done / (now - begun))}" if total is None else ""
         if total and done:
             minutes, seconds = divmod(round((now - begun) * max(total - done, 0) / done), 60)
             left = f" of {total:,}, {minutes}:{seconds:02} left"
         log.info("%s: %s%s", description, f"{done:,}", left)
 
     return advance
+
+
+def no_progress(documents: int) -> None:
+    """Show no progress: the default of `advance`."""
+
+
+class _Rate(ProgressColumn):
+    """Steps a second of a task whose total is unknown, so that no time is left to show."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate; nothing for a task with a total."""
+        return Text("" if task.total or not task.speed else _rate(task.speed))
 
 
 @contextlib.contextmanager
@@ -186,7 +205,7 @@ def progress() -> Iterator[StartTask]:
         BarColumn(),
         MofNCompleteColumn(),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    with Progress(*columns, TimeRemainingColumn(), _Rate(), console=console, transient=True) as bars:
 
         def start(description: str, total: int | None) -> Advance:
             task = bars.add_task(description, total=total)

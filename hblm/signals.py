@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM) if hasattr(signal, "SIGUSR2") else (signal.SIGTERM,)
 _received: list[str] = []
@@ -30,6 +32,21 @@ def listen() -> None:
 
     for number in SIGNALS:
         signal.signal(number, note)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Listen in the block; the handlers from before are set again at its end."""
+    global _listening
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    listen()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _listening = False
+        _received.clear()
 
 
 def is_listening() -> bool:

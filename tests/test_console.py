@@ -63,7 +63,7 @@ def test_long_progress_is_a_line_now_and_then_with_the_time_left(caplog, monkeyp
     assert caplog.messages == [
         "reading: 2,000 of 8,000, 1:30 left",
         "reading: 6,000 of 8,000, 0:30 left",
-        "counting: 7",
+        "counting: 7, 0.5/s",
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
+from hblm.config.predict import PredictConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
@@ -64,6 +65,19 @@ EVALUATE = Program(
         "python -m hblm.evaluate checkpoint=[TOP_DOWN_DIR,BOTTOM_UP_DIR] ensemble_weight=auto",
         "python -m hblm.evaluate checkpoint=DIR dataset.path=WHERE_THE_DATA_LIES_NOW",
         "python -m hblm.evaluate checkpoint=DIR dataset.path=OTHER_LABELLED_DATA other_data=true",
+    ),
+)
+
+PREDICT = Program(
+    name="predict",
+    schema=PredictConfig,
+    summary="Predict the labels of new texts with a trained checkpoint, or with several.",
+    examples=(
+        "python -m hblm.predict checkpoint=outputs/checkpoints/NAME input=texts.csv output=labels.jsonl",
+        "python -m hblm.predict checkpoint=DIR input=news.jsonl text=body keep=[id] top_k=3",
+        "python -m hblm.predict checkpoint=DIR input=texts.parquet output=labels.parquet all_scores=true",
+        "python -m hblm.predict checkpoint=[DIR,OTHER_DIR] input=texts.txt on_error=report",
+        "tail -f texts.txt | python -m hblm.predict checkpoint=DIR input=-",
     ),
 )
 

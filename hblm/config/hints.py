@@ -20,6 +20,7 @@ _SCHEMAS: Mapping[str, type] = {**SCHEMAS, "sweep": SweepConfig}
 _NEEDS = {  # the arguments without which a program does not start; the first that takes a key is proposed
     "train": ("dataset=NAME",),
     "evaluate": ("checkpoint=DIR",),
+    "predict": ("checkpoint=DIR", "input=FILE"),
     "prepare": ("dataset=NAME",),
     "sweep": ("VERB", "sweep=NAME"),
     "aggregate": (),
@@ -201,9 +202,11 @@ def _place_hint(text: str, program: str, before: str = "") -> str:
     meant = checkpoint_meant(path) or path
     if isfile(meant / _CHECKPOINT):
         checkpoint = argument("checkpoint", str(meant))
-        if program == "evaluate":
+        if program in ("evaluate", "predict"):
             return f"; did you mean {checkpoint}?"
         return f"; {text} is a checkpoint: python -m hblm.evaluate {checkpoint}"
+    if program == "predict":
+        return f"; did you mean {argument('input', text)}?"
     if isfile(path / _PREPARED):
         if program == "evaluate":
             return f"; did you mean {data}?"

@@ -107,8 +107,9 @@ class Decision:
 
     def _ends(self, predicted: Array) -> Array:
         """Return the predicted nodes without a predicted child."""
-        nodes = np.flatnonzero(predicted)
-        return np.setdiff1d(nodes, self._parents[nodes], assume_unique=False)
+        ends, above = predicted.copy(), self._parents[predicted]
+        ends[above[above >= 0]] = False
+        return np.flatnonzero(ends)
 
     def _path(self, end: int, scores: Array, predicted: Array | None) -> PredictedPath:
         """Return the path that ends at a node; it begins below the first ancestor that is not predicted."""

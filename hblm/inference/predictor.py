@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from hblm.config.stored_model import StoredModel
 from hblm.config.train import SINGLE_VIEW
-from hblm.console import Advance
-from hblm.engine.scoring import no_progress
+from hblm.console import Advance, no_progress
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decision
 from hblm.inference.inputs import with_fuse_weights

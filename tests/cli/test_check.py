@@ -14,7 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm.cli import check, help, main, programs
-from hblm.cli.programs import AGGREGATE, EVALUATE, PREPARE, TRAIN
+from hblm.cli.programs import AGGREGATE, EVALUATE, PREDICT, PREPARE, TRAIN
 from hblm.config import overrides, schema
 from hblm.config.compose import Composer, parse
 from hblm.config.groups import OptionGroups
@@ -384,7 +384,7 @@ def test_a_file_of_a_checkpoint_or_its_result_names_the_checkpoint() -> None:
     assert only_fault(str(folder), program=EVALUATE).endswith(meant)
 
 
-PROGRAMS = {program.name: program for program in (TRAIN, EVALUATE, PREPARE, AGGREGATE)}
+PROGRAMS = {program.name: program for program in (TRAIN, EVALUATE, PREDICT, PREPARE, AGGREGATE)}
 MISSPELT = (
     *("predictions", "prediction", "raw", "text", "texts", "checkpoint", "lr", "bs", "epochs", "sed", "SEED"),
     *("flim", "film", "cascade_direction", "propagation_method", "model_name", "max_len", "path", "dropout"),
@@ -430,7 +430,8 @@ def test_what_is_proposed_for_a_key_is_one_that_the_program_named_takes(program:
         ("train", "raw=x", "raw= is a key of hblm.prepare: python -m hblm.prepare dataset=NAME raw=x"),
         ("train", "checkpoint=x", "python -m hblm.evaluate checkpoint=x"),
         ("train", "metric=[a,b]", "python -m hblm.aggregate 'metric=[a,b]'"),
-        ("evaluate", "text=y", "python -m hblm.prepare dataset=custom dataset.prepare.text=y"),
+        ("evaluate", "labels=y", "python -m hblm.prepare dataset=custom dataset.prepare.labels=y"),
+        ("evaluate", "text=y", "python -m hblm.predict checkpoint=DIR input=FILE text=y"),
         ("evaluate", "sweep=main", "python -m hblm.sweep VERB sweep=main"),
         ("prepare", "film=logit", "python -m hblm.train dataset=NAME film=logit"),
         ("aggregate", "propagation_method=logit", "python -m hblm.train dataset=NAME film=logit"),
@@ -472,9 +473,12 @@ def test_a_missing_option_names_the_folder_of_ones_own(group: str, tmp_path: Pat
     assert fault.endswith(f"options of your own are files {tmp_path / group}/NAME.yaml")
 
 
-@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE, AGGREGATE], ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [TRAIN, EVALUATE, PREDICT, PREPARE, AGGREGATE], ids=lambda program: program.name
+)
 def test_a_working_folder_of_its_own_is_refused(program: programs.Program) -> None:
     needed = {"train": ["dataset=wos"], "evaluate": ["checkpoint=x"], "prepare": ["dataset=wos"]}
+    needed["predict"] = ["checkpoint=x", "input=x"]
     given = [*needed.get(program.name, []), "hydra.job.chdir=true"]
     assert only_fault(*given, program=program).startswith("hydra.job.chdir=true would move relative paths")
 
@@ -488,6 +492,7 @@ def test_a_working_folder_of_its_own_is_refused(program: programs.Program) -> No
         (PREPARE, ["dataset=custom", "raw=a=b"]),
         (EVALUATE, ["checkpoint=a=b"]),
         (EVALUATE, ["chekpoint=ab"]),
+        (PREDICT, ["checkpoint=x", "inptu=y"]),
         (TRAIN, ["wos"]),
         (TRAIN, ["dataset", "=", "wos"]),
         (TRAIN, ["experiment=conf/experiment/quickstart.yaml"]),
@@ -563,7 +568,7 @@ def test_cfg_shows_the_job_with_every_key(capsys):
         assert f"{leaf.field.name}:" in shown
 
 
-@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREDICT, PREPARE], ids=lambda program: program.name)
 def test_help_names_every_key_and_option(program):
     text = help.help_text(program)
     for leaf in schema.leaves(program.schema):

@@ -122,6 +122,24 @@ def choose_columns(
     )
 
 
+def text_column(names: Sequence[str], where: str) -> str:
+    """Return the column of the text in a table of new documents, by its name; an only column is it.
+
+    Raises:
+        ConfigError: no name says so, or several do; `where` is the table and its columns, for the message.
+    """
+    none = Columns((), (), (), None, None)
+    candidates = _completed(_candidates(names), none, names).text
+    rest = [name for name in names if _plain(name) not in _ID and not _INDEX.fullmatch(name.strip())]
+    if not candidates and len(rest) == 1:
+        candidates = rest
+    if len(candidates) == 1:
+        return candidates[0]
+    several = " and ".join(map(repr, candidates))
+    why = f"{several} could each be it" if candidates else "no column's name says so"
+    raise ConfigError(f"which column has the text? {why}; write text=NAME ({where})")
+
+
 def _listing(tables: Sequence[Table], names: Sequence[str]) -> str:
     """Return the columns that all tables have, and those of each table if they differ, for messages."""
     shown = ", ".join(f"{name!r:.40}" for name in names[:20])

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hblm.data.raw.archives import RawFile
 from hblm.data.raw.cleaning import plain_name
-from hblm.data.raw.text import read_rows, read_text
+from hblm.data.raw.delimited import read_rows
+from hblm.data.raw.text import read_text
 from hblm.errors import DataError, nearest
 from hblm.taxonomy import Node, Taxonomy, parse_taxonomy, suggest
 

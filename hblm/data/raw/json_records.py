@@ -21,10 +21,8 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
     Raises:
         DataError: not JSON, or one value that is no table.
     """
-    columns = file.base.lower().endswith(".json") and _is_one_value(file, encoding)
-    start = next((text for piece in read_text(file, encoding) if (text := piece.lstrip())), "")
-    if columns or start.startswith("["):
-        values = _whole(file, encoding)
+    values = read_array(file, encoding)
+    if values is not None:
 
         def records(_: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
             for number, record in enumerate(values, 1):
@@ -43,6 +41,17 @@ def open_objects(file: RawFile, encoding: str | None) -> tuple[str, Records]:
                 yield number, parse_object(line, f"{file.place}:{number}", "with text and labels")
 
     return f"{file.place}:", lines
+
+
+def read_array(file: RawFile, encoding: str | None) -> list[Any] | None:
+    """Return the records of a file that is one array, or one object of columns; None for an object a line.
+
+    Raises:
+        DataError: not JSON, or one value that is no table.
+    """
+    columns = file.base.lower().endswith(".json") and _is_one_value(file, encoding)
+    start = next((text for piece in read_text(file, encoding) if (text := piece.lstrip())), "")
+    return _whole(file, encoding) if columns or start.startswith("[") else None
 
 
 def _is_one_value(file: RawFile, encoding: str | None) -> bool:

@@ -13,9 +13,10 @@ from typing import Any
 
 from hblm.data.raw.archives import Raw, RawFile
 from hblm.data.raw.columnar import Records, open_parquet, open_saved
+from hblm.data.raw.delimited import delimited, read_rows
 from hblm.data.raw.json_records import open_objects
 from hblm.data.raw.spreadsheet import read_sheet
-from hblm.data.raw.text import MOST_BLANK, delimited, read_lines, read_rows
+from hblm.data.raw.text import MOST_BLANK, read_lines
 from hblm.document import SPLITS
 from hblm.errors import ConfigError, DataError
 
@@ -198,7 +199,7 @@ def _open(file: RawFile, split: str, dialect: Dialect) -> Table:
     if name.endswith(_PARQUET):
         return Table(f"{file.place}: row ", split, *open_parquet(file))
     if name.endswith(_SHEETS):
-        return _sheet_table(file, split, dialect)
+        return sheet_table(file, split, dialect)
     return _delimited_table(file, split, dialect)
 
 
@@ -220,13 +221,7 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
     lines = read_lines(file, dialect.encoding)
     header_line = next((line for line in lines if line.strip()), "")
     lines.close()  # type: ignore[attr-defined]
-    if dialect.delimiter and dialect.delimiter not in header_line:
-        raise ConfigError(
-            f"dataset.prepare.delimiter={dialect.delimiter!r} is not in the first line of {file.place}"
-        )
-    # of equally frequent ones, the first
-    signs = "\t,;|" if file.base.lower().endswith((".tsv", ".tab")) else ",\t;|"
-    delimiter = dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
+    delimiter = delimiter_of(header_line, dialect, file.base, file.place)
     blank = f"{delimiter} " in header_line  # a blank after each delimiter
 
     def rows() -> Iterator[tuple[int, list[str]]]:
@@ -234,11 +229,30 @@ def _delimited_table(file: RawFile, split: str, dialect: Dialect) -> Table:
             file, delimiter=delimiter, quote=dialect.quote, encoding=dialect.encoding, blank=blank
         )
 
-    sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
-    return _table_of_rows(f"{file.place}:", split, rows, dialect.header, f"; cells are separated by {sign}")
+    return _table_of_rows(f"{file.place}:", split, rows, dialect.header, delimiter)
 
 
-def _sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+def delimiter_of(header_line: str, dialect: Dialect, base: str, place: str) -> str:
+    """Return the delimiter of a text with this first line; `base` is its name, `place` that in messages.
+
+    Raises:
+        ConfigError: the given delimiter is not in the line.
+    """
+    if dialect.delimiter and dialect.delimiter not in header_line:
+        raise ConfigError(
+            f"dataset.prepare.delimiter={dialect.delimiter!r} is not in the first line of {place}"
+        )
+    # of equally frequent ones, the first
+    signs = "\t,;|" if base.lower().endswith((".tsv", ".tab")) else ",\t;|"
+    return dialect.delimiter or max(signs, key=lambda sign: _cells(header_line, sign, dialect.quote))
+
+
+def sheet_table(file: RawFile, split: str, dialect: Dialect) -> Table:
+    """Open a spreadsheet.
+
+    Raises:
+        DataError: damaged, or its first row is no header.
+    """
     return _table_of_rows(f"{file.place}: row ", split, lambda: read_sheet(file), dialect.header)
 
 
@@ -247,21 +261,11 @@ def _table_of_rows(
     split: str,
     rows: Callable[[], Iterator[tuple[int, list[str]]]],
     header: str | None,
-    between: str = "",
+    delimiter: str = "",
 ) -> Table:
     """Return the table of rows of cells; the first row is the header, unless `header` is "none"."""
     number, cells = next(rows(), (1, []))
-    _require_columns(place.removesuffix(": row ").removesuffix(":"), number, len(cells))
-    if not any(map(str.strip, cells)):
-        raise DataError(f"{place.removesuffix(': row ').removesuffix(':')}: holds no header line")
-    if header == "none":
-        names = [str(at) for at in range(1, len(cells) + 1)]
-    else:
-        names = [name.strip() or f"column {at}" for at, name in enumerate(cells, 1)]
-        _require_header(names, header, f"{place}{number}")
-    shown = f"the header has {len(names)} ({', '.join(names):.300})"
-    if header == "none":
-        shown = f"the first row has {len(names)}"
+    names = names_of(cells, header, place, number)
 
     def records(_: Collection[str]) -> Iterator[tuple[int, Record]]:
         empty = 0
@@ -272,11 +276,44 @@ def _table_of_rows(
                     raise DataError(f"{place}{number}: {empty:,} empty rows; is the file damaged?")
                 continue
             empty = 0
-            if len(cells) != len(names):
-                raise DataError(f"{place}{number}: {len(cells)} cells, and {shown}{between}")
+            if why := unequal(cells, names, header, delimiter):
+                raise DataError(f"{place}{number}: {why}")
             yield number, dict(zip(names, cells, strict=True))
 
     return Table(place, split, names, records, headed=header is None)
+
+
+def names_of(cells: Sequence[str], header: str | None, place: str, number: int) -> list[str]:
+    """Return the names of the columns of a table with this first row.
+
+    Args:
+        cells: of the first row.
+        header: as in Dialect.
+        place, number: with the number of a row, `place` is the place of the row.
+
+    Raises:
+        DataError: the row is empty, has too many columns, or may be a document.
+    """
+    name = place.removesuffix(": row ").removesuffix(":")
+    _require_columns(name, number, len(cells))
+    if not any(map(str.strip, cells)):
+        raise DataError(f"{name}: holds no header line")
+    if header == "none":
+        return [str(at) for at in range(1, len(cells) + 1)]
+    names = [name.strip() or f"column {at}" for at, name in enumerate(cells, 1)]
+    _require_header(names, header, f"{place}{number}")
+    return names
+
+
+def unequal(cells: Sequence[str], names: Sequence[str], header: str | None, delimiter: str = "") -> str:
+    """Return how the number of a row's cells differs from that of the columns; "" where it does not."""
+    if len(cells) == len(names):
+        return ""
+    first = f"the header has {len(names)} ({', '.join(names):.300})"
+    if header == "none":
+        first = f"the first row has {len(names)}"
+    sign = {"\t": "tab", ",": "comma", ";": "semicolon"}.get(delimiter, delimiter)
+    return f"{len(cells)} cells, and {first}" + (f"; cells are separated by {sign}" if sign else "")
 
 
 def _require_header(names: Sequence[str], header: str | None, place: str) -> None:

@@ -1,26 +1,25 @@
-"""Texts of raw files as pieces, lines or rows of cells, with detected encodings and line ends.
+"""Texts of raw files as pieces or lines, with detected encodings and line ends.
 
-Bytes in another encoding, a line without an end, and a quote that is never closed are a DataError with file
-and line.
+Bytes in another encoding and a line without an end are a DataError with file and line.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, NamedTuple
 
 from hblm.data.raw.archives import RawFile, reading
 from hblm.errors import ConfigError, DataError
 
 LONGEST = 16 << 20  # characters of a line, a cell or a record; only a damaged file has more
 MOST_BLANK = 1 << 20  # empty lines or rows in a row; a file of only these may be endless
-_RETURN = "\ufdd0"  # a Unicode noncharacter, which no text has
-_SIGN = "\ufdd2"  # another one, in place of a delimiter of several characters
+_CUT = "\ufdd3"  # a Unicode noncharacter, which no text has, in place of a line that is too long
+_ODD = re.compile("[\ud800-\udfff\ufdd3]")  # bytes that are not in the encoding, and _CUT
+_OTHER_ENCODING = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
 _HEAD = 1 << 20  # bytes that are searched for the encoding and the line ends
 
 _BOMS = (
@@ -30,6 +29,14 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+class Line(NamedTuple):
+    """A line of a text, its number from 1, and why it cannot be used; "" if it can."""
+
+    number: int
+    text: str
+    fault: str = ""
 
 
 def encoding_of(file: RawFile, otherwise: str) -> str:
@@ -84,15 +91,11 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
         DataError: damaged, not in the encoding, or a line above LONGEST.
     """
     chosen, newline = _sniff(file, encoding)
-    blank = empty = number = 0
+    blank = empty = 0
     with _text(file, chosen, newline, newline=newline) as stream:
-        while line := stream.readline(LONGEST + 2):
-            number += 1
-            if len(line) > LONGEST and len(line.rstrip("\r\n")) > LONGEST:
-                raise DataError(
-                    f"{file.place}:{number}: a line of more than {LONGEST:,} characters; no document is that "
-                    f"long: are line ends missing, or is it another kind of file?"
-                )
+        for number, line, fault in _numbered(stream, newline):
+            if fault:
+                raise DataError(f"{file.place}:{number}: {fault}")
             is_blank = line.isspace()
             empty = empty + 1 if is_blank else 0  # in a row
             if empty > MOST_BLANK:
@@ -110,87 +113,69 @@ def read_lines(file: RawFile, encoding: str | None = None, *, ends: bool = False
             yield line
 
 
-def read_rows(
-    file: RawFile,
-    *,
-    delimiter: str,
-    quote: str | None = '"',
-    encoding: str | None = None,
-    blank: bool = False,
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield (first line, cells) for each row of a delimited text without empty rows.
+def _numbered(stream: io.TextIOWrapper, end: str) -> Iterator[Line]:
+    """Yield the lines of a text with their ends; of one above LONGEST, the start and a fault."""
+    number = 0
+    while line := stream.readline(LONGEST + 2):
+        number += 1
+        if len(line) <= LONGEST or len(line.rstrip("\r\n")) <= LONGEST:
+            yield Line(number, line)
+            continue
+        yield Line(
+            number,
+            line,
+            f"a line of more than {LONGEST:,} characters; no document is that long: are line ends missing, "
+            "or is it another kind of file?",
+        )
+        while line and not line.endswith(end):  # where the reader goes on, the rest is no other line
+            line = stream.readline(LONGEST)
 
-    A carriage return inside a line is text, also without quotes.
+
+def sound_and_bad_lines(
+    stream: IO[bytes], head: bytes, place: str, encoding: str | None, *, live: bool
+) -> Iterator[Line]:
+    """Yield each line of a text with its end; one that cannot be decoded or is too long has a fault.
+
+    Blank lines are lines. The line of a text that still grows is yielded as soon as it is complete.
 
     Args:
-        file: the file.
-        delimiter: between cells; one character or more.
-        quote: around cells with the delimiter; None: quotes are text.
+        stream: the bytes; of a line with a fault, those of the text are lone surrogates.
+        head: its first bytes, which are read again.
+        place: of the text, for messages.
         encoding: None: that of the byte-order mark, else UTF-8.
-        blank: ignore a blank after the delimiter.
+        live: the head may end inside a line, so that it does not show how lines end.
 
     Raises:
-        ConfigError: the delimiter is empty or has a line end.
-        DataError: as `read_lines`; also a misplaced quote, or one that is never closed.
+        DataError: the head is not a text, UTF-16 or UTF-32 is damaged, or the file is.
     """
-    lines = read_lines(file, encoding, ends=True)
-    if not delimiter or "\r" in delimiter or "\n" in delimiter:
-        raise ConfigError(f"dataset.prepare.delimiter={delimiter!r}: expected characters of one line")
-    if quote is None:
-        for number, line in enumerate(lines, 1):
-            if not line.isspace():
-                yield number, line.rstrip("\r\n").split(delimiter)
-        return
-    sign = delimiter if len(delimiter) == 1 else _SIGN  # a csv.reader takes one character
-    if sign != delimiter:
-        lines = (line.replace(delimiter, sign) for line in lines)
-    rows = delimited(map(_hide_returns, lines), sign, quote, blank)
-    start = 1
-    while True:
+    chosen, end = _sniffed(head, place, encoding)
+    end = "\n" if live else end
+    odd_bytes = "surrogatepass" if _is_wide(chosen) else "surrogateescape"
+    with reading(place), io.TextIOWrapper(stream, encoding=chosen, errors=odd_bytes, newline=end) as text:
         try:
-            cells = next(rows, None)
-        except csv.Error as error:
-            unclosed = "field larger" in str(error) or "unexpected end" in str(error)
-            why = "a quote is opened in this row and never closed" if unclosed else str(error)
-            raise DataError(
-                f"{file.place}:{start}: {why}; where quotes are plain text, write dataset.prepare.quote=none"
-            ) from None
-        if cells is None:
-            return
-        if cells:
-            if sign != delimiter:
-                cells = [cell.replace(sign, delimiter) for cell in cells]  # between quotes
-            yield start, [cell.replace(_RETURN, "\r") if _RETURN in cell else cell for cell in cells]
-        start = rows.line_num + 1
+            for number, line, fault in _numbered(text, end):
+                if fault:
+                    yield Line(number, f"{_CUT}\n", fault)
+                else:
+                    yield Line(number, line, _not_decoded(line, chosen))
+        except UnicodeError:
+            raise DataError(f"{place}: not {_shown(chosen)}; {_OTHER_ENCODING}") from None
 
 
-def _hide_returns(line: str) -> str:
-    """Replace carriage returns inside a line, which a csv.reader accepts only between quotes."""
-    end = "\r\n" if line.endswith("\r\n") else line[-1:]
-    body = line[: len(line) - len(end)]
-    return body.replace("\r", _RETURN) + end if "\r" in body else line
+def is_odd(text: str) -> bool:
+    """Return whether a text has a part of a line with a fault."""
+    return not text.isascii() and _ODD.search(text) is not None
 
 
-def delimited(lines: Iterable[str], delimiter: str, quote: str, blank: bool = False) -> Any:
-    """Return a csv.reader for cells of up to LONGEST characters.
-
-    Raises:
-        ConfigError: a delimiter or quote that is not one character.
-    """
-    for name, sign in (("delimiter", delimiter), ("quote", quote)):
-        require_character(name, sign)
-    csv.field_size_limit(LONGEST)
-    return csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True, skipinitialspace=blank)
-
-
-def require_character(option: str, sign: str) -> None:
-    """Refuse a delimiter or quote that is not one character of a line.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if len(sign) != 1 or sign in "\r\n":
-        raise ConfigError(f"dataset.prepare.{option}={sign!r}: expected one character")
+def _not_decoded(line: str, encoding: str) -> str:
+    """Return where a line has bytes that are not in the encoding; "" where it has none."""
+    odd = None if line.isascii() else _ODD.search(line)
+    if not odd:
+        return ""
+    if _is_wide(encoding):
+        return f"not {_shown(encoding)} at character {odd.start() + 1} of the line; {_OTHER_ENCODING}"
+    before = len(line[: odd.start()].encode(encoding.removesuffix("-sig"), "surrogateescape"))
+    return f"not {_shown(encoding)} at byte {before + 1} of the line; {_OTHER_ENCODING}"
 
 
 def require_encoding(name: str | None) -> None:
@@ -226,13 +211,18 @@ def _sniff(file: RawFile, encoding: str | None) -> tuple[str, str]:
     with reading(file.place), file.open() as stream:
         head = stream.read(_HEAD)
         head += stream.read(4) if head.endswith((b"\r", b"\r\0")) else b""  # the \n may be the next
+    return _sniffed(head, file.place, encoding)
+
+
+def _sniffed(head: bytes, place: str, encoding: str | None) -> tuple[str, str]:
+    """Return the encoding and the line end of a text with these first bytes."""
     if head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{file.place}: a zip or Office file; save the sheet as CSV, or call an archive .zip")
+        raise DataError(f"{place}: a zip or Office file; save the sheet as CSV, or call an archive .zip")
     marked = next((name for bom, name in _BOMS if head.startswith(bom)), None)
     chosen = marked or encoding or "utf-8"
     if head.count(0) > len(head) // 4 and not _is_wide(chosen):
         raise DataError(
-            f"{file.place}: not a text in {chosen}: a quarter of its bytes are NUL; "
+            f"{place}: not a text in {chosen}: a quarter of its bytes are NUL; "
             f"UTF-16 without a byte-order mark needs dataset.prepare.encoding=utf-16-le"
         )
     text = head.decode(chosen if _is_wide(chosen) else "latin-1", "ignore")
@@ -244,12 +234,15 @@ def _is_wide(encoding: str) -> bool:
     return re.sub("[-_]", "", encoding.lower()).startswith(("utf16", "utf32"))
 
 
+def _shown(encoding: str) -> str:
+    return {"utf-8": "UTF-8", "utf-8-sig": "UTF-8"}.get(encoding, encoding)
+
+
 def _undecodable(file: RawFile, encoding: str, line_end: str) -> str:
     """Return a message with the place of the first invalid byte; the decoder only knows its own block."""
-    hint = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
-    name = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8"}.get(encoding, encoding)
+    name = _shown(encoding)
     if _is_wide(encoding):
-        return f"{file.place}: not {name}; {hint}"
+        return f"{file.place}: not {name}; {_OTHER_ENCODING}"
     end, line, byte = line_end.encode(), 1, 0
     decoder = codecs.getincrementaldecoder(encoding)()
     with file.open() as stream:
@@ -266,7 +259,7 @@ def _undecodable(file: RawFile, encoding: str, line_end: str) -> str:
             line, byte = line + block.count(end), _after(end, byte, block)
         else:  # the file ends inside a character
             byte -= len(decoder.getstate()[0])
-    return f"{file.place}:{line}: not {name} at byte {byte + 1} of the line; {hint}"
+    return f"{file.place}:{line}: not {name} at byte {byte + 1} of the line; {_OTHER_ENCODING}"
 
 
 def _after(end: bytes, byte: int, block: bytes) -> int:

@@ -22,7 +22,8 @@ from raws import TEXT, content, fault_in, packed
 
 from hblm.data.raw import archives as raw_module
 from hblm.data.raw.archives import Raw
-from hblm.data.raw.text import read_lines, read_rows
+from hblm.data.raw.delimited import read_rows
+from hblm.data.raw.text import read_lines
 from hblm.errors import DataError
 from hblm.files import sha256_file
 

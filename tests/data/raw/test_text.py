@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raws import TEXT, fault_in, file_of, packed
 
-from hblm.data.raw import text
+from hblm.data.raw import delimited, text
 from hblm.data.raw.archives import Raw, RawFile
-from hblm.data.raw.text import encoding_of, read_lines, read_rows, read_text, require_encoding
+from hblm.data.raw.delimited import read_rows
+from hblm.data.raw.text import encoding_of, read_lines, read_text, require_encoding
 from hblm.errors import ConfigError, DataError, HblmError
 
 # --- encodings
@@ -290,7 +291,8 @@ def test_lines_that_were_written_are_read_again(
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Make ten characters the longest line."""
     before = csv.field_size_limit()
-    monkeypatch.setattr(text, "LONGEST", 10)
+    for module in (text, delimited):
+        monkeypatch.setattr(module, "LONGEST", 10)
     yield 10
     csv.field_size_limit(before)
 
