@@ -26,7 +26,7 @@ def write_records(source: Any, folder: Path) -> dict[Path, str]:
     """
     if not isinstance(source, Mapping):
         return dict([_write_table(source, "", folder)])
-    files = {}
+    files: dict[Path, str] = {}
     for name, table in source.items():
         if not split_of_name(str(name)):
             raise DataError(f"{name!r:.60} is none of train, val and test; the keys of a mapping are splits")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,7 @@ def sweep(
     return _result(state, _followed(state) if wait else state.statuses())
 
 
-def sweep_status(
-    name: str, *, output_dir: str | os.PathLike[str] = "outputs", wait: bool = False
-) -> SweepResult:
+def sweep_status(name: str, *, output_dir: str | Path = "outputs", wait: bool = False) -> SweepResult:
     """Return the states of a submitted sweep's cells; with `wait`, once none is running or pending.
 
     Args:
