@@ -18,7 +18,7 @@ from hblm.config.groups import OptionGroups
 from hblm.config.overrides import at_home, quoted
 from hblm.errors import ConfigError
 
-_BARE = re.compile(r"[A-Za-z_./~][\w./:@+~-]*", re.ASCII)
+_BARE = re.compile(r"[A-Za-z_./][\w./:@+-]*", re.ASCII)
 _NOT_TEXTS = {"null", "true", "false", "nan", "inf"}  # which Hydra reads as other values, in any case
 _COMPOSING = threading.Lock()  # Hydra keeps the configuration that it composes in one global place
 
@@ -113,6 +113,7 @@ def configuration(
     """
     flags = [] if config_dir is None else ["--config-dir", str(Path(config_dir).expanduser())]
     with _COMPOSING:
-        check(program, [*flags, *words], known_faults)
         search_path = OptionGroups(flags[-1] if flags else None).search_path
-        return Composer(program.name, program.schema, search_path).compose(words).config
+        composer = Composer(program.name, program.schema, search_path)
+        check(program, [*flags, *words], known_faults, composer)
+        return composer.compose(words).config

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hblm.api.targets import Nodes, Read, Reader, nodes_of, taxonomy_of
+from hblm.api.label_nodes import Nodes, nodes_of
+from hblm.api.targets import Read, Reader, taxonomy_of
 from hblm.api.training import train
 from hblm.config.groups import OptionGroups
 from hblm.config.schema import typed
@@ -48,13 +49,17 @@ _KEYS = {  # parameter -> key of a run
 }
 
 
+Part = tuple[list[str], Read, Sequence[int]]  # texts, their labels, and the positions of those to use
+
+
 class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A hierarchical text classifier: `HBLMClassifier().fit(texts, paths).predict(texts)`.
 
     `y` is one of these, and `predict` returns the same:
 
-    - a path for each document: a tuple or list of names, root first; a text, split at `separator`; or, without
-      one, a label by itself. One path is predicted: the best root, then level by level the best child;
+    - a path for each document: a tuple or list of names, root first; a text, split at `separator`; or,
+      without one, a label by itself. One path is predicted: the best root, then the best child, level by
+      level;
     - a list of paths for each document: [("Arts", "Music"), ("Science", "Physics")];
     - an array of names, (documents, levels), with "" below the end of a path;
     - a matrix of 0 and 1, (documents, labels): of the nodes of `taxonomy`, or of labels without a tree.
@@ -163,26 +168,34 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 raise DataError(f"y of the validation is {other_read.kind}, and of training {read.kind}")
             parts = [(texts, read, range(len(texts))), (others, other_read, range(len(others)))]
             nodes = nodes_of([read, other_read], reader)
+        self._train(nodes, parts)
+        return self
+
+    def _train(self, nodes: Nodes, parts: Sequence[Part]) -> None:
+        """Train on the first part and validate on the second; keep the model, in place of an earlier one."""
         with tempfile.TemporaryDirectory(prefix="hblm-") as folder:
             data = Path(folder) / "documents"
             write_dataset(data, _conversion(nodes, parts), converter="HBLMClassifier")
             settings = {**self._settings(), "dataset": data, "output_dir": Path(folder) / "outputs"}
             result = train(*self.overrides, **settings)
-            assert result.checkpoint is not None
+            if result.checkpoint is None:
+                raise ConfigError(
+                    "trainer.keep_checkpoint=false leaves no model to predict with; leave it out"
+                )
             self.checkpoint_ = {
                 path.relative_to(result.checkpoint).as_posix(): path.read_bytes()
                 for path in sorted(result.checkpoint.rglob("*"))
                 if path.is_file()
             }
-            self.history_ = result.content["history"]
+        self.history_ = result.content["history"]
         self.__dict__.pop("_predictor", None)
         self._nodes = nodes
         self.taxonomy_, self.classes_ = nodes.taxonomy, nodes.classes()
-        return self
 
     def predict(self, X: Any) -> Any:
         """Return the predicted labels of texts, in the form of `y`."""
-        return self._nodes_or_fault.as_given(self._chosen(X))
+        chosen = self._chosen(X)
+        return self._nodes.as_given(chosen)
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
         """Return the score of every node, consistent with the tree: (texts, nodes) in `classes_` order.
@@ -203,11 +216,6 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             both += weight * 2 * len(predicted & true)
             total += weight * (len(predicted) + len(true))
         return float(both / total) if total else 0.0
-
-    @property
-    def _nodes_or_fault(self) -> Nodes:
-        check_is_fitted(self)
-        return self._nodes
 
     def _chosen(self, X: Any) -> list[set[int]]:
         decided = self._decided(X)
@@ -286,11 +294,11 @@ def _documents(X: Any, y: Any, reader: Reader) -> tuple[list[str], Read]:
     return texts, read
 
 
-def _conversion(nodes: Nodes, parts: Sequence[tuple[list[str], Read, Sequence[int]]]) -> Conversion:
+def _conversion(nodes: Nodes, parts: Sequence[Part]) -> Conversion:
     """Return the documents as a prepared dataset; validation documents are those of the test as well."""
     index, ids = nodes.index, [node.id for node in nodes.taxonomy.nodes]
 
-    def documents(part: tuple[list[str], Read, Sequence[int]]) -> list[Document]:
+    def documents(part: Part) -> list[Document]:
         texts, read, positions = part
         closed = read.closed()
         return [

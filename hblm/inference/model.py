@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import numpy.typing as npt
 from hblm.config.schema import typed
 from hblm.config.stored_model import StoredModel
 from hblm.config.train import FUSED_VIEWS
-from hblm.errors import ConfigError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decided, Decision
 from hblm.inference.predictor import Predictor, Scores, open_predictor
 from hblm.inference.texts import texts_in
 from hblm.taxonomy import Taxonomy
 
 Place = str | os.PathLike[str]
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def load(
@@ -33,11 +35,13 @@ def load(
     joint_eval_view: str | None = None,
     ensemble_weight: float | None = None,
     fuse: Mapping[str, float] | None = None,
+    revision: str | None = None,
 ) -> Model:
     """Return a trained model, ready to predict.
 
     Args:
-        checkpoint: the folder of a trained model; of several, their logits are averaged.
+        checkpoint: the folder of a trained model, or a model of the hub, "owner/name"; of several, their
+            logits are averaged.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         backend: auto, torch or onnx.
@@ -46,6 +50,7 @@ def load(
         joint_eval_view: of a joint model: fused, td, bu or mix; None: that of the training.
         ensemble_weight: of a top-down and a bottom-up model: that of the top-down one.
         fuse: of a model with joint_variant=tri_head_diffcat: other weights of td, bu and mix.
+        revision: of a model of the hub.
 
     Raises:
         CheckpointError: a checkpoint is missing or damaged, or several do not belong together.
@@ -62,8 +67,31 @@ def load(
         "ensemble_weight": ensemble_weight,
         **_fuse_weights(fuse or {}),
     }
-    folders = [str(Path(place).expanduser().absolute()) for place in places]
+    folders = [str(_folder_of(place, revision)) for place in places]
     return Model(typed({"checkpoint": folders, **options}, StoredModel))
+
+
+def _folder_of(place: Place, revision: str | None) -> Path:
+    """Return the folder of a model; one of the hub is downloaded, unless it was before.
+
+    Raises:
+        CheckpointError: it is neither a folder, nor a model of the hub that can be downloaded.
+        ConfigError: a revision of a folder.
+    """
+    folder = Path(place).expanduser().absolute()
+    if folder.exists() or not _HUB_ID.fullmatch(str(place)):
+        if revision is not None:
+            raise ConfigError(f"revision={revision} is of a model of the hub, and {place} is a folder")
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(place), revision=revision))
+    except (OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint={place} is not a folder, and as a model of the hub: {why:.300}"
+        ) from None
 
 
 def _fuse_weights(fuse: Mapping[str, float]) -> dict[str, float]:
