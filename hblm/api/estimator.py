@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,9 @@ _KEYS = {  # parameter -> key of a run
     "device": "device",
 }
 
+
+# the loaded models, apart from the estimators: predicting changes nothing of an estimator, nor of its pickle
+_LOADED: WeakKeyDictionary[HBLMClassifier, Predictor] = WeakKeyDictionary()
 
 Part = tuple[list[str], Read, Sequence[int]]  # texts, their labels, and the positions of those to use
 
@@ -188,7 +192,7 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 if path.is_file()
             }
         self.history_ = result.content["history"]
-        self.__dict__.pop("_predictor", None)
+        _LOADED.pop(self, None)
         self._nodes = nodes
         self.taxonomy_, self.classes_ = nodes.taxonomy, nodes.classes()
 
@@ -231,15 +235,15 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def _open(self) -> Predictor:
         """Return the trained model, which the first call loads."""
         with _OPENING:
-            if "_predictor" not in self.__dict__:
+            if self not in _LOADED:
                 with tempfile.TemporaryDirectory(prefix="hblm-") as folder:
                     for name, content in self.checkpoint_.items():
                         path = Path(folder) / "model" / name
                         path.parent.mkdir(parents=True, exist_ok=True)
                         path.write_bytes(content)
                     place = {"checkpoint": [str(Path(folder) / "model")], "device": self.device}
-                    self._predictor = open_predictor(typed(place, StoredModel))
-            return self._predictor
+                    _LOADED[self] = open_predictor(typed(place, StoredModel))
+            return _LOADED[self]
 
     def _reader(self) -> Reader:
         if self.lists not in ("path", "labels"):
@@ -267,11 +271,6 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         order = np.random.default_rng(self.seed).permutation(n)
         held_out = min(n - 1, max(1, round(fraction * n)))
         return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_predictor", None)  # it is loaded again from `checkpoint_`
-        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         return "checkpoint_" in self.__dict__
