@@ -300,11 +300,10 @@ def _conversion(nodes: Nodes, parts: Sequence[Part]) -> Conversion:
     def documents(part: Part) -> list[Document]:
         texts, read, positions = part
         closed = read.closed()
+        labels = (sorted(index[path] for path in closed[at]) for at in positions)
         return [
-            Document(
-                str(at), texts[at], tuple(ids[index[path]] for path in sorted(closed[at], key=index.get))
-            )
-            for at in positions
+            Document(str(at), texts[at], tuple(ids[each] for each in chosen))
+            for at, chosen in zip(positions, labels, strict=True)
         ]
 
     train_documents, held_out = map(documents, parts)
