@@ -17,6 +17,7 @@ CHECKOUT = PACKAGE.parent
 PROGRAMS = {"__main__", "train", "evaluate", "predict", "prepare", "aggregate", "sweep.__main__"}
 # A file imports its own folder and those before it; "" is the ground floor, the files beside the programs.
 FOLDERS = ("", "config", "encoders", "nn", "data", "runs", "cli", "engine", "inference", "tables", "sweep")
+FOLDERS = (*FOLDERS, "api")
 LIBRARIES = {  # library -> the folders and files that may import it
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "sweep"},

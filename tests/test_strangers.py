@@ -123,7 +123,7 @@ def done(data: Path) -> Read:
     def read() -> None:
         this = training.identify(config, prepared, source)
         if this.is_done:
-            training.show_done(config, this)
+            training.show(training.done_before(config, this))
 
     return Read([this.result], read)
 

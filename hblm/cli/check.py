@@ -53,8 +53,15 @@ class _Arguments:
         return {override.key_or_group for override in self.good}
 
 
-def check(program: Program, argv: Sequence[str], known_faults: Sequence[str] = ()) -> list[str]:
+def check(
+    program: Program,
+    argv: Sequence[str],
+    known_faults: Sequence[str] = (),
+    composer: Composer | None = None,
+) -> list[str]:
     """Return the arguments as Hydra takes them, flags first.
+
+    A `composer` of the program, with the folder of --config-dir, keeps what is composed here.
 
     Raises:
         ConfigError: `known_faults`, and each fault of the command line and of the YAML files it selects.
@@ -79,7 +86,7 @@ def check(program: Program, argv: Sequence[str], known_faults: Sequence[str] = (
     faults += of_grid
     stand_in, of_dataset = _stand_in(program, judged, option_groups)
     faults += of_dataset
-    composer = Composer(program.name, program.schema, option_groups.search_path)
+    composer = composer or Composer(program.name, program.schema, option_groups.search_path)
     axes = axes_of(grid, option_groups, [override.input_line or "" for override in judged.good])
     for cell in itertools.islice(cells_of(replace(grid, node=SweepNode()), axes), _CELLS_CHECKED):
         if not wrong_values & {*cell.overrides}:

@@ -28,5 +28,10 @@ def argument(key: str, value: str) -> str:
     """Return key=value as it is written on a shell, quoted for it and for Hydra where that is needed."""
     if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII):
         return f"{key}={value}"
+    return shlex.quote(f"{key}={quoted(value)}")
+
+
+def quoted(value: str) -> str:
+    """Return a text in the quotes of Hydra's parser, which reads it as a text whatever it holds."""
     escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), value)
-    return shlex.quote(f'{key}="{escaped}"')
+    return f'"{escaped}"'

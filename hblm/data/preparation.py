@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +234,35 @@ def _n_documents(manifest: Mapping[str, Any]) -> int | None:
         return None
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """A dataset that is prepared and verified; `is_new` is False if its folder existed already."""
+
+    description: Description
+    is_new: bool
+
+
 def run(config: PrepareConfig) -> None:
-    """Prepare or verify one dataset and print its description."""
+    """Prepare or verify one dataset and print its description; errors are those of `complete`."""
+    dataset, folder = config.dataset, config.dataset.folder
+    preparation = complete(config)
+    if not (preparation.is_new or config.check):
+        print(f"{folder} is there already; force=true prepares it again")
+    preparation.description.show()
+    if preparation.is_new:
+        print(f"report  {folder / REPORT}")
+        arguments = _dataset_arguments(dataset)
+        print(f"next    python -m hblm.train experiment=recommended encoder=minilm {arguments}")
+        print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
+
+
+def complete(config: PrepareConfig) -> Preparation:
+    """Prepare a dataset unless its folder exists, and verify it; with check=true only verify it.
+
+    Raises:
+        ConfigError: the dataset has no converter, or raw= is missing or not needed.
+        DataError: the raw data or the folder is not what it should be.
+    """
     dataset, folder = config.dataset, config.dataset.folder
     locate(config.encoder.model_name, config.encoder.revision)  # fails before hours are spent
     require_expectable(dataset.expect)
@@ -252,24 +280,16 @@ def run(config: PrepareConfig) -> None:
     if absent and description.statistics.prepared.manifest and os.access(folder, os.W_OK):
         # the preparation was stopped before it wrote the report, or was done by an older version
         write_text(folder / REPORT, description.markdown())
-    description.show()
-    if made:
-        print(f"report  {folder / REPORT}")
-        arguments = _dataset_arguments(dataset)
-        print(f"next    python -m hblm.train experiment=recommended encoder=minilm {arguments}")
-        print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
+    return Preparation(description, is_new=made is not None)
 
 
 def _prepare_from(config: PrepareConfig) -> Description | None:
-    """Prepare the configured dataset; None if its folder exists already."""
+    """Prepare the configured dataset; return None if its folder exists already."""
     raw = Path(config.raw) if config.raw else None
     if raw is not None and not raw.exists():
         raise DataError(f"raw={raw} is not there")
     dataset, force, allow_mismatch = config.dataset, config.force, config.allow_mismatch
-    made = prepare(dataset, raw, config.encoder, force=force, allow_mismatch=allow_mismatch)
-    if not made:
-        print(f"{dataset.folder} is there already; force=true prepares it again")
-    return made
+    return prepare(dataset, raw, config.encoder, force=force, allow_mismatch=allow_mismatch)
 
 
 def _dataset_arguments(dataset: Dataset) -> str:

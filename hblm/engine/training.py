@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,23 @@ from hblm.files import scratch_folder
 from hblm.runs import paths, result
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run that is done.
+
+    Attributes:
+        config: the run's configuration, with no setting left open.
+        run: id, name and paths.
+        content: of the result file.
+        is_new: False if the result existed already.
+    """
+
+    config: TrainConfig
+    run: paths.Run
+    content: Mapping[str, Any]
+    is_new: bool
+
+
 def run(
     config: TrainConfig,
     *,
@@ -33,6 +50,23 @@ def run(
     machines: launch.Machines | None = None,
     chosen: auto.Chosen | None = None,
 ) -> None:
+    """Complete a run and print its result; arguments and errors are those of `complete`."""
+    finished = complete(config, expected=expected, wait=wait, machines=machines, chosen=chosen)
+    if finished is None:
+        return
+    if not finished.is_new:
+        print("done before; force=true runs it again")
+    show(finished)
+
+
+def complete(
+    config: TrainConfig,
+    *,
+    expected: str | None = None,
+    wait: bool = True,
+    machines: launch.Machines | None = None,
+    chosen: auto.Chosen | None = None,
+) -> Finished | None:
     """Train, test and write, unless the run's result exists already.
 
     Args:
@@ -42,9 +76,13 @@ def run(
         machines: that share the run, of which this is the first; None for this machine alone.
         chosen: settings that were chosen automatically when the sweep was submitted, with reasons.
 
+    Returns:
+        The finished run; None in a rank other than the first.
+
     Raises:
         ConfigError: the configuration does not fit the encoder or the documents.
-        DataError: dataset or encoder have changed, so that the run id is not the one expected.
+        DataError: dataset or encoder have changed, so that the run id is not the one expected, or the
+            result of an earlier run is damaged.
     """
     started = time.perf_counter()
     # a custom dataset gets the name of its folder, here and in the checkpoint
@@ -54,7 +92,7 @@ def run(
     if here.rank:  # started by a launcher such as torchrun: rank 0 decides
         if expected := _run_id_of_rank_0(config, None):
             join(config, expected, started)
-        return
+        return None
     prepared = open_or_prepare(config.dataset, config.encoder)
     source = source_of(config)
     config, just_chosen = auto.settle(config, prepared, source)
@@ -64,20 +102,19 @@ def run(
         log.info("joint_objective=full with joint_loss_fused=0 and joint_objective=aux_only are one run")
     this = expect(identify(config, prepared, source), expected, config, prepared)
     if here.size == 1 and not config.force and this.is_done:
-        show_done(config, this)  # without the lock, which needs a writable folder
-        return
+        return done_before(config, this)  # without the lock, which needs a writable folder
     lock = _acquired(this, wait=wait)
     try:
         this = identify(config, prepared, source)
         if not _run_id_of_rank_0(config, this.id if config.force or not this.is_done else None):
-            show_done(config, this)
-            return
+            return done_before(config, this)
         this.require_writable()
         if here.size == 1 and (config.trainer.processes > 1 or machines is not None):
             arguments = {"config": dataclasses.asdict(config), "expected": this.id, "chosen": chosen}
             launch.launch(arguments, config.trainer.processes, machines)
-        else:
-            train(config, prepared, source, this, started, chosen)
+            this = paths.find(this.output_dir, this.id, this.names)
+            return Finished(config, this, _read(config, this), is_new=True)
+        return train(config, prepared, source, this, started, chosen)
     finally:
         lock.release()
 
@@ -158,8 +195,8 @@ def train(
     this: paths.Run,
     started: float,
     chosen: auto.Chosen,
-) -> None:
-    """Load the model, fit, test and write; of several ranks the first one writes.
+) -> Finished | None:
+    """Load the model, fit, test and write; of several ranks the first one writes, and others return None.
 
     Raises:
         DataError: dataset or encoder changed while they were loaded.
@@ -179,7 +216,7 @@ def train(
     )
     scores = outcome.fit_and_test(config, loaded, this)
     if not loaded.accelerator.is_main_process:
-        return
+        return None
     with paths.naming(this.output_dir):
         # another run may have taken the name meanwhile; dataset and encoder are those that were loaded
         this = paths.find(this.output_dir, this.id, this.names)
@@ -191,28 +228,25 @@ def train(
             path = results / this.result.name
             content = outcome.write_result(config, this, loaded, scores, path, started)
             this.replace_by(results, checkpoint)
-    show(config, this, content)
+    return Finished(config, this, content, is_new=True)
 
 
-def show_done(config: TrainConfig, this: paths.Run) -> None:
-    """Print the result of a run that was done before.
+def done_before(config: TrainConfig, this: paths.Run) -> Finished:
+    """Return a run that was done before.
 
     Raises:
         DataError: the result is damaged.
     """
-    content = result.read_result(this, config.joint_variant.views)
-    print("done before; force=true runs it again")
-    show(config, this, content)
-    if config.tune != "none" and (content.get("tuned") or {}).get("tune") != config.tune:
-        checkpoint = overrides.argument("checkpoint", str(this.checkpoint))
-        log.info(
-            "the result has no scores for tune=%s: python -m hblm.evaluate %s tune=%s",
-            *(config.tune, checkpoint, config.tune),
-        )
+    return Finished(config, this, _read(config, this), is_new=False)
 
 
-def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> None:
+def _read(config: TrainConfig, this: paths.Run) -> Mapping[str, Any]:
+    return result.read_result(this, config.joint_variant.views)
+
+
+def show(finished: Finished) -> None:
     """Print a result's test scores of the configured views, its notes, and the paths of its files."""
+    config, this, content = finished.config, finished.run, finished.content
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
     consistency = "raise" if config.posthoc_repath else "none"
@@ -222,6 +256,12 @@ def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> No
     for note in content.get("notes", ()):  # results of earlier versions have none
         log.info(note["text"])
     _print_paths(config, this)
+    if config.tune != "none" and (tuned or {}).get("tune") != config.tune:  # done before, without it
+        checkpoint = overrides.argument("checkpoint", str(this.checkpoint))
+        log.info(
+            "the result has no scores for tune=%s: python -m hblm.evaluate %s tune=%s",
+            *(config.tune, checkpoint, config.tune),
+        )
 
 
 def _print_paths(config: TrainConfig, this: paths.Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from hblm.inference.scores import EvaluationScores
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: what was evaluated, the scores, and the result file."""
+
+    inputs: EvaluationInputs
+    scores: EvaluationScores
+    path: Path
+
+
 def run(config: EvaluateConfig) -> None:
+    """Score one split, write the evaluation's result and print it; errors are those of `complete`."""
+    show(complete(config))
+
+
+def complete(config: EvaluateConfig) -> Evaluation:
     """Score one split and write the evaluation's result.
 
     Raises:
@@ -54,6 +68,13 @@ def run(config: EvaluateConfig) -> None:
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)  # predictions are found through their result
                 raise
+    return Evaluation(inputs, scores, path)
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print the scores of the chosen view and the paths of the files."""
+    inputs, scores, path = evaluation.inputs, evaluation.scores, evaluation.path
+    config = inputs.config
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())
     title = f"{names}: {config.split}"
     if inputs.is_other_data:

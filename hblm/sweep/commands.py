@@ -36,13 +36,13 @@ def plan(arguments: SweepArguments, sweep: Sweep) -> int:
     grid = make_plan(config.sweep, arguments.overrides, arguments.config_dir, prepare=False)
     if sweep.exists():
         sweep.require_current()
-    statuses = {} if grid.unprepared else _planned_statuses(grid, sweep)
+    statuses = {} if grid.unprepared else planned_statuses(grid, sweep)
     plan_output.print_plan(grid, [*statuses.values()])
     plan_output.print_hours(grid, statuses, Path(config.output_dir), n_at_once)
     return 0
 
 
-def _planned_statuses(grid: Plan, sweep: Sweep) -> dict[str, CellStatus]:
+def planned_statuses(grid: Plan, sweep: Sweep) -> dict[str, CellStatus]:
     """Return the statuses of the cells by run id; `new` of pending ones that are not submitted."""
     submitted = {cell.id for cell in sweep.cells()} if sweep.exists() else set()
     statuses = {}
@@ -55,6 +55,16 @@ def _planned_statuses(grid: Plan, sweep: Sweep) -> dict[str, CellStatus]:
 
 def submit(arguments: SweepArguments, sweep: Sweep) -> int:
     """Freeze every cell and start them."""
+    freeze_cells(arguments, sweep)
+    return _start(arguments, sweep)
+
+
+def freeze_cells(arguments: SweepArguments, sweep: Sweep) -> None:
+    """Compose and check every cell, and write the submission; nothing is started.
+
+    Raises:
+        ConfigError: all faults of the cells, or a device that they need is missing.
+    """
     config = arguments.config
     if sweep.exists():
         sweep.require_current()
@@ -65,7 +75,6 @@ def submit(arguments: SweepArguments, sweep: Sweep) -> int:
     launcher.require_devices(cells, where)
     with sweep.exclusively():
         write_submission(sweep, config.sweep, grid, cells, where)
-    return _start(arguments, sweep)
 
 
 def _start(arguments: SweepArguments, sweep: Sweep) -> int:

@@ -57,18 +57,25 @@ def open_saved(path: Path) -> list[tuple[str, Sequence[str], Records]]:
     opened = []
     for name, part in parts:
         place = str(path / name if name else path)
-
-        def batches(wanted: Sequence[str], part: Any = part, place: str = place) -> Iterator[list[Any]]:
-            with _library(place):
-                plain = part.select_columns(wanted).with_format("arrow")  # no images or sounds decoded
-                for table in plain.iter(batch_size=_ROWS):
-                    yield table.to_pylist()
-
-        features = part.features.to_dict()
-        opened.append(
-            (name, part.column_names, _reader(part.column_names, batches, features, f"{place}: row "))
-        )
+        opened.append((name, part.column_names, dataset_records(part, f"{place}: row ")))
     return opened
+
+
+def dataset_records(part: Any, place: str) -> Records:
+    """Return a reader of the records of a `datasets.Dataset`; class numbers become names.
+
+    Args:
+        part: the dataset.
+        place: of a record, without its number, for messages.
+    """
+
+    def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        with _library(place.removesuffix(": row ")):
+            plain = part.select_columns(wanted).with_format("arrow")  # no images or sounds decoded
+            for table in plain.iter(batch_size=_ROWS):
+                yield table.to_pylist()
+
+    return _reader(part.column_names, batches, part.features.to_dict(), place)
 
 
 def _reader(

@@ -1,0 +1,155 @@
+"""Loaded models: the predictions of their predictor, in every form in which texts are given."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from programs import checkpoint_of
+
+import hblm
+from hblm.config.stored_model import StoredModel
+from hblm.data.dataset import open_prepared
+from hblm.errors import CheckpointError, ConfigError, DataError
+from hblm.inference.decision import PredictedPath
+from hblm.inference.predictor import open_predictor
+
+
+@pytest.fixture(scope="module")
+def folder(trained) -> Path:
+    return checkpoint_of(trained)
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> hblm.inference.model.Model:
+    return hblm.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def texts(learnable) -> list[str]:
+    return [document.text for document in open_prepared(learnable).documents("test")]
+
+
+def test_scores_and_sets_are_those_of_the_predictor(model, folder, texts):
+    predictor = open_predictor(StoredModel(checkpoint=[str(folder)], device="cpu"))
+    decision = predictor.decision()
+    decided = decision.decide(predictor.scores(texts))
+    assert model.classes_.tolist() == ["a", "b", "a1", "a2", "b1", "a1x", "a1y"]
+    assert model.taxonomy == predictor.taxonomy
+    np.testing.assert_array_equal(model.predict_proba(texts), decided.scores)
+    rows = range(len(texts))
+    assert model.predict(texts) == [decision.nodes(decided, row) for row in rows]
+    assert model.predict_paths(texts) == [decision.paths(decided, row) for row in rows]
+    for nodes, paths in zip(model.predict(texts), model.predict_paths(texts), strict=True):
+        assert set(nodes) == {node for path in paths for node in path.nodes}
+
+
+def test_a_model_predicts_what_it_learnt(model, learnable):
+    documents = list(open_prepared(learnable).documents("test"))
+    predicted = model.predict([document.text for document in documents])
+    right = sum(
+        set(nodes) == set(document.labels) for nodes, document in zip(predicted, documents, strict=True)
+    )
+    assert right > 0.9 * len(documents)
+
+
+def test_one_text_gives_one_prediction_and_no_texts_give_none(model, texts):
+    assert model.predict(texts[0]) == model.predict([texts[0]])[0]
+    assert model.predict_paths(texts[0], top_k=2) == model.predict_paths([texts[0]], top_k=2)[0]
+    assert model.predict_proba(texts[0]).shape == (7,)
+    assert model.predict_proba([]).shape == (0, 7)
+    assert model.predict([]) == model.predict_paths(iter(())) == []
+
+
+def test_the_best_paths_end_at_leaves_and_with_a_threshold_only_predicted_ones_count(model, texts):
+    for paths in model.predict_paths(texts, top_k=3):
+        assert [len(paths), len({path.nodes[-1] for path in paths})] == [3, 3]
+        assert all(path.nodes[-1] in ("a2", "b1", "a1x", "a1y") for path in paths)
+        assert [path.scores[-1] for path in paths] == sorted(
+            (path.scores[-1] for path in paths), reverse=True
+        )
+    first = model.predict_paths("A a1 C F x", top_k=1)[0]
+    assert isinstance(first, PredictedPath)
+    assert first.names == tuple(model.taxonomy.nodes[model.taxonomy.index[node]].name for node in first.nodes)
+    assert model.predict_paths(texts, top_k=1, threshold=1.0) == [[] for _ in texts]
+    assert model.predict(texts, top_k=1) == [
+        list(paths[0].nodes) for paths in model.predict_paths(texts, top_k=1)
+    ]
+
+
+def test_options_of_a_call_and_of_the_model(folder, model, texts):
+    strict = hblm.load(folder, device="cpu", threshold=0.9, consistency="cap")
+    assert (strict.threshold, model.threshold) == (0.9, 0.5)
+    assert strict.predict(texts) == model.predict(texts, threshold=0.9, consistency="cap")
+    np.testing.assert_array_equal(strict.predict_proba(texts), model.predict_proba(texts, consistency="cap"))
+    assert (strict.predict_proba(texts) <= model.predict_proba(texts)).all()
+    assert strict.predict(texts, threshold=0.5, consistency="raise") == model.predict(texts)
+
+
+def test_threads_get_equal_results(model, texts):
+    expected = model.predict_proba(texts)
+    with ThreadPoolExecutor(8) as pool:
+        for scores in pool.map(lambda _: model.predict_proba(texts), range(8)):
+            np.testing.assert_array_equal(scores, expected)
+
+
+def test_tables_pickles_and_text(model, texts, tmp_path):
+    frame = pd.DataFrame({"id": range(len(texts)), "body": texts})
+    assert model.predict(frame, text="body") == model.predict(frame["body"]) == model.predict(texts)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.predict(texts) == model.predict(texts)
+    assert repr(model) == f"<hblm model {model.name}: 7 nodes on 3 levels>"
+    with pytest.raises(DataError, match=r"texts\[2\] is missing"):
+        model.predict([*texts[:2], None])
+
+
+def test_several_models_are_averaged(folder, model, texts):
+    pair = hblm.load([folder, str(folder)], device="cpu")
+    np.testing.assert_allclose(pair.predict_proba(texts), model.predict_proba(texts), atol=1e-6)
+
+
+def test_faults_are_all_named(folder, model, monkeypatch):
+    with pytest.raises(ConfigError, match=r"(?s)threshold=2.*out of range.*consistency=riase.*mean raise"):
+        hblm.load(folder, threshold=2, consistency="riase")
+    with pytest.raises(ConfigError, match="fuse= weighs td, bu, mix, not fused"):
+        hblm.load(folder, fuse={"fused": 1})
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        hblm.load("/nowhere/at/all")
+    with pytest.raises(ConfigError, match=r"threshold=-1.* out of range"):
+        model.predict("a", threshold=-1)
+    with pytest.raises(ConfigError, match="top_k=0 is not a whole number of at least 1"):
+        model.predict_paths("a", top_k=0)
+
+
+def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts, model):
+    requests = []
+
+    def download(name: str, *, revision: str | None) -> str:
+        requests.append((name, revision))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    loaded = hblm.load("someone/labels", revision="v1", device="cpu")
+    assert requests == [("someone/labels", "v1")]
+    assert loaded.predict(texts) == model.predict(texts)
+    with pytest.raises(ConfigError, match="revision=v1 is of a model of the hub"):
+        hblm.load(folder, revision="v1")
+
+
+def test_a_model_that_the_hub_does_not_have():
+    with pytest.raises(CheckpointError, match="checkpoint=someone/labels is not a folder, and as a model"):
+        hblm.load("someone/labels")
+
+
+@pytest.mark.slow
+def test_a_joint_model_predicts_with_the_view_that_is_given(tri, texts):
+    views = ("td", "bu", "mix")
+    models = [hblm.load(checkpoint_of(tri), device="cpu", joint_eval_view=view) for view in views]
+    scores = [model.predict_proba(texts) for model in models]
+    assert not np.allclose(scores[0], scores[1])
+    alone = hblm.load(checkpoint_of(tri), device="cpu", fuse={"td": 0, "bu": 0}, joint_eval_view="fused")
+    np.testing.assert_allclose(alone.predict_proba(texts), scores[2], atol=1e-6)
