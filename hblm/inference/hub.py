@@ -91,7 +91,7 @@ def write_hub_folder(folder: Path, checkpoint: Checkpoint, result: Mapping[str, 
     sums = checkpoint.meta.get(SUMS)
     if sums is None:
         raise CheckpointError(
-            f"{checkpoint.folder} has no sha256 of its files (an early version made it); train it again to share it"
+            f"{checkpoint.folder} has no sha256 of its files (an early version made it); train it again"
         )
     for name, expected in sums.items():
         target = folder / name

@@ -81,6 +81,7 @@ def _version(result: Mapping[str, Any] | None) -> str:
 
 
 def _use(checkpoint: Checkpoint) -> str:
+    threshold = checkpoint.config.threshold
     return f"""## Use
 
 ```python
@@ -94,8 +95,8 @@ model.predict(["a text"])
 python -m hblm.predict checkpoint=OWNER/NAME input=texts.csv output=labels.jsonl
 ```
 
-A node is predicted from a score of {checkpoint.config.threshold} on. A predicted node brings its ancestors
-(`consistency=raise`). The weights are safetensors, the other files JSON: loading runs no code of this page."""
+A node is predicted from a score of {threshold} on. A predicted node brings its ancestors
+(`consistency=raise`). The weights are safetensors, the other files JSON: loading runs no code from here."""
 
 
 def _scores(scores: Mapping[str, Any] | None) -> str:
@@ -129,10 +130,10 @@ def _settings(checkpoint: Checkpoint, result: Mapping[str, Any] | None) -> str:
 def _limits(checkpoint: Checkpoint) -> str:
     lines = [
         f"- A text is cut to {checkpoint.config.encoder.max_length} tokens.",
-        "- The labels are those of the tree in `taxonomy.json`; a text on another subject gets labels as well.",
-        "- Scores hold for texts like those of the dataset. Languages and styles that it lacks were not tested.",
+        "- The labels are those of the tree in `taxonomy.json`; a text on another subject gets some too.",
+        "- Scores hold for texts like those of the dataset. Other languages and styles were not tested.",
         *_rare(checkpoint),
-        "- The licence of this model is not stated here. The dataset and the encoder have licences of their own.",
+        "- This page states no licence. The dataset and the encoder have licences of their own.",
     ]
     return "\n".join(["## Limits", "", *lines])
 

@@ -163,7 +163,7 @@ def _member_entry(member: Member) -> dict[str, Any]:
 def _write_record(
     folder: Path, main: Checkpoint, members: Sequence[Member], record: Mapping[str, Any]
 ) -> None:
-    """Write hblm.json: that of the checkpoint with the entry `export`, and decisions.json where it has one."""
+    """Write hblm.json, the checkpoint's with an entry `export`, and decisions.json where it has one."""
     decisions = main.folder / "decisions.json"
     sums = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     names = " and ".join(str(member.checkpoint.meta["name"]) for member in members)

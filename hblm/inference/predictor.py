@@ -177,7 +177,7 @@ def _backend(config: StoredModel, member: Member) -> Backend:
 
         if config.precision not in ("auto", "fp32"):
             raise ConfigError(
-                f"precision={config.precision} acts with backend=torch; {checkpoint.folder} is an exported folder"
+                f"precision={config.precision} acts with backend=torch; {checkpoint.folder} is exported"
             )
         return OnnxBackend(checkpoint, device_name=config.device)
     from hblm.inference.torch_backend import TorchBackend
