@@ -14,7 +14,7 @@ from hblm.inference.hub import write_hub_folder
 from hblm.inference.predictor import Member, open_members
 from hblm.json_files import read_object
 from hblm.runs import paths
-from hblm.runs.checkpoint import Checkpoint
+from hblm.runs.checkpoint import META, Checkpoint
 
 
 def run(config: ExportConfig) -> None:
@@ -33,8 +33,7 @@ def run(config: ExportConfig) -> None:
                 f"{member.checkpoint.folder} is an exported folder; give the checkpoint of it"
             )
     output = output_of(config, members)
-    if output.exists() and not config.force:
-        raise ConfigError(f"{output} exists; write force=true to replace it, or output=FOLDER")
+    _require_free(output, force=config.force)
     paths.require_writable(output.parent)
     remove_stale(output.parent)
     if config.to == "hub_folder":
@@ -49,6 +48,7 @@ def run(config: ExportConfig) -> None:
     # imported here, because torch takes seconds to load: errors in the inputs are reported first
     from hblm.inference.onnx import write_onnx_folder
 
+    log.info("tracing the model takes a minute or more")
     with new_folder(output) as folder:
         write_onnx_folder(folder, config, members)
     print(f"onnx        {output}")
@@ -65,6 +65,20 @@ def output_of(config: ExportConfig, members: list[Member]) -> Path:
     kind = {"onnx": "onnx-int8" if config.int8 else "onnx", "hub_folder": "hub"}[config.to]
     several = f"-and-{len(members) - 1}-more" if len(members) > 1 else ""
     return home / "exports" / f"{first.meta['name']}{several}-{kind}"
+
+
+def _require_free(output: Path, *, force: bool) -> None:
+    """Refuse an output folder that is there, and even with `force` one that no export wrote.
+
+    Raises:
+        ConfigError: with what to write instead.
+    """
+    if not output.exists():
+        return
+    if not force:
+        raise ConfigError(f"{output} exists; write force=true to replace it, or output=FOLDER")
+    if not (output / META).is_file() or (output / ".git").exists():
+        raise ConfigError(f"{output} is not an exported folder, and is not replaced; write output=FOLDER")
 
 
 def _result_of(checkpoint: Checkpoint, given: str | None) -> Mapping[str, Any] | None:
@@ -99,8 +113,7 @@ def _require_onnx() -> None:
     """
     import importlib.util
 
-    missing = [
-        name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None
-    ]
+    names = ("onnx", "onnxruntime", "onnxscript")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"to=onnx needs {', '.join(missing)}: pip install 'hblm[onnx]'")

@@ -92,7 +92,7 @@ def measured(
         for name, file in (("fp32", fp32), ("int8", int8)):
             session = OnnxSession(file)
             counter = ScoreCounter(checkpoint.taxonomy, checkpoint.config.threshold, ranking=False)
-            advance = start(f"scoring val in {name}", None)
+            advance = start(f"scoring val in {name}", prepared.count("val"))
             for texts, targets in _portions(prepared, checkpoint):
                 logits = session.logits(tokens(texts), int(tokenizer.pad_token_id), targets.shape[1], advance)
                 counter.update(torch.from_numpy(expit(logits)), torch.from_numpy(targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -173,6 +174,8 @@ def _backend(config: StoredModel, member: Member) -> Backend:
         raise ConfigError(f"backend={config.backend}: {checkpoint.folder} is {kind}; {way_out}")
     # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
     if checkpoint.is_onnx:
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ConfigError(f"{checkpoint.folder} needs onnxruntime: pip install onnxruntime")
         from hblm.inference.onnx_backend import OnnxBackend
 
         if config.precision not in ("auto", "fp32"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +67,18 @@ def test_keys_that_contradict_are_refused(arguments, message):
 
 def test_an_output_that_is_there_is_kept(trained):
     Path("there").mkdir()
-    with pytest.raises(ConfigError, match="there exists; write force=true"):
-        exported(checkpoint_of(trained), "output=there", to="hub_folder")
+    Path("there/mine.txt").write_text("kept")
+    for force, message in (
+        ("false", "there exists; write force=true"),
+        ("true", "is not an exported folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            exported(checkpoint_of(trained), "output=there", f"force={force}", to="hub_folder")
+    assert Path("there/mine.txt").read_text() == "kept"
+    exported(checkpoint_of(trained), "output=new", to="hub_folder")
+    Path("new/LICENSE").write_text("")
+    exported(checkpoint_of(trained), "output=new", "force=true", to="hub_folder")
+    assert not Path("new/LICENSE").exists()
 
 
 def test_a_missing_package_is_named(trained, monkeypatch):
@@ -148,6 +160,21 @@ def test_an_exported_folder_only_predicts_as_it_is(onnx_tri, tri, tmp_path):
     (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not the file that was written"):
         open_predictor(StoredModel(checkpoint=[str(copy)]))
+
+
+@pytest.mark.long
+@pytest.mark.skipif("HBLM_OPTIMUM_PYTHON" not in os.environ, reason="HBLM_OPTIMUM_PYTHON names no Python")
+def test_the_folder_works_in_a_pipeline_of_another_environment(onnx_tri, tri, texts):
+    """HBLM_OPTIMUM_PYTHON is the Python of an environment with optimum-onnx and transformers<4.58."""
+    labels = path_names(open_checkpoint(checkpoint_of(tri)).taxonomy)
+    expected = [
+        dict(zip(labels, map(float, row), strict=True))
+        for row in scores(checkpoint_of(tri), texts, precision="fp32")
+    ]
+    Path("expected.json").write_text(json.dumps({"texts": texts, "scores": expected}))
+    script = Path(__file__).with_name("check_pipeline.py")
+    python = os.environ["HBLM_OPTIMUM_PYTHON"]
+    subprocess.run([python, script, onnx_tri, "expected.json"], check=True)
 
 
 KINDS = {  # loss and film that read products along the path, and every pooling
