@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.predict import PredictConfig
+from hblm.config.export import ExportConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
@@ -78,6 +79,18 @@ PREDICT = Program(
         "python -m hblm.predict checkpoint=DIR input=texts.parquet output=labels.parquet all_scores=true",
         "python -m hblm.predict checkpoint=[DIR,OTHER_DIR] input=texts.txt on_error=report",
         "tail -f texts.txt | python -m hblm.predict checkpoint=DIR input=-",
+    ),
+)
+
+EXPORT = Program(
+    name="export",
+    schema=ExportConfig,
+    summary="Write a trained checkpoint for other programs: an ONNX folder, or a folder for a model hub.",
+    examples=(
+        "python -m hblm.export checkpoint=outputs/checkpoints/NAME to=onnx",
+        "python -m hblm.export checkpoint=DIR to=onnx int8=true output=FOLDER",
+        "python -m hblm.export checkpoint=[TOP_DOWN_DIR,BOTTOM_UP_DIR] to=onnx",
+        "python -m hblm.export checkpoint=DIR to=hub_folder",
     ),
 )
 

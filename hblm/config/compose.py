@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.predict import PredictConfig
+from hblm.config.export import ExportConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import Fault, Leaf, build, defaults, leaves, read_leaf, read_values
 from hblm.config.sweep import SweepNode
@@ -39,6 +40,7 @@ SCHEMAS: Mapping[str, type] = {  # of the programs that Hydra composes: conf/NAM
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
     "prepare": PrepareConfig,
     "aggregate": AggregateConfig,
 }
