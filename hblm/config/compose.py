@@ -31,6 +31,7 @@ from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import Fault, Leaf, build, defaults, leaves, read_leaf, read_values
+from hblm.config.serve import ServeConfig
 from hblm.config.sweep import SweepNode
 from hblm.config.train import TrainConfig
 
@@ -39,6 +40,7 @@ SCHEMAS: Mapping[str, type] = {  # of the programs that Hydra composes: conf/NAM
     "evaluate": EvaluateConfig,
     "prepare": PrepareConfig,
     "aggregate": AggregateConfig,
+    "serve": ServeConfig,
 }
 
 
