@@ -129,6 +129,24 @@ def trained(train_once) -> Path:
     return train_once("trained", LEARNING)[0]
 
 
+@pytest.fixture(scope="session")
+def tri(train_once) -> Path:
+    """Return the result of a joint run that learnt something; tests only read it."""
+    from programs import LEARNING
+
+    return train_once("tri", ("joint_variant=tri_head_diffcat", *LEARNING))[0]
+
+
+@pytest.fixture(scope="session")
+def pair(train_once) -> tuple[Path, Path]:
+    """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
+    from programs import LEARNING, checkpoint_of
+
+    short = (*LEARNING, "trainer.epochs=5")
+    td, bu = train_once("pair", short, (*short, "direction=bottom_up", "pooling=mean"))
+    return checkpoint_of(td), checkpoint_of(bu)
+
+
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """Give a folder of Ann's and the group's, which hands its group on, as working folder (see users.py)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hblm.config.schema import group, key
-from hblm.config.train import EVAL_VIEWS
+from hblm.config.train import EVAL_VIEWS, FUSE_KEYS
 
 
 @dataclass
@@ -51,6 +51,11 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))
     num_workers: int = key(0, "processes that collate batches", low=0, high=256)
     dataset: StoredDataset = group(StoredDataset, "the folder of the documents")
+
+    @property
+    def given_fuse_weights(self) -> dict[str, float]:
+        """The given weights that fuse the views of a model with a mix head."""
+        return {name: getattr(self, name) for name in FUSE_KEYS if getattr(self, name) is not None}
 
     @property
     def weight(self) -> float | None:

@@ -112,11 +112,15 @@ def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"dataset_fraction={fraction}: write a number above 0 and up to 1")
-    size = n_subsampled(len(split), fraction)
-    if size == len(split):
+    chosen = subsample_positions(len(split), fraction)
+    if len(chosen) == len(split):
         return split
-    chosen = np.sort(_shuffled(len(split), _SUBSAMPLE_SEED)[:size])
     return TokenisedSplit(split.folder, split.name, split.positions_in_file(chosen))
+
+
+def subsample_positions(documents: int, fraction: float) -> npt.NDArray[np.int64]:
+    """Return the positions of the documents of a split that `dataset_fraction` keeps, in rising order."""
+    return np.sort(_shuffled(documents, _SUBSAMPLE_SEED)[: n_subsampled(documents, fraction)])
 
 
 def training_steps(lengths: Array, *, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:

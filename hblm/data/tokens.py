@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ _ARRAYS = ("tokens", "offsets", "labels", "label_offsets")
 _AT_ONCE, _CHARACTERS_AT_ONCE = 1_000, 2_000_000
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 StartTask = Callable[[str, "int | None"], Callable[[int], None]]
 
 
@@ -115,6 +116,27 @@ class TokenisedSplit:
         return values if self.order is None else values[self.order]
 
 
+class TextTokenizer:
+    """Token ids of single texts, the same as in the splits of a dataset. Threads can share it."""
+
+    def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> None:
+        """Take a fast tokenizer, and the tokens that a text is cut to, special tokens included.
+
+        Raises:
+            ConfigError: `max_length` leaves no room for a token of the text.
+        """
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it a later fork prints a warning
+        _require_room(tokenizer, max_length)
+        self._backend = _cutting(tokenizer, max_length)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text."""
+        rows: list[list[int]] = []
+        for portion in _portions(texts, len):
+            rows += [encoding.ids for encoding in self._backend.encode_batch_fast(portion)]
+        return rows
+
+
 def tokenise(
     prepared: Prepared,
     tokenizer: transformers.PreTrainedTokenizerBase,
@@ -195,7 +217,7 @@ def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) 
             for part in ends:
                 append(part, [0])
             source = node_documents(prepared.taxonomy) if split == NODES else prepared.documents(split)
-            for documents in _portions(source):
+            for documents in _portions(source, lambda document: len(document.text)):
                 signals.check()
                 encodings = backend.encode_batch_fast([document.text for document in documents])
                 rows = [encoding.ids for encoding in encodings]
@@ -223,13 +245,16 @@ def _gather(values: Array, offsets: Array, documents: Array) -> tuple[npt.NDArra
     return rows, values[np.arange(len(rows)) + (starts - before)[rows]]
 
 
-def _portions(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Yield the documents a thousand at a time, fewer of long ones, so that memory stays bounded."""
-    portion: list[Document] = []
+def _portions(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield the items a thousand at a time, fewer of long ones, so that memory stays bounded.
+
+    `size` returns an item's characters.
+    """
+    portion: list[T] = []
     characters = 0
-    for document in documents:
-        portion.append(document)
-        characters += len(document.text)
+    for item in items:
+        portion.append(item)
+        characters += size(item)
         if len(portion) == _AT_ONCE or characters > _CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hblm.config.identity import arguments
@@ -29,6 +30,53 @@ from hblm.nn.link import Link
 from hblm.nn.losses import LOSSES, Loss, Objective
 from hblm.nn.pooling import POOLINGS
 from hblm.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class TrainingCounts:
+    """Counts of a run's training documents, which its scores depend on; a checkpoint has them.
+
+    Attributes:
+        documents: all of them.
+        positives: documents with each node, in taxonomy order.
+        stops: documents with each node and none of its children.
+    """
+
+    documents: int
+    positives: Int[Tensor, " nodes"]
+    stops: Int[Tensor, " nodes"]
+
+    @classmethod
+    def of(cls, train: TokenisedSplit, taxonomy: Taxonomy) -> TrainingCounts:
+        """Count a training split, as dataset_fraction keeps it."""
+        return cls(
+            documents=len(train),
+            positives=torch.as_tensor(train.label_counts(len(taxonomy))),
+            stops=torch.as_tensor(train.stop_counts(taxonomy.parents)),
+        )
+
+    @classmethod
+    def none(cls, taxonomy: Taxonomy) -> TrainingCounts:
+        """Return the counts of no document."""
+        zeros = torch.zeros(len(taxonomy), dtype=torch.int64)
+        return cls(documents=0, positives=zeros, stops=zeros)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> TrainingCounts:
+        """Return the counts that a checkpoint has."""
+        return cls(
+            documents=entry["documents"],
+            positives=torch.tensor(entry["positives"]),
+            stops=torch.tensor(entry["stops"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the checkpoint's entry."""
+        return {
+            "documents": self.documents,
+            "positives": self.positives.tolist(),
+            "stops": self.stops.tolist(),
+        }
 
 
 def classifier(
@@ -62,8 +110,7 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | N
             from a checkpoint.
     """
     if link is None:
-        none = torch.zeros(len(taxonomy), dtype=torch.int64)
-        link = loss(config, taxonomy, positives=none, n_documents=0, stops=none).link
+        link = loss(config, taxonomy, TrainingCounts.none(taxonomy)).link
 
     def cascade(direction: str) -> Cascade:
         return Cascade(
@@ -97,22 +144,12 @@ def branches(config: TrainConfig, taxonomy: Taxonomy, width: int, link: Link | N
     )
 
 
-def loss(
-    config: TrainConfig, taxonomy: Taxonomy, *, positives: Tensor, n_documents: int, stops: Tensor
-) -> Loss:
-    """Return the loss, given counts of the training split.
-
-    Args:
-        config: the run's configuration.
-        taxonomy: the label forest.
-        positives: documents with each node.
-        n_documents: all documents.
-        stops: documents with each node and none of its children.
-    """
-    counts: dict[str, Any] = {"positives": positives, "n_documents": n_documents}
+def loss(config: TrainConfig, taxonomy: Taxonomy, counts: TrainingCounts) -> Loss:
+    """Return the loss, given counts of the training documents."""
+    given: dict[str, Any] = {"positives": counts.positives, "n_documents": counts.documents}
     if config.loss.is_conditional:
-        counts["stops"] = stops
-    return LOSSES[config.loss.loss](taxonomy, **counts, **arguments(config, "loss"))
+        given["stops"] = counts.stops
+    return LOSSES[config.loss.loss](taxonomy, **given, **arguments(config, "loss"))
 
 
 def initialise_output(
@@ -212,7 +249,7 @@ def scoring(
     config: TrainConfig,
     taxonomy: Taxonomy,
     tokenizer: Tokenizer,
-    train: TokenisedSplit,
+    counts: TrainingCounts,
     *,
     threshold: float,
     batch_size: int,
@@ -224,18 +261,15 @@ def scoring(
         config: the run's configuration.
         taxonomy: the label forest.
         tokenizer: has the padding token.
-        train: the training split of the run, after dataset_fraction.
+        counts: of the run's training documents.
         threshold: a node is predicted when its score is at least this.
         batch_size: documents a batch.
         num_workers: processes that load batches.
     """
-    positives = torch.as_tensor(train.label_counts(len(taxonomy)))
-    stops = torch.as_tensor(train.stop_counts(taxonomy.parents))
-    of_config = loss(config, taxonomy, positives=positives, n_documents=len(train), stops=stops)
     return Scoring(
         taxonomy=taxonomy,
-        objective=Objective(of_config, config.joint_variant.loss_weights),
-        train_support=positives.tolist(),
+        objective=Objective(loss(config, taxonomy, counts), config.joint_variant.loss_weights),
+        train_support=counts.positives.tolist(),
         threshold=threshold,
         batch_size=batch_size,
         num_workers=num_workers,

@@ -74,6 +74,27 @@ def accelerator(
         ) from None
 
 
+def torch_device(device: str) -> torch.device:
+    """Return the device of this process for a configured one: auto, cpu, cuda or mps.
+
+    Raises:
+        ConfigError: the device is not available.
+    """
+    if not _uses_gpu(device):
+        return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and device != "mps" else "mps")
+
+
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of products for a configured precision: float32, bfloat16 or float16.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+    """
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return names[_resolve(precision, device.type != "cpu", None, key="precision")]
+
+
 def _uses_gpu(device: str) -> bool:
     """Return whether the configured device is a GPU, of NVIDIA or Apple, on this machine.
 
@@ -98,17 +119,15 @@ def _uses_gpu(device: str) -> bool:
     return available["cuda"] or (available["mps"] and here.size == 1)
 
 
-def _resolve(precision: str, gpu: bool, fallback: str | None) -> str:
-    """Return the precision to use for a configured one: fp32, bf16 or fp16.
+def _resolve(precision: str, gpu: bool, fallback: str | None, key: str = "trainer.precision") -> str:
+    """Return the precision to use for a configured one: fp32, bf16 or fp16; `key` is named in a message.
 
     Raises:
         ConfigError: fp16 without a GPU and without `fallback`.
     """
     if precision == "fp16" and not gpu:
         if not fallback:
-            raise ConfigError(
-                "trainer.precision=fp16 needs a GPU, and there is none; write bf16, fp32 or auto"
-            )
+            raise ConfigError(f"{key}=fp16 needs a GPU, and there is none; write bf16, fp32 or auto")
         precision = fallback
     if precision == "auto":
         return "bf16" if has_fast_bf16(gpu) else "fp32"

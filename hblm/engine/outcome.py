@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -96,7 +95,7 @@ def validate(
 
 def write_checkpoint(config: TrainConfig, run: paths.Run, session: TrainingSession, folder: Path) -> None:
     """Write the checkpoint, with all that an evaluation needs, to `folder`."""
-    priors = node_priors(torch.tensor(session.scoring.train_support), len(session.train))
+    counts = build.TrainingCounts.of(session.tokens["train"], session.prepared.taxonomy)
     save_checkpoint(
         folder,
         model=session.model,
@@ -110,7 +109,8 @@ def write_checkpoint(config: TrainConfig, run: paths.Run, session: TrainingSessi
             "dataset": result.dataset_reference(session.prepared),
             "encoder": session.encoder,
             "training": session.mark,
-            "node_priors": priors.tolist(),
+            "node_priors": node_priors(counts.positives, counts.documents).tolist(),
+            "training_counts": counts.to_json(),
             "thresholds": {"training": config.threshold},
             "precision": device.resolved_precision(session.accelerator),
             "eval_batch_size": session.scoring.batch_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
@@ -78,7 +79,10 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
     return EvaluationInputs(
         config=config,
         checkpoints=checkpoints,
-        trained={branch: _with_fuse_weights(config, each.config) for branch, each in checkpoints.items()},
+        trained={
+            branch: with_fuse_weights(each.config, config.given_fuse_weights)
+            for branch, each in checkpoints.items()
+        },
         prepared=open_data(first, config.dataset.path),
         threshold=first.config.threshold if config.threshold is None else config.threshold,
         view=view,
@@ -99,7 +103,7 @@ def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
     what = "an ensemble" if ensemble else f"a model with joint_variant={joint.joint_variant}"
     views = ENSEMBLE_VIEWS if ensemble else joint.views
     if "mix" not in views:
-        given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
+        given = config.given_fuse_weights
         faults += [f"{key}={value} acts on tri_head_diffcat, not on {what}" for key, value in given.items()]
     shown = config.joint_eval_view
     if shown is not None and (len(views) == 1 or shown not in (*views, "all")):
@@ -109,16 +113,15 @@ def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _with_fuse_weights(config: EvaluateConfig, trained: TrainConfig) -> TrainConfig:
-    """Return a checkpoint's configuration with this evaluation's weights to fuse views by.
+def with_fuse_weights(trained: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """Return a checkpoint's configuration with other weights to fuse views by.
 
     Raises:
         ConfigError: the weights contradict each other.
     """
-    given = {key: getattr(config, key) for key in FUSE_KEYS if getattr(config, key) is not None}
     changed = replace(trained, joint_variant=replace(trained.joint_variant, **given))
     if changed.conflicts():
-        # without the group, as the keys of an evaluation are written
+        # without the group, as the keys are written where checkpoints are used
         raise ConfigError("\n".join(changed.conflicts()).replace("joint_variant.tri_fuse", "tri_fuse"))
     return changed
 

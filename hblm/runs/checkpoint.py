@@ -60,7 +60,8 @@ class Checkpoint:
         config: the configuration of its run.
         taxonomy: the label forest.
         meta: the content of hblm.json: run_id, name, tag, dataset {name, path, fingerprint}, encoder (name
-            and hashes), training (a random text, also in the result), node_priors, precision,
+            and hashes), training (a random text, also in the result), node_priors,
+            training_counts (see build.TrainingCounts; missing in early checkpoints), precision,
             eval_batch_size, files (the sha256 of every other file; missing in early checkpoints).
     """
 

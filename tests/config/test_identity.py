@@ -6,7 +6,6 @@ import hashlib
 import random
 
 import pytest
-import torch
 
 from hblm.config.identity import DECIDING, acting, arguments, identity_values, inert_keys, names_of
 from hblm.config.schema import leaves
@@ -52,8 +51,7 @@ def test_what_a_loss_is_made_with_are_the_keys_that_act():
 
 
 def made(config: TrainConfig) -> object:
-    nodes = torch.zeros(2, dtype=torch.int64)
-    return build.loss(config, TAXONOMY, positives=nodes, n_documents=0, stops=nodes)
+    return build.loss(config, TAXONOMY, build.TrainingCounts.none(TAXONOMY))
 
 
 def test_a_new_loss_cannot_share_a_key_without_being_named_beside_it(monkeypatch):

@@ -35,14 +35,6 @@ def config(*overrides: str) -> TrainConfig:
     return compose("train", TrainConfig, "dataset=wos", "encoder=tiny", *overrides)
 
 
-def counts(taxonomy, train):
-    return {
-        "positives": torch.as_tensor(train.label_counts(len(taxonomy))),
-        "n_documents": len(train),
-        "stops": torch.as_tensor(train.stop_counts(taxonomy.parents)),
-    }
-
-
 @pytest.fixture(scope="module")
 def parts(learnable, tmp_path_factory):
     """Return taxonomy, an encoder and the tokenised training split."""
@@ -95,7 +87,7 @@ def test_fuse_weights_and_head_options_reach_the_mix_head(parts):
 )
 def test_each_loss_is_a_class_with_its_keys(parts, overrides, kind):
     taxonomy, _, train = parts
-    made = build.loss(config(*overrides), taxonomy, **counts(taxonomy, train))
+    made = build.loss(config(*overrides), taxonomy, build.TrainingCounts.of(train, taxonomy))
     assert type(made) is kind
     assert getattr(made, "gamma", 1.5) == 1.5
     assert getattr(made, "tau", 0.5) == 0.5
@@ -109,7 +101,7 @@ def test_what_the_films_read_is_in_the_state(parts, loss, variant):
     """A model without the training split, as an evaluation makes it, gets it from the checkpoint."""
     taxonomy, _, train = parts
     given = config(f"loss={loss}", f"joint_variant={variant}")
-    made = build.loss(given, taxonomy, **counts(taxonomy, train))
+    made = build.loss(given, taxonomy, build.TrainingCounts.of(train, taxonomy))
     model = build.branches(given, taxonomy, 8, made.link).eval()
     stored = build.branches(given, taxonomy, 8).eval()
     embedding = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
@@ -144,7 +136,9 @@ def test_method_flat_is_one_linear_layer(parts):
     views = model(ids, mask).views
     expected = linear(encoder(input_ids=ids, attention_mask=mask).last_hidden_state.mean(1))
     torch.testing.assert_close(views["single"], expected)
-    loss = build.loss(flat, taxonomy, **counts(taxonomy, train))(views["single"], targets) / len(ids)
+    loss = build.loss(flat, taxonomy, build.TrainingCounts.of(train, taxonomy))(
+        views["single"], targets
+    ) / len(ids)
     loss.backward()
     wanted = F.binary_cross_entropy_with_logits(expected, targets)
     wanted.backward()

@@ -55,7 +55,7 @@ def embedder(learnable: Path, bert: Path, *overrides: str, max_length: int = 24)
         config,
         prepared.taxonomy,
         tokenizer,
-        splits["train"],
+        build.TrainingCounts.of(splits["train"], prepared.taxonomy),
         threshold=0.5,
         batch_size=build.eval_batch_size(config),
         num_workers=config.trainer.num_workers,

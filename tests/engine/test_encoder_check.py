@@ -77,8 +77,9 @@ def test_a_document_alone_is_the_document_in_a_batch(family, model_of, learnable
     tokenizer.padding_side = "left"
     prepared = open_prepared(learnable)
     split = tokenise(prepared, tokenizer, max_length=32, cache_dir=Path("cache"))["train"]
+    counts = build.TrainingCounts.of(split, prepared.taxonomy)
     made = build.scoring(
-        configuration(), prepared.taxonomy, tokenizer, split, threshold=0.5, batch_size=8, num_workers=0
+        configuration(), prepared.taxonomy, tokenizer, counts, threshold=0.5, batch_size=8, num_workers=0
     )
     chosen = np.array([split.lengths.argmax(), split.lengths.argmin(), 3, 5])
     for name, pooling in POOLINGS.items():

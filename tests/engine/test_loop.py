@@ -29,8 +29,9 @@ def run(learnable, monkeypatch, script, *, epochs=20, patience=2):
     tokenizer = load_tokenizer(source)
     splits = tokenise(prepared, tokenizer, max_length=16, cache_dir=learnable.parent / "cache")
     model = build.classifier(config, prepared.taxonomy, encoder)
+    counts = build.TrainingCounts.of(splits["train"], prepared.taxonomy)
     scoring = build.scoring(
-        config, prepared.taxonomy, tokenizer, splits["train"], threshold=0.5, batch_size=64, num_workers=0
+        config, prepared.taxonomy, tokenizer, counts, threshold=0.5, batch_size=64, num_workers=0
     )
     states, steps = [], []
     outcomes = iter(script)

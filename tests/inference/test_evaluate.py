@@ -29,20 +29,6 @@ from hblm.version import FORMULAS
 TRI = ("joint_variant=tri_head_diffcat", *LEARNING)
 
 
-@pytest.fixture(scope="session")
-def tri(train_once) -> Path:
-    """Return the result of a joint run that learnt something; tests only read it."""
-    return train_once("tri", TRI)[0]
-
-
-@pytest.fixture(scope="session")
-def pair(train_once) -> tuple[Path, Path]:
-    """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
-    short = (*LEARNING, "trainer.epochs=5")
-    td, bu = train_once("pair", short, (*short, "direction=bottom_up", "pooling=mean"))
-    return checkpoint_of(td), checkpoint_of(bu)
-
-
 @pytest.mark.precision
 def test_evaluation_gives_the_runs_own_scores(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # from any folder

@@ -1,0 +1,215 @@
+"""Predictors: scores of all nodes for new texts, by one stored model or the mean of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hblm.config.stored_model import StoredModel
+from hblm.config.train import SINGLE_VIEW
+from hblm.console import Advance
+from hblm.engine.scoring import no_progress
+from hblm.errors import CheckpointError, ConfigError
+from hblm.inference.decision import Decision
+from hblm.inference.inputs import with_fuse_weights
+from hblm.runs.checkpoint import Checkpoint, open_checkpoint
+from hblm.taxonomy import Taxonomy
+
+_MOST_CELLS = 1 << 24  # scores at a time: 64 MB
+_MOST_TEXTS = 4_096
+
+Scores = npt.NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """One stored model that turns texts into logits. Threads can share it."""
+
+    def logits(self, texts: Sequence[str], advance: Advance) -> Scores:
+        """Return logits, (texts, nodes) in taxonomy order; `advance` gets the texts of each batch."""
+
+    def scores(self, logits: Scores) -> Scores:
+        """Return the probability of each node for logits of this model, or a mean of several models' ones."""
+
+
+class Predictor:
+    """Stored models that share a taxonomy; their logits are averaged. Threads can share it.
+
+    Attributes:
+        taxonomy: the label forest.
+        threshold: of the training, from which on a node is predicted.
+        checkpoints: the models.
+        name: of the models, for messages.
+        texts_at_once: how many texts `scores` should get at most, so that its result stays small.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        backends: Sequence[Backend],
+        weights: Sequence[float],
+        threshold: float,
+    ) -> None:
+        """Take the models, each with its backend and its weight in the mean, and the threshold."""
+        self.checkpoints, self._backends, self._weights = tuple(checkpoints), tuple(backends), tuple(weights)
+        self.threshold = threshold
+        self.taxonomy: Taxonomy = checkpoints[0].taxonomy
+        self.name = " and ".join(str(checkpoint.meta["name"]) for checkpoint in checkpoints)
+        self.texts_at_once = max(1, min(_MOST_TEXTS, _MOST_CELLS // len(self.taxonomy)))
+
+    def scores(self, texts: Sequence[str], advance: Advance = no_progress) -> Scores:
+        """Return the probability of each node, (texts, nodes) in taxonomy order.
+
+        Args:
+            texts: of documents; a text without tokens has scores as well.
+            advance: is called with a number of texts after each batch; of several models, those of the last.
+
+        Raises:
+            TrainingError: a logit is not finite.
+        """
+        if not texts:
+            return np.empty((0, len(self.taxonomy)), dtype=np.float32)
+        total = sum(self._weights)
+        mean = np.zeros((len(texts), len(self.taxonomy)), dtype=np.float32)
+        for backend, weight in zip(self._backends, self._weights, strict=True):
+            last = backend is self._backends[-1]
+            mean += np.float32(weight / total) * backend.logits(texts, advance if last else no_progress)
+        return self._backends[0].scores(mean)
+
+    def decision(
+        self, *, threshold: float | None = None, consistency: str = "raise", top_k: int | None = None
+    ) -> Decision:
+        """Return how scores become predicted paths.
+
+        Args:
+            threshold: the score from which on a node is predicted; None for the models' own.
+            consistency: raise, cap or none.
+            top_k: the most paths a document. Without a threshold they end at any leaf of the tree; with one
+                they are the best of the predicted paths.
+        """
+        return Decision(
+            self.taxonomy,
+            self.threshold if threshold is None else threshold,
+            consistency=consistency,
+            top_k=top_k,
+            best=top_k is not None and threshold is None,
+        )
+
+
+def open_predictor(config: StoredModel) -> Predictor:
+    """Open and load the models of a configuration.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged, or two do not belong together.
+        ConfigError: the device is not available, or a key does not apply to these models.
+    """
+    checkpoints = [open_checkpoint(Path(place)) for place in config.checkpoint]
+    _require_alike(checkpoints, config.threshold)
+    weights = _weights(checkpoints, config.ensemble_weight)
+    # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
+    from hblm.inference.torch_backend import TorchBackend
+
+    backends = [
+        TorchBackend(
+            checkpoint,
+            with_fuse_weights(checkpoint.config, _given_fuse_weights(config, checkpoint)),
+            view=_view(config, checkpoint),
+            device_name=config.device,
+            precision=config.precision,
+        )
+        for checkpoint in checkpoints
+    ]
+    threshold = checkpoints[0].config.threshold if config.threshold is None else config.threshold
+    return Predictor(checkpoints, backends, weights, threshold)
+
+
+def _require_alike(checkpoints: Sequence[Checkpoint], threshold: float | None) -> None:
+    """Refuse models whose logits cannot be averaged.
+
+    Raises:
+        CheckpointError: with all reasons.
+    """
+    first = checkpoints[0]
+    faults = []
+    for other in checkpoints[1:]:
+        pair = f"checkpoint=[{first.folder},{other.folder}]"
+        if other.taxonomy != first.taxonomy:
+            sizes = f"{len(first.taxonomy)} and {len(other.taxonomy)} nodes"
+            faults.append(f"{pair}: their taxonomies differ ({sizes})")
+        kinds = [each.config.loss.loss if each.config.loss.is_conditional else "" for each in (first, other)]
+        if kinds[0] != kinds[1]:
+            losses = f"loss={first.config.loss.loss} and loss={other.config.loss.loss}"
+            faults.append(f"{pair}: they were trained with {losses}, whose logits mean different things")
+        elif kinds[0] and first.meta["dataset"]["fingerprint"] != other.meta["dataset"]["fingerprint"]:
+            faults.append(
+                f"{pair}: they were trained on different documents, which their loss={kinds[0]} depends on"
+            )
+        if threshold is None and first.config.threshold != other.config.threshold:
+            values = f"threshold={first.config.threshold}, the other threshold={other.config.threshold}"
+            faults.append(f"{pair}: one has {values}; give threshold=")
+    if faults:
+        raise CheckpointError("\n".join(faults))
+
+
+def _weights(checkpoints: Sequence[Checkpoint], weight: float | None) -> list[float]:
+    """Return each model's weight in the mean.
+
+    Raises:
+        ConfigError: a weight is given, and the models are not a top-down and a bottom-up one.
+    """
+    if weight is None:
+        return [1.0] * len(checkpoints)
+    of_direction = {"top_down": weight, "bottom_up": 1 - weight}
+    directions = [
+        None
+        if each.config.joint_variant.is_joint or each.config.film.propagation_method == "none"
+        else each.config.direction.cascade_direction
+        for each in checkpoints
+    ]
+    if sorted(map(str, directions)) != sorted(of_direction):
+        have = " and ".join(str(direction or "no direction") for direction in directions)
+        raise ConfigError(
+            f"ensemble_weight={weight} acts between a top_down and a bottom_up model; these have {have}"
+        )
+    return [of_direction[str(direction)] for direction in directions]
+
+
+def _given_fuse_weights(config: StoredModel, checkpoint: Checkpoint) -> Mapping[str, float]:
+    """Return the weights to fuse views by that the configuration gives.
+
+    Raises:
+        ConfigError: the model has no mix head.
+    """
+    given = config.given_fuse_weights
+    variant = checkpoint.config.joint_variant.joint_variant
+    if given and variant != "tri_head_diffcat":
+        keys = " and ".join(f"{key}={value}" for key, value in given.items())
+        raise ConfigError(f"{keys} acts on tri_head_diffcat; {checkpoint.folder} has joint_variant={variant}")
+    return given
+
+
+def _view(config: StoredModel, checkpoint: Checkpoint) -> str:
+    """Return the view to predict with.
+
+    Raises:
+        ConfigError: the model does not have the view of the configuration.
+    """
+    joint = checkpoint.config.joint_variant
+    wanted = config.joint_eval_view
+    if not joint.is_joint:
+        # an ensemble may have members of both kinds; each joint one has a view to choose
+        if wanted is not None and len(config.checkpoint) == 1:
+            raise ConfigError(
+                f"joint_eval_view={wanted}: {checkpoint.folder} has one view, {SINGLE_VIEW}; leave it out"
+            )
+        return SINGLE_VIEW
+    if wanted is None:
+        return joint.monitored
+    if wanted not in joint.views:
+        raise ConfigError(
+            f"joint_eval_view={wanted}: {checkpoint.folder} has the views {', '.join(joint.views)}"
+        )
+    return wanted

@@ -1,0 +1,136 @@
+"""Logits of texts by a checkpoint's model in PyTorch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from hblm.config.train import TrainConfig
+from hblm.console import Advance
+from hblm.data.batches import subsample_positions
+from hblm.data.tokens import TextTokenizer
+from hblm.engine import build, device, session
+from hblm.errors import TrainingError
+from hblm.inference.token_batches import batches, gathered, padded
+from hblm.nn.classifier import Classifier
+from hblm.runs.checkpoint import Checkpoint, open_data
+
+_MOST_TEXTS = 512
+_MOST_TOKENS = {"cpu": 4_096}  # of a batch; fits the cache of a processor
+_MOST_TOKENS_GPU = 65_536
+
+
+class TorchBackend:
+    """One checkpoint's model on a device. Threads can share it: they take turns.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        view: the view whose logits it returns.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: TrainConfig, *, view: str, device_name: str, precision: str
+    ) -> None:
+        """Load the model.
+
+        Args:
+            checkpoint: the checkpoint.
+            config: its configuration, whose weights that fuse views may have been changed.
+            view: one of the model's views.
+            device_name, precision: as configured.
+
+        Raises:
+            CheckpointError: a part of the checkpoint is damaged, or it is of an early version and its
+                dataset, which this loss needs, is not at its recorded path.
+            ConfigError: the device is not available, or has no fp16.
+        """
+        self.checkpoint, self.view = checkpoint, view
+        self._device = device.torch_device(device_name)
+        self._dtype = device.dtype_of(precision, self._device)
+        model, tokenizer = session.stored_model(checkpoint, config)
+        self._loss = build.loss(config, checkpoint.taxonomy, training_counts(checkpoint))
+        self._model = _prepared_for(model, self._dtype).to(self._device).eval()
+        self._tokens = TextTokenizer(tokenizer, config.encoder.max_length)
+        self._pad_id = int(tokenizer.pad_token_id)
+        self._turn = threading.Lock()
+
+    def logits(self, texts: Sequence[str], advance: Advance) -> np.ndarray:
+        """Return the view's logits, (texts, nodes) in float32; `advance` gets the texts of each batch.
+
+        Raises:
+            TrainingError: a logit is not finite.
+        """
+        rows = self._tokens(texts)
+        budget = _MOST_TOKENS.get(self._device.type, _MOST_TOKENS_GPU)
+        parts = []
+        for positions in batches([len(row) for row in rows], tokens=budget, texts=_MOST_TEXTS):
+            ids, mask = padded([rows[position] for position in positions], self._pad_id)
+            parts.append((positions, self._forward(ids, mask)))
+            advance(len(positions))
+        return gathered(parts, (len(texts), len(self.checkpoint.taxonomy)))
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each node, float32, for logits of this model."""
+        with torch.inference_mode():
+            scores: np.ndarray = self._loss.to_scores(torch.from_numpy(logits)).numpy()
+        return scores
+
+    def _forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        reduced = self._dtype != torch.float32
+        with (
+            self._turn,
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._dtype, enabled=reduced),
+        ):
+            inputs = (torch.from_numpy(each).to(self._device) for each in (ids, mask))
+            logits = self._model(*inputs).views[self.view].cpu()
+        if not logits.isfinite().all():
+            raise TrainingError(
+                f"{self.checkpoint.folder} gives logits that are not finite; write precision=fp32, or, where "
+                "they are not finite with that either, train it again"
+            )
+        values: np.ndarray = logits.numpy()
+        return values
+
+
+def training_counts(checkpoint: Checkpoint) -> build.TrainingCounts:
+    """Return the counts of the training documents that scores depend on.
+
+    Raises:
+        CheckpointError: it is of an early version without them, they are needed, and its dataset is not at
+            its recorded path.
+    """
+    stored = checkpoint.meta.get("training_counts")
+    if stored is not None:
+        return build.TrainingCounts.from_json(stored)
+    if not checkpoint.config.loss.is_conditional:
+        return build.TrainingCounts.none(checkpoint.taxonomy)
+    prepared = open_data(checkpoint, None)
+    positives, stops = (np.zeros(len(checkpoint.taxonomy), dtype=np.int64) for _ in range(2))
+    chosen = subsample_positions(prepared.count("train"), checkpoint.config.dataset_fraction)
+    kept = set(chosen.tolist())
+    index, parents = checkpoint.taxonomy.index, checkpoint.taxonomy.parents
+    for position, document in enumerate(prepared.documents("train")):
+        if position in kept:
+            nodes = {index[label] for label in document.labels}
+            positives[[*nodes]] += 1
+            stops[[*(nodes - {parents[node] for node in nodes})]] += 1
+    return build.TrainingCounts(
+        documents=len(chosen), positives=torch.from_numpy(positives), stops=torch.from_numpy(stops)
+    )
+
+
+def _prepared_for(model: Classifier, dtype: torch.dtype) -> Classifier:
+    """Return the model with the encoder's weights of products in a reduced precision.
+
+    Autocast would convert these weights again for each batch. The results are the same.
+    """
+    if dtype != torch.float32:
+        for module in model.encoder.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+    return model
