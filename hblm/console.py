@@ -166,6 +166,10 @@ def lines(description: str, total: int | None) -> Advance:
     return advance
 
 
+def no_progress(documents: int) -> None:
+    """Show no progress: the default of `advance`."""
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[StartTask]:
     """Give a function that starts a task, as in `advance = start("tokenising", total)`.

@@ -20,13 +20,14 @@ from accelerate import Accelerator
 from jaxtyping import Float32
 from torch import Tensor
 
+from hblm.console import no_progress
 from hblm.data.batches import PooledSplit, evaluation_batches
 from hblm.data.cache import Entry
 from hblm.data.tokens import Array, StartTask, TokenisedSplit
 from hblm.encoders.encoder import encoder_width, frozen_encoder_hash
 from hblm.encoders.tokenizer import Tokenizer
 from hblm.engine import collectives
-from hblm.engine.scoring import Scoring, no_progress, on_device
+from hblm.engine.scoring import Scoring, on_device
 from hblm.nn.classifier import Classifier
 
 FORMAT = 1

@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from hblm.console import no_progress
 from hblm.data.batches import Split, targets_of
 from hblm.data.tokens import TokenisedSplit
 from hblm.engine.metrics import ScoreCounter
-from hblm.engine.scoring import Scores, Scoring, Sink, ViewCounters, no_progress, no_sink, outputs
+from hblm.engine.scoring import Scores, Scoring, Sink, ViewCounters, no_sink, outputs
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import weighted_mean
 

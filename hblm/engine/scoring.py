@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hblm import signals
+from hblm.console import no_progress
 from hblm.data.batches import Batch, Split, evaluation_batches
 from hblm.engine import collectives
 from hblm.engine.metrics import ScoreCounter
@@ -89,10 +90,6 @@ class ViewCounters:
                 self.scoring.taxonomy, self.scoring.threshold, self.device, self.scoring.train_support
             )
         return self.counters[view]
-
-
-def no_progress(documents: int) -> None:
-    """Show no progress: the default of `advance`."""
 
 
 def no_sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from hblm.config.train import TrainConfig
-from hblm.console import Advance, StartTask, log, progress
+from hblm.console import Advance, StartTask, log, no_progress, progress
 from hblm.data.batches import JoinedSplit, PooledSplit, Split, subsample
 from hblm.data.dataset import Prepared
 from hblm.data.tokens import NODES, TokenisedSplit, tokenise
@@ -31,7 +31,7 @@ from hblm.engine.embeddings import Embedder, vectors_of
 from hblm.engine.encoder_check import EncoderCheck
 from hblm.engine.initial_weights import Origin
 from hblm.engine.notes import long_training
-from hblm.engine.scoring import Scores, Scoring, Sink, no_progress, no_sink, score
+from hblm.engine.scoring import Scores, Scoring, Sink, no_sink, score
 from hblm.engine.time_estimate import expected_seconds
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier

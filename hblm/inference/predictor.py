@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from hblm.config.stored_model import StoredModel
 from hblm.config.train import SINGLE_VIEW
-from hblm.console import Advance
-from hblm.engine.scoring import no_progress
+from hblm.console import Advance, no_progress
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decision
 from hblm.inference.inputs import with_fuse_weights
@@ -106,24 +105,38 @@ def open_predictor(config: StoredModel) -> Predictor:
         CheckpointError: a checkpoint is damaged, or two do not belong together.
         ConfigError: the device is not available, or a key does not apply to these models.
     """
+    return checked_models(config)()
+
+
+def checked_models(config: StoredModel) -> Callable[[], Predictor]:
+    """Check the models of a configuration, but their weights; return the function that loads them.
+
+    Raises:
+        CheckpointError, ConfigError: as `open_predictor`; a damaged weight or a missing device is an error of
+            the function.
+    """
     checkpoints = [open_checkpoint(Path(place)) for place in config.checkpoint]
     _require_alike(checkpoints, config.threshold)
     weights = _weights(checkpoints, config.ensemble_weight)
-    # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
-    from hblm.inference.torch_backend import TorchBackend
-
-    backends = [
-        TorchBackend(
-            checkpoint,
-            with_fuse_weights(checkpoint.config, _given_fuse_weights(config, checkpoint)),
-            view=_view(config, checkpoint),
-            device_name=config.device,
-            precision=config.precision,
-        )
-        for checkpoint in checkpoints
-    ]
     threshold = checkpoints[0].config.threshold if config.threshold is None else config.threshold
-    return Predictor(checkpoints, backends, weights, threshold)
+    settings = [
+        (with_fuse_weights(each.config, _given_fuse_weights(config, each)), _view(config, each))
+        for each in checkpoints
+    ]
+
+    def load() -> Predictor:
+        # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
+        from hblm.inference.torch_backend import TorchBackend
+
+        backends = [
+            TorchBackend(
+                checkpoint, trained, view=view, device_name=config.device, precision=config.precision
+            )
+            for checkpoint, (trained, view) in zip(checkpoints, settings, strict=True)
+        ]
+        return Predictor(checkpoints, backends, weights, threshold)
+
+    return load
 
 
 def _require_alike(checkpoints: Sequence[Checkpoint], threshold: float | None) -> None:

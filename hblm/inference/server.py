@@ -187,7 +187,7 @@ class _Endpoints:
                 429, f"the queue is full; try again in {seconds} seconds", {"Retry-After": seconds}
             ) from None
         answers = asyncio.wrap_future(future)
-        left = asyncio.ensure_future(_disconnected(request))
+        left: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answers, left}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if answers.done():
