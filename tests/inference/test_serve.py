@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,11 +92,11 @@ def serve(trained) -> Iterator[Callable[..., Process]]:
 
 @contextlib.contextmanager
 def long_request(service: Process) -> Iterator[Any]:
-    """Give the future of a request whose texts take a second or more to read, once the model has them."""
+    """Give the future of a request whose texts take a second or more, once the first ones are computed."""
     texts = ["A C F x y z " * 2_500] * 256
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(service.predict, *texts)
-        service.until(lambda: "hblm_batch_texts_count 1.0" in httpx.get(f"{service.url}/metrics").text)
+        service.until(lambda: "hblm_queue_texts 0.0" not in httpx.get(f"{service.url}/metrics").text)
         yield future
 
 
@@ -207,8 +208,6 @@ def test_ctrl_c_ends_it_after_the_answers_and_a_second_signal_at_once(serve):
 
 @pytest.mark.slow
 def test_damaged_weights_end_it_with_a_message(trained, tmp_path, serve):
-    import shutil
-
     copy = shutil.copytree(checkpoint_of(trained), tmp_path / "copy")
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
