@@ -1,10 +1,10 @@
-"""Print the service's throughput and latency: `python tests/bench/bench_serve.py CHECKPOINT [FOLDER] [ROUNDS]`.
+"""Print throughput and latency: `python tests/bench/bench_serve.py CHECKPOINT [FOLDER] [ROUNDS] [KEY=VALUE]`.
 
-The service and its clients are two processes on one machine. One client, then eight, each with a connection of
-its own, send one text a request, of a prepared FOLDER's test split (by default the checkpoint's), for four
-seconds; the rounds of both take turns, so that other work on the machine meets both. Prints for each round and
-as medians: requests a second, the median and the 99th percentile of a request's milliseconds, and the ratios
-8 clients : 1 client of throughput, and p99 of 8 clients : median of 1.
+The service and its clients are two processes on one machine. One client, then eight, each with a connection
+of its own, send one text a request, of a prepared FOLDER's test split (by default the checkpoint's), for four
+seconds; the rounds of both take turns, so that other work on the machine meets both. Prints for each round
+requests a second, the median and the 99th percentile of a request's milliseconds; then the medians of two
+ratios: throughput of 8 clients to 1, and p99 of 8 clients to the median of 1.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def main(checkpoint: Path, folder: str | None, rounds: int, *keys: str) -> None:
         finally:
             service.terminate()
     faster, slower = (statistics.median(each) for each in zip(*ratios, strict=True))
-    print(
-        f"medians: 8 clients have {faster:.2f} x the throughput of one; their p99 is {slower:.1f} x its median"
-    )
+    print(f"8 clients to 1, medians: throughput {faster:.2f} x, p99 {slower:.1f} x the median of 1")
 
 
 def one_round(url: str, texts: Sequence[str]) -> tuple[float, float]:
