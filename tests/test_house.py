@@ -14,7 +14,8 @@ import hblm
 
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
-PROGRAMS = {"__main__", "train", "evaluate", "predict", "export", "prepare", "aggregate", "sweep.__main__"}
+PROGRAMS = {"__main__", "train", "evaluate", "predict", "export", "serve", "prepare", "aggregate"}
+PROGRAMS |= {"sweep.__main__"}
 # A file imports its own folder and those before it; "" is the ground floor, the files beside the programs.
 FOLDERS = ("", "config", "encoders", "nn", "data", "runs", "cli", "engine", "inference", "tables", "sweep")
 FOLDERS = (*FOLDERS, "api")

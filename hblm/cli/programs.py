@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.predict import PredictConfig
 from hblm.config.export import ExportConfig
+from hblm.config.predict import PredictConfig
 from hblm.config.prepare import PrepareConfig
+from hblm.config.serve import ServeConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
 
@@ -120,6 +121,17 @@ AGGREGATE = Program(
         "python -m hblm.aggregate 'where=[dataset:wos,method:flat|dual]' compare=[flat,dual] figures=all",
         "python -m hblm.aggregate test=documents metric=test.fused.macro_f1",
         "python -m hblm.aggregate results=[outputs,/other/outputs] name=both frame=parquet",
+    ),
+)
+
+SERVE = Program(
+    name="serve",
+    schema=ServeConfig,
+    summary="Predict over HTTP: POST /predict, GET /health, /taxonomy, /metrics, /docs; see docs/serve.md.",
+    examples=(
+        "python -m hblm.serve checkpoint=outputs/checkpoints/NAME",
+        "python -m hblm.serve checkpoint=DIR port=0 threshold=0.4 access_log=true",
+        "python -m hblm.serve checkpoint=DIR host=0.0.0.0 queue=4096 max_texts=1024",
     ),
 )
 

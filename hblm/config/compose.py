@@ -29,10 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.predict import PredictConfig
 from hblm.config.export import ExportConfig
+from hblm.config.predict import PredictConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import Fault, Leaf, build, defaults, leaves, read_leaf, read_values
+from hblm.config.serve import ServeConfig
 from hblm.config.sweep import SweepNode
 from hblm.config.train import TrainConfig
 
@@ -43,6 +44,7 @@ SCHEMAS: Mapping[str, type] = {  # of the programs that Hydra composes: conf/NAM
     "export": ExportConfig,
     "prepare": PrepareConfig,
     "aggregate": AggregateConfig,
+    "serve": ServeConfig,
 }
 
 

@@ -22,6 +22,7 @@ _NEEDS = {  # the arguments without which a program does not start; the first th
     "evaluate": ("checkpoint=DIR",),
     "predict": ("checkpoint=DIR", "input=FILE"),
     "export": ("checkpoint=DIR", "to=onnx"),
+    "serve": ("checkpoint=DIR",),
     "prepare": ("dataset=NAME",),
     "sweep": ("VERB", "sweep=NAME"),
     "aggregate": (),

@@ -50,7 +50,7 @@ def complete(config: EvaluateConfig) -> Evaluation:
     paths.remove_leftovers(inputs.output_dir, inputs.cache_dir)
     paths.require_writable(inputs.output_dir, results)
     # imported here, because torch takes seconds to load: errors in the inputs are reported first
-    from hblm.inference.reliability import draw, lines
+    from hblm.inference.reliability import draw
     from hblm.inference.scores import score_one, score_pair
 
     with scratch_folder(results / "predictions") as folder:

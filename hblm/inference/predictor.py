@@ -124,13 +124,7 @@ def open_predictor(config: StoredModel) -> Predictor:
         CheckpointError: a checkpoint is damaged, or two do not belong together.
         ConfigError: the device is not available, or a key does not apply to these models.
     """
-    members = open_members(config)
-    return Predictor(
-        [member.checkpoint for member in members],
-        [_backend(config, member) for member in members],
-        [member.weight for member in members],
-        _threshold(members[0].checkpoint) if config.threshold is None else config.threshold,
-    )
+    return load_predictor(config, open_members(config))
 
 
 def open_members(config: StoredModel) -> list[Member]:
@@ -152,6 +146,21 @@ def open_members(config: StoredModel) -> list[Member]:
         )
         for checkpoint, weight in zip(checkpoints, weights, strict=True)
     ]
+
+
+def load_predictor(config: StoredModel, members: Sequence[Member]) -> Predictor:
+    """Load the models that `open_members` opened.
+
+    Raises:
+        CheckpointError: weights are damaged.
+        ConfigError: the backend does not run a model, or the device is not available.
+    """
+    return Predictor(
+        [member.checkpoint for member in members],
+        [_backend(config, member) for member in members],
+        [member.weight for member in members],
+        _threshold(members[0].checkpoint) if config.threshold is None else config.threshold,
+    )
 
 
 def _backend(config: StoredModel, member: Member) -> Backend:

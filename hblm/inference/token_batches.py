@@ -12,19 +12,24 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 
 
-def batches(lengths: Sequence[int], *, tokens: int, texts: int) -> Iterator[Ids]:
+def batches(lengths: Sequence[int], *, tokens: int, texts: int, padding: int | None = None) -> Iterator[Ids]:
     """Yield the positions of each batch, the longest texts first.
 
     Args:
         lengths: tokens of each text.
         tokens: the most tokens of a batch, padding included; a longer text is a batch of its own.
         texts: the most texts of a batch.
+        padding: the most tokens of padding in a batch; None: any number.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    falling = np.asarray(lengths, dtype=np.int64)[order]
     start = 0
     while start < len(order):
         longest = max(1, lengths[order[start]])
         stop = start + min(texts, max(1, tokens // longest))
+        if padding is not None:
+            padded_by = np.cumsum(falling[start] - falling[start:stop])
+            stop = start + int(np.searchsorted(padded_by, padding, side="right"))
         yield order[start:stop]
         start = stop
 

@@ -23,6 +23,9 @@ from hblm.runs.checkpoint import Checkpoint
 _MOST_TEXTS = 512
 _MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit the cache of a processor
 _MOST_TOKENS_GPU = 65_536
+# On a CPU a token of padding takes as long as one of text, and a batch more takes less than 32 of them: a few
+# texts of different lengths take less time in several batches.
+_MOST_PADDING_CPU = 32
 
 
 class TorchBackend:
@@ -68,7 +71,8 @@ class TorchBackend:
         """
         rows = self._tokens(texts)
         budget = _MOST_TOKENS_GPU if self._threads is None else _MOST_TOKENS_CPU
-        cut = list(batches([len(row) for row in rows], tokens=budget, texts=_MOST_TEXTS))
+        lengths, padding = [len(row) for row in rows], None if self._threads is None else _MOST_PADDING_CPU
+        cut = list(batches(lengths, tokens=budget, texts=_MOST_TEXTS, padding=padding))
 
         def forward(positions: Ids) -> np.ndarray:
             return self._forward(*padded([rows[position] for position in positions], self._pad_id))

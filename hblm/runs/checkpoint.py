@@ -220,7 +220,8 @@ def _files_of(folder: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in names.items()
-        if name not in {META, DECISIONS, *_OF_A_HUB} and not any(part.startswith(".") for part in name.split("/"))
+        if name not in {META, DECISIONS, *_OF_A_HUB}
+        and not any(part.startswith(".") for part in name.split("/"))
     }
 
 

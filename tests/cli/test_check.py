@@ -569,7 +569,9 @@ def test_cfg_shows_the_job_with_every_key(capsys):
         assert f"{leaf.field.name}:" in shown
 
 
-@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREDICT, EXPORT, PREPARE], ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [TRAIN, EVALUATE, PREDICT, EXPORT, PREPARE], ids=lambda program: program.name
+)
 def test_help_names_every_key_and_option(program):
     text = help.help_text(program)
     for leaf in schema.leaves(program.schema):
