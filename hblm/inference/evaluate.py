@@ -73,6 +73,8 @@ def complete(config: EvaluateConfig) -> Evaluation:
 
 def show(evaluation: Evaluation) -> None:
     """Print the scores of the chosen view and the paths of the files."""
+    from hblm.inference.reliability import lines
+
     inputs, scores, path = evaluation.inputs, evaluation.scores, evaluation.path
     config = inputs.config
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())

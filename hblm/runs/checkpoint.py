@@ -215,13 +215,13 @@ def _read_meta(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a checkpoint by their paths in it, without JSON with seals, hidden files and a hub's."""
+    """Return the files of a checkpoint by their paths in it, without sealed JSON, hidden files and a hub's."""
+    apart = {META, DECISIONS, *_OF_A_HUB}
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: path
         for name, path in names.items()
-        if name not in {META, DECISIONS, *_OF_A_HUB}
-        and not any(part.startswith(".") for part in name.split("/"))
+        if name not in apart and not any(part.startswith(".") for part in name.split("/"))
     }
 
 
