@@ -66,7 +66,8 @@ class Graph(nn.Module):
 
         A program that does not truncate would pass more tokens than the encoder has positions for.
         """
-        position = torch.arange(torch.sym_min(ids.shape[1], self.max_length), device=ids.device)[None]
+        width = torch.sym_min(ids.shape[1], self.max_length)  # type: ignore[no-untyped-call]
+        position = torch.arange(width, device=ids.device)[None]
         beyond = (mask.sum(1, keepdim=True) - self.max_length).clamp(min=0)
         taken = position + (position >= self.kept_first) * beyond
         return ids.gather(1, taken), mask.gather(1, taken)

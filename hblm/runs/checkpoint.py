@@ -215,7 +215,7 @@ def _read_meta(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a checkpoint by their paths in it, without sealed JSON, hidden files and a hub's."""
+    """Return a checkpoint's files by their paths in it, without sealed JSON, hidden files and a hub's."""
     apart = {META, DECISIONS, *_OF_A_HUB}
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
