@@ -27,8 +27,8 @@ def stored_counts(checkpoint: Checkpoint) -> TrainingCounts:
     except CheckpointError:
         raise CheckpointError(
             f"{checkpoint.folder} has no counts of its training documents (it was made before hblm wrote "
-            f"them), and {dataset['path']} is not the {dataset['name']} on which it was trained: move that "
-            "dataset there, or train again"
+            f"them), and its dataset {dataset['name']} is not at its recorded path {dataset['path']}: "
+            "move it there, or train again"
         ) from None
     positives, stops = (np.zeros(len(checkpoint.taxonomy), dtype=np.int64) for _ in range(2))
     chosen = subsample_positions(prepared.count("train"), checkpoint.config.dataset_fraction)
