@@ -1,9 +1,11 @@
-"""This process: its rank among those of a run, its processors, its end; causes of failures."""
+"""This process: how it was started, its rank among those of a run, its processors, its end; failures."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -12,6 +14,8 @@ from hblm.errors import ConfigError, HblmError, ProcessError
 # Otherwise torch warns in every run in which all parameters get a gradient: find_unused_parameters=True is
 # needed for the runs in which some get none.
 QUIET = ("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+CONSOLE = "hblm"  # the command with the programs as sub-commands; it is the first word of sys.argv[0] then
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ def place() -> Place:
     if size == 1:
         return Place(0, 1, 1)
     return Place(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+
+
+def as_started(text: str) -> str:
+    """Return a text with its commands as the user started this one: `hblm NAME` or `python -m hblm.NAME`."""
+    if not sys.argv[0].startswith(f"{CONSOLE} "):
+        return text
+    return re.sub(r"python -m hblm\.(\w+)", rf"{CONSOLE} \1", text)
 
 
 def n_cores() -> int:

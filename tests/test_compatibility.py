@@ -126,3 +126,11 @@ def test_a_sweep_has_its_states(capsys):
     with pytest.raises(SystemExit):
         sweep(["logs", "sweep=kept"])
     assert "the training loss is nan at epoch 1" in capsys.readouterr().out
+
+
+def test_a_sweep_planned_again_has_the_same_cells(capsys):
+    """From the user's own YAML files of that version, by run ids."""
+    with pytest.raises(SystemExit) as ended:
+        sweep(["plan", "sweep=kept", "--config-dir", "mine"])
+    assert ended.value.code == 0
+    assert "5 cells: 4 done, 1 failed" in capsys.readouterr().out

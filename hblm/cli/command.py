@@ -35,7 +35,8 @@ def run_command(argv: Sequence[str]) -> None:
 
         shells.run(arguments)
         return
-    from hblm.cli.programs import CONSOLE, programs
+    from hblm.cli.programs import programs
+    from hblm.process import CONSOLE
 
     if name in programs():
         sys.argv = [f"{CONSOLE} {name}", *arguments]  # by its first word, help and messages name this command

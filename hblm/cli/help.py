@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hblm.cli.command_line import arguments_of
-from hblm.cli.programs import Program, as_started
+from hblm.cli.programs import Program
 from hblm.config.compose import Composer, Unreadable
 from hblm.config.groups import STAND_IN, OptionGroups, first_comment, groups_of
 from hblm.config.schema import Leaf, leaves, plain
+from hblm.process import as_started
 
 
 def help_text(program: Program, argv: Sequence[str] = ()) -> str:

@@ -28,13 +28,13 @@ from hblm.cli.check import check
 from hblm.cli.command_line import arguments_of
 from hblm.cli.contradictions import contradicted_method, contradiction
 from hblm.cli.help import help_text
-from hblm.cli.programs import SWEPT, Program, as_started
+from hblm.cli.programs import SWEPT, Program
 from hblm.config.compose import job_tree
 from hblm.config.overrides import at_home
 from hblm.config.schema import typed
 from hblm.console import outlive_readers, visible_output
 from hblm.errors import ConfigError, DataError, HblmError
-from hblm.process import QUIET, place
+from hblm.process import QUIET, as_started, place
 
 # only the first of several processes lets Hydra write its log and its copy of the overrides
 _NO_FILES = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")

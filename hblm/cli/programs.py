@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from dataclasses import dataclass
 
 from hblm.config.aggregate import AggregateConfig
@@ -15,7 +13,6 @@ from hblm.config.serve import ServeConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
 
-CONSOLE = "hblm"  # the command whose sub-commands are the programs; see command.py
 SWEPT = ("train",)  # programs whose runs a sweep file can cross
 
 
@@ -34,13 +31,6 @@ class Program:
 def programs() -> dict[str, Program]:
     """Return the programs of this file by name, each of which is a sub-command of `hblm` as well."""
     return {each.name: each for each in globals().values() if isinstance(each, Program)}
-
-
-def as_started(text: str) -> str:
-    """Return a text with its commands as the user started this one: `hblm NAME` or `python -m hblm.NAME`."""
-    if not sys.argv[0].startswith(f"{CONSOLE} "):
-        return text
-    return re.sub(r"python -m hblm\.(\w+)", rf"{CONSOLE} \1", text)
 
 
 TRAIN = Program(

@@ -28,13 +28,14 @@ _READ_AT_START = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fis
 # Bash replaces only what follows the last = or : of a word (COMP_WORDBREAKS): $2, so it is an argument.
 _BASH = r"""
 _hblm() {
-  local word
+  local word before=${COMP_LINE:0:COMP_POINT-${#2}} quoted=
+  [[ $before == *[\'\"] ]] && quoted=1  # nothing is escaped there, and a space would be part of the word
   COMPREPLY=()
   while IFS=$'\t' read -r word _; do
-    [[ $word == *[\ \'\"\\\&\;\|\<\>\(\)\$\`]* ]] && printf -v word %q "$word"
+    [[ -z $quoted && $word == *[\ \'\"\\\&\;\|\<\>\(\)\$\`]* ]] && printf -v word %q "$word"
     COMPREPLY+=("$word")
   done < <("${1/#\~\//$HOME/}" completion words "${COMP_LINE:0:COMP_POINT}" "$2" 2> /dev/null)
-  [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=./] ]] && COMPREPLY[0]+=" "
+  [[ -z $quoted && ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=./] ]] && COMPREPLY[0]+=" "
 }
 complete -o nospace -F _hblm hblm
 """

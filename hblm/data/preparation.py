@@ -27,6 +27,7 @@ from hblm.encoders.pretrained import locate
 from hblm.errors import ConfigError, DataError
 from hblm.files import remove_stale, scratch_folder, sha256_file, write_text
 from hblm.locks import lock_of
+from hblm.process import as_started
 
 
 def open_or_prepare(dataset: Dataset, encoder: Encoder) -> Prepared:
@@ -252,7 +253,7 @@ def run(config: PrepareConfig) -> None:
     if preparation.is_new:
         print(f"report  {folder / REPORT}")
         arguments = _dataset_arguments(dataset)
-        print(f"next    python -m hblm.train experiment=recommended encoder=minilm {arguments}")
+        print(as_started(f"next    python -m hblm.train experiment=recommended encoder=minilm {arguments}"))
         print("        (on a CPU experiment=quickstart in place of both: a frozen MiniLM, minutes)")
 
 

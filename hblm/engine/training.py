@@ -270,7 +270,7 @@ def _print_paths(config: TrainConfig, this: paths.Run) -> None:
     if this.checkpoint.exists():
         print(f"checkpoint  {this.checkpoint}")
         checkpoint = overrides.argument("checkpoint", str(this.checkpoint))
-        print(f"try next    python -m hblm.evaluate {checkpoint} posthoc_repath=true")
+        print(process.as_started(f"try next    python -m hblm.evaluate {checkpoint} posthoc_repath=true"))
     if config.film.propagation_method == "none":
         others = "seed=2, or with method=top_down in place of its method, film and head"
     else:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hblm.errors import ConfigError
+from hblm.process import as_started
 from hblm.sweep import plan_output, progress
 from hblm.sweep.arguments import SweepArguments
 from hblm.sweep.attempts import CellStatus
@@ -82,13 +83,13 @@ def _start(arguments: SweepArguments, sweep: Sweep) -> int:
     statuses = sweep.statuses()
     print(f"{sweep.name}: {progress.counts(statuses)}")
     if any(each.state == "failed" for each in statuses):
-        print(f"failed cells run again after python -m hblm.sweep retry {arguments.command}")
+        print(as_started(f"failed cells run again after python -m hblm.sweep retry {arguments.command}"))
     launcher, where = sweep.current()
     if line := launcher.start(where):
         print(line)
     if arguments.config.wait:
         return watch(arguments, sweep)
-    print(f"watch it    python -m hblm.sweep watch {arguments.command}")
+    print(as_started(f"watch it    python -m hblm.sweep watch {arguments.command}"))
     return 0
 
 

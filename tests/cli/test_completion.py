@@ -224,12 +224,13 @@ def test_tab_in_a_shell(shell, tmp_path):
         "hblm tra\t": "<hblm><train>",
         "hblm train film=mu\tseed=1": "<hblm><train><film=multi_hot><seed=1>",
         "hblm train trainer.learn\t1e-3": "<hblm><train><trainer.learning_rate=1e-3>",
+        'hblm train "film=mu\t seed=1': "<hblm><train><film=multi_hot><seed=1>",
         "hblm sweep pl\tsweep=sm\t": "<hblm><sweep><plan><sweep=smoke>",
         "hblm evaluate checkpoint=ru\tc\to\tspl\tv\t": (
             "<hblm><evaluate><checkpoint=runs/checkpoints/one><split=val>"
         ),
         "hblm prepare raw=my\ta\tdataset=cu\t": "<hblm><prepare><raw=my data/a.csv><dataset=custom>",
     }.items():
-        terminal.type(f"{typed}\x01printf '<%s>' \x05\n")
-        assert terminal.wait("(<[^<>%]+>)+") == words
+        terminal.type(f"{typed}\x01printf '<%s>' \x05 end\n")  # Ctrl-A, Ctrl-E
+        assert terminal.wait("(<[^<>%]+>)+<end>") == f"{words}<end>"
     terminal.close()

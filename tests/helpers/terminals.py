@@ -19,7 +19,6 @@ _LOADED = {  # each as its help has it
     "zsh": 'bindkey -e; eval "$(hblm completion zsh)"',
     "fish": "hblm completion fish | source",
 }
-_START, _END = "\x01", "\x05"  # Ctrl-A and Ctrl-E
 _SECONDS = 60.0
 
 
