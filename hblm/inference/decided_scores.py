@@ -42,6 +42,8 @@ class DecidedScores:
                 f"order; {inputs.prepared.folder} has {len(inputs.prepared.taxonomy)} nodes of "
                 f"{len(checkpoint.taxonomy)}, or another order"
             )
+        if config.confidence is not None and config.calibrate is None:
+            require_share((checkpoint,), config.confidence)  # before a pass over the validation split
         joint = checkpoint.config.joint_variant
         self.config, self.taxonomy = config, checkpoint.taxonomy
         self.view = joint.monitored if inputs.view in ("all", "single") else inputs.view
@@ -120,11 +122,8 @@ def _least(inputs: EvaluationInputs, decision: Decision, view: str) -> float:
     """Return the least score of a returned node."""
     config, checkpoint = inputs.config, inputs.main
     assert config.confidence is not None
-    if config.calibrate is None:
-        require_share((checkpoint,), config.confidence)
-        critical = stored_critical(checkpoint, decision, view)
-        if critical is not None:
-            return least_of(critical, config.confidence, origin_of(checkpoint))
+    if config.calibrate is None and (critical := stored_critical(checkpoint, decision, view)) is not None:
+        return least_of(critical, config.confidence, origin_of(checkpoint))
     predictor = open_predictor(
         StoredModel(
             checkpoint=config.checkpoint,

@@ -80,7 +80,7 @@ def reseal(checkpoint: Path, **values: Any) -> None:
     meta["files"] = {
         path.relative_to(checkpoint).as_posix(): sha256_file(path)
         for path in checkpoint.rglob("*")
-        if path.is_file() and path.name != "hblm.json"
+        if path.is_file() and path.name not in ("hblm.json", "decisions.json")
     }
     (checkpoint / "hblm.json").write_text(json.dumps(sealed(meta)))
 
