@@ -77,7 +77,7 @@ def test_every_row_gives_a_row_in_order(words: Words, capsys: pytest.CaptureFixt
     assert captured.err.startswith("4 rows, 1 errors, ")
     assert captured.err.endswith(" s of loading\n")
     assert not captured.out
-    assert words.batches == [["a1 of b", "", "b"]]
+    assert [*words.batches] == [["a1 of b", "", "b"]]
 
 
 def test_a_bad_row_ends_the_run_and_leaves_nothing(words: Words) -> None:
