@@ -246,6 +246,8 @@ def test_what_a_killed_run_left_is_removed(words: Words) -> None:
         ),
         (("input=a.txt", "output_format=parquet"), "output_format=parquet needs a file"),
         (("input=a.txt", "top_k=0"), "top_k=0 is out of range"),
+        (("input=a.txt", "calibrate=x"), "calibrate=x acts with confidence="),
+        (("input=a.txt", "threshold=0.5", "tune=node"), "threshold=0.5 contradicts tune=node"),
         (("input=a.txt", "format=xml"), "format=xml is not one of txt, jsonl"),
     ],
 )
