@@ -51,6 +51,17 @@ class PredictConfig(StoredModel):
         "predicted ones",
         low=1,
     )
+    confidence: float | None = key(
+        None,
+        "cut paths back so that at most 1 - confidence of the documents have a wrong node; see calibrate",
+        low=0.01,
+        high=0.999,
+    )
+    calibrate: str | None = key(
+        None,
+        "confidence= from the test split of this prepared folder, which training never saw; null: from the "
+        "documents that trainer.calibration_share kept",
+    )
     all_scores: bool = key(False, "write the score of every node as well")
     on_error: str = key(
         "stop",
@@ -71,6 +82,8 @@ class PredictConfig(StoredModel):
     def conflicts(self) -> list[str]:
         """Return a message for each combination of valid values that is invalid."""
         messages = super().conflicts()
+        if self.calibrate is not None and self.confidence is None:
+            messages.append(f"calibrate={self.calibrate} acts with confidence=")
         if not self.writes_file and self.chosen_output_format == "parquet":
             messages.append("output_format=parquet needs a file; write output=FILE.parquet")
         if self.writes_file and not self.chosen_output_format:

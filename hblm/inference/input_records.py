@@ -164,21 +164,22 @@ def _delimited(lines: Iterator[Line], format_name: str, place: str, dialect: Dia
 
     def read(_: Sequence[str]) -> Iterator[InputRecord]:
         for row in documents:
-            here = f"{place}:{row.number}"
             fault = row.fault or _fault_in(row, faults)
-            if not fault and not any(map(str.strip, row.cells)):
-                continue
-            fault = fault or unequal(row.cells, names, dialect.header, delimiter)
-            if fault:
-                yield InputRecord(here, fault=f"{here}: {fault}")
-            else:
-                yield InputRecord(here, dict(zip(names, row.cells, strict=True)))
+            if fault or any(map(str.strip, row.cells)):
+                fault = fault or unequal(row.cells, names, dialect.header, delimiter)
+                yield _record_of_row(row, names, f"{place}:{row.number}", fault)
 
     return Records(place, names, read)
+
+
+def _record_of_row(row: Row, names: Sequence[str], place: str, fault: str) -> InputRecord:
+    if fault:
+        return InputRecord(place, fault=f"{place}: {fault}")
+    return InputRecord(place, dict(zip(names, row.cells, strict=True)))
 
 
 def _fault_in(row: Row, faults: dict[int, str]) -> str:
     """Return the fault of the first bad line of a row; "" for none. Faults of earlier lines are dropped."""
     for number in [number for number in faults if number < row.number]:
         del faults[number]
-    return faults.pop(min(faults)) if any(map(is_odd, row.cells)) else ""
+    return faults.pop(min(faults)) if faults and any(map(is_odd, row.cells)) else ""

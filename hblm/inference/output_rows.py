@@ -126,7 +126,7 @@ def _cell(value: Any) -> str:
 def _json(value: Any) -> bytes:
     """Return a value as JSON; a float32 as the shortest decimal that is read back as the same float32."""
     try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError:  # a whole number of more than 64 bits
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_number).encode()
 

@@ -85,9 +85,7 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
     """Read, predict and write the rows; a window is written while the next one is predicted."""
     predictor = open_predictor(config)
     counts.loaded = time.perf_counter()
-    decision = predictor.decision(
-        threshold=config.threshold, consistency=config.consistency, top_k=config.top_k
-    )
+    decision = _decision(config, predictor)
     nodes = [node.id for node in predictor.taxonomy.nodes]
     columns = Columns(config.keep, nodes if config.all_scores else None, errors=config.on_error == "report")
     with (
@@ -113,6 +111,24 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
                 raise _refusal(window[bad])
         if written:
             written.result()
+
+
+def _decision(config: PredictConfig, predictor: Predictor) -> Decision:
+    """Return how scores become paths.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: tuned thresholds, temperatures or calibration documents that
+            the configuration needs are not there, or have a fault.
+    """
+    if config.tune == "none" and not config.calibrated and config.confidence is None:
+        return predictor.decision(
+            threshold=config.threshold, consistency=config.consistency, top_k=config.top_k
+        )
+    from hblm.inference.stored_decisions import decision_for  # torch, which exported models do without
+
+    return decision_for(
+        config, predictor, top_k=config.top_k, confidence=config.confidence, calibrate=config.calibrate
+    )
 
 
 def _refusal(row: InputRow) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ class Words:
     """A model that gives 0.9 to each node whose id is a word of the text, 0.1 to others."""
 
     def __init__(self) -> None:
-        self.batches: list[list[str]] = []
+        self.batches: deque[list[str]] = deque()
 
     def logits(self, texts: Sequence[str], advance: Advance) -> Scores:
         self.batches.append([*texts])
@@ -40,5 +41,7 @@ def predictor_of(model: Words) -> Predictor:
 
 
 if __name__ == "__main__":
-    predict.open_predictor = lambda config: predictor_of(Words())
+    words = Words()
+    words.batches = deque(maxlen=1)
+    predict.open_predictor = lambda config: predictor_of(words)
     main()

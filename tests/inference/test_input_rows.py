@@ -97,6 +97,7 @@ def test_plain_lines_are_documents_blank_ones_included() -> None:
     assert texts("a.txt", "") == []
     assert texts("log", "x\n", format="txt") == ["x"]
     assert texts("bom.txt", "\ufeffx\n") == ["x"]
+    assert texts("odd.csv", "text,b\n\ufdd3,1\n") == ["\ufdd3"]  # a noncharacter is a text as well
     assert texts("latin.txt", "é\n".encode("cp1252"), encoding="cp1252") == ["é"]
 
 

@@ -77,7 +77,7 @@ def test_every_row_gives_a_row_in_order(words: Words, capsys: pytest.CaptureFixt
     assert captured.err.startswith("4 rows, 1 errors, ")
     assert captured.err.endswith(" s of loading\n")
     assert not captured.out
-    assert words.batches == [["a1 of b", "", "b"]]
+    assert [*words.batches] == [["a1 of b", "", "b"]]
 
 
 def test_a_bad_row_ends_the_run_and_leaves_nothing(words: Words) -> None:
@@ -246,6 +246,8 @@ def test_what_a_killed_run_left_is_removed(words: Words) -> None:
         ),
         (("input=a.txt", "output_format=parquet"), "output_format=parquet needs a file"),
         (("input=a.txt", "top_k=0"), "top_k=0 is out of range"),
+        (("input=a.txt", "calibrate=x"), "calibrate=x acts with confidence="),
+        (("input=a.txt", "threshold=0.5", "tune=node"), "threshold=0.5 contradicts tune=node"),
         (("input=a.txt", "format=xml"), "format=xml is not one of txt, jsonl"),
     ],
 )

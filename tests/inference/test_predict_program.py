@@ -23,6 +23,8 @@ from programs import checkpoint_of
 from hblm.data.dataset import open_prepared
 from hblm.evaluate import main as evaluate
 from hblm.predict import main as predict
+from hblm.runs.checkpoint import open_checkpoint
+from hblm.runs.decisions import read_decisions
 
 PROGRAM = [sys.executable, words.__file__, "checkpoint=x"]  # a model made of words
 
@@ -186,6 +188,34 @@ def test_predictions_are_those_of_an_evaluation(trained: Path, learnable: Path) 
         row = json.loads(line)
         nodes = {node for path in row["paths"] for node in path["nodes"]}
         assert closed.get(row["id"], set()) <= nodes  # raised: with all ancestors
+
+
+@pytest.mark.slow
+def test_stored_decisions_are_those_of_the_checkpoint(
+    trained: Path, learnable: Path, one_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = (f"checkpoint={checkpoint_of(trained)}", f"input={learnable / 'test.jsonl'}", "device=cpu")
+
+    def predicted(*overrides: str) -> list[set[str]]:
+        predict([*keys, *overrides, "output=out.jsonl", "force=true"])
+        rows = map(json.loads, Path("out.jsonl").read_text().splitlines())
+        return [{node for path in row["paths"] for node in path["nodes"]} for row in rows]
+
+    tuned = predicted("tune=global")
+    checkpoint = open_checkpoint(checkpoint_of(trained))
+    (chosen,) = read_decisions(checkpoint).values()
+    threshold, *_ = chosen.thresholds("global", checkpoint.taxonomy)
+    assert tuned == predicted(f"threshold={threshold}")
+    assert predicted("tune=global", "calibrated=true") == tuned  # other scores, the same nodes
+    many = predicted("threshold=0.05")
+    sure = predicted("threshold=0.05", "confidence=0.9", f"calibrate={one_path}")
+    assert all(fewer <= more for fewer, more in zip(sure, many, strict=True))
+    assert sure != many
+    with pytest.raises(SystemExit):
+        predicted("confidence=0.9")
+    message = capsys.readouterr().err
+    assert "trainer.calibration_share" in message
+    assert "calibrate=FOLDER" in message
 
 
 @pytest.mark.slow

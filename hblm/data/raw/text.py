@@ -18,7 +18,7 @@ from hblm.errors import ConfigError, DataError
 LONGEST = 16 << 20  # characters of a line, a cell or a record; only a damaged file has more
 MOST_BLANK = 1 << 20  # empty lines or rows in a row; a file of only these may be endless
 _CUT = "\ufdd3"  # a Unicode noncharacter, which no text has, in place of a line that is too long
-_ODD = re.compile("[\ud800-\udfff\ufdd3]")  # bytes that are not in the encoding, and _CUT
+_SURROGATE = re.compile("[\ud800-\udfff]")  # what the decoder makes of a byte that is not in the encoding
 _OTHER_ENCODING = "if it is in another encoding, write dataset.prepare.encoding=cp1252 (or its name)"
 _HEAD = 1 << 20  # bytes that are searched for the encoding and the line ends
 
@@ -164,12 +164,12 @@ def sound_and_bad_lines(
 
 def is_odd(text: str) -> bool:
     """Return whether a text has a part of a line with a fault."""
-    return not text.isascii() and _ODD.search(text) is not None
+    return not text.isascii() and (_CUT in text or _SURROGATE.search(text) is not None)
 
 
 def _not_decoded(line: str, encoding: str) -> str:
     """Return where a line has bytes that are not in the encoding; "" where it has none."""
-    odd = None if line.isascii() else _ODD.search(line)
+    odd = None if line.isascii() else _SURROGATE.search(line)
     if not odd:
         return ""
     if _is_wide(encoding):
