@@ -14,7 +14,7 @@ import hblm
 
 PACKAGE = Path(hblm.__file__).parent
 CHECKOUT = PACKAGE.parent
-PROGRAMS = {"train", "evaluate", "prepare", "aggregate", "sweep.__main__"}
+PROGRAMS = {"train", "evaluate", "export", "prepare", "aggregate", "sweep.__main__"}
 # A file imports its own folder and those before it; "" is the ground floor, the files beside the programs.
 FOLDERS = ("", "config", "encoders", "nn", "data", "runs", "cli", "engine", "inference", "tables", "sweep")
 FOLDERS = (*FOLDERS, "api")

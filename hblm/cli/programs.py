@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
+from hblm.config.export import ExportConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.sweep import SweepConfig
 from hblm.config.train import TrainConfig
@@ -49,6 +50,18 @@ EVALUATE = Program(
         "python -m hblm.evaluate checkpoint=[TOP_DOWN_DIR,BOTTOM_UP_DIR] ensemble_weight=auto",
         "python -m hblm.evaluate checkpoint=DIR dataset.path=WHERE_THE_DATA_LIES_NOW",
         "python -m hblm.evaluate checkpoint=DIR dataset.path=OTHER_LABELLED_DATA other_data=true",
+    ),
+)
+
+EXPORT = Program(
+    name="export",
+    schema=ExportConfig,
+    summary="Write a trained checkpoint for other programs: an ONNX folder, or a folder for a model hub.",
+    examples=(
+        "python -m hblm.export checkpoint=outputs/checkpoints/NAME to=onnx",
+        "python -m hblm.export checkpoint=DIR to=onnx int8=true output=FOLDER",
+        "python -m hblm.export checkpoint=[TOP_DOWN_DIR,BOTTOM_UP_DIR] to=onnx",
+        "python -m hblm.export checkpoint=DIR to=hub_folder",
     ),
 )
 

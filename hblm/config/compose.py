@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hblm.config.aggregate import AggregateConfig
 from hblm.config.evaluate import EvaluateConfig
+from hblm.config.export import ExportConfig
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import Fault, Leaf, build, defaults, leaves, read_leaf, read_values
 from hblm.config.sweep import SweepNode
@@ -37,6 +38,7 @@ from hblm.config.train import TrainConfig
 SCHEMAS: Mapping[str, type] = {  # of the programs that Hydra composes: conf/NAME.yaml begins with NAME_schema
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "prepare": PrepareConfig,
     "aggregate": AggregateConfig,
 }

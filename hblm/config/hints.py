@@ -21,6 +21,7 @@ _SCHEMAS: Mapping[str, type] = {**SCHEMAS, "sweep": SweepConfig}
 _NEEDS = {  # the arguments without which a program does not start; the first that takes a key is proposed
     "train": ("dataset=NAME",),
     "evaluate": ("checkpoint=DIR",),
+    "export": ("checkpoint=DIR", "to=onnx"),
     "prepare": ("dataset=NAME",),
     "sweep": ("VERB", "sweep=NAME"),
     "aggregate": (),
@@ -220,7 +221,7 @@ def _place_hint(text: str, program: str, before: str = "") -> str:
     meant = checkpoint_meant(path) or path
     if isfile(meant / _CHECKPOINT):
         checkpoint = argument("checkpoint", str(meant))
-        if program == "evaluate":
+        if "checkpoint" in {leaf.name for leaf in leaves(_SCHEMAS[program])}:
             return f"; did you mean {checkpoint}?"
         return f"; {text} is a checkpoint: python -m hblm.evaluate {checkpoint}"
     if isfile(path / _PREPARED):

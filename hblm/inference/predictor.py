@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hblm.config.stored_model import StoredModel
-from hblm.config.train import SINGLE_VIEW
+from hblm.config.train import SINGLE_VIEW, TrainConfig
 from hblm.console import Advance
 from hblm.engine.scoring import no_progress
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decision
+from hblm.inference.hub import local_folder
 from hblm.inference.inputs import with_fuse_weights
 from hblm.runs.checkpoint import Checkpoint, open_checkpoint
 from hblm.taxonomy import Taxonomy
@@ -99,6 +101,23 @@ class Predictor:
         )
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of the models whose logits are averaged.
+
+    Attributes:
+        checkpoint: the model.
+        config: its configuration, whose weights that fuse views may have been changed.
+        view: the view to predict with.
+        weight: in the mean.
+    """
+
+    checkpoint: Checkpoint
+    config: TrainConfig
+    view: str
+    weight: float
+
+
 def open_predictor(config: StoredModel) -> Predictor:
     """Open and load the models of a configuration.
 
@@ -106,24 +125,73 @@ def open_predictor(config: StoredModel) -> Predictor:
         CheckpointError: a checkpoint is damaged, or two do not belong together.
         ConfigError: the device is not available, or a key does not apply to these models.
     """
-    checkpoints = [open_checkpoint(Path(place)) for place in config.checkpoint]
+    members = open_members(config)
+    return Predictor(
+        [member.checkpoint for member in members],
+        [_backend(config, member) for member in members],
+        [member.weight for member in members],
+        _threshold(members[0].checkpoint) if config.threshold is None else config.threshold,
+    )
+
+
+def open_members(config: StoredModel) -> list[Member]:
+    """Open the models of a configuration, without their weights.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged, or two do not belong together.
+        ConfigError: a key does not apply to these models.
+    """
+    checkpoints = [open_checkpoint(local_folder(place), or_exported=True) for place in config.checkpoint]
     _require_alike(checkpoints, config.threshold)
     weights = _weights(checkpoints, config.ensemble_weight)
-    # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
-    from hblm.inference.torch_backend import TorchBackend
-
-    backends = [
-        TorchBackend(
+    return [
+        Member(
             checkpoint,
             with_fuse_weights(checkpoint.config, _given_fuse_weights(config, checkpoint)),
-            view=_view(config, checkpoint),
-            device_name=config.device,
-            precision=config.precision,
+            _view(config, checkpoint),
+            weight,
         )
-        for checkpoint in checkpoints
+        for checkpoint, weight in zip(checkpoints, weights, strict=True)
     ]
-    threshold = checkpoints[0].config.threshold if config.threshold is None else config.threshold
-    return Predictor(checkpoints, backends, weights, threshold)
+
+
+def _backend(config: StoredModel, member: Member) -> Backend:
+    """Return a model, loaded.
+
+    Raises:
+        CheckpointError: its weights are damaged.
+        ConfigError: the backend does not run it, or the device is not available.
+    """
+    checkpoint = member.checkpoint
+    given = "onnx" if checkpoint.is_onnx else "torch"
+    if config.backend not in ("auto", given):
+        way_out = (
+            "leave backend= out"
+            if checkpoint.is_onnx
+            else "export it: python -m hblm.export to=onnx checkpoint="
+        )
+        kind = "an exported folder" if checkpoint.is_onnx else "a checkpoint"
+        raise ConfigError(f"backend={config.backend}: {checkpoint.folder} is {kind}; {way_out}")
+    # imported here, because torch takes seconds to load: errors in the checkpoints are reported first
+    if checkpoint.is_onnx:
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ConfigError(f"{checkpoint.folder} needs onnxruntime: pip install onnxruntime")
+        from hblm.inference.onnx_backend import OnnxBackend
+
+        if config.precision not in ("auto", "fp32"):
+            raise ConfigError(
+                f"precision={config.precision} acts with backend=torch; {checkpoint.folder} is exported"
+            )
+        return OnnxBackend(checkpoint, device_name=config.device)
+    from hblm.inference.torch_backend import TorchBackend
+
+    return TorchBackend(
+        checkpoint,
+        member.config,
+        view=member.view,
+        device_name=config.device,
+        precision=config.precision,
+    )
 
 
 def _require_alike(checkpoints: Sequence[Checkpoint], threshold: float | None) -> None:
@@ -134,6 +202,12 @@ def _require_alike(checkpoints: Sequence[Checkpoint], threshold: float | None) -
     """
     first = checkpoints[0]
     faults = []
+    inside = [each for each in checkpoints if each.is_onnx and each.config.loss.is_conditional]
+    if inside and len(checkpoints) > 1:
+        faults.append(
+            f"{inside[0].folder} gives log-odds of products along paths (loss={inside[0].config.loss.loss}), "
+            "whose mean is not that of the models; export the checkpoints as one: checkpoint=[A,B] to=onnx"
+        )
     for other in checkpoints[1:]:
         pair = f"checkpoint=[{first.folder},{other.folder}]"
         if other.taxonomy != first.taxonomy:
@@ -184,6 +258,8 @@ def _given_fuse_weights(config: StoredModel, checkpoint: Checkpoint) -> Mapping[
         ConfigError: the model has no mix head.
     """
     given = config.given_fuse_weights
+    if given and checkpoint.is_onnx:
+        raise ConfigError(_is_inside(checkpoint, *given))
     variant = checkpoint.config.joint_variant.joint_variant
     if given and variant != "tri_head_diffcat":
         keys = " and ".join(f"{key}={value}" for key, value in given.items())
@@ -199,6 +275,11 @@ def _view(config: StoredModel, checkpoint: Checkpoint) -> str:
     """
     joint = checkpoint.config.joint_variant
     wanted = config.joint_eval_view
+    if checkpoint.is_onnx:
+        view = str(checkpoint.meta["export"]["view"])
+        if wanted not in (None, view):
+            raise ConfigError(_is_inside(checkpoint, "joint_eval_view"))
+        return view
     if not joint.is_joint:
         # an ensemble may have members of both kinds; each joint one has a view to choose
         if wanted is not None and len(config.checkpoint) == 1:
@@ -213,3 +294,18 @@ def _view(config: StoredModel, checkpoint: Checkpoint) -> str:
             f"joint_eval_view={wanted}: {checkpoint.folder} has the views {', '.join(joint.views)}"
         )
     return wanted
+
+
+def _threshold(checkpoint: Checkpoint) -> float:
+    """Return the threshold of a model's training, or the one that it was exported with."""
+    if checkpoint.is_onnx:
+        return float(checkpoint.meta["export"]["threshold"])
+    return checkpoint.config.threshold
+
+
+def _is_inside(checkpoint: Checkpoint, *keys: str) -> str:
+    """Return the message that an exported folder's graph has these settings inside."""
+    named = ", ".join(f"{key}=" for key in keys)
+    return (
+        f"{named} was decided when {checkpoint.folder} was exported; leave it out, or export it again with it"
+    )

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2  # 1 had other names for the tensors of a single model
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
 DECISIONS = "decisions.json"  # has a seal of its own (see decisions.py)
+ONNX = "model.onnx"  # in place of WEIGHTS and ENCODER in an exported folder (see inference/onnx.py)
+ONNX_DATA = "model.onnx.data"  # beside it where the weights have more than 2 GB
+_AT_USE = {WEIGHTS, ONNX, ONNX_DATA}  # files that are compared with their sha256 when they are read
+_OF_A_HUB = {"README.md", "LICENSE"}  # files that people edit on a model hub; they change no score
 SUMS = "files"  # key in META: the sha256 of every other file; META itself has a seal (see json_files.py)
 COPY_AGAIN = "copy the checkpoint again, or train it again with force=true"
 _SHOWN = 3  # names in a message
@@ -70,6 +74,11 @@ class Checkpoint:
     config: TrainConfig
     taxonomy: Taxonomy
     meta: dict[str, Any]
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether this is an exported folder, with a graph in place of weights."""
+        return "export" in self.meta
 
     @property
     def encoder(self) -> Path:
@@ -118,7 +127,7 @@ def save_checkpoint(
         )
 
 
-def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
+def open_checkpoint(folder: Path, key: str = "checkpoint", *, or_exported: bool = False) -> Checkpoint:
     """Open a checkpoint without its weights.
 
     Every file is compared with its sha256 in hblm.json; the weights are compared when they are read, which
@@ -127,13 +136,14 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     Args:
         folder: the checkpoint.
         key: the key of the configuration that names the folder, for messages.
+        or_exported: whether it may be an exported folder, which has a graph in place of weights.
 
     Raises:
         CheckpointError: the folder or a file is missing, changed, damaged or of another version, or there is
             a file that does not belong to it.
     """
     remove_stale(folder.parent)  # moves a folder back that a killed process was about to replace
-    _require_files(folder, key)
+    _require_files(folder, key, or_exported)
     meta = _read_meta(folder, key)
     has_sums = _compare_sums(folder, meta, key)
     invalid = [key for key, is_valid in _IS_VALID.items() if not is_valid(meta.get(key))]
@@ -152,7 +162,7 @@ def open_checkpoint(folder: Path, key: str = "checkpoint") -> Checkpoint:
     return Checkpoint(folder, config, taxonomy, meta)
 
 
-def _require_files(folder: Path, key: str) -> None:
+def _require_files(folder: Path, key: str, or_exported: bool) -> None:
     """Refuse a folder that lacks a file of a checkpoint.
 
     Raises:
@@ -160,12 +170,19 @@ def _require_files(folder: Path, key: str) -> None:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{key}={folder} is not a folder{_meant(folder, key)}")
-    missing = [name for name in (META, WEIGHTS, TAXONOMY) if not (folder / name).exists()]
-    missing += [] if (folder / ENCODER).is_dir() else [ENCODER]
+    is_onnx = (folder / ONNX).exists()
+    if is_onnx and not or_exported:
+        raise CheckpointError(
+            f"{key}={folder} is an exported model, which predicts and nothing else; give the checkpoint that "
+            "it was made from"
+        )
+    weights = ONNX if is_onnx else WEIGHTS
+    missing = [name for name in (META, weights, TAXONOMY) if not (folder / name).exists()]
+    missing += [] if is_onnx or (folder / ENCODER).is_dir() else [ENCODER]
     if missing:
         raise CheckpointError(f"{key}={folder} is not a checkpoint: it has no {', no '.join(missing)}")
     try:
-        for name in (META, WEIGHTS, TAXONOMY):
+        for name in (META, weights, TAXONOMY):
             require_file(folder / name)
     except DataError as error:
         raise CheckpointError(str(error)) from None
@@ -198,12 +215,13 @@ def _read_meta(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a checkpoint by their paths in it, without JSON with seals and hidden files."""
+    """Return the files of a checkpoint by their paths: without sealed JSON, hidden files, a hub's."""
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: path
         for name, path in names.items()
-        if name not in (META, DECISIONS) and not any(part.startswith(".") for part in name.split("/"))
+        if name not in {META, DECISIONS, *_OF_A_HUB}
+        and not any(part.startswith(".") for part in name.split("/"))
     }
 
 
@@ -221,7 +239,7 @@ def _compare_sums(folder: Path, meta: Mapping[str, Any], key: str) -> bool:
     files = _files_of(folder)
     faults = [f"it has no {name}" for name in sorted(sums.keys() - files.keys())]
     faults += [f"{name} does not belong to it: move it away" for name in sorted(files.keys() - sums.keys())]
-    for name in sorted(sums.keys() & files.keys() - {WEIGHTS}):
+    for name in sorted(sums.keys() & files.keys() - _AT_USE):
         try:
             if sha256_file(files[name]) != sums[name]:
                 faults.append(f"{name} is not the file that was written")

@@ -14,7 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hblm.cli import check, help, main, programs
-from hblm.cli.programs import AGGREGATE, EVALUATE, PREPARE, TRAIN
+from hblm.cli.programs import AGGREGATE, EVALUATE, EXPORT, PREPARE, TRAIN
 from hblm.config import overrides, schema
 from hblm.config.compose import Composer, parse
 from hblm.config.groups import OptionGroups
@@ -472,9 +472,12 @@ def test_a_missing_option_names_the_folder_of_ones_own(group: str, tmp_path: Pat
     assert fault.endswith(f"options of your own are files {tmp_path / group}/NAME.yaml")
 
 
-@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE, AGGREGATE], ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [TRAIN, EVALUATE, EXPORT, PREPARE, AGGREGATE], ids=lambda program: program.name
+)
 def test_a_working_folder_of_its_own_is_refused(program: programs.Program) -> None:
     needed = {"train": ["dataset=wos"], "evaluate": ["checkpoint=x"], "prepare": ["dataset=wos"]}
+    needed["export"] = ["checkpoint=x", "to=onnx"]
     given = [*needed.get(program.name, []), "hydra.job.chdir=true"]
     assert only_fault(*given, program=program).startswith("hydra.job.chdir=true would move relative paths")
 
@@ -563,7 +566,7 @@ def test_cfg_shows_the_job_with_every_key(capsys):
         assert f"{leaf.field.name}:" in shown
 
 
-@pytest.mark.parametrize("program", [TRAIN, EVALUATE, PREPARE], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [TRAIN, EVALUATE, EXPORT, PREPARE], ids=lambda program: program.name)
 def test_help_names_every_key_and_option(program):
     text = help.help_text(program)
     for leaf in schema.leaves(program.schema):

@@ -128,7 +128,7 @@ def test_faults_are_all_named(folder, model, monkeypatch):
 def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts, model):
     requests = []
 
-    def download(name: str, *, revision: str | None) -> str:
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         requests.append((name, revision))
         return str(folder)
 
@@ -141,7 +141,7 @@ def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts,
 
 
 def test_a_model_that_the_hub_does_not_have():
-    with pytest.raises(CheckpointError, match="checkpoint=someone/labels is not a folder, and as a model"):
+    with pytest.raises(CheckpointError, match="someone/labels is not a folder, and as a model on the hub"):
         hblm.load("someone/labels")
 
 

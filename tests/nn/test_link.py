@@ -143,3 +143,30 @@ def test_what_the_training_split_decides_is_in_the_state_and_no_parameter(kind):
     assert [*link.state_dict()] == ["siblings.stopping"]
     assert [*link.level(1).state_dict()] == ["stopping"]
     assert not [*link.parameters()]
+
+
+@every_kind
+@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0])
+def test_log_odds_keep_their_digits_near_0_and_near_1(kind, scale):
+    link = PathLink(TAXONOMY, KINDS[kind], STOPS)
+    logits = scale * torch.randn(200, N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scores = link(logits)
+    inner = (scores > 1e-9) & (scores < 1 - 1e-9)
+    expected = torch.log(scores) - torch.log1p(-scores)
+    odds = link.log_odds(logits)
+    torch.testing.assert_close(odds[inner], expected[inner], atol=1e-5, rtol=1e-6)
+    assert odds.isfinite().all()  # only children without stops have P = 1
+    torch.testing.assert_close(link.log_odds(logits.float()).double(), odds, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(odds.sigmoid(), scores, atol=1e-6, rtol=0)
+
+
+def test_log_odds_of_a_node_near_1_are_not_those_of_its_rounded_score():
+    forest = Taxonomy([Node("a", "a", None), Node("b", "b", None)])
+    link = PathLink(forest, SiblingSoftmax, torch.zeros(2))
+    odds = link.log_odds(torch.tensor([[40.0, 0.0]]))
+    torch.testing.assert_close(odds, torch.tensor([[40.0, -40.0]]))
+
+
+def test_log_odds_of_sigmoids_are_the_logits():
+    logits = draw()
+    assert SigmoidLink().log_odds(logits) is logits
