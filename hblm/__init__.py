@@ -7,7 +7,7 @@ from hblm.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for by name, so that importing the package loads neither torch nor pandas."""
+    """Import a name at its first use, so that importing the package loads neither torch nor pandas."""
     if name == "results":
         from hblm.tables.collect import results
 

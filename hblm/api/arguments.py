@@ -106,7 +106,7 @@ def configuration(
         program: the program.
         words: key=value arguments.
         config_dir: a folder of the user's own options.
-        known_faults: faults that were found before, for the same message.
+        known_faults: earlier faults, for the same message.
 
     Raises:
         ConfigError: all faults, a line each.

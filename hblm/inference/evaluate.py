@@ -44,8 +44,6 @@ def complete(config: EvaluateConfig) -> Evaluation:
     started = time.perf_counter()
     inputs = open_inputs(config)
     path_of(inputs)  # a name that no file can have is refused before hours are spent
-    if inputs.is_other_data:
-        print(_on_nodes(inputs))
     results = inputs.output_dir / "results"
     paths.remove_leftovers(inputs.output_dir, inputs.cache_dir)
     paths.require_writable(inputs.output_dir, results)
@@ -77,6 +75,8 @@ def show(evaluation: Evaluation) -> None:
 
     inputs, scores, path = evaluation.inputs, evaluation.scores, evaluation.path
     config = inputs.config
+    if inputs.is_other_data:
+        print(_on_nodes(inputs))
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())
     title = f"{names}: {config.split}"
     if inputs.is_other_data:

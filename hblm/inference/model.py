@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ import numpy.typing as npt
 from hblm.config.schema import typed
 from hblm.config.stored_model import StoredModel
 from hblm.config.train import FUSED_VIEWS
-from hblm.errors import CheckpointError, ConfigError
+from hblm.errors import ConfigError
 from hblm.inference.decision import Decided, Decision
+from hblm.inference.hub import local_folder
 from hblm.inference.predictor import Predictor, Scores, open_predictor
+from hblm.inference.stored_decisions import decision_for
 from hblm.inference.texts import texts_in
 from hblm.taxonomy import Taxonomy
 
 Place = str | os.PathLike[str]
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def load(
@@ -32,6 +33,8 @@ def load(
     backend: str = "auto",
     threshold: float | None = None,
     consistency: str = "raise",
+    tune: str = "none",
+    calibrated: bool = False,
     joint_eval_view: str | None = None,
     ensemble_weight: float | None = None,
     fuse: Mapping[str, float] | None = None,
@@ -40,13 +43,15 @@ def load(
     """Return a trained model, ready to predict.
 
     Args:
-        checkpoint: the folder of a trained model, or a model of the hub, "owner/name"; of several, their
-            logits are averaged.
+        checkpoint: the folder of a trained or exported model, or a model of the hub, "owner/name"; of
+            several, the logits are averaged.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         backend: auto, torch or onnx.
         threshold: the score from which on a node is predicted; None: that of the training.
         consistency: raise: a predicted node brings its ancestors; cap: it needs them; none: each by itself.
+        tune: thresholds that were chosen on validation documents: none, global, level or node.
+        calibrated: scores after the temperatures that were fitted on validation documents.
         joint_eval_view: of a joint model: fused, td, bu or mix; None: that of the training.
         ensemble_weight: of a top-down and a bottom-up model: that of the top-down one.
         fuse: of a model with joint_variant=tri_head_diffcat: other weights of td, bu and mix.
@@ -63,35 +68,27 @@ def load(
         "backend": backend,
         "threshold": threshold,
         "consistency": consistency,
+        "tune": tune,
+        "calibrated": calibrated,
         "joint_eval_view": joint_eval_view,
         "ensemble_weight": ensemble_weight,
         **_fuse_weights(fuse or {}),
     }
-    folders = [str(_folder_of(place, revision)) for place in places]
+    folders = [str(_folder_of(os.fspath(place), revision)) for place in places]
     return Model(typed({"checkpoint": folders, **options}, StoredModel))
 
 
-def _folder_of(place: Place, revision: str | None) -> Path:
-    """Return the folder of a model; one of the hub is downloaded, unless it was before.
+def _folder_of(place: str, revision: str | None) -> Path:
+    """Return the folder of a model, of the hub its local copy.
 
     Raises:
-        CheckpointError: it is neither a folder, nor a model of the hub that can be downloaded.
+        CheckpointError: the hub has no such model, or cannot be reached.
         ConfigError: a revision of a folder.
     """
-    folder = Path(place).expanduser().absolute()
-    if folder.exists() or not _HUB_ID.fullmatch(str(place)):
-        if revision is not None:
-            raise ConfigError(f"revision={revision} is of a model of the hub, and {place} is a folder")
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(place), revision=revision))
-    except (OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"checkpoint={place} is not a folder, and as a model of the hub: {why:.300}"
-        ) from None
+    folder = local_folder(place, revision).expanduser()
+    if revision is not None and str(folder) == place:
+        raise ConfigError(f"revision={revision} is of a model of the hub, and {place} is a folder")
+    return folder.absolute()
 
 
 def _fuse_weights(fuse: Mapping[str, float]) -> dict[str, float]:
@@ -128,6 +125,8 @@ class Model:
         self.taxonomy: Taxonomy = self._predictor.taxonomy
         self.classes_ = np.array([node.id for node in self.taxonomy.nodes], dtype=object)
         self.threshold, self.name = self._predictor.threshold, self._predictor.name
+        self._decisions: dict[Any, Decision] = {}  # by the options of calls
+        self._decision({})  # faults of the model's own options, now
 
     def __reduce__(self) -> tuple[Callable[[StoredModel], Model], tuple[StoredModel]]:
         return Model, (self._config,)
@@ -142,7 +141,11 @@ class Model:
         *,
         threshold: float | None = None,
         consistency: str | None = None,
+        tune: str | None = None,
+        calibrated: bool | None = None,
         top_k: int | None = None,
+        confidence: float | None = None,
+        calibrate: Place | None = None,
         text: str | None = None,
     ) -> Any:
         """Return the predicted nodes of each text: a list of ids in taxonomy order, ancestors first.
@@ -150,9 +153,11 @@ class Model:
         Args:
             texts: one text; or several: a list, tuple, Series, array or generator of texts, a DataFrame or a
                 `datasets.Dataset`.
-            threshold: as for `load`; None: the model's.
-            consistency: as for `load`; None: the model's.
+            threshold, consistency, tune, calibrated: as for `load`; None: the model's.
             top_k: the nodes of the best k paths, as `predict_paths` returns them; None: all predicted nodes.
+            confidence: paths are cut back to an ancestor so that at most 1 - confidence of all documents
+                have any wrong node; it needs documents that training has never read.
+            calibrate: the prepared folder of such documents, in place of trainer.calibration_share.
             text: the column of the texts, of a table; None: the one named text, or the only one.
 
         Returns:
@@ -162,7 +167,8 @@ class Model:
             ConfigError: an option that is out of range.
             DataError: a text is missing or is no text; with its position, from 0.
         """
-        decision = self._decision(threshold, consistency, top_k)
+        given = {"threshold": threshold, "consistency": consistency, "tune": tune, "calibrated": calibrated}
+        decision = self._decision(given, top_k, confidence, calibrate)
 
         def nodes(decided: Decided, row: int) -> list[str]:
             if top_k is None:
@@ -178,13 +184,17 @@ class Model:
         *,
         threshold: float | None = None,
         consistency: str | None = None,
+        tune: str | None = None,
+        calibrated: bool | None = None,
         top_k: int | None = None,
+        confidence: float | None = None,
+        calibrate: Place | None = None,
         text: str | None = None,
     ) -> Any:
         """Return the predicted paths of each text, by falling score of their last node.
 
         Args:
-            texts, threshold, consistency, text: as for `predict`.
+            texts, threshold, consistency, tune, calibrated, confidence, calibrate, text: as for `predict`.
             top_k: the best k paths. Without a threshold they end at the k best leaves of the tree, whatever
                 their scores; with one they are among the predicted paths. None: all predicted paths.
 
@@ -195,22 +205,28 @@ class Model:
             ConfigError: an option that is out of range.
             DataError: a text is missing or is no text; with its position, from 0.
         """
-        decision = self._decision(threshold, consistency, top_k)
+        given = {"threshold": threshold, "consistency": consistency, "tune": tune, "calibrated": calibrated}
+        decision = self._decision(given, top_k, confidence, calibrate)
         return self._each(texts, text, decision, decision.paths)
 
     def predict_proba(
-        self, texts: Any, *, consistency: str | None = None, text: str | None = None
+        self,
+        texts: Any,
+        *,
+        consistency: str | None = None,
+        calibrated: bool | None = None,
+        text: str | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the score of every node, consistent with the tree: (texts, nodes), (nodes,) for one text.
 
         Args:
-            texts, consistency, text: as for `predict`.
+            texts, consistency, calibrated, text: as for `predict`.
 
         Raises:
             ConfigError: an option that is out of range.
             DataError: a text is missing or is no text; with its position, from 0.
         """
-        decision = self._decision(None, consistency, None)
+        decision = self._decision({"consistency": consistency, "calibrated": calibrated})
         rows, is_one = self._texts(texts, text)
         parts = [decision.decide(raw).scores for raw in self._raw(rows)]
         scores = np.concatenate(parts) if parts else np.empty((0, len(self.taxonomy)), dtype=np.float32)
@@ -240,16 +256,35 @@ class Model:
         is_one = isinstance(given, str)
         return texts_in([given] if is_one else given, column), is_one
 
-    def _decision(self, threshold: float | None, consistency: str | None, top_k: int | None) -> Decision:
+    def _decision(
+        self,
+        given: Mapping[str, Any],
+        top_k: int | None = None,
+        confidence: float | None = None,
+        calibrate: Place | None = None,
+    ) -> Decision:
         """Return how scores become predicted nodes, from a call's options and the model's.
 
         Raises:
             ConfigError: an option that is out of range.
         """
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-            raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
-        given = {"threshold": threshold, "consistency": consistency or self._config.consistency}
-        checked = typed({"checkpoint": self._config.checkpoint, **given}, StoredModel)
-        return self._predictor.decision(
-            threshold=checked.threshold, consistency=checked.consistency, top_k=top_k
-        )
+        folder = None if calibrate is None else str(Path(calibrate).expanduser())
+        key = (*given.values(), top_k, confidence, folder)
+        if key not in self._decisions:
+            if top_k is not None and (type(top_k) is not int or top_k < 1):
+                raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
+            if confidence is not None and not 0 < confidence < 1:
+                raise ConfigError(f"confidence={confidence!r:.60} is not a number between 0 and 1")
+            if folder is not None and confidence is None:
+                raise ConfigError(f"calibrate={folder} acts with confidence=")
+            changed = {name: value for name, value in given.items() if value is not None}
+            # a threshold of the call takes the place of the model's tuned ones, and these of its threshold
+            if "threshold" in changed and "tune" not in changed:
+                changed["tune"] = "none"
+            elif changed.get("tune", "none") != "none":
+                changed.setdefault("threshold", None)
+            config = typed({**dataclasses.asdict(self._config), **changed}, StoredModel)
+            self._decisions[key] = decision_for(
+                config, self._predictor, top_k=top_k, confidence=confidence, calibrate=folder
+            )
+        return self._decisions[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,3 +108,8 @@ def test_composing_changes_nothing_of_the_process_and_works_in_threads():
         configs = pool.map(lambda seed: configuration(TRAIN, ["dataset=wos", f"seed={seed}"]), range(3))
         assert [config.seed for config in configs] == [*range(3)]
     assert state() == before
+
+
+def test_the_functions_are_part_of_the_package_and_load_no_torch():
+    code = "import sys, hblm; hblm.api.train, hblm.api.sweep; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from programs import checkpoint_of
+from programs import LEARNING, checkpoint_of
 
 import hblm
 from hblm.config.stored_model import StoredModel
@@ -17,6 +17,7 @@ from hblm.data.dataset import open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.inference.decision import PredictedPath
 from hblm.inference.predictor import open_predictor
+from hblm.inference.stored_decisions import decision_for
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_faults_are_all_named(folder, model, monkeypatch):
 def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts, model):
     requests = []
 
-    def download(name: str, *, revision: str | None) -> str:
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         requests.append((name, revision))
         return str(folder)
 
@@ -141,7 +142,7 @@ def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts,
 
 
 def test_a_model_that_the_hub_does_not_have():
-    with pytest.raises(CheckpointError, match="checkpoint=someone/labels is not a folder, and as a model"):
+    with pytest.raises(CheckpointError, match="someone/labels is not a folder, and as a model on the hub"):
         hblm.load("someone/labels")
 
 
@@ -153,3 +154,48 @@ def test_a_joint_model_predicts_with_the_view_that_is_given(tri, texts):
     assert not np.allclose(scores[0], scores[1])
     alone = hblm.load(checkpoint_of(tri), device="cpu", fuse={"td": 0, "bu": 0}, joint_eval_view="fused")
     np.testing.assert_allclose(alone.predict_proba(texts), scores[2], atol=1e-6)
+
+
+KEPT = (*LEARNING, "trainer.epochs=4", "trainer.calibration_share=0.5", "tune=node")
+
+
+@pytest.fixture(scope="module")
+def kept(train_once) -> Path:
+    """Return a checkpoint with decisions.json, whose training kept documents for calibration."""
+    return checkpoint_of(train_once("kept", KEPT)[0])
+
+
+@pytest.mark.slow
+def test_decisions_of_the_validation_split_by_options_of_the_model_or_a_call(kept, texts):
+    plain = hblm.load(kept, device="cpu")
+    options = {"tune": "node", "calibrated": True}
+    config = StoredModel(checkpoint=[str(kept)], device="cpu", **options)
+    predictor = open_predictor(config)
+    decision = decision_for(config, predictor)
+    decided = decision.decide(predictor.scores(texts))
+    expected = [decision.nodes(decided, row) for row in range(len(texts))]
+    tuned = hblm.load(kept, device="cpu", **options)
+    assert tuned.predict(texts) == expected == plain.predict(texts, **options)
+    np.testing.assert_array_equal(tuned.predict_proba(texts), decided.scores)
+    np.testing.assert_array_equal(plain.predict_proba(texts, calibrated=True), decided.scores)
+    assert tuned.predict(texts, tune="none", threshold=0.5, calibrated=False) == plain.predict(texts)
+    assert tuned.predict(texts, threshold=0.5, calibrated=False) == plain.predict(texts)
+    strict = hblm.load(kept, device="cpu", threshold=1.0)
+    assert strict.predict(texts) == [[] for _ in texts]
+    assert strict.predict(texts, tune="node") == plain.predict(texts, tune="node") != strict.predict(texts)
+
+
+@pytest.mark.slow
+def test_confidence_cuts_paths_back_and_is_refused_without_kept_documents(kept, model, texts):
+    loaded = hblm.load(kept, device="cpu", tune="node")
+    sure = loaded.predict(texts, confidence=0.9)
+    for nodes, all_nodes in zip(sure, loaded.predict(texts), strict=True):
+        assert set(nodes) <= set(all_nodes)
+        assert loaded.taxonomy.close(nodes) == set(nodes)
+    assert [len(paths) for paths in loaded.predict_paths(texts, confidence=0.9, top_k=1)]
+    with pytest.raises(ConfigError, match=r"confidence=0.9 needs labelled documents that training never saw"):
+        model.predict(texts, confidence=0.9)
+    with pytest.raises(ConfigError, match="confidence=1 is not a number between 0 and 1"):
+        loaded.predict(texts, confidence=1)
+    with pytest.raises(ConfigError, match="calibrate=here acts with confidence="):
+        loaded.predict(texts, calibrate="here")
