@@ -66,7 +66,7 @@ def first_tokens_kept(tokenizer: Tokenizer, max_length: int) -> int:
 
     Special tokens at both ends are kept; the text between them is cut on the tokenizer's truncation side.
     """
-    mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    mask: list[int] = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     if 0 not in mask:
         return max_length
     before, after = mask.index(0), mask[::-1].index(0)
