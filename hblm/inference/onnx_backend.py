@@ -21,7 +21,7 @@ from hblm.inference.token_batches import Ids, batches, gathered, padded
 from hblm.process import n_cores
 from hblm.runs.checkpoint import COPY_AGAIN, ONNX, ONNX_DATA, SUMS, Checkpoint
 
-_MOST_TEXTS, _MOST_TOKENS = 512, 4_096  # of a batch
+_MOST_TEXTS, _MOST_TOKENS = 512, 2_048  # of a batch: little padding
 _GPU = "CUDAExecutionProvider"
 
 Array = npt.NDArray[Any]

@@ -22,6 +22,7 @@ from hblm.nn.link import Link
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 OPSET = 18
+_least: Callable[[int, int], int] = torch.sym_min  # min() would fix the tokens of the traced batch
 _DOUBLE, _FLOAT = 11, 1  # onnx.TensorProto.DOUBLE, FLOAT
 
 
@@ -66,7 +67,7 @@ class Graph(nn.Module):
 
         A program that does not truncate would pass more tokens than the encoder has positions for.
         """
-        width = torch.sym_min(ids.shape[1], self.max_length)  # type: ignore[no-untyped-call]
+        width = _least(ids.shape[1], self.max_length)
         position = torch.arange(width, device=ids.device)[None]
         beyond = (mask.sum(1, keepdim=True) - self.max_length).clamp(min=0)
         taken = position + (position >= self.kept_first) * beyond
@@ -111,7 +112,9 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _in_float64() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return ONNX translations of functions whose float32 forms lose the digits of small numbers."""
-    from onnxscript import opset18 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its types do not fit values at tracing
 
     def log1p(self: Any) -> Any:
         wide = op.Cast(self, to=_DOUBLE)
