@@ -1,10 +1,10 @@
 """Print throughput and latency: `python tests/bench/bench_serve.py CHECKPOINT [FOLDER] [ROUNDS] [KEY=VALUE]`.
 
 The service and its clients are two processes on one machine. One client, then eight, each with a connection
-of its own, send one text a request, of a prepared FOLDER's test split (by default the checkpoint's), for three
-seconds; the rounds of both take turns, so that other work on the machine meets both. Prints for each round
-requests a second, the median and the 99th percentile of a request's milliseconds; then the medians of two
-ratios: throughput of 8 clients to 1, and p99 of 8 clients to the median of 1.
+of its own, send one text a request for three seconds: the texts of a prepared FOLDER's test split, by default
+the checkpoint's. The rounds of both take turns, so that other work on the machine meets both. Prints for each
+round requests a second, the median and the 99th percentile of a request's milliseconds; then the medians of
+two ratios: throughput of 8 clients to 1, and p99 of 8 clients to the median of 1.
 """
 
 from __future__ import annotations
