@@ -15,16 +15,17 @@ from hblm.data.batches import subsample_positions
 from hblm.data.tokens import TextTokenizer
 from hblm.engine import build, device, session
 from hblm.errors import TrainingError
-from hblm.inference.token_batches import batches, gathered, padded
+from hblm.inference.single_threads import SingleThreads
+from hblm.inference.token_batches import Ids, batches, gathered, padded
 from hblm.nn.classifier import Classifier
 from hblm.runs.checkpoint import Checkpoint, open_data
 
 _MOST_TEXTS = 512
-_MOST_TOKENS = {"cpu": 4_096}  # of a batch; fits the cache of a processor
-_MOST_TOKENS_GPU = 65_536
+_MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit the cache of a processor
 # On a CPU a token of padding takes as long as one of text, and a batch more takes less than 32 of them: a few
 # texts of different lengths take less time in several batches.
-_MOST_PADDING = {"cpu": 32}
+_MOST_PADDING_CPU = 32
+_MOST_TOKENS_GPU = 65_536
 
 
 class TorchBackend:
@@ -60,6 +61,7 @@ class TorchBackend:
         self._tokens = TextTokenizer(tokenizer, config.encoder.max_length)
         self._pad_id = int(tokenizer.pad_token_id)
         self._turn = threading.Lock()
+        self._threads = SingleThreads() if self._device.type == "cpu" else None
 
     def logits(self, texts: Sequence[str], advance: Advance) -> np.ndarray:
         """Return the view's logits, (texts, nodes) in float32; `advance` gets the texts of each batch.
@@ -68,17 +70,20 @@ class TorchBackend:
             TrainingError: a logit is not finite.
         """
         rows = self._tokens(texts)
-        budget = _MOST_TOKENS.get(self._device.type, _MOST_TOKENS_GPU)
+        limits = (_MOST_TOKENS_GPU, None) if self._threads is None else (_MOST_TOKENS_CPU, _MOST_PADDING_CPU)
+        lengths = [len(row) for row in rows]
+        cut = list(batches(lengths, tokens=limits[0], texts=_MOST_TEXTS, padding=limits[1]))
+
+        def forward(positions: Ids) -> np.ndarray:
+            return self._forward(*padded([rows[position] for position in positions], self._pad_id))
+
         parts = []
-        for positions in batches(
-            [len(row) for row in rows],
-            tokens=budget,
-            texts=_MOST_TEXTS,
-            padding=_MOST_PADDING.get(self._device.type),
-        ):
-            ids, mask = padded([rows[position] for position in positions], self._pad_id)
-            parts.append((positions, self._forward(ids, mask)))
-            advance(len(positions))
+        with self._turn:
+            several = self._threads is not None and len(cut) > 1
+            results = self._threads.map(forward, cut) if self._threads and several else map(forward, cut)
+            for positions, logits in zip(cut, results, strict=True):
+                parts.append((positions, logits))
+                advance(len(positions))
         return gathered(parts, (len(texts), len(self.checkpoint.taxonomy)))
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
@@ -90,7 +95,6 @@ class TorchBackend:
     def _forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         reduced = self._dtype != torch.float32
         with (
-            self._turn,
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype, enabled=reduced),
         ):
