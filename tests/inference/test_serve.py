@@ -93,7 +93,7 @@ def serve(trained) -> Iterator[Callable[..., Process]]:
 @contextlib.contextmanager
 def long_request(service: Process) -> Iterator[Any]:
     """Give the future of a request whose texts take a second or more, once the first ones are computed."""
-    texts = ["A C F x y z " * 2_500] * 256
+    texts = ["A C F x y z " * 2_500] * 128
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(service.predict, *texts)
         service.until(lambda: "hblm_queue_texts 0.0" not in httpx.get(f"{service.url}/metrics").text)
@@ -176,13 +176,13 @@ def test_a_service_is_killed_restarted_and_stopped(serve):
         assert kept.get(f"{first.url}/health").status_code == 200
         first.process.kill()
         first.end()
-        third = serve(f"port={port}").ready()
+        third = serve(f"port={port}", "timeout=100").ready()
         answer = third.predict("A C F").json()
 
     with long_request(third) as long:
         third.process.send_signal(signal.SIGTERM)
         documents = long.result(PATIENCE).json()["documents"]
-    assert len(documents) == 256
+    assert len(documents) == 128
     assert third.end() == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{third.url}/health")
@@ -197,7 +197,7 @@ def test_ctrl_c_ends_it_after_the_answers_and_a_second_signal_at_once(serve):
     assert loading.end() == 130
     assert "Traceback" not in loading.log.read_text()
 
-    service = serve("port=0").ready()
+    service = serve("port=0", "timeout=100").ready()
     with long_request(service) as long:
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
