@@ -28,7 +28,11 @@ Advance = Callable[[int], None]
 StartTask = Callable[[str, "int | None"], Advance]
 
 log = logging.getLogger("hblm")
-_CLOSED = ", predictions closed under ancestors"
+_SETS = {  # consistency -> the key of its scores in a view's, and their description
+    "raise": ("repath", "predictions closed under ancestors beside the raw ones"),
+    "cap": ("cap", "predictions without nodes that lack an ancestor beside the raw ones"),
+}
+_F1 = {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -259,36 +263,75 @@ class TrainingBar:
             )
 
 
-def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, repath: bool, title: str) -> None:
-    """Print the scores of one view, a row a level, or of `all` views, a row a view."""
+def print_views(views: Mapping[str, Mapping[str, Any]], shown: str, *, consistency: str, title: str) -> None:
+    """Print the scores of one view, a row a level, or of `all` views, a row a view.
+
+    Args:
+        views: scores by view.
+        shown: the view, or `all`.
+        consistency: raise or cap for the scores of such predictions beside the raw ones; none for raw alone.
+        title: of the table.
+    """
     if shown != "all":
-        print_scores(shown, views[shown], repath=repath, title=title)
+        print_scores(shown, views[shown], consistency=consistency, title=title)
         return
-    print(f"{title}, all views{_CLOSED if repath else ''}")
+    print(f"{title}, all views{_described(consistency)}")
     table = Table()
     table.add_column("view")
-    for column in ("micro-F1", "macro-F1", "samples-F1", "violations"):
-        table.add_column(column, justify="right")
+    names = {**_F1, "samples_f1": "samples-F1", "violation_rate": "violations"}
+    _add_numbers(table, [*names.values(), *_beside(consistency)])
     for view, scores in views.items():
-        overall = (scores["repath"] if repath else scores)["overall"]
-        names = ("micro_f1", "macro_f1", "samples_f1", "violation_rate")
-        table.add_row(view, *(f"{100 * overall[name]:.2f}" for name in names))
+        numbers = [scores["overall"][name] for name in names]
+        if consistency in _SETS:
+            numbers += [scores[_SETS[consistency][0]]["overall"][name] for name in _F1]
+        table.add_row(view, *(f"{100 * number:.2f}" for number in numbers))
     VisibleConsole().print(table)
 
 
-def print_scores(view: str, scores: Mapping[str, Any], *, repath: bool, title: str) -> None:
-    """Print one view's scores: a row a level, and all nodes."""
-    shown = scores["repath"] if repath else scores
-    print(f"{title}, view {view}{_CLOSED if repath else ''}")
+def print_scores(view: str, scores: Mapping[str, Any], *, consistency: str, title: str) -> None:
+    """Print one view's scores: a row a level, and all nodes; `consistency` as for `print_views`."""
+    print(f"{title}, view {view}{_described(consistency)}")
     table = Table()
     table.add_column("level")
-    for column in ("nodes", "micro-F1", "macro-F1", "support"):
-        table.add_column(column, justify="right")
-    rows = [(str(level["level"]), level["nodes"], level) for level in shown["per_level"]]
-    rows.append(("all", sum(row[1] for row in rows), shown["overall"]))
-    for level, nodes, row in rows:
-        if level == "all":
+    _add_numbers(table, ["nodes", *_F1.values(), *_beside(consistency), "support"])
+    sets = [scores, *([scores[_SETS[consistency][0]]] if consistency in _SETS else [])]
+    n_nodes = sum(level["nodes"] for level in scores["per_level"])
+    for rows in zip(
+        *([*each["per_level"], {**each["overall"], "nodes": n_nodes}] for each in sets), strict=True
+    ):
+        row = rows[0]
+        if "level" not in row:
             table.add_section()
-        f1 = (f"{100 * row[name]:.2f}" for name in ("micro_f1", "macro_f1"))
-        table.add_row(level, f"{nodes:,}", *f1, f"{row['support']:,}")
+        f1 = (f"{100 * each[name]:.2f}" for each in rows for name in _F1)
+        table.add_row(str(row.get("level", "all")), f"{row['nodes']:,}", *f1, f"{row['support']:,}")
     VisibleConsole().print(table)
+
+
+def tuned_line(views: Mapping[str, Mapping[str, Any]], tuned: Mapping[str, Any], split: str) -> str:
+    """Return a line on one view's scores at tuned thresholds, with those at the one threshold beside them.
+
+    Args:
+        views: the scores by view.
+        tuned: the result's entry of tuned thresholds.
+        split: whose scores they are.
+    """
+    view, names = tuned["view"], {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
+    before, after = views[view], tuned[split][view]["overall"]
+    threshold, before = before["threshold"], before["repath"]["overall"]
+    pairs = (f"{names[key]} {100 * after[key]:.2f} ({100 * before[key]:.2f})" for key in names)
+    what = f"{split}, view {view}, predictions closed under ancestors, tune={tuned['tune']}"
+    return f"{what}: {', '.join(pairs)}; in brackets with threshold {threshold:g}"
+
+
+def _described(consistency: str) -> str:
+    return f", {_SETS[consistency][1]}" if consistency in _SETS else ""
+
+
+def _beside(consistency: str) -> list[str]:
+    """Return the heads of the columns beside the raw ones: none without consistency."""
+    return [f"{column}\n{consistency}" for column in _F1.values()] if consistency in _SETS else []
+
+
+def _add_numbers(table: Table, heads: Iterable[str]) -> None:
+    for head in heads:
+        table.add_column(head, justify="right")

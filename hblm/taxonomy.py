@@ -297,6 +297,24 @@ def suggest(given: str, known: Iterable[str]) -> str:
     return nearest(given, heapq.nlargest(50, known, key=shared))
 
 
+def faults_of_part(part: Taxonomy, whole: Taxonomy) -> list[str]:
+    """Return a fault for each node of `part` that `whole` lacks or has below another node.
+
+    Without faults `part` is `whole`, or a part of it that is closed under ancestors. Nodes are compared by
+    their ids; order, names and texts may differ.
+    """
+    faults = []
+    for node in part.nodes:
+        if node.id not in whole.index:
+            faults.append(
+                f"node {node.id!r:.100} is not one of its {len(whole)} nodes{whole.suggest(node.id)}"
+            )
+        elif (parent := whole.nodes[whole.index[node.id]].parent) != node.parent:
+            places = [f"below {above!r:.100}" if above else "a root" for above in (node.parent, parent)]
+            faults.append(f"node {node.id!r:.100} is {places[0]}, and there it is {places[1]}")
+    return faults
+
+
 def _line_of(text: str, node_id: str) -> int:
     """Return the line of the last node with an id: of duplicates, the later one is the error."""
     forms = "|".join(re.escape(json.dumps(node_id, ensure_ascii=escape)) for escape in (False, True))

@@ -84,15 +84,21 @@ def test_the_flag_decides_which_scores_are_shown(capsys):
         row = {"micro_f1": f1, "macro_f1": f1, "support": 1234}
         return {"overall": row, "per_level": [{"level": 0, "nodes": 7, **row}]}
 
-    both = {**scores(0.25), "repath": scores(0.75)}
-    print_scores("single", both, repath=False, title="run: test")
+    all_sets = {**scores(0.25), "repath": scores(0.75), "cap": scores(0.65)}
+    print_scores("single", all_sets, consistency="none", title="run: test")
     plain = capsys.readouterr().out
-    assert "25.00" in plain
+    assert plain.count("25.00") == 4
     assert "1,234" in plain
-    print_scores("single", both, repath=True, title="run: test")
-    closed = capsys.readouterr().out
-    assert "75.00" in closed
-    assert "closed under ancestors" in closed
+    assert "ancestor" not in plain
+    for consistency, number, words in (
+        ("raise", "75.00", "closed under ancestors"),
+        ("cap", "65.00", "without nodes that lack an ancestor"),
+    ):
+        print_scores("single", all_sets, consistency=consistency, title="run: test")
+        shown = capsys.readouterr().out
+        assert shown.count("25.00") == shown.count(number) == 4  # beside the raw ones
+        assert words in shown
+        assert consistency in shown
 
 
 STEERING = [

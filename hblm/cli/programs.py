@@ -45,10 +45,11 @@ EVALUATE = Program(
     summary="Score a trained checkpoint, or an ensemble of two; every setting comes from them.",
     examples=(
         "python -m hblm.evaluate checkpoint=outputs/checkpoints/NAME",
-        "python -m hblm.evaluate checkpoint=DIR split=val threshold=0.4 posthoc_repath=true",
+        "python -m hblm.evaluate checkpoint=DIR split=val threshold=0.4 consistency=cap",
         "python -m hblm.evaluate checkpoint=DIR joint_eval_view=all predictions=true",
         "python -m hblm.evaluate checkpoint=[TOP_DOWN_DIR,BOTTOM_UP_DIR] ensemble_weight=auto",
         "python -m hblm.evaluate checkpoint=DIR dataset.path=WHERE_THE_DATA_LIES_NOW",
+        "python -m hblm.evaluate checkpoint=DIR dataset.path=OTHER_LABELLED_DATA other_data=true",
     ),
 )
 

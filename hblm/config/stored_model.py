@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hblm.config.schema import key
-from hblm.config.train import FUSE_KEYS
+from hblm.config.train import FUSE_KEYS, TUNES
 
 CONSISTENCIES = ("raise", "cap", "none")
-TUNES = ("none", "global", "level", "node")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PREDICTION_VIEWS = ("fused", "td", "bu", "mix")
 

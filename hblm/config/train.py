@@ -20,6 +20,7 @@ SINGLE_VIEW = "single"  # the view of a model with one branch
 FUSED_VIEWS = ("td", "bu", "mix")  # the views that tri_head_diffcat fuses
 FUSE_KEYS = tuple(f"tri_fuse_{view}" for view in FUSED_VIEWS)
 EVAL_VIEWS = ("fused", *FUSED_VIEWS, "all")
+TUNES = ("none", "global", "level", "node")  # whose thresholds the validation split chooses
 AUTO = "auto"  # an option that engine/auto.py replaces by another
 
 CHOSEN_BY_AUTO = (
@@ -299,6 +300,13 @@ class Trainer:
     )
     patience: int | None = key(10, "epochs without a better score before training stops; null: chosen", low=1)
     monitor: str = key("macro_f1", "the validation score that decides", choices=("macro_f1", "micro_f1"))
+    calibration_share: float = key(
+        0.0,
+        "share of the validation split that is kept for `predict confidence=` alone: no epoch, threshold or "
+        "temperature is chosen on it",
+        low=0,
+        high=0.9,
+    )
     precision: str = key(
         "auto", "auto: bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
     )
@@ -329,6 +337,13 @@ class TrainConfig:
     output_dir: str = key("outputs", "folder of checkpoints, results and caches", identity=False)
     cache_dir: str = key("${output_dir}/cache", "tokenised and embedded documents", identity=False)
     posthoc_repath: bool = key(False, "show the scores of predictions closed under ancestors", identity=False)
+    tune: str = key(
+        "none",
+        "after training, also score predictions at thresholds that the validation split chooses: one for all "
+        "nodes, of each level or of each node",
+        choices=TUNES,
+        identity=False,
+    )
     force: bool = key(False, "run again although there is a result", identity=False)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"), identity=False)
     trackers: list[str] = key(

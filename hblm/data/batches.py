@@ -21,6 +21,7 @@ from hblm.data.tokens import Array, TokenisedSplit, mapped_array
 from hblm.errors import ConfigError
 
 _SUBSAMPLE_SEED = 20_240_229  # not the seed of the run: every run has the same documents
+_CALIBRATION_SEED = 20_261_127  # not the seed of the run either
 _STEPS_SORTED_TOGETHER = 32
 
 
@@ -113,14 +114,36 @@ def subsample(split: TokenisedSplit, fraction: float) -> TokenisedSplit:
     if not 0 < fraction <= 1:
         raise ConfigError(f"dataset_fraction={fraction}: write a number above 0 and up to 1")
     chosen = subsample_positions(len(split), fraction)
-    if len(chosen) == len(split):
-        return split
-    return TokenisedSplit(split.folder, split.name, split.positions_in_file(chosen))
+    return split if len(chosen) == len(split) else _part(split, chosen)
 
 
 def subsample_positions(documents: int, fraction: float) -> npt.NDArray[np.int64]:
     """Return the positions of the documents of a split that `dataset_fraction` keeps, in rising order."""
     return np.sort(_shuffled(documents, _SUBSAMPLE_SEED)[: n_subsampled(documents, fraction)])
+
+
+def calibration_positions(documents: int, share: float) -> npt.NDArray[np.int64]:
+    """Return the positions of the documents of a split that `calibration_share` keeps, in rising order."""
+    return np.sort(_shuffled(documents, _CALIBRATION_SEED)[: round(share * documents)])
+
+
+def hold_back(split: TokenisedSplit, share: float) -> tuple[TokenisedSplit, TokenisedSplit]:
+    """Return a split without the fixed share of its documents that is for calibration alone, and that share.
+
+    Raises:
+        ConfigError: one of the two has no documents.
+    """
+    kept = calibration_positions(len(split), share)
+    if not 0 < len(kept) < len(split):
+        raise ConfigError(
+            f"trainer.calibration_share={share} keeps {len(kept)} of the {len(split)} documents of "
+            f"{split.name}; it must keep at least one, and leave one"
+        )
+    return _part(split, np.setdiff1d(np.arange(len(split)), kept)), _part(split, kept)
+
+
+def _part(split: TokenisedSplit, positions: Array) -> TokenisedSplit:
+    return TokenisedSplit(split.folder, split.name, split.positions_in_file(positions))
 
 
 def training_steps(lengths: Array, *, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:

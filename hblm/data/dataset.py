@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ class Prepared:
         folder: as given by the user.
         name: the name of the dataset in results.
         taxonomy: the label forest.
-        files: name -> sha256 of the four files.
+        files: name -> sha256 of the four files, as far as they exist (see `open_prepared`).
         manifest: the content of manifest.json; None in a folder made by hand.
     """
 
@@ -46,7 +46,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Return the sha256 of the four hashes, which is part of run ids and cache keys."""
+        """Return the sha256 of the files' hashes, which is part of run ids and cache keys."""
         return sha256_text(canonical_json(dict(self.files)))
 
     def __hash__(self) -> int:
@@ -96,12 +96,12 @@ class Prepared:
             raise DataError(f"{path}: the split is empty; it needs at least one document")
 
     def require_unchanged(self, *files: str) -> None:
-        """Check that files have not changed since the folder was opened; without names, all four.
+        """Check that files have not changed since the folder was opened; without names, all of them.
 
         Raises:
             DataError: a file has changed.
         """
-        for file in files or FILES:
+        for file in files or self.files:
             with contextlib.suppress(OSError):  # the caller reports why it cannot read the file
                 self._compare(file, sha256_file(self.folder / file))
 
@@ -132,21 +132,23 @@ def n_subsampled(documents: int, fraction: float) -> int:
     return min(documents, max(1, round(fraction * documents)))
 
 
-def open_prepared(folder: Path, name: str | None = None, prepare_with: str | None = None) -> Prepared:
+def open_prepared(
+    folder: Path, name: str | None = None, prepare_with: str | None = None, splits: Sequence[str] = SPLITS
+) -> Prepared:
     """Open a prepared dataset: hash its files, read its taxonomy, parse no document.
 
     Args:
         folder: the folder of the four files.
         name: the name of the dataset; None: that of the folder.
         prepare_with: the command that prepares it, for messages; None if there is none.
+        splits: those that must exist; the others are opened if they exist.
 
     Raises:
         DataError: a missing or unreadable file, hashes that contradict the manifest, a bad taxonomy.
     """
     name = name or Path(os.path.abspath(folder)).name  # not resolved: the name of a link counts
-    _require_files(folder, prepare_with)
     files, taxonomy = {}, b""
-    for file in FILES:
+    for file in _files_of(folder, prepare_with, splits):
         try:
             if file == FILES[0]:
                 taxonomy = (folder / file).read_bytes()
@@ -161,9 +163,15 @@ def open_prepared(folder: Path, name: str | None = None, prepare_with: str | Non
     return Prepared(folder, name, decode_taxonomy(taxonomy, str(folder / FILES[0])), files, manifest)
 
 
-def _require_files(folder: Path, prepare_with: str | None) -> None:
+def _files_of(folder: Path, prepare_with: str | None, splits: Sequence[str]) -> list[str]:
+    """Return those of the four files that exist, the taxonomy first.
+
+    Raises:
+        DataError: the folder, the taxonomy or one of `splits` is missing, or a file is none.
+    """
     prepare = f"prepare it with `{prepare_with}`, or " if prepare_with else ""
-    hint = f"{prepare}give the folder that holds {', '.join(FILES)} as dataset.path=DIR"
+    needed = [FILES[0], *(f"{split}.jsonl" for split in splits)]
+    hint = f"{prepare}give the folder that holds {', '.join(needed)} as dataset.path=DIR"
     try:
         names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
@@ -172,7 +180,7 @@ def _require_files(folder: Path, prepare_with: str | None) -> None:
         raise DataError(f"{folder}: a file where a prepared dataset's folder should be; {hint}") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-    missing = [file for file in FILES if file not in names]
+    missing = [file for file in needed if file not in names]
     if missing:
         there = f"it holds {', '.join(names[:10])}" if names else "it is empty"
         raise DataError(f"{folder}: no {' and no '.join(missing)} ({there}); {hint}")
@@ -181,6 +189,7 @@ def _require_files(folder: Path, prepare_with: str | None) -> None:
             if (folder / file).exists():
                 require_file(folder / file)
             raise DataError(f"{folder / file}: a link to nothing; {hint}")
+    return [file for file in FILES if file in names]
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any] | None:

@@ -144,10 +144,11 @@ def tokenise(
     max_length: int,
     cache_dir: Path,
     progress: StartTask = lambda description, total: lambda steps: None,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, TokenisedSplit]:
     """Return the tokenised splits, and under `nodes` the texts of nodes, from the cache if it has them.
 
-    All documents of all splits are read (and so verified) before the first is trained on. Of several
+    All documents of these splits are read (and so verified) before the first is trained on. Of several
     processes that start at once, one tokenises and the others wait for it.
 
     Args:
@@ -156,6 +157,7 @@ def tokenise(
         max_length: tokens that a document is cut to, special tokens included.
         cache_dir: the folder of all caches.
         progress: starts a task (description, total or None), returns how to advance it.
+        splits: which of train, val and test; a part of them has a cache entry of its own.
 
     Raises:
         ConfigError: `max_length` leaves no room for a token of the text.
@@ -168,15 +170,17 @@ def tokenise(
         "dataset": prepared.fingerprint,
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
+        **({} if tuple(splits) == SPLITS else {"splits": [*splits]}),
     }
-    parts = [f"{split}.{part}" for split in (*SPLITS, NODES) for part in (*_ARRAYS, "ids")]
+    names = (*splits, NODES)
+    parts = [f"{name}.{part}" for name in names for part in (*_ARRAYS, "ids")]
     entry = Entry(cache_dir / "tokens", made_from, [*parts, _DTYPES])
     if not entry.is_whole():
         with entry.locked():
             if not entry.is_whole():  # another process may have been faster
                 with entry.renewed() as folder:
-                    _write(folder, prepared, _cutting(tokenizer, max_length), progress)
-    return {name: TokenisedSplit(entry.folder, name) for name in (*SPLITS, NODES)}
+                    _write(folder, prepared, names, _cutting(tokenizer, max_length), progress)
+    return {name: TokenisedSplit(entry.folder, name) for name in names}
 
 
 def node_documents(taxonomy: Taxonomy) -> Iterator[Document]:
@@ -191,8 +195,8 @@ def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
     return sha256_text(f"{backend.to_str()}\n{tokenizer.truncation_side}\n{backend.encode_special_tokens}")
 
 
-def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) -> None:
-    """Tokenise all splits into `folder`, a thousand documents at a time."""
+def _write(folder: Path, prepared: Prepared, names: Sequence[str], backend: Any, progress: StartTask) -> None:
+    """Tokenise splits, or the texts of nodes, into `folder`, a thousand documents at a time."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it a later fork prints a warning
     index = prepared.taxonomy.index
     highest = max(backend.get_vocab(with_added_tokens=True).values())
@@ -202,7 +206,7 @@ def _write(folder: Path, prepared: Prepared, backend: Any, progress: StartTask) 
         "offsets": np.dtype(np.int64),
         "label_offsets": np.dtype(np.int64),
     }
-    for split in (*SPLITS, NODES):
+    for split in names:
         advance = progress(f"tokenising {split}", _expected(prepared, split))
         with contextlib.ExitStack() as stack:
             files = {

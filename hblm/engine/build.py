@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -278,6 +278,25 @@ def scoring(
             n_nodes=len(taxonomy),
             pad_id=tokenizer.pad_token_id,
         ),
+    )
+
+
+def scoring_over(scoring: Scoring, taxonomy: Taxonomy, tokenizer: Tokenizer) -> Scoring:
+    """Return the scoring of documents that are labelled with other nodes than the model's.
+
+    Args:
+        scoring: over all nodes of the model.
+        taxonomy: some or all of these nodes, in any order.
+        tokenizer: has the padding token.
+    """
+    columns = [scoring.taxonomy.index[node.id] for node in taxonomy.nodes]
+    support = scoring.train_support
+    return replace(
+        scoring,
+        taxonomy=taxonomy,
+        columns=torch.tensor(columns),
+        train_support=None if support is None else [support[column] for column in columns],
+        collate=functools.partial(collate, n_nodes=len(taxonomy), pad_id=tokenizer.pad_token_id),
     )
 
 

@@ -35,11 +35,10 @@ def keep_logits(
 
     Not through a memory map: its pages count as memory, and a full disk kills the process by SIGBUS.
     """
-    width = len(scoring.taxonomy) * np.dtype(np.float32).itemsize
     with path.open("wb") as file:
         for positions, batch, output in outputs(model, split, scoring, accelerator):
             for position, row in zip(positions, output.views["single"].cpu().numpy(), strict=True):
-                file.seek(int(position) * width)
+                file.seek(int(position) * row.nbytes)
                 file.write(row.tobytes())
             advance(len(batch))
 
@@ -75,7 +74,7 @@ def search_weight(
     for _, z_td, z_bu, targets in _stream(td, bu, split, scoring):
         for weight, counter in counters.items():
             fused = weighted_mean([z_td, z_bu], (weight, 1 - weight))
-            counter.update(scoring.objective.loss.to_scores(fused), targets)
+            counter.update(scoring.scores(fused), targets)
     scores = {weight: counter.compute()["overall"][monitor] for weight, counter in counters.items()}
     best = max(WEIGHTS, key=lambda weight: (scores[weight], -abs(weight - 0.5)))
     tried = [{"weight": weight, monitor: score} for weight, score in scores.items()]
@@ -86,10 +85,10 @@ def _stream(
     td: Path, bu: Path, split: TokenisedSplit, scoring: Scoring
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
     """Yield positions in the split, td's and bu's logits of these documents, and targets."""
-    n_nodes = len(scoring.taxonomy)
+    width = td.stat().st_size // (len(split) * np.dtype(np.float32).itemsize)  # all nodes of the models
     with td.open("rb") as td_file, bu.open("rb") as bu_file:
         for start in range(0, len(split), _AT_ONCE):
             positions = np.arange(start, min(start + _AT_ONCE, len(split)))
-            rows = (np.fromfile(file, np.float32, len(positions) * n_nodes) for file in (td_file, bu_file))
-            z_td, z_bu = (torch.from_numpy(each.reshape(-1, n_nodes)) for each in rows)
-            yield positions, z_td, z_bu, targets_of(split, positions, n_nodes)
+            rows = (np.fromfile(file, np.float32, len(positions) * width) for file in (td_file, bu_file))
+            z_td, z_bu = (torch.from_numpy(each.reshape(-1, width)) for each in rows)
+            yield positions, z_td, z_bu, targets_of(split, positions, len(scoring.taxonomy))

@@ -27,7 +27,10 @@ TP / (TP + FP), recall TP / (TP + FN), and F1 their harmonic mean, 2 TP / (2 TP 
   and Schütze 2008, "Introduction to Information Retrieval", 8.4): gold nodes among the first |T_i|, divided
   by |T_i|; 0 for a document without labels.
 - repath: the same with P̂_i in place of P_i; gold stays as given. Its hierarchical block is the plain one,
-  because closing twice changes nothing.
+  because closing twice changes nothing. It is the set of consistency=raise: a parent's score is at least its
+  children's.
+- cap: the same with the nodes of P_i whose ancestors are all in P_i; gold stays as given. It is the set of
+  consistency=cap: a child's score is at most its parent's.
 
 If gold and predicted sets are closed, micro-F1 is the hierarchical F1 to the bit: equal integers, equal
 division.
@@ -46,7 +49,7 @@ from torch import Tensor
 
 from hblm.taxonomy import Taxonomy
 
-AS_PREDICTED, CLOSED = 0, 1  # the two predicted sets: positions on every axis called "sets"
+AS_PREDICTED, CLOSED, CAPPED = 0, 1, 2  # the three predicted sets: positions on every axis of sets
 RANKS = (1, 3, 5)  # the k of precision_at_k
 
 _COUNTED = (
@@ -93,13 +96,12 @@ class ScoreCounter:
             torch.tensor(taxonomy.level_parents(level), device=self.device)
             for level in range(1, len(taxonomy.levels))
         ]
-        # Rows: predicted and hits, each for both predicted sets; support; hits below predicted ancestors.
-        self._node_counts = self._zeros(6, len(taxonomy))
-        self._closed_hits = self._zeros()
+        self._node_counts = self._zeros(7, len(taxonomy))  # predicted of each set, hits of each, support
+        self._closed_hits = self._zeros(2)  # with gold closed, of the sets CLOSED and CAPPED
         self._closed_support = self._zeros()
-        self._violations = self._zeros(2)
-        self._exact = self._zeros(2, n_scopes)
-        self._samples = self._zeros(3, 2, n_scopes).double()  # precision, recall, F1
+        self._violations = self._zeros()  # of AS_PREDICTED: the other sets have none
+        self._exact = self._zeros(3, n_scopes)
+        self._samples = self._zeros(3, 3, n_scopes).double()  # precision, recall, F1 of each set
         self._ranking = self._zeros(1 + len(RANKS)).double()  # r_precision, precision at each rank
 
     def update(self, scores: Float[Tensor, "batch nodes"], targets: Shaped[Tensor, "batch nodes"]) -> None:
@@ -116,17 +118,16 @@ class ScoreCounter:
         scores = scores.to(self.device)
         given = torch.stack([scores >= self.threshold, targets.to(self.device, torch.bool)])
         closed = self._close(given)
-        predicted, gold = torch.stack([given[0], closed[0]]), given[1:]
+        predicted, gold = torch.stack([given[0], closed[0], self._anchored(given[0])]), given[1:]
         # One conversion, then sums in the same type: summing bool would convert a copy for each sum.
-        anchored = self._anchored(given[0]) & given[1]
-        counted = torch.cat([predicted, predicted & gold, gold, anchored[None]]).to(torch.int32)
+        counted = torch.cat([predicted, predicted & gold, gold]).to(torch.int32)
         self.n_documents += len(scores)
         self._node_counts += counted.sum(1, dtype=torch.int32)
-        self._closed_hits += (closed[0] & closed[1]).sum()
+        self._closed_hits += (predicted[CLOSED:] & closed[1]).sum((1, 2))
         self._closed_support += closed[1].sum()
-        self._count_documents(counted[:5])
+        self._count_documents(counted)
         if self.ranking:
-            self._count_ranks(scores, counted[4])
+            self._count_ranks(scores, counted[6])
 
     def counted(self) -> dict[str, Any]:
         """Return the counts on the CPU, which another counter of the same view can add."""
@@ -152,16 +153,17 @@ class ScoreCounter:
             **self._blocks(AS_PREDICTED),
             **({"ranking": self._ranks()} if self.ranking else {}),
             "repath": self._blocks(CLOSED),
+            "cap": self._blocks(CAPPED),
         }
 
     def node_table(self) -> list[dict[str, Any]]:
-        """Return one row per node in taxonomy order, of the predictions as they are (not closed).
+        """Return one row per node in taxonomy order, of the predictions as they are.
 
         Raises:
             ValueError: no document was counted.
         """
         self._refuse_nothing()
-        predicted, _, hits, _, support, _ = self._node_counts.tolist()
+        predicted, hits, support = self._node_counts[[AS_PREDICTED, 3 + AS_PREDICTED, 6]].tolist()
         rows = []
         for level, positions in enumerate(self.taxonomy.levels):
             for at in positions:
@@ -230,21 +232,23 @@ class ScoreCounter:
         levels = torch.split(counted, self._level_sizes, -1)
         per_level = [level.sum(-1, dtype=torch.int32) for level in levels]
         counts = torch.stack([*per_level, torch.stack(per_level).sum(0)], -1)
-        predicted, hits, support = counts[:2], counts[2:4], counts[4:]
+        predicted, hits, support = counts[:3], counts[3:6], counts[6:]
         self._exact += ((hits == predicted) & (hits == support)).sum(1)
         # A parent is missing exactly where closing adds a node.
-        self._violations += (predicted[..., -1] < predicted[CLOSED, :, -1]).sum(1)
+        self._violations += (predicted[AS_PREDICTED, :, -1] < predicted[CLOSED, :, -1]).sum()
         # Where a denominator is 0 there is no hit either: with a denominator of 1, 0/0 is 0.
         ratios = [hits / predicted.clamp(min=1).double(), hits / support.clamp(min=1).double()]
         ratios.append(2 * hits / (predicted + support).clamp(min=1).double())
         self._samples += torch.stack(ratios).sum(2)
 
     def _blocks(self, which: int) -> dict[str, Any]:
-        """Return overall, per_level and hierarchical of one of the two predicted sets."""
+        """Return overall, per_level and hierarchical of one of the three predicted sets."""
         overall = self._scope(which, -1, range(len(self.taxonomy)))
-        overall["violation_rate"] = int(self._violations[which]) / self.n_documents
-        n_closed = int(self._node_counts[CLOSED].sum())
-        hierarchical = _precision_recall_f1(int(self._closed_hits), n_closed, int(self._closed_support))
+        n_violations = int(self._violations) if which == AS_PREDICTED else 0
+        overall["violation_rate"] = n_violations / self.n_documents
+        closed = CAPPED if which == CAPPED else CLOSED  # the set closed under ancestors
+        n_closed, n_hits = int(self._node_counts[closed].sum()), int(self._closed_hits[closed - CLOSED])
+        hierarchical = _precision_recall_f1(n_hits, n_closed, int(self._closed_support))
         return {
             "overall": overall,
             "per_level": [
@@ -258,7 +262,7 @@ class ScoreCounter:
     def _by_frequency(self, which: int) -> list[dict[str, Any]]:
         """Return the macro-F1 of each bucket of nodes, the rarest first."""
         assert self.train_support is not None
-        rows = zip(self.train_support, *self._node_counts[[2 + which, which, 4]].tolist(), strict=True)
+        rows = zip(self.train_support, *self._node_counts[[3 + which, which, 6]].tolist(), strict=True)
         f1 = [(seen, _precision_recall_f1(*counts)[2]) for seen, *counts in rows]
         buckets = []
         for low, above in itertools.zip_longest(FREQUENCIES, FREQUENCIES[1:]):
@@ -270,14 +274,14 @@ class ScoreCounter:
 
     def _scope(self, which: int, scope: int, nodes: range) -> dict[str, Any]:
         """Return the scores over some nodes: one level, or (scope -1) all."""
-        anchored_row = 3 if which == CLOSED else 5  # in a closed set all ancestors are predicted
-        rows = self._node_counts[[2 + which, which, 4, anchored_row], nodes.start : nodes.stop]
-        hits, predicted, support, anchored = rows.tolist()
+        anchored = CLOSED if which == CLOSED else CAPPED  # its hits are those below predicted ancestors
+        rows = self._node_counts[[3 + which, which, 6, 3 + anchored], nodes.start : nodes.stop]
+        hits, predicted, support, anchored_hits = rows.tolist()
         per_node = [_precision_recall_f1(*counts) for counts in zip(hits, predicted, support, strict=True)]
         precision, recall, f1 = zip(*per_node, strict=True)
         micro = _precision_recall_f1(sum(hits), sum(predicted), sum(support))
-        c_micro = _precision_recall_f1(sum(anchored), sum(predicted), sum(support))
-        c_nodes = zip(anchored, predicted, support, strict=True)
+        c_micro = _precision_recall_f1(sum(anchored_hits), sum(predicted), sum(support))
+        c_nodes = zip(anchored_hits, predicted, support, strict=True)
         samples = (self._samples[:, which, scope] / self.n_documents).tolist()
         supported = [score for score, n_gold in zip(f1, support, strict=True) if n_gold]
         return {

@@ -18,14 +18,16 @@ from hblm.config.train import TrainConfig
 from hblm.console import Advance, TrainingBar, progress
 from hblm.encoders.encoder import save_encoder
 from hblm.engine import build, collectives, device
+from hblm.engine.decisions import DecisionCounter, after_training
 from hblm.engine.loop import Fitted, Watch, fit, overall_f1
 from hblm.engine.notes import Note, Trained, notes
-from hblm.engine.scoring import Scores
+from hblm.engine.scoring import Scores, Sink, no_sink
 from hblm.engine.session import TrainingSession
 from hblm.engine.thresholds import ThresholdCounter
 from hblm.nn.losses import node_priors
 from hblm.runs import paths, result
 from hblm.runs.checkpoint import save_checkpoint
+from hblm.runs.decisions import Decisions, write_decisions
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Outcome:
         fitted: the training's history.
         val, test: scores of every view in the best epoch.
         thresholds: the monitored view's validation scores at each threshold (see thresholds.py).
+        decisions: for the checkpoint; None where the configuration needs none.
+        tuned: the result's entry of the scores at tuned thresholds; None without `tune`.
         eval_seconds: duration of the two scorings after training.
     """
 
@@ -43,6 +47,8 @@ class Outcome:
     val: dict[str, Scores]
     test: dict[str, Scores]
     thresholds: list[dict[str, Any]]
+    decisions: Decisions | None
+    tuned: dict[str, Any] | None
     eval_seconds: float
 
 
@@ -69,23 +75,32 @@ def fit_and_test(config: TrainConfig, session: TrainingSession, run: paths.Run) 
             watch=Watch(step=bar.step, epoch=report_epoch),
         )
     began = time.perf_counter()
+    view, decisions, tuned = config.joint_variant.monitored, None, None
+    decides = config.tune != "none" or session.calibration is not None
+    counter = DecisionCounter(session.prepared.taxonomy, view, len(session.val)) if decides else None
     with progress() as start:
         advance = start("validating", len(session.val))
-        val, thresholds = validate(session, config.joint_variant.monitored, advance)
+        val, thresholds = validate(session, view, advance, counter or no_sink)
         test = session.score(session.test, start("testing", len(session.test)))
+        if counter is not None:
+            decisions, tuned = after_training(config, session, counter, start)
     accelerator.log(_by_view("test", {view: overall_f1(scores) for view, scores in test.items()}))
     accelerator.end_training()
-    return Outcome(fitted, val, test, thresholds, time.perf_counter() - began)
+    return Outcome(fitted, val, test, thresholds, decisions, tuned, time.perf_counter() - began)
 
 
 def validate(
-    session: TrainingSession, view: str, advance: Advance
+    session: TrainingSession, view: str, advance: Advance, sink: Sink = no_sink
 ) -> tuple[dict[str, Scores], list[dict[str, Any]]]:
-    """Return every view's scores on the validation split, and one view's at each threshold of a grid."""
+    """Return every view's scores on the validation split, and one view's at each threshold of a grid.
+
+    `sink` receives each batch of this rank.
+    """
     own, counter = (ThresholdCounter(session.prepared.taxonomy) for _ in range(2))
 
-    def count(_: Any, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+    def count(positions: Any, scores: Mapping[str, Tensor], targets: Tensor) -> None:
         own.update(scores[view], targets)
+        sink(positions, scores, targets)
 
     scores = session.score(session.val, advance, count)
     for counted in collectives.gather(session.accelerator, own.counted()):
@@ -93,7 +108,9 @@ def validate(
     return scores, counter.table()
 
 
-def write_checkpoint(config: TrainConfig, run: paths.Run, session: TrainingSession, folder: Path) -> None:
+def write_checkpoint(
+    config: TrainConfig, run: paths.Run, session: TrainingSession, decisions: Decisions | None, folder: Path
+) -> None:
     """Write the checkpoint, with all that an evaluation needs, to `folder`."""
     counts = build.TrainingCounts.of(session.tokens["train"], session.prepared.taxonomy)
     save_checkpoint(
@@ -116,6 +133,8 @@ def write_checkpoint(config: TrainConfig, run: paths.Run, session: TrainingSessi
             "eval_batch_size": session.scoring.batch_size,
         },
     )
+    if decisions is not None:
+        write_decisions(folder, session.mark, {config.joint_variant.monitored: decisions})
 
 
 def write_result(
@@ -134,6 +153,8 @@ def write_result(
         started: when the run began, by time.perf_counter.
     """
     documents = {"train": len(session.train), "val": len(session.val), "test": len(session.test)}
+    if session.calibration is not None:
+        documents["calibration"] = len(session.calibration)
     parameters = list(session.model.parameters())
     content = {
         "run_id": run.id,
@@ -148,6 +169,7 @@ def write_result(
         "history": outcome.fitted.history,
         "val": result.without_nodes(outcome.val),
         "test": result.without_nodes(outcome.test),
+        **({} if outcome.tuned is None else {"tuned": outcome.tuned}),
         "parameters": {
             "total": sum(each.numel() for each in parameters),
             "trainable": sum(each.numel() for each in parameters if each.requires_grad),

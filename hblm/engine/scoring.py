@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -35,12 +36,14 @@ class Scoring:
     """Settings of scoring, equal at validation, at the end of training and in an evaluation.
 
     Attributes:
-        objective: the loss of every view, and the scores of its logits.
+        taxonomy: the nodes that are counted.
+        objective: the loss of every view, and the scores of its logits, over all nodes of the model.
         threshold: a node is predicted when its score is at least this.
         batch_size: documents a batch.
         num_workers: processes that load batches.
         collate: makes a batch of documents, given a split and positions in it.
-        train_support: each node's documents in the training split.
+        train_support: each node's documents in the training split; None where they are not known.
+        columns: the positions of the counted nodes among the model's; None where these are the same.
     """
 
     taxonomy: Taxonomy
@@ -49,7 +52,13 @@ class Scoring:
     batch_size: int
     num_workers: int
     collate: Collate
-    train_support: Sequence[int]
+    train_support: Sequence[int] | None
+    columns: Int[Tensor, " nodes"] | None = None
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return the scores of the counted nodes, given the logits of all nodes of the model."""
+        scores = self.objective.loss.to_scores(logits)
+        return scores if self.columns is None else scores[:, self.columns.to(scores.device)]
 
 
 class ViewCounters:
@@ -63,7 +72,7 @@ class ViewCounters:
 
     def add(self, views: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Count a batch of logits; return their scores."""
-        scores = {view: self.scoring.objective.loss.to_scores(logits) for view, logits in views.items()}
+        scores = {view: self.scoring.scores(logits) for view, logits in views.items()}
         for view, of_view in scores.items():
             self._counter(view).update(of_view, targets)
         return scores
@@ -96,6 +105,16 @@ def no_sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor
     """Do nothing with a batch: the default of `sink`."""
 
 
+def each_of(sinks: Sequence[Sink]) -> Sink:
+    """Return a sink that gives each batch to all sinks."""
+
+    def sink(positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
+        for each in sinks:
+            each(positions, scores, targets)
+
+    return sink
+
+
 @torch.inference_mode()
 def score(
     model: Classifier,
@@ -105,7 +124,7 @@ def score(
     advance: Callable[[int], None] = no_progress,
     sink: Sink = no_sink,
 ) -> tuple[dict[str, Scores], float]:
-    """Return the scores of every view over a split, and the objective per document.
+    """Return the scores of every view over a split, and the objective per document (nan of other data).
 
     Each branch's scores have `modulation`, the mean |a γ| per level; each view's have `nodes`, a row for each
     node. Each rank scores a part of the batches, which its sink receives; all ranks return the same result.
@@ -128,7 +147,10 @@ def score(
         sink(positions, own.add(output.views, batch.targets), batch.targets)
         for branch, value in output.modulation.items():
             modulation[branch] = modulation.get(branch, torch.zeros(())) + value.float().cpu() * len(batch)
-        total += scoring.objective(output.views, batch.targets).cpu()
+        if scoring.columns is None:
+            total += scoring.objective(output.views, batch.targets).cpu()
+        else:  # there are no targets of the other nodes
+            total.fill_(torch.nan)
         advance(len(batch) * accelerator.num_processes)
     parts = collectives.gather(accelerator, _Part(own.counted(), modulation, total))
     return _merged(scoring, len(split), parts)

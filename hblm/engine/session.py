@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from hblm.config.train import TrainConfig
 from hblm.console import Advance, StartTask, log, no_progress, progress
-from hblm.data.batches import JoinedSplit, PooledSplit, Split, subsample
+from hblm.data.batches import JoinedSplit, PooledSplit, Split, hold_back, subsample
 from hblm.data.dataset import Prepared
 from hblm.data.tokens import NODES, TokenisedSplit, tokenise
 from hblm.document import SPLITS
@@ -32,11 +32,14 @@ from hblm.engine.encoder_check import EncoderCheck
 from hblm.engine.initial_weights import Origin
 from hblm.engine.notes import long_training
 from hblm.engine.scoring import Scores, Scoring, Sink, no_sink, score
+from hblm.engine.stored_counts import stored_counts
 from hblm.engine.time_estimate import expected_seconds
 from hblm.errors import CheckpointError, ConfigError
 from hblm.nn.classifier import Classifier
 from hblm.runs.checkpoint import WEIGHTS, Checkpoint
 from hblm.runs.weights import load_weights
+
+CALIBRATION = "calibration"  # the part of the validation split that trainer.calibration_share keeps
 
 Inputs = Mapping[str, TokenisedSplit | PooledSplit]  # splits by name, as a model takes them
 
@@ -58,6 +61,7 @@ class Session(LoadedModel):
         prepared: the dataset.
         scoring: see there; its objective is on the device.
         tokens: every split, and the texts of nodes; train and val as far as `dataset_fraction` keeps them.
+            With trainer.calibration_share a part of val is `calibration` instead.
         embedder: of a frozen encoder; None where the encoder is trained.
     """
 
@@ -84,6 +88,7 @@ class TrainingSession(Session):
         source: the encoder's files.
         encoder: the result's entry of the encoder, with the hashes of the files that were loaded.
         train, val, test: as the model takes them.
+        calibration: likewise; None without trainer.calibration_share.
         trained_on: `train`, with trainer.label_documents also the texts of nodes.
         chosen: settings that were chosen automatically, with reasons.
         init_from: the result's entry of the run whose weights this one starts from.
@@ -96,6 +101,7 @@ class TrainingSession(Session):
     trained_on: Split
     val: Split
     test: Split
+    calibration: Split | None
     chosen: auto.Chosen
     init_from: Mapping[str, Any] | None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -165,6 +171,7 @@ def from_config(
         trained_on=_trained_on(config, inputs),
         val=inputs["val"],
         test=inputs["test"],
+        calibration=inputs.get(CALIBRATION),
         chosen=chosen,
         init_from=origin.entry() if origin else None,
     )
@@ -180,36 +187,65 @@ def from_checkpoint(
     threshold: float,
     num_workers: int,
     cache_dir: Path,
+    other_splits: Sequence[str] | None = None,
 ) -> Session:
-    """Return a stored model with the dataset of its run.
+    """Return a stored model with the dataset of its run, or with other data.
+
+    Of other data all documents are used, and the nodes of its taxonomy are counted.
 
     Args:
         checkpoint: the checkpoint, opened.
         config: its configuration, whose weights that fuse views may have been changed.
-        prepared: the dataset that it was trained on.
+        prepared: the dataset that it was trained on, or other data.
         start: starts a task of a progress bar.
         device_name: as configured: auto, cpu, cuda or mps.
         threshold: the score from which on a node is predicted.
         num_workers: processes that load batches.
         cache_dir: the folder of all caches.
+        other_splits: those that are used of other data; None for the dataset that it was trained on.
 
     Raises:
-        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together.
+        CheckpointError: a part of the checkpoint is damaged, or parts do not belong together, or other data
+            cannot be scored (see `stored_counts`).
         ConfigError: the device is not available.
         DataError: the documents have a fault, or changed since they were opened.
     """
+    counts = _stored_counts(checkpoint) if other_splits is not None else None
     loaded = load_model(checkpoint, config, device_name)
-    tokens = _tokenise(config, prepared, loaded.model.encoder, loaded.tokenizer, cache_dir, start)
+    encoder, tokenizer = loaded.model.encoder, loaded.tokenizer
+    tokens = _tokenise(config, prepared, encoder, tokenizer, cache_dir, start, other_splits)
+    if other_splits is None:
+        counts = build.TrainingCounts.of(tokens["train"], checkpoint.taxonomy)
     scoring = build.scoring(
         config,
         checkpoint.taxonomy,
-        loaded.tokenizer,
-        build.TrainingCounts.of(tokens["train"], checkpoint.taxonomy),
+        tokenizer,
+        counts or build.TrainingCounts.none(checkpoint.taxonomy),
         threshold=threshold,
         batch_size=checkpoint.meta["eval_batch_size"],
         num_workers=num_workers,
     )
+    if other_splits is not None:
+        scoring = build.scoring_over(scoring, prepared.taxonomy, tokenizer)
+    if counts is None:
+        scoring = replace(scoring, train_support=None)
     return _session(loaded, prepared, scoring, tokens, cache_dir)
+
+
+def _stored_counts(checkpoint: Checkpoint) -> build.TrainingCounts | None:
+    """Return a checkpoint's training counts; None where they are not known and scores do not need them.
+
+    Raises:
+        CheckpointError: scores need them (see `stored_counts`).
+    """
+    try:
+        return stored_counts(checkpoint)
+    except CheckpointError as error:
+        loss = checkpoint.config.loss
+        if loss.is_conditional:
+            raise CheckpointError(f"{error}; the scores of loss={loss.loss} depend on them") from None
+        log.warning("%s; the result has no by_frequency", error)
+        return None
 
 
 def load_model(checkpoint: Checkpoint, config: TrainConfig, device_name: str) -> LoadedModel:
@@ -249,18 +285,31 @@ def _tokenise(
     tokenizer: Tokenizer,
     cache_dir: Path,
     start: StartTask,
+    other_splits: Sequence[str] | None = None,
 ) -> dict[str, TokenisedSplit]:
-    """Return the splits and the texts of nodes as tokens; train and val as `dataset_fraction` keeps them.
+    """Return the splits and the texts of nodes as tokens, as `Session.tokens` has them.
+
+    Of other data these are some splits, whole.
 
     Raises:
-        ConfigError: a token without a row in the encoder.
+        ConfigError: a token without a row in the encoder, or trainer.calibration_share leaves no documents.
         DataError: the documents have a fault, or changed since they were opened.
     """
     splits = tokenise(
-        prepared, tokenizer, max_length=config.encoder.max_length, cache_dir=cache_dir, progress=start
+        prepared,
+        tokenizer,
+        max_length=config.encoder.max_length,
+        cache_dir=cache_dir,
+        progress=start,
+        splits=SPLITS if other_splits is None else other_splits,
     )
     build.require_rows(encoder, tokenizer, splits, config.encoder.model_name)
-    return splits | {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+    if other_splits is not None:
+        return splits
+    splits |= {name: subsample(splits[name], config.dataset_fraction) for name in ("train", "val")}
+    if config.trainer.calibration_share:
+        splits["val"], splits[CALIBRATION] = hold_back(splits["val"], config.trainer.calibration_share)
+    return splits
 
 
 def _session(
@@ -333,7 +382,7 @@ def _training_inputs(config: TrainConfig, session: Session) -> Inputs:
 
     The texts of nodes are among them where the configuration uses them.
     """
-    names = list(SPLITS)
+    names = [*SPLITS, *([CALIBRATION] if CALIBRATION in session.tokens else [])]
     if config.head.output_init == "label_text" or config.trainer.label_documents:
         names.append(NODES)
     tokens = {name: session.tokens[name] for name in names}

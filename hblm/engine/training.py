@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from hblm import process
 from hblm.config import identity, overrides
 from hblm.config.train import TrainConfig
-from hblm.console import log, print_views, silence
+from hblm.console import log, print_views, silence, tuned_line
 from hblm.data.dataset import Prepared
 from hblm.data.preparation import open_or_prepare
 from hblm.encoders.pretrained import Pretrained
@@ -187,7 +187,7 @@ def train(
         with scratch_folder(this.result) as results, scratch_folder(this.checkpoint) as checkpoints:
             checkpoint = checkpoints / this.name if config.trainer.keep_checkpoint else None
             if checkpoint is not None:
-                outcome.write_checkpoint(config, this, loaded, checkpoint)
+                outcome.write_checkpoint(config, this, loaded, scores.decisions, checkpoint)
             path = results / this.result.name
             content = outcome.write_result(config, this, loaded, scores, path, started)
             this.replace_by(results, checkpoint)
@@ -203,13 +203,22 @@ def show_done(config: TrainConfig, this: paths.Run) -> None:
     content = result.read_result(this, config.joint_variant.views)
     print("done before; force=true runs it again")
     show(config, this, content)
+    if config.tune != "none" and (content.get("tuned") or {}).get("tune") != config.tune:
+        checkpoint = overrides.argument("checkpoint", str(this.checkpoint))
+        log.info(
+            "the result has no scores for tune=%s: python -m hblm.evaluate %s tune=%s",
+            *(config.tune, checkpoint, config.tune),
+        )
 
 
 def show(config: TrainConfig, this: paths.Run, content: Mapping[str, Any]) -> None:
     """Print a result's test scores of the configured views, its notes, and the paths of its files."""
     joint = config.joint_variant
     shown = joint.joint_eval_view if joint.is_joint else joint.monitored
-    print_views(content["test"], shown, repath=config.posthoc_repath, title=f"{this.name}: test")
+    consistency = "raise" if config.posthoc_repath else "none"
+    print_views(content["test"], shown, consistency=consistency, title=f"{this.name}: test")
+    if tuned := content.get("tuned"):
+        log.info("%s", tuned_line(content["test"], tuned, "test"))
     for note in content.get("notes", ()):  # results of earlier versions have none
         log.info(note["text"])
     _print_paths(config, this)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hblm.engine.tuning import raised
 from hblm.taxonomy import Taxonomy
 
 Array = npt.NDArray[Any]
@@ -29,14 +30,9 @@ def consistent(values: Array, taxonomy: Taxonomy, how: str) -> Array:
     """
     if how == "none":
         return values
-    values, parents = values.copy(), np.asarray(taxonomy.parents)
     if how == "raise":
-        for level in reversed(taxonomy.levels[1:]):
-            order = np.argsort(parents[level.start : level.stop], kind="stable")
-            above, starts = np.unique(parents[level.start : level.stop][order], return_index=True)
-            highest = np.maximum.reduceat(values[:, level.start : level.stop][:, order], starts, axis=1)
-            values[:, above] = np.maximum(values[:, above], highest)
-        return values
+        return raised(values, taxonomy)
+    values, parents = values.copy(), np.asarray(taxonomy.parents)
     for level in taxonomy.levels[1:]:
         own = values[:, level.start : level.stop]
         np.minimum(own, values[:, parents[level.start : level.stop]], out=own)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hblm.engine.calibration import tempered
 from hblm.inference.consistency import consistent
 from hblm.taxonomy import Taxonomy
 
@@ -74,7 +75,7 @@ class Decision:
         Args:
             raw: scores of a model, (documents, nodes) in taxonomy order.
         """
-        raw = raw if self.temperatures is None else self._tempered(raw)
+        raw = raw if self.temperatures is None else tempered(raw, self.temperatures, self.taxonomy)
         scores = consistent(raw, self.taxonomy, self.consistency)
         # in the scores' own precision: 0.7 as float64 is not reached by the float32 nearest to it
         thresholds = np.asarray(self.thresholds, dtype=raw.dtype)
@@ -122,14 +123,6 @@ class Decision:
             names=tuple(node.name for node in nodes),
             scores=tuple(_shortest(scores[position]) for position in reversed(positions)),
         )
-
-    def _tempered(self, raw: Array) -> Array:
-        assert self.temperatures is not None
-        sizes = [len(level) for level in self.taxonomy.levels]
-        scale = np.repeat(np.asarray(self.temperatures, dtype=np.float64), sizes)
-        with np.errstate(divide="ignore", over="ignore"):  # scores of 0 and 1 stay
-            odds = np.log(raw.astype(np.float64)) - np.log1p(-raw.astype(np.float64))
-            return (1 / (1 + np.exp(-odds / scale))).astype(raw.dtype)
 
 
 def _shortest(score: Any) -> float:

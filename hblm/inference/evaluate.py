@@ -30,10 +30,13 @@ def run(config: EvaluateConfig) -> None:
     started = time.perf_counter()
     inputs = open_inputs(config)
     path_of(inputs)  # a name that no file can have is refused before hours are spent
+    if inputs.is_other_data:
+        print(_on_nodes(inputs))
     results = inputs.output_dir / "results"
     paths.remove_leftovers(inputs.output_dir, inputs.cache_dir)
     paths.require_writable(inputs.output_dir, results)
     # imported here, because torch takes seconds to load: errors in the inputs are reported first
+    from hblm.inference.reliability import draw, lines
     from hblm.inference.scores import score_one, score_pair
 
     with scratch_folder(results / "predictions") as folder:
@@ -46,22 +49,41 @@ def run(config: EvaluateConfig) -> None:
                 scores = replace(scores, predictions={"path": str(target.resolve()), **scores.predictions})
             try:
                 write_result(inputs, scores, path, started)
+                if config.figures:
+                    draw(scores.reliability, path.with_suffix(".reliability"))
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)  # predictions are found through their result
                 raise
     names = " and ".join(str(checkpoint.meta["name"]) for checkpoint in inputs.checkpoints.values())
-    print_views(scores.views, inputs.view, repath=config.posthoc_repath, title=f"{names}: {config.split}")
+    title = f"{names}: {config.split}"
+    if inputs.is_other_data:
+        title += f" of {inputs.prepared.name}, not the data of training"
+    print_views(scores.views, inputs.view, consistency=config.shown_consistency, title=title)
+    for line in lines(scores.views, scores.decided, config.split):
+        print(line)
     print(f"result      {path}")
     if scores.predictions is not None:
         print(f"predictions {scores.predictions['path']}")
+
+
+def _on_nodes(inputs: EvaluationInputs) -> str:
+    """Return a sentence on the nodes of other data that are counted."""
+    counted, of_model = len(inputs.prepared.taxonomy), len(inputs.main.taxonomy)
+    data = f"{inputs.prepared.folder} has "
+    if counted == of_model:
+        return f"{data}the checkpoint's {of_model:,} nodes"
+    return (
+        f"{data}{counted:,} of the checkpoint's {of_model:,} nodes: the other {of_model - counted:,} are "
+        "neither predicted nor counted"
+    )
 
 
 def path_of(inputs: EvaluationInputs) -> Path:
     """Return a free path for the result; the caller holds the lock `paths.naming`."""
     trained, meta = inputs.main.config, inputs.main.meta
     if inputs.is_ensemble:
-        return paths.ensemble_path(inputs.output_dir, meta["dataset"]["name"])
-    return paths.evaluation_path(inputs.output_dir, trained, meta["tag"])
+        return paths.ensemble_path(inputs.output_dir, meta["dataset"]["name"], inputs.other_name)
+    return paths.evaluation_path(inputs.output_dir, trained, meta["tag"], inputs.other_name)
 
 
 def write_result(inputs: EvaluationInputs, scores: EvaluationScores, path: Path, started: float) -> None:
@@ -73,17 +95,30 @@ def write_result(inputs: EvaluationInputs, scores: EvaluationScores, path: Path,
         "settings": {
             "split": config.split,
             "threshold": inputs.threshold,
-            "posthoc_repath": config.posthoc_repath,
+            "posthoc_repath": config.shown_consistency == "raise",
             "view": inputs.view,
+            **({"other_data": True} if inputs.is_other_data else {}),
             **scores.settings,
+            **config.by_decisions,
         },
+        **({"other_data": other_data_entry(inputs)} if inputs.is_other_data else {}),
         "dataset": result.dataset_entry(inputs.prepared, {config.split: scores.documents}),
         config.split: result.without_nodes(scores.views),
+        **scores.decided,
         "predictions": scores.predictions,
         "seconds": {"total": time.perf_counter() - started},
         "environment": scores.environment,
     }
     result.write_result(path, content, scores.views)
+
+
+def other_data_entry(inputs: EvaluationInputs) -> dict[str, Any]:
+    """Return the result's entry of other data: the dataset of training, and how many nodes were counted."""
+    return {
+        "trained_on": inputs.main.meta["dataset"],
+        "nodes": len(inputs.prepared.taxonomy),
+        "nodes_of_checkpoint": len(inputs.main.taxonomy),
+    }
 
 
 def subject(inputs: EvaluationInputs) -> dict[str, Any]:

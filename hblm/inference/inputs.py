@@ -9,10 +9,11 @@ from typing import Any
 
 from hblm.config.evaluate import EvaluateConfig
 from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
+from hblm.console import log
 from hblm.data.dataset import Prepared
 from hblm.errors import ConfigError
 from hblm.inference.pair import pair_of
-from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data
+from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data, open_other_data
 
 ENSEMBLE_VIEWS = ("fused", "td", "bu")
 
@@ -25,7 +26,7 @@ class EvaluationInputs:
         config: the evaluation's configuration.
         checkpoints: an ensemble's by the names td and bu; one checkpoint by the name `model`.
         trained: each checkpoint's configuration, with this evaluation's weights to fuse views by.
-        prepared: the dataset that they were trained on.
+        prepared: the dataset that they were trained on, or other data whose taxonomy is theirs or a part.
         threshold: the score from which on a node is predicted.
         view: the view to print, or `all`.
         output_dir, cache_dir: where results and caches go.
@@ -58,6 +59,17 @@ class EvaluationInputs:
         """Whether two checkpoints are averaged."""
         return len(self.checkpoints) > 1
 
+    @property
+    def is_other_data(self) -> bool:
+        """Whether the documents are of another dataset than that of training."""
+        own: str = self.main.meta["dataset"]["fingerprint"]
+        return self.prepared.fingerprint != own
+
+    @property
+    def other_name(self) -> str | None:
+        """The name of the other data; None for the dataset of training."""
+        return self.prepared.name if self.is_other_data else None
+
 
 def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
     """Open the checkpoints and their dataset, and check them against the configuration.
@@ -65,6 +77,7 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
     Raises:
         CheckpointError: a checkpoint is damaged, its dataset is missing or changed, or two do not match.
         ConfigError: a key does not apply to these checkpoints, or the weights to fuse by are all 0.
+        DataError: the other data is damaged, or has another taxonomy.
     """
     opened = [open_checkpoint(Path(place)) for place in config.checkpoint]
     _require_fit(config, opened)
@@ -83,12 +96,28 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
             branch: with_fuse_weights(each.config, config.given_fuse_weights)
             for branch, each in checkpoints.items()
         },
-        prepared=open_data(first, config.dataset.path),
+        prepared=_open_data(config, first),
         threshold=first.config.threshold if config.threshold is None else config.threshold,
         view=view,
         output_dir=output_dir,
         cache_dir=Path(config.cache_dir) if config.cache_dir else output_dir / "cache",
     )
+
+
+def _open_data(config: EvaluateConfig, checkpoint: Checkpoint) -> Prepared:
+    """Return the dataset of training or, with other_data=true, the data of dataset.path.
+
+    Raises:
+        CheckpointError: the dataset of training is missing or changed.
+        DataError: the other data is damaged, or has another taxonomy.
+    """
+    if not config.other_data or config.dataset.path is None:
+        return open_data(checkpoint, config.dataset.path)
+    prepared = open_other_data(checkpoint, Path(config.dataset.path), config.splits)
+    if prepared.fingerprint == checkpoint.meta["dataset"]["fingerprint"]:
+        log.info("%s is the dataset of training: other_data=true changes nothing", prepared.folder)
+        return open_data(checkpoint, config.dataset.path)
+    return prepared
 
 
 def _require_fit(config: EvaluateConfig, opened: Sequence[Checkpoint]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hblm.console import StartTask, log, progress
 from hblm.data.tokens import TokenisedSplit
 from hblm.engine import device, session
+from hblm.engine.calibration import Reliability
 from hblm.engine.ensemble import keep_logits, score_fused, search_weight
 from hblm.engine.predictions import DEFAULT_FLOOR, PredictionWriter
-from hblm.engine.scoring import Scores, Scoring, no_sink
+from hblm.engine.scoring import Scores, Scoring, each_of, no_sink
 from hblm.files import scratch_folder
+from hblm.inference.decided_scores import DecidedScores
 from hblm.inference.inputs import EvaluationInputs
 
 
@@ -27,6 +29,8 @@ class EvaluationScores:
         environment: the result's entry of code, versions, device and precision.
         settings: weights that views or models were averaged with.
         predictions: the result's entry of the files with predictions; None where none were written.
+        decided: the result's entries of scores at tuned thresholds, of calibration and of confidence.
+        reliability: of each level, `before` and `after` the temperatures; empty where it is not measured.
     """
 
     views: Mapping[str, Scores]
@@ -34,6 +38,8 @@ class EvaluationScores:
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
     predictions: Mapping[str, Any] | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    reliability: Mapping[str, Sequence[Reliability]] = field(default_factory=dict)
 
 
 def load(inputs: EvaluationInputs, branch: str, start: StartTask) -> session.Session:
@@ -47,6 +53,7 @@ def load(inputs: EvaluationInputs, branch: str, start: StartTask) -> session.Ses
         threshold=inputs.threshold,
         num_workers=inputs.config.num_workers,
         cache_dir=inputs.cache_dir,
+        other_splits=inputs.config.splits if inputs.is_other_data else None,
     )
 
 
@@ -57,20 +64,23 @@ def score_one(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
         loaded = load(inputs, "model", start)
         split = loaded.inputs([name], start)[name]
         writer = prediction_writer(inputs, loaded.tokens[name], folder)
-        views = loaded.score(split, start(f"scoring {name}", len(split)), writer or no_sink)
+        decided = DecidedScores(inputs, loaded, start) if inputs.config.by_decisions else None
+        sink = each_of([part for part in (writer, decided) if part is not None])
+        views = loaded.score(split, start(f"scoring {name}", len(split)), sink)
     return EvaluationScores(
         views=views,
         documents=len(split),
         environment=device.environment_entry(loaded.accelerator, loaded.scoring),
         settings=inputs.fuse_weights,
         predictions=writer.close() if writer else None,
+        decided=decided.entries() if decided else {},
+        reliability=decided.reliability() if decided else {},
     )
 
 
 def score_pair(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
     """Score an ensemble: each model in turn writes its logits to disk, then they are averaged."""
-    name, weight = inputs.config.split, inputs.config.weight
-    names = {name} if weight is not None else {name, "val"}
+    name, weight, names = inputs.config.split, inputs.config.weight, inputs.config.splits
     with progress() as start, scratch_folder(inputs.cache_dir / "ensemble") as scratch:
         splits, scoring, environment = _write_logits(inputs, "td", names, scratch, start)
         _write_logits(inputs, "bu", names, scratch, start)
@@ -97,7 +107,7 @@ def score_pair(inputs: EvaluationInputs, folder: Path) -> EvaluationScores:
 
 
 def _write_logits(
-    inputs: EvaluationInputs, branch: str, names: set[str], scratch: Path, start: StartTask
+    inputs: EvaluationInputs, branch: str, names: Sequence[str], scratch: Path, start: StartTask
 ) -> tuple[Mapping[str, TokenisedSplit], Scoring, Mapping[str, Any]]:
     """Write one model's logits of some splits to scratch/BRANCH.SPLIT.
 
@@ -107,7 +117,7 @@ def _write_logits(
         All splits as tokens, the scoring, and the result's entry of code, versions, device and precision.
     """
     loaded = load(inputs, branch, start)
-    for name, split in loaded.inputs(sorted(names), start).items():
+    for name, split in loaded.inputs(names, start).items():
         advance = start(f"{branch}: scoring {name}", len(split))
         path = scratch / f"{branch}.{name}"
         keep_logits(path, loaded.model, split, loaded.scoring, loaded.accelerator, advance)
@@ -124,7 +134,7 @@ def prediction_writer(
     return PredictionWriter(
         folder,
         documents=split.document_ids(),
-        nodes=[node.id for node in inputs.main.taxonomy.nodes],
+        nodes=[node.id for node in inputs.prepared.taxonomy.nodes],
         view=None if inputs.view == "all" else inputs.view,
         threshold=inputs.threshold,
         floor=DEFAULT_FLOOR if floor is None else floor,

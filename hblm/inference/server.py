@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.exceptions import HTTPException
 
 from hblm.config.serve import ServeConfig
+from hblm.errors import HblmError
 from hblm.inference.batching import Batcher, QueueFullError, Scores
 from hblm.inference.http_layers import GONE, BodyLimit, Measured
 from hblm.inference.http_messages import (
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from hblm.inference.predictor import Predictor
 
 _PATHS = frozenset({"/predict", "/health", "/taxonomy", "/metrics", "/docs", "/openapi.json"})
+_DECISIONS = 128  # combinations of options that are kept
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # bounds of the histogram of batches
 
 
@@ -73,11 +77,17 @@ class Service:
         waiting.set_function(lambda: self.batcher.waiting)
         ready = Gauge("hblm_ready", "1 when the model is loaded.", registry=self.registry)
         ready.set_function(lambda: self.state == "ready")
+        self._decided = functools.lru_cache(_DECISIONS)(self._decision)
 
     def start(self, predictor: Predictor) -> None:
-        """Take the model: from now on requests are answered."""
+        """Take the model: from now on requests are answered.
+
+        Raises:
+            CheckpointError, ConfigError, DataError: the model cannot do what the configuration wants.
+        """
         predictor.scores(["a first text, because the first computation takes longer"])
         self.predictor = predictor
+        self._decided(None, None, None)
         if self.state == "loading":
             self.state = "ready"
 
@@ -96,16 +106,33 @@ class Service:
         return self.predictor
 
     def decision(self, wanted: PredictRequest) -> Decision:
-        """Return how scores become predicted paths for one request.
+        """Return how scores become predicted paths for one request; this may score calibration documents.
 
         Raises:
             RefusedError: the model cannot do it.
         """
-        return self.require_ready().decision(
-            threshold=self.config.threshold if wanted.threshold is None else wanted.threshold,
-            consistency=wanted.consistency or self.config.consistency,
-            top_k=wanted.top_k,
-        )
+        try:
+            return self._decided(wanted.threshold, wanted.consistency, wanted.confidence, wanted.top_k)
+        except HblmError as error:
+            raise RefusedError(422, str(error)) from None
+
+    def _decision(
+        self,
+        threshold: float | None,
+        consistency: str | None,
+        confidence: float | None,
+        top_k: int | None = None,
+    ) -> Decision:
+        from hblm.inference.stored_decisions import decision_for
+
+        config = self.config
+        if threshold is not None:  # in place of tuned ones too
+            config = replace(config, threshold=threshold, tune="none")
+        config = replace(config, consistency=consistency or config.consistency)
+        confidence = confidence or config.confidence
+        calibrate = config.calibrate if confidence is not None else None
+        predictor = self.require_ready()
+        return decision_for(config, predictor, top_k=top_k, confidence=confidence, calibrate=calibrate)
 
 
 def documents_of(rows: Scores, decision: Decision, all_scores: bool) -> Iterable[dict[str, Any]]:
@@ -163,7 +190,7 @@ class _Endpoints:
         service, config = self._service, self._config
         service.require_ready()
         texts = wanted.within(most_texts=config.max_texts, most_characters=config.max_characters)
-        decision = service.decision(wanted)
+        decision = await asyncio.to_thread(service.decision, wanted)
         documents = await self._answered(request, texts, decision, wanted.all_scores) if texts else []
         if documents is None:
             return Response(status_code=GONE)

@@ -11,14 +11,14 @@ from torch import nn
 
 from hblm.config.train import TrainConfig
 from hblm.console import Advance
-from hblm.data.batches import subsample_positions
 from hblm.data.tokens import TextTokenizer
 from hblm.engine import build, device, session
+from hblm.engine.stored_counts import stored_counts
 from hblm.errors import TrainingError
 from hblm.inference.single_threads import SingleThreads
 from hblm.inference.token_batches import Ids, batches, gathered, padded
 from hblm.nn.classifier import Classifier
-from hblm.runs.checkpoint import Checkpoint, open_data
+from hblm.runs.checkpoint import Checkpoint
 
 _MOST_TEXTS = 512
 _MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit the cache of a processor
@@ -116,24 +116,9 @@ def training_counts(checkpoint: Checkpoint) -> build.TrainingCounts:
         CheckpointError: it is of an early version without them, they are needed, and its dataset is not at
             its recorded path.
     """
-    stored = checkpoint.meta.get("training_counts")
-    if stored is not None:
-        return build.TrainingCounts.from_json(stored)
     if not checkpoint.config.loss.is_conditional:
         return build.TrainingCounts.none(checkpoint.taxonomy)
-    prepared = open_data(checkpoint, None)
-    positives, stops = (np.zeros(len(checkpoint.taxonomy), dtype=np.int64) for _ in range(2))
-    chosen = subsample_positions(prepared.count("train"), checkpoint.config.dataset_fraction)
-    kept = set(chosen.tolist())
-    index, parents = checkpoint.taxonomy.index, checkpoint.taxonomy.parents
-    for position, document in enumerate(prepared.documents("train")):
-        if position in kept:
-            nodes = {index[label] for label in document.labels}
-            positives[[*nodes]] += 1
-            stops[[*(nodes - {parents[node] for node in nodes})]] += 1
-    return build.TrainingCounts(
-        documents=len(chosen), positives=torch.from_numpy(positives), stops=torch.from_numpy(stops)
-    )
+    return stored_counts(checkpoint)
 
 
 def _prepared_for(model: Classifier, dtype: torch.dtype) -> Classifier:

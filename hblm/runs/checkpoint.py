@@ -20,7 +20,7 @@ from hblm.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from hblm.files import new_folder, remove_stale, require_file, sha256_file, unfit_as_name
 from hblm.json_files import SEAL, is_as_sealed, read_object, sealed
 from hblm.runs import paths
-from hblm.taxonomy import Taxonomy, read_taxonomy
+from hblm.taxonomy import Taxonomy, faults_of_part, read_taxonomy
 from hblm.version import COMPUTED_BY, FORMULAS, __version__
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2  # 1 had other names for the tensors of a single model
 META, WEIGHTS, TAXONOMY, ENCODER = "hblm.json", "model.safetensors", "taxonomy.json", "encoder"
+DECISIONS = "decisions.json"  # has a seal of its own (see decisions.py)
 SUMS = "files"  # key in META: the sha256 of every other file; META itself has a seal (see json_files.py)
 COPY_AGAIN = "copy the checkpoint again, or train it again with force=true"
 _SHOWN = 3  # names in a message
@@ -197,12 +198,12 @@ def _read_meta(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a checkpoint by their paths in it, without hblm.json and hidden files."""
+    """Return the files of a checkpoint by their paths in it, without JSON with seals and hidden files."""
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: path
         for name, path in names.items()
-        if name != META and not any(part.startswith(".") for part in name.split("/"))
+        if name not in (META, DECISIONS) and not any(part.startswith(".") for part in name.split("/"))
     }
 
 
@@ -284,6 +285,9 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         where = "" if given else f"the dataset of {checkpoint.folder} is not at its recorded path: "
         raise CheckpointError(f"{where}{error}; {way_out}") from None
     if prepared.fingerprint != stored["fingerprint"]:
+        other = argument("dataset.path", str(folder))
+        fits = not faults_of_part(prepared.taxonomy, checkpoint.taxonomy)
+        way_out += f", or score it as other labelled data: {other} other_data=true" if fits else ""
         raise CheckpointError(
             f"{folder} has the hash {prepared.fingerprint[:12]}, {checkpoint.folder} was trained on "
             f"{stored['fingerprint'][:12]}; {way_out}"
@@ -292,6 +296,26 @@ def open_data(checkpoint: Checkpoint, given: str | None) -> Prepared:
         raise CheckpointError(
             f"{checkpoint.folder / TAXONOMY}: not the taxonomy of {folder}, on which it was trained; "
             f"{COPY_AGAIN}"
+        )
+    return prepared
+
+
+def open_other_data(checkpoint: Checkpoint, folder: Path, splits: Sequence[str]) -> Prepared:
+    """Open labelled documents that a checkpoint was not trained on; their dataset has the folder's name.
+
+    Args:
+        checkpoint: the checkpoint.
+        folder: a prepared folder; splits that are not needed may be missing.
+        splits: those that are needed.
+
+    Raises:
+        DataError: a file is missing or damaged, or the taxonomy is neither the checkpoint's nor a part of it.
+    """
+    prepared = open_prepared(folder, splits=splits)
+    if faults := faults_of_part(prepared.taxonomy, checkpoint.taxonomy):
+        raise DataError(
+            f"{folder / TAXONOMY}: neither the taxonomy of {checkpoint.folder} nor a part of it: "
+            f"{shortened(faults)}"
         )
     return prepared
 

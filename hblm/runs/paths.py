@@ -224,16 +224,16 @@ def id_of(config: TrainConfig, *, data: str, encoder: Mapping[str, Any]) -> str:
     )
 
 
-def _require_fitting(name: str) -> None:
-    """Refuse a name that files cannot have.
+def _require_fitting(name: str, way_out: str = "write another dataset.name") -> None:
+    """Refuse a name that files cannot have; `way_out` is the end of the message.
 
     Raises:
         ConfigError: why.
     """
     if why := unfit_as_name(name):
-        raise ConfigError(f"the file name {name!r} {why}; write another dataset.name")
+        raise ConfigError(f"the file name {name!r} {why}; {way_out}")
     if len(temporary_beside(Path(f"{name}.nodes.csv")).name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"the file name {name} is too long; write a shorter dataset.name")
+        raise ConfigError(f"the file name {name} is too long; {way_out}")
 
 
 def find(output_dir: Path, run_id: str, names: Sequence[str]) -> Run:
@@ -255,8 +255,14 @@ def _name_among(output_dir: Path, names: Sequence[str], run_id: str) -> str:
     raise DataError(f"{output_dir}: damaged or foreign files have all names of this run: {', '.join(names)}")
 
 
-def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
+def evaluation_path(output_dir: Path, config: TrainConfig, tag: str, other: str | None = None) -> Path:
     """Return a free path for the result of an evaluation of a single or joint model.
+
+    Args:
+        output_dir: the folder of results and checkpoints.
+        config: of the model's run.
+        tag: last part of its encoder's name.
+        other: the name of the other data that was scored; None for the run's own.
 
     Raises:
         ConfigError: its name would not be a file name.
@@ -266,21 +272,26 @@ def evaluation_path(output_dir: Path, config: TrainConfig, tag: str) -> Path:
     else:
         stem = re.sub(r"_seed\d+$", "", plain_name(config, tag))
         kind, name = "single", stem.removeprefix(f"{config.dataset_name}_single_")
-    return _stamped(output_dir, f"eval_{kind}_{config.dataset_name}_{name}")
+    return _stamped(output_dir, f"eval_{kind}_{config.dataset_name}_{name}", other)
 
 
-def ensemble_path(output_dir: Path, dataset: str) -> Path:
-    """Return a free path for an ensemble's result.
+def ensemble_path(output_dir: Path, dataset: str, other: str | None = None) -> Path:
+    """Return a free path for an ensemble's result; `other` as for `evaluation_path`.
 
     Raises:
         ConfigError: its name would not be a file name.
     """
-    return _stamped(output_dir, f"eval_ensemble_{dataset}")
+    return _stamped(output_dir, f"eval_ensemble_{dataset}", other)
 
 
-def _stamped(output_dir: Path, stem: str) -> Path:
-    name = f"{stem}_{time.strftime('%Y%m%dT%H%M%S')}"
-    _require_fitting(name)
+def _stamped(output_dir: Path, stem: str, other: str | None) -> Path:
+    time_now = time.strftime("%Y%m%dT%H%M%S")
+    if other is None:
+        name = f"{stem}_{time_now}"
+        _require_fitting(name)
+    else:
+        name = f"{stem}_other_{other}_{time_now}"
+        _require_fitting(name, "give the folder of dataset.path= another name")
     return untaken(output_dir / "results" / f"{name}.json")
 
 

@@ -136,7 +136,7 @@ def _ensemble_results(cell: FrozenCell) -> list[Path]:
 
 
 def _has_settings(cell: FrozenCell, settings: Mapping[str, Any]) -> bool:
-    """Return whether an evaluation has the weight, threshold and split of an ensemble cell."""
+    """Return whether an evaluation has the data, weight, threshold and split of an ensemble cell."""
     weight = str(cell.config["ensemble_weight"])
     is_searched = settings.get("ensemble_weight_search") is not None
     same_weight = is_searched if weight == "auto" else settings.get("ensemble_weight") == float(weight)
@@ -145,6 +145,7 @@ def _has_settings(cell: FrozenCell, settings: Mapping[str, Any]) -> bool:
         and is_searched == (weight == "auto")
         and settings.get("split") == "test"
         and settings.get("threshold") == cell.config["threshold"]
+        and not settings.get("other_data")
     )
 
 

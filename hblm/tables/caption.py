@@ -13,6 +13,7 @@ from hblm.tables.metric import SCORES, Metric, column_of
 from hblm.tables.p_values import name_of_test, smallest_p_of, source_of_p
 from hblm.tables.pairs import Block
 from hblm.tables.query import TableQuery
+from hblm.tables.result_scores import TUNED
 from hblm.tables.significance import runs_needed
 from hblm.tables.table import Cell, Table, plural
 
@@ -35,8 +36,17 @@ def describe_numbers(
     for metric in {metric.definition: metric for metric in defined.values()}.values():
         name = SCORES[re.sub(r"^level_\d+\.", "", metric.score)][0]
         sentences.append(f"{name}: {metric.definition}.")
-    if any(metric.closed for metric in metrics):
+    ways = {metric.consistency for metric in metrics}
+    if "raise" in ways:
         sentences.append("Closed: predictions are closed under ancestors before they are scored.")
+    if "cap" in ways:
+        sentences.append(
+            "Capped: predicted nodes that lack a predicted ancestor are not counted as predicted."
+        )
+    if TUNED in ways:
+        sentences.append(
+            "Tuned: predictions at thresholds that the validation split chose, closed under ancestors."
+        )
     views = set(shown["view"]) if "view" in shown.columns else set()
     if any(metric.view == "fused" and metric.split for metric in metrics) and {"fused", SINGLE_VIEW} <= views:
         sentences.append("Joint models and ensembles: the fused view; single models have one view.")

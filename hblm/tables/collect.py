@@ -10,22 +10,25 @@ import numpy as np
 import pandas as pd
 
 from hblm.tables.result_files import ResultFile, read_results
-from hblm.tables.result_scores import RowFilter, ScoreRow, all_rows
+from hblm.tables.result_scores import RAW, RowFilter, ScoreRow, all_rows
 from hblm.tables.selection import select
 
 
 def results(*places: str | Path, repeats: bool = False) -> pd.DataFrame:
     """Return all results below folders (or single files) as a tidy table.
 
-    A row is one result, one split, one view, and one way of scoring (`closed`: predictions closed under
-    ancestors). Columns: `file`, `kind` (single, joint, evaluation, ensemble), `run_id`, `dataset`, `data` (a
-    hash of the prepared files) and `taxonomy` (a hash), `seed`, `method` (flat, independent,
-    top_down, bottom_up, dual, tri_head_diffcat, ensemble); the chosen option of each group (`film`,
-    `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`, ...), of which
-    `threshold` is named `training_threshold`; `predictions`, whether every document's scores were written
-    beside the result; the scores (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`,
-    ...) and the `threshold` they were computed at. An ensemble's options are its members', joined by + where
-    they differ.
+    A row is one result, one split, one view, and one `consistency` of the predictions that are scored: none
+    (as they are), raise (closed under ancestors), cap (nodes whose ancestors are all predicted; early
+    results have none) or tuned (closed, at the thresholds that `tune` names; of the results that have them);
+    `closed` is whether it is not none. Columns: `file`, `kind` (single, joint,
+    evaluation, ensemble), `run_id`, `dataset`, `data` (a hash of the prepared files) and `taxonomy` (a hash),
+    `trained_on` (the dataset of training with the start of its hash, where other data was scored), `seed`,
+    `method` (flat, independent, top_down, bottom_up, dual, tri_head_diffcat, ensemble); the chosen option of
+    each group (`film`, `direction`, ...) and every configuration key (`film.film_scale`, `trainer.epochs`,
+    ...), of which `threshold` is named `training_threshold`; `predictions`, whether every document's scores
+    were written beside the result; the scores (`micro_f1`, `level_0.macro_f1`, `hierarchical.f1`, ...) and
+    the `threshold` they were computed at. An ensemble's options are its members', joined by + where they
+    differ.
 
     Where a result comes from: `formulas`, those of model and loss (1: version 0.1);
     `finished`, when it was written (UTC, ISO 8601; of version 0.1 the time of the file); `git_commit`,
@@ -71,7 +74,8 @@ def _frame(files: Sequence[ResultFile]) -> pd.DataFrame:
     places = {
         "split": [row.split for row in rows],
         "view": [row.view for row in rows],
-        "closed": [row.closed for row in rows],
+        "closed": [row.consistency != RAW for row in rows],
+        "consistency": [row.consistency for row in rows],
     }
     # a score cannot take the place of a column that all rows share
     scores = _scores(rows, taken=shared.keys() | places.keys())

@@ -18,6 +18,7 @@ from hblm.tables.document_tests import RESAMPLES, Counts, DocumentDifference, co
 from hblm.tables.metric import Metric
 from hblm.tables.pairs import NO_SEED, shared_runs
 from hblm.tables.result_columns import count_nodes
+from hblm.tables.result_scores import RAW
 from hblm.tables.table import Cell, Column
 
 _SCORES = ("micro_f1", "macro_f1", "samples_f1")  # that predictions give
@@ -31,7 +32,7 @@ def predictions_of(file: str | Path) -> Path:
 
 def can_compare(metric: Metric) -> bool:
     """Return whether a metric can be computed from predictions."""
-    return metric.split is not None and not metric.closed and metric.score in _SCORES
+    return metric.split is not None and metric.consistency == RAW and metric.score in _SCORES
 
 
 def document_test(metrics: Sequence[Metric], shown: pd.DataFrame) -> CellTest:

@@ -76,7 +76,10 @@ def datasets_apart(shown: pd.DataFrame, notes: Notes) -> tuple[pd.DataFrame, dic
 def mark_cells(
     table: Table, versions: Mapping[str, str], made_with: Mapping[str, Mapping[str, str]], notes: Notes
 ) -> None:
-    """Mark cells with versions of data, missing or double seeds, or several commits; add notes on the table.
+    """Mark cells with notes on their data, seeds and commits; add notes on the table.
+
+    Notes are on several versions of a dataset, other data than that of training, missing or double seeds, and
+    several commits.
 
     Args:
         table: whose cells get marks.
@@ -93,6 +96,8 @@ def mark_cells(
             if (row, column) in table.cells:
                 cell = table.cells[row, column]
                 marks = [versions.get(cell.dataset, "")]
+                if cell.trained_on:
+                    marks.append(notes.mark(f"Trained on {cell.trained_on}, scored on other data."))
                 marks += map(notes.mark, _on_seeds(cell, seeds_of[column, cell.dataset]))
                 marks += map(notes.mark, _on_code(cell, made_with, all_dirty))
                 cell.marks = [mark for mark in dict.fromkeys(marks) if mark]

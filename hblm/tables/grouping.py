@@ -14,9 +14,9 @@ from hblm.tables.labels import labels_of
 from hblm.tables.options import finer_groups
 from hblm.tables.result_columns import ENCODER
 
-# besides options and configuration keys; `threshold` first, so that one that differs from run to run both in
-# training and in scoring makes one row key
-_ALSO_SEPARATING = ("threshold", "training_threshold", "ensemble_weight", *ENCODER)
+# besides options and configuration keys; `threshold` comes before `training_threshold`, so that one that
+# differs from run to run both in training and in scoring makes one row key
+_ALSO_SEPARATING = ("trained_on", "tune", "threshold", "training_threshold", "ensemble_weight", *ENCODER)
 
 
 class Keys(NamedTuple):

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from hblm.config.train import SINGLE_VIEW
-from hblm.tables.result_scores import SPLITS
+from hblm.tables.result_scores import CONSISTENT, RAW, SPLITS, TUNED
 from hblm.tables.table import Column
 
 VIEWS = (SINGLE_VIEW, "fused", "td", "bu", "mix")
@@ -37,6 +37,7 @@ SCORES = {
     ),
 }
 _SHARES = ("precision", "recall", "f1", "match", "rate")  # endings of the names of shares
+_WORDS = {RAW: "", "raise": "closed", "cap": "capped", TUNED: "tuned"}
 _LOWER_IS_BETTER = ("violation_rate", "loss", "seconds", "parameters")
 
 
@@ -47,14 +48,14 @@ class Metric(NamedTuple):
         text: the metric as it is written.
         split: val or test; None for a number of the run.
         view: of a joint model, "" for a number of the run.
-        closed: whether predictions are closed under ancestors.
+        consistency: of the predictions that are scored: none, raise (closed under ancestors), cap or tuned.
         score: the name of the score.
     """
 
     text: str
     split: str | None
     view: str
-    closed: bool
+    consistency: str
     score: str
 
     @property
@@ -73,7 +74,7 @@ class Metric(NamedTuple):
             known,
             f"of level {level[1]}" if level else "",
             f"({self.view})" if self.split and self.view != "fused" else "",
-            "closed" if self.closed else "",
+            _WORDS[self.consistency],
         ]
         return " ".join(filter(None, words))
 
@@ -84,15 +85,21 @@ class Metric(NamedTuple):
 
 
 def metric_of(text: str) -> Metric:
-    """Parse a metric such as test.fused.macro_f1, val.repath.level_0.micro_f1 or seconds.train."""
+    """Parse a metric: test.fused.macro_f1, val.repath.level_0.micro_f1, test.tuned.macro_f1, seconds.train.
+
+    After split and view, `repath`, `cap` and `tuned` name sets that are made of the predictions.
+    """
     split, _, rest = text.partition(".")
     if split not in SPLITS:
-        return Metric(text, None, "", False, text)
+        return Metric(text, None, "", RAW, text)
     view, _, score = rest.partition(".")
     if view not in VIEWS:
         view, score = "fused", rest
-    closed = score.startswith("repath.")
-    return Metric(text, split, view, closed, score.removeprefix("repath.").removeprefix("overall."))
+    key, _, rest = score.partition(".")
+    consistency = TUNED if key == TUNED else CONSISTENT.get(key, RAW)
+    if consistency != RAW:
+        score = rest
+    return Metric(text, split, view, consistency, score.removeprefix("overall."))
 
 
 def column_of(labels: tuple[str, ...], metric: Metric) -> Column:

@@ -71,15 +71,17 @@ def _cells(
     heads = list(zip(column_labels, shown["metric"].tolist(), strict=True))  # labels, position of the metric
     columns = {head: column_of(head[0], metrics[head[1]]) for head in dict.fromkeys(heads)}
     runs_of: dict[tuple[Row, Column], list[Run]] = defaultdict(list)
-    dataset_of: dict[tuple[Row, Column], str] = {}
-    for row, head, run, dataset in zip(row_labels, heads, _runs(shown), shown["dataset"], strict=True):
+    data_of: dict[tuple[Row, Column], tuple[str, str]] = {}
+    of_data = zip(shown["dataset"], shown["trained_on"].fillna(""), strict=True)
+    for row, head, run, data in zip(row_labels, heads, _runs(shown), of_data, strict=True):
         place = Row(row), columns[head]
         runs_of[place].append(run)
-        dataset_of[place] = dataset
-    cells = {
-        place: Cell(sorted(runs, key=lambda run: (natural(run.seed), run.run_id)), dataset_of[place])
-        for place, runs in runs_of.items()
-    }
+        data_of[place] = data
+    cells = {}
+    for place, runs in runs_of.items():
+        dataset, trained_on = data_of[place]
+        in_order = sorted(runs, key=lambda run: (natural(run.seed), run.run_id))
+        cells[place] = Cell(in_order, dataset, trained_on=trained_on)
     rows = sorted({row for row, _ in cells}, key=lambda row: sort_key(keys.rows, row.labels))
     ordered = sorted(columns, key=lambda head: (sort_key(keys.columns, head[0]), head[1]))
     return rows, [columns[head] for head in ordered], cells

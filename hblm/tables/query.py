@@ -14,7 +14,7 @@ from hblm.tables.labels import labels_of
 from hblm.tables.metric import Metric, metric_of
 from hblm.tables.options import without_inert
 from hblm.tables.result_columns import RUNS
-from hblm.tables.result_scores import RowFilter, all_rows
+from hblm.tables.result_scores import TUNED, RowFilter, all_rows
 from hblm.tables.table import plural
 
 _LISTED = 12  # values that a message names
@@ -49,8 +49,8 @@ def needed_rows(metrics: Sequence[str]) -> RowFilter:
     if None in splits:  # a number of the run itself, which any of its rows has
         return all_rows
     views = {view for metric in parsed for view in metric.views}
-    closed_or_not = {metric.closed for metric in parsed}
-    return lambda split, view, closed: split in splits and view in views and closed in closed_or_not
+    ways = {metric.consistency for metric in parsed}
+    return lambda split, view, consistency: split in splits and view in views and consistency in ways
 
 
 def measurements(frame: pd.DataFrame, query: TableQuery) -> pd.DataFrame:
@@ -139,10 +139,12 @@ def _of_metric(frame: pd.DataFrame, position: int, metric: Metric) -> pd.DataFra
         part = frame[
             (frame["split"] == metric.split)
             & frame["view"].isin(metric.views)
-            & (frame["closed"] == metric.closed)
+            & (frame["consistency"] == metric.consistency)
         ]
     part = part[part[metric.score].notna()].copy(deep=False)
     part["metric"], part["value"] = position, part[metric.score].astype(float)
+    if metric.consistency != TUNED:
+        part["tune"] = None  # it changes no other score
     if metric.view != "fused":  # no weight changes its scores
         part[[name for name in WEIGHTS if name in frame.columns]] = None
     return part
@@ -155,7 +157,7 @@ def _latest(selected: pd.DataFrame) -> pd.DataFrame:
     ordered = selected.assign(_is_evaluation=is_evaluation, _name=name).sort_values(
         ["_is_evaluation", "predictions", "finished", "_name", "file"], kind="stable"
     )
-    latest = ordered.drop_duplicates(["metric", "run_id", "data", "threshold", *weights], keep="last")
+    latest = ordered.drop_duplicates(["metric", "run_id", "data", "threshold", "tune", *weights], keep="last")
     latest = latest.drop(columns=["_is_evaluation", "_name"])
     result: pd.DataFrame = latest.sort_values(["metric", "file"], kind="stable").reset_index(drop=True)
     return result

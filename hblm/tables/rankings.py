@@ -49,19 +49,20 @@ class Ranking(NamedTuple):
 def rank_over_datasets(table: Table, alpha: float = 0.05) -> list[Ranking]:
     """Rank the rows over the datasets of each metric where enough are complete; add sentences to the table.
 
-    A row counts where it has a result on every dataset; a block is a column's dataset, its mean over seeds
-    the score. A metric with several columns for one dataset is not ranked.
+    A row counts where it has a result on every dataset; scores on other data than that of training do not
+    count, because they are of the same models. A block is a column's dataset, its mean over seeds the score.
+    A metric with several columns for one dataset is not ranked.
     """
+    own = {place for place, cell in table.cells.items() if not cell.trained_on}
+    scored = {column for _, column in own}
     rankings = []
     for metric in dict.fromkeys(column.metric for column in table.columns):
-        columns = [column for column in table.columns if column.metric == metric]
+        columns = [column for column in table.columns if column in scored and column.metric == metric]
         columns_of = _columns_by_dataset(table, columns)
         if len(columns_of) < 2 or len(table.rows) < 2:
             continue
         column_of = {dataset: columns[0] for dataset, columns in columns_of.items()}
-        rows = [
-            row for row in table.rows if all((row, column) in table.cells for column in column_of.values())
-        ]
+        rows = [row for row in table.rows if all((row, column) in own for column in column_of.values())]
         why = _why_unranked(columns_of, len(rows))
         if why:
             table.over_datasets.append(f"{columns[0].name}: {why}")

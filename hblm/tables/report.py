@@ -178,7 +178,8 @@ def _add_missing(table: Table, missing: Sequence[str]) -> None:
 def _add_references(table: Table, shown: pd.DataFrame, config: AggregateConfig, sweep: Sweep) -> None:
     """Add published figures, and those that the sweep expects."""
     if config.published:
-        levels = shown.drop_duplicates("dataset").set_index("dataset")["levels"]
+        own = shown[shown["trained_on"].isna()]  # published models were trained on the dataset
+        levels = own.drop_duplicates("dataset").set_index("dataset")["levels"]
         table.references += published(table, levels.map(count_nodes).to_dict())
     if sweep.expect:
         table.references += expected(table, sweep.expect, sweep.file)

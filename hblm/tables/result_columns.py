@@ -37,10 +37,12 @@ def shared_columns(file: Path, result: Mapping[str, Any], options: Mapping[str, 
         "kind": result["kind"],
         "run_id": run_id_of(result),
         **options,
+        "tune": (result.get("tuned") or {}).get("tune"),
         "dataset": dataset["name"],
         "data": dataset["fingerprint"],
         "taxonomy": dataset["files"]["taxonomy.json"],
         "levels": "/".join(map(_level, dataset["levels"])),
+        "trained_on": _trained_on(result),
         "best_epoch": result.get("best_epoch"),
         "predictions": bool(result.get("predictions")),
         "formulas": result.get("formulas", _FIRST_FORMULAS),
@@ -67,6 +69,14 @@ def run_id_of(result: Mapping[str, Any]) -> str:
 def count_nodes(levels: str) -> int:
     """Return how many nodes a dataset has, from its column `levels` (7/134)."""
     return sum(map(int, levels.split("/")))
+
+
+def _trained_on(result: Mapping[str, Any]) -> str | None:
+    """Return the dataset of training where other data was scored, with a hash; None where it is the same."""
+    if "other_data" not in result:
+        return None
+    trained_on = result["other_data"]["trained_on"]
+    return f"{trained_on['name']} (data {trained_on['fingerprint'][:_ID_DIGITS]})"
 
 
 def _level(nodes: int) -> str:

@@ -21,7 +21,12 @@ _SKIPPED_FOLDERS = ("superseded", "checkpoints", "cache", "state", "sweeps", "hy
 _NO_RESULT = "not a result"
 # of a checkpoint, an encoder, a dataset, a sweep: JSON files beside them, or one folder below, are theirs
 _MARKERS = ("hblm.json", "config.json", "taxonomy.json", "sweep.json")
-_RESERVED = frozenset(("file", "kind", "run_id", "data", "taxonomy", "levels", "split", "view", "closed"))
+_RESERVED = frozenset(
+    (
+        *("file", "kind", "run_id", "data", "taxonomy", "levels", "trained_on"),
+        *("split", "view", "closed", "consistency"),
+    )
+)
 _TEXTS = ("file", "run_id", "dataset", "data", "taxonomy", "levels", "finished")  # never null
 _RUN_ID = re.compile(r"[\w.-]{1,200}")  # without +, which joins an ensemble's
 _LONGEST = 4096  # characters of a text in a column
@@ -39,7 +44,7 @@ class ResultFile(NamedTuple):
 
     Attributes:
         file: where it is.
-        identity: equal for results of the same run, kind and settings.
+        identity: equal for results of the same run, kind, data and settings.
         written: when, in Unix time.
         trainings: an id of each model's training, an ensemble's two; None in results of version 0.1.
         columns: name -> value, shared by all rows.
@@ -131,7 +136,7 @@ def _read(file: Path, keep: RowFilter) -> ResultFile:
         _require_sound_parts(result)
         return ResultFile(
             file=file,
-            identity=(kind, run_id_of(result), settings),
+            identity=(kind, run_id_of(result), columns["data"], settings),
             written=_unix_time(finished) if finished else changed,
             trainings=[member.get("training") for member in members_of(result)],
             columns=columns,

@@ -13,11 +13,14 @@ import numpy as np
 SPLITS = ("val", "test")
 LARGEST = 2**53  # of the numbers in a result: a float holds every whole number up to here
 _NO_SCORES = ("level", "train_documents")  # they name the part of the nodes that the scores are about
-RowFilter = Callable[[str, str, bool], bool]  # of split, view and closed: whether the row is read
+RAW = "none"  # the consistency of predictions as they are
+CONSISTENT = {"repath": "raise", "cap": "cap"}  # the key of a view's other scores -> their consistency
+TUNED = "tuned"  # the consistency of predictions at thresholds of their own, closed under ancestors
+RowFilter = Callable[[str, str, str], bool]  # of split, view and consistency: whether the row is read
 
 
 class ScoreRow(NamedTuple):
-    """The scores of one split, one view and one way of scoring.
+    """The scores of one split, one view and one consistency of predictions: none, raise, cap or tuned.
 
     `names` and `scores` have the same order. Rows with the same names share one tuple, and an array takes
     8 bytes a score: ten thousand results fit into memory.
@@ -25,12 +28,12 @@ class ScoreRow(NamedTuple):
 
     split: str
     view: str
-    closed: bool
+    consistency: str
     names: tuple[str, ...]
     scores: array[float]
 
 
-def all_rows(split: str, view: str, closed: bool) -> bool:
+def all_rows(split: str, view: str, consistency: str) -> bool:
     """Return True: the filter that keeps every row."""
     return True
 
@@ -47,10 +50,14 @@ def score_rows(result: Mapping[str, Any], keep: RowFilter) -> Iterator[ScoreRow]
         raise KeyError("no scores, neither val nor test")
     for split, view, scores in views:
         counts = {"documents": scores.get("documents"), "threshold": scores.get("threshold")}
-        if keep(split, view, False):
-            yield ScoreRow(split, view, False, *_scores(scores, counts))
-        if scores.get("repath") and keep(split, view, True):
-            yield ScoreRow(split, view, True, *_scores(scores["repath"], counts))
+        if keep(split, view, RAW):
+            yield ScoreRow(split, view, RAW, *_scores(scores, counts))
+        for key, consistency in CONSISTENT.items():  # early results have no cap
+            if scores.get(key) and keep(split, view, consistency):
+                yield ScoreRow(split, view, consistency, *_scores(scores[key], counts))
+        tuned = ((result.get("tuned") or {}).get(split) or {}).get(view)
+        if tuned and keep(split, view, TUNED):
+            yield ScoreRow(split, view, TUNED, *_scores(tuned, {**counts, "threshold": None}))
 
 
 def _scores(view: Mapping[str, Any], counts: Mapping[str, Any]) -> tuple[tuple[str, ...], array[float]]:

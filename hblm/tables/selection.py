@@ -7,6 +7,7 @@ from typing import Any
 
 from hblm.config.train import FUSE_KEYS
 from hblm.tables.result_files import PassedOver, ResultFile
+from hblm.tables.result_scores import TUNED
 
 
 def select(results: Sequence[ResultFile], *, repeats: bool) -> tuple[list[ResultFile], list[PassedOver]]:
@@ -42,6 +43,10 @@ def select(results: Sequence[ResultFile], *, repeats: bool) -> tuple[list[Result
     if not repeats:
         for result in list(kept.values()):
             if not result.is_run and _repeats(result, runs):
+                tuned = [row for row in result.rows if row.consistency == TUNED]
+                if tuned:  # the other rows repeat the run
+                    kept[result.identity] = result._replace(rows=tuned)
+                    continue
                 del kept[result.identity]
                 why = f"repeats {runs[result.run_id].file}; repeats=True keeps it"
                 passed_over.append(PassedOver(result.file, why))

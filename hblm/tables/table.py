@@ -69,7 +69,8 @@ class Cell:
     `mean`, `std` (of a sample, nan for one run), `low` and `high` (confidence interval of the mean, nan for
     one run) are in the metric's own unit, shares in 0..1. `marks` point into the table's notes. `standing` is
     "best" (significantly better than every other row), "tied" (no row is best, and none is significantly
-    better) or "", as `compare_rows` defines them.
+    better) or "", as `compare_rows` defines them. `trained_on` is the dataset of training where the scores
+    are of other data, else "".
     """
 
     runs: list[Run]
@@ -80,6 +81,7 @@ class Cell:
     high: float = nan
     marks: list[str] = field(default_factory=list)
     standing: str = ""
+    trained_on: str = ""
 
     @property
     def seeds(self) -> list[str]:

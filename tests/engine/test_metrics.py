@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, ndcg_score, precision_recall_fscore_support
 
 from hblm.engine.metrics import ScoreCounter
+from hblm.inference.consistency import consistent
 from hblm.taxonomy import Node, Taxonomy
 
 Sets = list[set[int]]
@@ -48,9 +49,7 @@ class Case:
 
     def ranking(self, scores: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
         """Return the ranking block of these scores; only the gold of the case counts."""
-        counter = ScoreCounter(self.taxonomy, threshold)
-        counter.update(torch.from_numpy(scores), self.targets())
-        return counter.compute()["ranking"]
+        return counted(self, scores, threshold)["ranking"]
 
     def targets(self) -> torch.Tensor:
         return torch.from_numpy(self.matrix(self.gold))
@@ -74,6 +73,16 @@ class Case:
 
     def repathed(self) -> Case:
         return Case(self.parents, self.gold, self.close(self.predicted))
+
+    def capped(self) -> Case:
+        """Keep the predicted nodes whose ancestors are all predicted."""
+        kept = [{node for node in nodes if {*self.path(node)} <= nodes} for nodes in self.predicted]
+        return Case(self.parents, self.gold, kept)
+
+    def blocks(self, train_support: Sequence[int] | None = None) -> list[tuple[Case, dict[str, Any]]]:
+        """Return each predicted set as a case of its own, with the scores that are computed of it."""
+        computed = self.computed(train_support)
+        return [(self, computed), (self.repathed(), computed["repath"]), (self.capped(), computed["cap"])]
 
 
 @st.composite
@@ -140,6 +149,13 @@ def draw_train_support(data: st.DataObject, case: Case) -> list[int]:
     edges = st.sampled_from([0, 1, 9, 10, 99, 100, 999, 1_000, 999_999])
     n_nodes = len(case.parents)
     return data.draw(st.lists(edges | st.integers(0, 2_000), min_size=n_nodes, max_size=n_nodes))
+
+
+def counted(case: Case, scores: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Return what is computed of these scores; only the gold of the case counts."""
+    counter = ScoreCounter(case.taxonomy, threshold)
+    counter.update(torch.from_numpy(scores), case.targets())
+    return counter.compute()
 
 
 def draw_scores(data: st.DataObject, case: Case) -> np.ndarray:
@@ -226,6 +242,9 @@ def test_scores_computed_by_hand() -> None:
     repath = computed["repath"]
     assert repath["overall"]["macro_f1"] == pytest.approx((4 / 5 + 1 / 2) / 6)
     assert repath["overall"]["micro_f1"] == repath["hierarchical"]["f1"] == 6 / 15
+    cap = computed["cap"]  # without quanta in the third document
+    assert cap["overall"]["micro_f1"] == cap["hierarchical"]["f1"] == 6 / 12
+    assert cap["overall"]["macro_f1"] == computed["overall"]["macro_f1"]  # quanta is hit nowhere
 
 
 def test_c_metrics_computed_by_hand() -> None:
@@ -338,8 +357,7 @@ def test_each_bucket_begins_and_ends_at_a_power_of_ten(seen: int, bucket: str) -
 @given(cases())
 @pytest.mark.slow
 def test_precision_recall_and_f1_are_scikit_learns(case: Case) -> None:
-    computed = case.computed()
-    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+    for variant, block in case.blocks():
         for scores, gold, predicted in scopes(variant, block):
             for average in ("micro", "macro", "samples"):
                 # Without the padding: its node would count in a mean over nodes.
@@ -370,8 +388,7 @@ def test_supported_macro_f1_leaves_out_nodes_without_gold_labels(case: Case) -> 
 
 @given(cases())
 def test_exact_match_is_scikit_learns_subset_accuracy(case: Case) -> None:
-    computed = case.computed()
-    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+    for variant, block in case.blocks():
         for scores, gold, predicted in scopes(variant, block):
             assert scores["exact_match"] == accuracy_score(padded(gold), padded(predicted))
 
@@ -399,8 +416,7 @@ def test_hierarchical_scores_are_hiclasss(case: Case) -> None:
 
 @given(cases())
 def test_c_metrics_count_hits_whose_whole_path_is_predicted(case: Case) -> None:
-    computed = case.computed()
-    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+    for variant, block in case.blocks():
         pairs = list(zip(variant.gold, variant.predicted, strict=True))
         blocks = [(block["overall"], range(len(case.parents)))]
         blocks += zip(block["per_level"], case.taxonomy.levels, strict=True)
@@ -458,8 +474,7 @@ def test_ranking_without_ties_is_scikit_learns(case: Case, seed: int) -> None:
 @given(cases(), st.data())
 def test_by_frequency_is_the_mean_f1_of_each_bucket(case: Case, data: st.DataObject) -> None:
     seen = draw_train_support(data, case)
-    computed = case.computed(seen)
-    for variant, block in ((case, computed), (case.repathed(), computed["repath"])):
+    for variant, block in case.blocks(seen):
         per_node = []
         for node in range(len(case.parents)):
             gold = [node in nodes for nodes in variant.gold]
@@ -485,10 +500,12 @@ def test_violation_rate_counts_documents_with_a_missing_parent(case: Case) -> No
 
 
 @given(cases())
-def test_repath_scores_the_closed_prediction_against_the_gold_as_given(case: Case) -> None:
-    expected = case.repathed().computed()
-    for block in ("overall", "per_level", "hierarchical"):
-        assert case.computed()["repath"][block] == expected[block]
+def test_repath_scores_the_closed_prediction_and_cap_the_capped_one(case: Case) -> None:
+    """Gold stays as given."""
+    for variant, found in case.blocks()[1:]:
+        expected = variant.computed()
+        for block in ("overall", "per_level", "hierarchical"):
+            assert found[block] == expected[block]
 
 
 @given(cases())
@@ -513,6 +530,16 @@ def test_node_table_is_scikit_learns_per_class_report(case: Case) -> None:
         )
 
 
+@given(cases(), st.data())
+def test_a_threshold_on_consistent_scores_gives_repath_and_cap(case: Case, data: st.DataObject) -> None:
+    scores = draw_scores(data, case)
+    threshold = data.draw(st.sampled_from([*np.unique(scores), 2.0]))
+    computed = counted(case, scores, threshold)
+    for key, how in (("repath", "raise"), ("cap", "cap")):
+        expected = counted(case, consistent(scores, case.taxonomy, how), threshold)
+        assert computed[key] == {block: expected[block] for block in computed[key]}
+
+
 # --- identities
 
 
@@ -524,7 +551,7 @@ def test_closed_sets_make_micro_f1_the_hierarchical_f1_to_the_bit(case: Case) ->
         assert overall[f"micro_{name}"] == hierarchical[name]
     assert overall["violation_rate"] == 0
     repath = computed.pop("repath")
-    assert {name: computed[name] for name in repath} == repath
+    assert {name: computed[name] for name in repath} == repath == computed["cap"]
 
 
 @given(cases())
@@ -532,6 +559,7 @@ def test_closing_twice_changes_nothing(case: Case) -> None:
     computed = case.computed()
     assert computed["repath"]["hierarchical"] == computed["hierarchical"]
     assert computed["repath"]["overall"]["violation_rate"] == 0
+    assert computed["cap"]["overall"]["violation_rate"] == 0
     assert case.closed().computed()["hierarchical"] == computed["hierarchical"]
 
 
@@ -540,10 +568,10 @@ def test_c_metrics_differ_from_plain_ones_only_by_orphans(case: Case) -> None:
     computed = case.computed()
     pairs = [(f"micro_{name}", f"c_micro_{name}") for name in ("precision", "recall", "f1")]
     pairs.append(("macro_f1", "c_macro_f1"))
-    for block in (computed, computed["repath"]):
+    for block in (computed, computed["repath"], computed["cap"]):
         for scores in (block["overall"], *block["per_level"]):
             assert all(scores[constrained] <= scores[plain] for plain, constrained in pairs)
-            if block["overall"]["violation_rate"] == 0:  # a closed prediction; repath always is
+            if block["overall"]["violation_rate"] == 0:  # a closed prediction; repath and cap always are
                 assert all(scores[constrained] == scores[plain] for plain, constrained in pairs)
 
 
@@ -593,7 +621,7 @@ def test_ranking_is_not_rounded_to_float32() -> None:
 @given(cases(), st.data())
 def test_buckets_weighted_by_their_nodes_give_macro_f1(case: Case, data: st.DataObject) -> None:
     computed = case.computed(draw_train_support(data, case))
-    for block in (computed, computed["repath"]):
+    for block in (computed, computed["repath"], computed["cap"]):
         buckets = block["by_frequency"]
         assert sum(bucket["nodes"] for bucket in buckets) == len(case.parents)
         total = sum(bucket["nodes"] * bucket["macro_f1"] for bucket in buckets)
@@ -603,10 +631,11 @@ def test_buckets_weighted_by_their_nodes_give_macro_f1(case: Case, data: st.Data
 
 def test_without_training_documents_there_is_no_by_frequency() -> None:
     computed, plain = BY_HAND.computed([0] * 6), BY_HAND.computed()
-    assert "by_frequency" not in plain | plain["repath"]
-    del computed["by_frequency"], computed["repath"]["by_frequency"]
+    assert "by_frequency" not in plain | plain["repath"] | plain["cap"]
+    for block in (computed, computed["repath"], computed["cap"]):
+        del block["by_frequency"]
     assert computed == plain  # and nothing else changes
-    assert "ranking" not in plain["repath"]  # no closing touches it
+    assert "ranking" not in plain["repath"] | plain["cap"]  # it is of scores, not of sets
 
 
 # --- the stream

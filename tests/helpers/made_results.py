@@ -178,6 +178,28 @@ def evaluation(
     return {**made, "finished": finished} if "finished" in of else made
 
 
+def on_other_data(evaluation: dict[str, Any], dataset: str, ahead: float = 0.0) -> dict[str, Any]:
+    """Return an evaluation as one of another dataset's documents; its scores are higher by `ahead`."""
+    levels = LEVELS.get(dataset, [5, 20])
+    test = {
+        view: scores(of_view["overall"]["micro_f1"] + ahead, of_view["overall"]["macro_f1"] + ahead, levels)
+        for view, of_view in evaluation["test"].items()
+    }
+    own = evaluation["dataset"]
+    trained_on = {name: own[name] for name in ("name", "path", "fingerprint")}
+    return {
+        **evaluation,
+        "dataset": result(dataset=dataset)["dataset"],
+        "settings": {**evaluation["settings"], "other_data": True},
+        "other_data": {
+            "trained_on": trained_on,
+            "nodes": sum(levels),
+            "nodes_of_checkpoint": sum(own["levels"]),
+        },
+        "test": test,
+    }
+
+
 def ensemble(td: dict[str, Any], bu: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Return an ensemble of two runs, with the scores of the first."""
     made = evaluation(td, **{"ensemble_weight": 0.5, "ensemble_weight_search": None, **settings})

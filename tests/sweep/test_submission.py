@@ -46,14 +46,27 @@ def test_a_forced_cell_is_done_by_another_result_whatever_the_clocks_say(learnab
     assert state.status(forced).state == "done"
 
 
-def write_result(cell: FrozenCell, finished: str, skew: float) -> None:
-    """Write the result of a run or an ensemble, on a host whose clock differs by `skew` seconds."""
+@pytest.mark.slow
+def test_an_ensembles_scores_on_other_data_are_not_its_cells_result(learnable):
+    state, cells = submitted(learnable, {"method": "top_down,bottom_up"}, "  ensemble_weight: [0.5]")
+    (cell,) = (cell for cell in cells if cell.kind == "ensemble")
+    write_result(cell, "other_mail_first", 0, other_data=True)
+    assert state.status(cell).state == "pending"
+    write_result(cell, "second", 0)
+    assert state.status(cell).state == "done"
+
+
+def write_result(cell: FrozenCell, finished: str, skew: float, **more: bool) -> None:
+    """Write the result of a run or an ensemble, on a host whose clock differs by `skew` seconds.
+
+    `more` are further settings of an ensemble.
+    """
     if cell.kind == "train":
         record = {**made_results.result(seed=1), "run_id": cell.id, "finished": finished}
         file = made_results.write(Path("outputs"), cell.names[0], record)
     else:
         is_auto = cell.config["ensemble_weight"] == "auto"
-        settings = {"split": "test", "ensemble_weight": 0.5, "threshold": 0.5}
+        settings = {"split": "test", "ensemble_weight": 0.5, "threshold": 0.5, **more}
         settings["ensemble_weight_search"] = {"0.5": 0.7} if is_auto else None
         run_id = sha256_text(canonical_json({"ensemble": [*cell.needs]}))
         name = f"eval_ensemble_{cell.config['dataset']}_{finished}"

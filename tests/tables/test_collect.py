@@ -48,6 +48,22 @@ def test_a_result_has_a_row_for_each_split_and_way_of_scoring(write: Write, tmp_
     assert frame.attrs["passed_over"] == []
 
 
+def test_capped_predictions_have_rows_where_a_result_has_their_scores(write: Write, tmp_path: Path) -> None:
+    cap = {"overall": {**made_results.SCORES, "micro_f1": 0.79}, "per_level": []}
+    write("results/new.json", small_result(val=None, test={"single": small_view(cap=cap)}))
+    write("results/old.json", small_result(run_id="b" * 64, val=None))
+    frame = hblm.results(tmp_path)
+    assert [
+        (Path(row.file).stem, row.consistency, row.closed, row.micro_f1) for row in frame.itertuples()
+    ] == [
+        ("new", "none", False, 0.8),
+        ("new", "raise", True, 0.81),
+        ("new", "cap", True, 0.79),
+        ("old", "none", False, 0.8),
+        ("old", "raise", True, 0.81),
+    ]
+
+
 def test_methods_and_keys_are_columns(tmp_path: Path) -> None:
     methods = ("flat", "top_down", "bottom_up", "dual", "tri_head_diffcat")
     for method in methods:

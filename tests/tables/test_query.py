@@ -10,6 +10,9 @@ import pytest
 from made_tables import MACRO, cell, table_from
 
 from hblm.errors import ConfigError, DataError
+from hblm.tables.collect import collect
+from hblm.tables.pivot import tabulate
+from hblm.tables.query import TableQuery
 
 
 def test_an_evaluation_that_repeats_the_training_counts_once(tmp_path: Path, add: Any) -> None:
@@ -50,6 +53,52 @@ def test_a_metric_without_results_leaves_the_others(tmp_path: Path, add: Any) ->
     add("a")
     table = table_from(tmp_path, rows=[], columns=[], metrics=["test.mix.macro_f1", *MACRO])
     assert [column.metric for column in table.columns] == list(MACRO)
+
+
+def tuned(tune: str, macro: float) -> dict[str, Any]:
+    """Return a result's entry of scores at tuned thresholds."""
+    scores = made_results.scores(0.6, macro, [7, 134], closed=True)
+    return {"tuned": {"tune": tune, "view": "single", "test": {"single": scores}}}
+
+
+def test_tuned_scores_are_rows_of_their_own_and_the_raw_ones_count_once(tmp_path: Path, add: Any) -> None:
+    of = add("a", seed=1, macro=0.5)
+    metric = ["test.tuned.macro_f1"]
+    with pytest.raises(DataError, match=r"none of 1 result has test\.tuned"):
+        table_from(tmp_path, metrics=metric)
+    for number, (tune, macro) in enumerate((("global", 0.52), ("node", 0.53)), 1):
+        made = made_results.evaluation(of) | tuned(tune, macro)
+        made["settings"] = {**made["settings"], "tune": tune}
+        made_results.write(tmp_path, f"eval_{number}", made)
+    table = table_from(tmp_path, metrics=metric)
+    assert table.row_names == ("method", "tune")
+    for row, macro in (("top_down, global", 0.52), ("top_down, node", 0.53)):
+        assert [run.value for run in cell(table, row).runs] == pytest.approx([macro])
+    assert [column.name for column in table.columns] == ["test macro-F1 tuned"]
+    assert [row.text for row in table_from(tmp_path).rows] == ["top_down"]
+    frame = collect([tmp_path], repeats=False)
+    assert sorted(frame["consistency"]) == ["none", "none", "raise", "raise", "tuned", "tuned"]
+
+
+def test_a_metric_of_capped_predictions_leaves_out_results_without_them(tmp_path: Path) -> None:
+    new, old = made_results.result("flat"), made_results.result("top_down")
+    capped = made_results.scores(0.79, 0.6, [7, 134], closed=True)
+    new["test"]["single"]["cap"] = capped
+    for name, made in (("new", new), ("old", old)):
+        made_results.write(tmp_path, name, made)
+    table, _ = tabulate(
+        collect([tmp_path]), TableQuery(metrics=["test.cap.micro_f1", "test.repath.micro_f1"])
+    )
+    figures = {(row.text, column.name): cell.mean for (row, column), cell in table.cells.items()}
+    assert figures == pytest.approx(
+        {
+            ("flat", "test micro-F1 capped"): 0.79,
+            ("flat", "test micro-F1 closed"): 0.81,
+            ("top_down", "test micro-F1 closed"): 0.81,
+        }
+    )
+    assert any("top_down: wos test micro-F1 capped" in note.text for note in table.notes)
+    assert "Capped: predicted nodes that lack a predicted ancestor" in " ".join(table.caption)
 
 
 def test_the_fused_view_of_a_single_model_is_its_own(tmp_path: Path, add: Any) -> None:

@@ -141,7 +141,9 @@ def test_results_with_odd_values_never_spoil_the_others(kind: str, tmp_path: Pat
     assert all(3 < len(text) < 400 for text in reasons(frame).values())
 
 
-@pytest.mark.parametrize("name", ["file", "run_id", "split", "view", "closed", "kind"])
+@pytest.mark.parametrize(
+    "name", ["file", "run_id", "split", "view", "closed", "consistency", "kind", "trained_on"]
+)
 def test_a_setting_or_score_cannot_take_the_place_of_a_column(name: str, tmp_path: Path) -> None:
     good = made_results.result(seed=1)
     made_results.write(tmp_path, "good", good)
