@@ -15,8 +15,7 @@ class ServeConfig(StoredModel):
     confidence: float | None = key(
         None,
         "paths are cut back so that this share of texts has no wrong node; see docs/calibration.md",
-        low=0,
-        open_low=True,
+        low=0.01,
         high=0.999,
     )
     calibrate: str | None = key(

@@ -111,18 +111,19 @@ class Service:
         Raises:
             RefusedError: the model cannot do it.
         """
+        config, top_k = self.config, wanted.top_k
         try:
-            return self._decided(wanted.threshold, wanted.consistency, wanted.confidence, wanted.top_k)
+            decision = self._decided(wanted.threshold, wanted.consistency, wanted.confidence)
         except HblmError as error:
             raise RefusedError(422, str(error)) from None
+        chosen = (wanted.threshold, wanted.confidence, config.threshold, config.confidence)
+        best = top_k is not None and config.tune == "none" and chosen == (None,) * 4
+        return replace(decision, top_k=top_k, best=best)
 
     def _decision(
-        self,
-        threshold: float | None,
-        consistency: str | None,
-        confidence: float | None,
-        top_k: int | None = None,
+        self, threshold: float | None, consistency: str | None, confidence: float | None
     ) -> Decision:
+        """Return the decision of a request's options; None for those of the configuration."""
         from hblm.inference.stored_decisions import decision_for
 
         config = self.config
@@ -131,8 +132,7 @@ class Service:
         config = replace(config, consistency=consistency or config.consistency)
         confidence = confidence or config.confidence
         calibrate = config.calibrate if confidence is not None else None
-        predictor = self.require_ready()
-        return decision_for(config, predictor, top_k=top_k, confidence=confidence, calibrate=calibrate)
+        return decision_for(config, self.require_ready(), confidence=confidence, calibrate=calibrate)
 
 
 def documents_of(rows: Scores, decision: Decision, all_scores: bool) -> Iterable[dict[str, Any]]:
