@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 import contextlib
 import re
 import shutil
@@ -255,3 +256,20 @@ def test_many_clients_for_a_while(serve, learnable):
 
 def _ends(paths: Any) -> list[Any]:
     return [(path["nodes"], [round(score, 4) for score in path["scores"]]) for path in paths]
+
+
+def test_the_image_has_what_setup_cfg_installs():
+    root = Path(__file__).parents[2]
+    image = (root / "Dockerfile").read_text(encoding="utf-8")
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg")
+    (torch,) = re.findall(r"^torch.*$", setup["options"]["install_requires"], re.MULTILINE)
+    assert f'"{torch}"' in image
+    folders = re.findall(r"= (\w+)", setup["options"]["package_dir"])
+    ignored = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for folder in folders:
+        assert f"COPY {folder} /src/{folder}\n" in image
+        assert f"!{folder}" in ignored
+    for name in re.findall(r"^COPY (.*) /src/$", image, re.MULTILINE)[0].split():
+        assert (root / name).is_file()
+        assert f"!{name}" in ignored
