@@ -18,7 +18,8 @@ from hblm.config.serve import ServeConfig
 from hblm.errors import ConfigError
 from hblm.inference.batching import Scores
 from hblm.inference.decision import Decision
-from hblm.inference.server import Service, make_app
+from hblm.inference.server import make_app
+from hblm.inference.service import Service
 from hblm.taxonomy import Node, Taxonomy
 from hblm.version import __version__
 
