@@ -70,10 +70,10 @@ class PredictRequest(BaseModel):
     all_scores: bool = Field(False, description="also the score of every node")
     confidence: float | None = Field(
         None,
-        gt=0,
-        lt=1,
+        ge=0.01,
+        le=0.999,
         allow_inf_nan=False,
-        description="the share of texts whose returned nodes are all right, at least; paths are cut back",
+        description="paths are cut back so that this share of texts has no wrong node",
     )
 
     @model_validator(mode="after")

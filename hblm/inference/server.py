@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +11,10 @@ import jinja2
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from hblm.config.serve import ServeConfig
-from hblm.inference.batching import Batcher, QueueFullError, Scores
+from hblm.inference.batching import QueueFullError
 from hblm.inference.http_layers import GONE, BodyLimit, Measured
 from hblm.inference.http_messages import (
     ErrorResponse,
@@ -35,88 +25,13 @@ from hblm.inference.http_messages import (
     json_response,
     refusal_of,
 )
+from hblm.inference.service import Service, documents_of
 from hblm.version import __version__
 
 if TYPE_CHECKING:
     from hblm.inference.decision import Decision
-    from hblm.inference.predictor import Predictor
 
 _PATHS = frozenset({"/predict", "/health", "/taxonomy", "/metrics", "/docs", "/openapi.json"})
-_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # bounds of the histogram of batches
-
-
-class Service:
-    """A model that answers requests, and its state.
-
-    Attributes:
-        state: loading, ready or stopping.
-        predictor: the model; None while it is loaded.
-        registry: the metrics.
-        batcher: the queue of requests.
-    """
-
-    def __init__(self, config: ServeConfig) -> None:
-        """Make a service without a model."""
-        self.config, self.state = config, "loading"
-        self.predictor: Predictor | None = None
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        batches = Histogram("hblm_batch_texts", "Texts of a batch.", buckets=_TEXTS, registry=self.registry)
-        self.texts = Counter("hblm_texts", "Texts that were answered.", registry=self.registry)
-        self.batcher = Batcher(
-            batch=config.max_batch,
-            queue=config.queue,
-            wait=config.batch_wait / 1000,
-            observe=batches.observe,
-        )
-        waiting = Gauge("hblm_queue_texts", "Texts that wait.", registry=self.registry)
-        waiting.set_function(lambda: self.batcher.waiting)
-        ready = Gauge("hblm_ready", "1 when the model is loaded.", registry=self.registry)
-        ready.set_function(lambda: self.state == "ready")
-
-    def start(self, predictor: Predictor) -> None:
-        """Take the model: from now on requests are answered."""
-        predictor.scores(["a first text, because the first computation takes longer"])
-        self.predictor = predictor
-        if self.state == "loading":
-            self.state = "ready"
-
-    def work(self) -> None:
-        """Compute batches until the batcher is closed; run it in a thread of its own."""
-        self.batcher.work(self.require_ready().scores)
-
-    def require_ready(self) -> Predictor:
-        """Return the model.
-
-        Raises:
-            RefusedError: it is being loaded.
-        """
-        if self.predictor is None:
-            raise RefusedError(503, "the model is being loaded", {"Retry-After": "1"})
-        return self.predictor
-
-    def decision(self, wanted: PredictRequest) -> Decision:
-        """Return how scores become predicted paths for one request.
-
-        Raises:
-            RefusedError: the model cannot do it.
-        """
-        return self.require_ready().decision(
-            threshold=self.config.threshold if wanted.threshold is None else wanted.threshold,
-            consistency=wanted.consistency or self.config.consistency,
-            top_k=wanted.top_k,
-        )
-
-
-def documents_of(rows: Scores, decision: Decision, all_scores: bool) -> Iterable[dict[str, Any]]:
-    """Yield the answer for each text, as JSON values, of its scores."""
-    decided = decision.decide(rows)
-    for row in range(len(rows)):
-        document: dict[str, Any] = {"paths": [path.to_json() for path in decision.paths(decided, row)]}
-        if all_scores:
-            ids = (node.id for node in decision.taxonomy.nodes)
-            document["scores"] = dict(zip(ids, decided.scores[row], strict=True))
-        yield document
 
 
 def make_app(service: Service) -> FastAPI:
@@ -163,7 +78,7 @@ class _Endpoints:
         service, config = self._service, self._config
         service.require_ready()
         texts = wanted.within(most_texts=config.max_texts, most_characters=config.max_characters)
-        decision = service.decision(wanted)
+        decision = await asyncio.to_thread(service.decision, wanted)
         documents = await self._answered(request, texts, decision, wanted.all_scores) if texts else []
         if documents is None:
             return Response(status_code=GONE)

@@ -22,7 +22,6 @@ from hblm.runs.checkpoint import Checkpoint
 
 _MOST_TEXTS = 512
 _MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit the cache of a processor
-_MOST_TOKENS_GPU = 65_536
 # On a CPU a token of padding takes as long as one of text, and a batch more takes less than 32 of them: a few
 # texts of different lengths take less time in several batches.
 _MOST_PADDING_CPU = 32
@@ -70,9 +69,9 @@ class TorchBackend:
             TrainingError: a logit is not finite.
         """
         rows = self._tokens(texts)
-        budget = _MOST_TOKENS_GPU if self._threads is None else _MOST_TOKENS_CPU
-        lengths, padding = [len(row) for row in rows], None if self._threads is None else _MOST_PADDING_CPU
-        cut = list(batches(lengths, tokens=budget, texts=_MOST_TEXTS, padding=padding))
+        limits = (_MOST_TOKENS_GPU, None) if self._threads is None else (_MOST_TOKENS_CPU, _MOST_PADDING_CPU)
+        lengths = [len(row) for row in rows]
+        cut = list(batches(lengths, tokens=limits[0], texts=_MOST_TEXTS, padding=limits[1]))
 
         def forward(positions: Ids) -> np.ndarray:
             return self._forward(*padded([rows[position] for position in positions], self._pad_id))

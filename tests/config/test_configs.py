@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from hblm.config.aggregate import AggregateConfig
-from hblm.config.compose import Composed, Composer, compose
+from hblm.config.compose import SCHEMAS, Composed, Composer, compose
 from hblm.config.evaluate import EvaluateConfig
-from hblm.config.export import ExportConfig
 from hblm.config.groups import read_yaml
 from hblm.config.prepare import PrepareConfig
 from hblm.config.schema import leaves, read_leaf, typed
@@ -369,10 +368,7 @@ def test_no_value_is_resolved_while_it_is_typed(leaf, monkeypatch):
         assert why or checked == ([value] if leaf.rules["one"] and isinstance(value, str) else value)
 
 
-SCHEMAS = [TrainConfig, EvaluateConfig, ExportConfig, SweepConfig, AggregateConfig, PrepareConfig]
-
-
-@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("schema", [*SCHEMAS.values(), SweepConfig])
 def test_every_whole_number_has_a_bound_that_libraries_take(schema):
     for leaf in leaves(schema):
         if type(leaf.default) is int or "int" in str(leaf.field.type):
@@ -380,7 +376,7 @@ def test_every_whole_number_has_a_bound_that_libraries_take(schema):
                 assert read_leaf(leaf, value)[1], leaf.name
 
 
-@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("schema", [*SCHEMAS.values(), SweepConfig])
 def test_no_number_is_nan_or_infinite(schema):
     for leaf in leaves(schema):
         if "float" in str(leaf.field.type):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 import contextlib
 import re
 import shutil
@@ -27,7 +28,8 @@ from hblm.data.dataset import open_prepared
 from hblm.errors import ConfigError
 from hblm.inference.predictor import open_predictor
 from hblm.inference.serve import listening
-from hblm.inference.server import Service, make_app
+from hblm.inference.server import make_app
+from hblm.inference.service import Service
 
 PATIENCE = 120  # seconds for a process on a busy machine
 
@@ -93,7 +95,7 @@ def serve(trained) -> Iterator[Callable[..., Process]]:
 @contextlib.contextmanager
 def long_request(service: Process) -> Iterator[Any]:
     """Give the future of a request whose texts take a second or more, once the first ones are computed."""
-    texts = ["A C F x y z " * 2_500] * 256
+    texts = ["A C F x y z " * 2_500] * 128
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(service.predict, *texts)
         service.until(lambda: "hblm_queue_texts 0.0" not in httpx.get(f"{service.url}/metrics").text)
@@ -176,13 +178,13 @@ def test_a_service_is_killed_restarted_and_stopped(serve):
         assert kept.get(f"{first.url}/health").status_code == 200
         first.process.kill()
         first.end()
-        third = serve(f"port={port}").ready()
+        third = serve(f"port={port}", "timeout=100").ready()
         answer = third.predict("A C F").json()
 
     with long_request(third) as long:
         third.process.send_signal(signal.SIGTERM)
         documents = long.result(PATIENCE).json()["documents"]
-    assert len(documents) == 256
+    assert len(documents) == 128
     assert third.end() == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{third.url}/health")
@@ -197,7 +199,7 @@ def test_ctrl_c_ends_it_after_the_answers_and_a_second_signal_at_once(serve):
     assert loading.end() == 130
     assert "Traceback" not in loading.log.read_text()
 
-    service = serve("port=0").ready()
+    service = serve("port=0", "timeout=100").ready()
     with long_request(service) as long:
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
@@ -255,3 +257,20 @@ def test_many_clients_for_a_while(serve, learnable):
 
 def _ends(paths: Any) -> list[Any]:
     return [(path["nodes"], [round(score, 4) for score in path["scores"]]) for path in paths]
+
+
+def test_the_image_has_what_setup_cfg_installs():
+    root = Path(__file__).parents[2]
+    image = (root / "Dockerfile").read_text(encoding="utf-8")
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg")
+    (torch,) = re.findall(r"^torch.*$", setup["options"]["install_requires"], re.MULTILINE)
+    assert f'"{torch}"' in image
+    folders = re.findall(r"= (\w+)", setup["options"]["package_dir"])
+    ignored = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for folder in folders:
+        assert f"COPY {folder} /src/{folder}\n" in image
+        assert f"!{folder}" in ignored
+    for name in re.findall(r"^COPY (.*) /src/$", image, re.MULTILINE)[0].split():
+        assert (root / name).is_file()
+        assert f"!{name}" in ignored

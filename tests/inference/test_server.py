@@ -15,9 +15,11 @@ import orjson
 import pytest
 
 from hblm.config.serve import ServeConfig
+from hblm.errors import ConfigError
 from hblm.inference.batching import Scores
 from hblm.inference.decision import Decision
-from hblm.inference.server import Service, make_app
+from hblm.inference.server import make_app
+from hblm.inference.service import Service
 from hblm.taxonomy import Node, Taxonomy
 from hblm.version import __version__
 
@@ -320,7 +322,7 @@ def test_a_failure_is_an_error_of_its_own_request(make, caplog):
         running.model.open.clear()
         bodies = ["a", "bad", "b"]
         sent = [asyncio.create_task(client.post("/predict", json={"text": text})) for text in bodies]
-        while running.service.batcher.waiting < 2:
+        while sum(map(len, running.model.batches)) + running.service.batcher.waiting < 3:
             await asyncio.sleep(0.01)
         running.model.open.set()
         return [await each for each in sent]
@@ -381,3 +383,11 @@ def test_the_page_for_people_loads_nothing_from_elsewhere(make):
     for part in ("http://", "https://", "src=", "//cdn"):
         assert part not in page.text
     assert json.dumps("a text") in page.text  # the example
+
+
+def test_a_confidence_that_the_model_cannot_give_is_refused_with_its_reason(make):
+    running = make().start()
+    message = error_of(running.post({"text": "a", "confidence": 0.9, "consistency": "none"}), 422)
+    assert message.startswith("confidence= returns nodes with all their ancestors")
+    with pytest.raises(ConfigError, match="confidence= returns nodes with all their ancestors"):
+        make(confidence=0.9, consistency="none").start()
