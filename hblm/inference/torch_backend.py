@@ -25,6 +25,7 @@ _MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit
 # On a CPU a token of padding takes as long as one of text, and a batch more takes less than 32 of them: a few
 # texts of different lengths take less time in several batches.
 _MOST_PADDING_CPU = 32
+_MOST_TOKENS_GPU = 65_536
 
 
 class TorchBackend:
