@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from hblm.data import batches, tokens
-from hblm.data.batches import JoinedSplit, collate, evaluation_batches, subsample, training_steps
+from hblm.data.batches import (
+    JoinedSplit,
+    calibration_positions,
+    collate,
+    evaluation_batches,
+    hold_back,
+    subsample,
+    training_steps,
+)
 from hblm.data.dataset import Prepared, open_prepared
 from hblm.data.tokens import TokenisedSplit, tokenise, tokenizer_hash
 from hblm.document import Document
@@ -138,6 +146,22 @@ def test_a_split_travels_as_its_place(splits):
     packed = pickle.dumps(part)
     assert len(packed) < 1000
     assert rows(pickle.loads(packed)) == rows(part)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_the_documents_held_back_for_calibration_are_in_no_other_part(splits, share):
+    whole = subsample(splits["train"], 0.8)
+    rest, kept = hold_back(whole, share)
+    assert len(kept) == round(share * len(whole))
+    assert sorted(rest.document_ids() + kept.document_ids()) == sorted(whole.document_ids())
+    every = whole.document_ids()
+    chosen = calibration_positions(len(whole), share)
+    assert kept.document_ids() == [every[position] for position in chosen]
+
+
+def test_a_share_that_leaves_no_document_is_refused(splits):
+    with pytest.raises(ConfigError, match=r"trainer.calibration_share=0.001 keeps 0 of the"):
+        hold_back(splits["train"], 0.001)
 
 
 def test_what_it_was_made_from_makes_the_key(prepared, tokenizer, tmp_path):
