@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hblm.config.export import ExportConfig
 from hblm.console import log
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.files import new_folder, remove_stale
 from hblm.inference.hub import write_hub_folder
-from hblm.inference.predictor import Member, open_members
 from hblm.json_files import read_object
 from hblm.runs import paths
 from hblm.runs.checkpoint import META, Checkpoint
+
+if TYPE_CHECKING:
+    from hblm.inference.predictor import Member
 
 
 def run(config: ExportConfig) -> None:
@@ -26,6 +28,8 @@ def run(config: ExportConfig) -> None:
             writes ONNX is not installed.
         DataError: the result to describe is damaged, or of another training.
     """
+    from hblm.inference.predictor import open_members  # loads torch, which takes seconds
+
     members = open_members(config.models)
     for member in members:
         if member.checkpoint.is_onnx:
@@ -45,7 +49,6 @@ def run(config: ExportConfig) -> None:
         print(f"upload it   hf upload OWNER/NAME {output}")
         return
     _require_onnx()
-    # imported here, because torch takes seconds to load: errors in the inputs are reported first
     from hblm.inference.onnx import write_onnx_folder
 
     log.info("tracing the model takes a minute or more")

@@ -64,5 +64,6 @@ def _take(
     position: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch width"]:
     """Return one token of each document, or zeros for a document without tokens."""
-    taken = hidden.take_along_dim(position[:, None, None], dim=1).squeeze(1)
+    index = position[:, None, None].expand(-1, 1, hidden.shape[2])
+    taken = hidden.gather(1, index).squeeze(1)  # take_along_dim would fix the batch of an exported graph
     return taken.masked_fill(~mask.any(dim=1, keepdim=True), 0)

@@ -18,7 +18,7 @@ from hblm.data.dataset import open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.inference import export
 from hblm.inference.onnx import path_names
-from hblm.inference.predictor import open_predictor
+from hblm.inference.predictor import open_members, open_predictor
 from hblm.runs.checkpoint import open_checkpoint
 from hblm.taxonomy import Node, Taxonomy
 
@@ -27,7 +27,7 @@ def exported(checkpoint: Path | str, *overrides: str, to: str = "onnx") -> Path:
     """Export a checkpoint to the folder `exported`."""
     export.run(compose("export", ExportConfig, f"checkpoint={checkpoint}", f"to={to}", *overrides))
     config = compose("export", ExportConfig, f"checkpoint={checkpoint}", f"to={to}", *overrides)
-    return export.output_of(config, export.open_members(config.models))
+    return export.output_of(config, open_members(config.models))
 
 
 def scores(place: Path | list[Path], texts: list[str], **keys) -> np.ndarray:
