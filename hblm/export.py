@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hblm.cli.main import run_program
 from hblm.cli.programs import EXPORT
-from hblm.inference.export import run
+from hblm.inference.exports.export import run
 
 
 def main(argv: list[str] | None = None) -> None:

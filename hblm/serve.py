@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hblm.cli.main import run_program
 from hblm.cli.programs import SERVE
-from hblm.inference.serve import run
+from hblm.inference.service.serve import run
 
 
 def main(argv: list[str] | None = None) -> None:

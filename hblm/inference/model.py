@@ -16,7 +16,7 @@ from hblm.config.stored_model import StoredModel
 from hblm.config.train import FUSED_VIEWS
 from hblm.errors import ConfigError
 from hblm.inference.decision import Decided, Decision
-from hblm.inference.hub import local_folder
+from hblm.inference.exports.hub import local_folder
 from hblm.inference.predictor import Predictor, Scores, open_predictor
 from hblm.inference.stored_decisions import decision_for
 from hblm.inference.texts import texts_in

@@ -16,12 +16,12 @@ from hblm.config.predict import PredictConfig
 from hblm.console import Advance, StartTask, progress
 from hblm.errors import DataError
 from hblm.inference.decision import Decision
-from hblm.inference.input_files import is_live, read_input
-from hblm.inference.input_rows import InputRow
-from hblm.inference.output_files import open_output, require_free
-from hblm.inference.output_rows import Columns, OutputRow, RowWriter
 from hblm.inference.predictor import Predictor, Scores, open_predictor
-from hblm.inference.windows import Windows
+from hblm.inference.rows.input_files import is_live, read_input
+from hblm.inference.rows.input_rows import InputRow
+from hblm.inference.rows.output_files import open_output, require_free
+from hblm.inference.rows.output_rows import Columns, OutputRow, RowWriter
+from hblm.inference.rows.windows import Windows
 
 
 @dataclass

@@ -15,7 +15,7 @@ from hblm.config.train import SINGLE_VIEW, TrainConfig
 from hblm.console import Advance, no_progress
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decision
-from hblm.inference.hub import local_folder
+from hblm.inference.exports.hub import local_folder
 from hblm.inference.inputs import with_fuse_weights
 from hblm.runs.checkpoint import Checkpoint, open_checkpoint
 from hblm.taxonomy import Taxonomy

@@ -21,8 +21,8 @@ from hblm.config.predict import PredictConfig
 from hblm.errors import ConfigError, DataError
 from hblm.files import HOST
 from hblm.inference import predict
-from hblm.inference.input_rows import InputRow
-from hblm.inference.windows import SECONDS, Windows
+from hblm.inference.rows.input_rows import InputRow
+from hblm.inference.rows.windows import SECONDS, Windows
 
 BODY = {"nodes": ["b"], "names": ["Body"], "scores": [0.9]}
 AT_ONCE = 50
@@ -275,7 +275,7 @@ def test_a_window_is_taken_soon_after_its_first_row() -> None:
 
 
 def test_a_window_is_bounded_and_the_reader_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hblm.inference.windows.CHARACTERS", 10)
+    monkeypatch.setattr("hblm.inference.rows.windows.CHARACTERS", 10)
     read = 0
 
     def rows() -> Any:

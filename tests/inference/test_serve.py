@@ -27,9 +27,9 @@ from hblm.config.serve import ServeConfig
 from hblm.data.dataset import open_prepared
 from hblm.errors import ConfigError
 from hblm.inference.predictor import open_predictor
-from hblm.inference.serve import listening
-from hblm.inference.server import make_app
-from hblm.inference.service import Service
+from hblm.inference.service.serve import listening
+from hblm.inference.service.server import make_app
+from hblm.inference.service.service import Service
 
 PATIENCE = 120  # seconds for a process on a busy machine
 

@@ -16,10 +16,10 @@ import pytest
 
 from hblm.config.serve import ServeConfig
 from hblm.errors import ConfigError
-from hblm.inference.batching import Scores
 from hblm.inference.decision import Decision
-from hblm.inference.server import make_app
-from hblm.inference.service import Service
+from hblm.inference.service.batching import Scores
+from hblm.inference.service.server import make_app
+from hblm.inference.service.service import Service
 from hblm.taxonomy import Node, Taxonomy
 from hblm.version import __version__
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from hblm.inference.predictor import Predictor
-    from hblm.inference.service import Service
+    from hblm.inference.service.service import Service
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 _BACKLOG = 2048  # connections that the system keeps until they are accepted
@@ -46,8 +46,8 @@ def run(config: ServeConfig) -> None:
 
     load = functools.partial(load_predictor, config, open_members(config))
     with _stopping() as stop, listening(config.host, config.port) as listener:
-        from hblm.inference.server import make_app
-        from hblm.inference.service import Service
+        from hblm.inference.service.server import make_app
+        from hblm.inference.service.service import Service
 
         service = Service(config)
         server = _server(config, make_app(service))

@@ -19,10 +19,10 @@ from hblm.encoders.tokenizer import Tokenizer
 from hblm.engine import build, session
 from hblm.errors import CheckpointError
 from hblm.files import sha256_file
-from hblm.inference.hub import write_meta
+from hblm.inference.exports.hub import write_meta
+from hblm.inference.exports.onnx_graph import OPSET, Graph, write_graph
+from hblm.inference.exports.onnx_int8 import measured, quantise
 from hblm.inference.onnx_backend import OnnxSession
-from hblm.inference.onnx_graph import OPSET, Graph, write_graph
-from hblm.inference.onnx_int8 import measured, quantise
 from hblm.inference.predictor import Member
 from hblm.inference.token_batches import padded
 from hblm.inference.torch_backend import training_counts

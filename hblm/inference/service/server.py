@@ -14,9 +14,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from hblm.inference.batching import QueueFullError
-from hblm.inference.http_layers import GONE, BodyLimit, Measured
-from hblm.inference.http_messages import (
+from hblm.inference.service.batching import QueueFullError
+from hblm.inference.service.http_layers import GONE, BodyLimit, Measured
+from hblm.inference.service.http_messages import (
     ErrorResponse,
     PredictRequest,
     PredictResponse,
@@ -25,7 +25,7 @@ from hblm.inference.http_messages import (
     json_response,
     refusal_of,
 )
-from hblm.inference.service import Service, documents_of
+from hblm.inference.service.service import Service, documents_of
 from hblm.version import __version__
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class _Endpoints:
 
     async def docs(self) -> Response:
         """Return a page for people, made of /openapi.json; it loads nothing from other servers."""
-        template = (resources.files("hblm.inference") / "docs.html.j2").read_text(encoding="utf-8")
+        template = (resources.files("hblm.inference.service") / "docs.html.j2").read_text(encoding="utf-8")
         page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
         return HTMLResponse(page.render(api=self._app.openapi()))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hblm.errors import CheckpointError
 from hblm.files import sha256_file
-from hblm.inference.model_card import model_card
+from hblm.inference.exports.model_card import model_card
 from hblm.json_files import SEAL, sealed
 from hblm.runs.checkpoint import (
     COPY_AGAIN,

@@ -11,7 +11,7 @@ from typing import IO
 from hblm.config.predict import PredictConfig
 from hblm.errors import ConfigError
 from hblm.files import new_file, remove_stale
-from hblm.inference.output_rows import Columns, CsvRows, JsonRows, RowWriter
+from hblm.inference.rows.output_rows import Columns, CsvRows, JsonRows, RowWriter
 
 
 def require_free(config: PredictConfig) -> None:
@@ -49,7 +49,7 @@ def open_output(config: PredictConfig, columns: Columns) -> Iterator[RowWriter]:
 @contextlib.contextmanager
 def _open_file(config: PredictConfig, path: Path, columns: Columns) -> Iterator[RowWriter]:
     if config.chosen_output_format == "parquet":
-        from hblm.inference.parquet_rows import ParquetRows  # pyarrow is slow to load
+        from hblm.inference.rows.parquet_rows import ParquetRows  # pyarrow is slow to load
 
         with ParquetRows(path, columns) as rows:
             yield rows

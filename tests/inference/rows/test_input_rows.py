@@ -23,8 +23,8 @@ import datasets
 from hblm.config.predict import PredictConfig
 from hblm.data.raw import delimited, text
 from hblm.errors import ConfigError, DataError
-from hblm.inference.input_files import read_input
-from hblm.inference.input_rows import InputRow
+from hblm.inference.rows.input_files import read_input
+from hblm.inference.rows.input_rows import InputRow
 
 TEXTS = ["one", "two, with a comma", 'three "quoted"', "four\nlines", "", "fünf 日本 😀"]
 IDS = [f"d{number}" for number in range(len(TEXTS))]

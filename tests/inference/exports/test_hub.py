@@ -14,8 +14,8 @@ from programs import checkpoint_of, compose
 from hblm.config.export import ExportConfig
 from hblm.config.stored_model import StoredModel
 from hblm.errors import CheckpointError
-from hblm.inference import export
-from hblm.inference.hub import local_folder, without_places
+from hblm.inference.exports import export
+from hblm.inference.exports.hub import local_folder, without_places
 from hblm.inference.predictor import open_predictor
 from hblm.runs.checkpoint import open_checkpoint
 

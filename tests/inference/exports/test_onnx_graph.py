@@ -10,8 +10,8 @@ import torch
 import transformers
 from families import small
 
+from hblm.inference.exports.onnx_graph import Graph, write_graph
 from hblm.inference.onnx_backend import OnnxSession
-from hblm.inference.onnx_graph import Graph, write_graph
 from hblm.nn.cascade import Cascade
 from hblm.nn.classifier import Classifier
 from hblm.nn.joint import Single

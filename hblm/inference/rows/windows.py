@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
-from hblm.inference.input_rows import InputRow
+from hblm.inference.rows.input_rows import InputRow
 
 CHARACTERS = 8_000_000  # of all texts of a window
 SECONDS = 0.5  # from the first row of a window until it is taken, however few rows it has

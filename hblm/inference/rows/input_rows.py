@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from hblm.data.convert.cells import text_of
 from hblm.data.convert.columns import text_column
 from hblm.errors import ConfigError, DataError, nearest
-from hblm.inference.input_records import InputRecord, Records
+from hblm.inference.rows.input_records import InputRecord, Records
 
 
 @dataclass(frozen=True, slots=True)

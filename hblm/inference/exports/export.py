@@ -10,7 +10,7 @@ from hblm.config.export import ExportConfig
 from hblm.console import log
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.files import new_folder, remove_stale
-from hblm.inference.hub import write_hub_folder
+from hblm.inference.exports.hub import write_hub_folder
 from hblm.json_files import read_object
 from hblm.runs import paths
 from hblm.runs.checkpoint import META, Checkpoint
@@ -49,7 +49,7 @@ def run(config: ExportConfig) -> None:
         print(f"upload it   hf upload OWNER/NAME {output}")
         return
     _require_onnx()
-    from hblm.inference.onnx import write_onnx_folder
+    from hblm.inference.exports.onnx import write_onnx_folder
 
     log.info("tracing the model takes a minute or more")
     with new_folder(output) as folder:

@@ -16,8 +16,8 @@ from hblm.config.export import ExportConfig
 from hblm.config.stored_model import StoredModel
 from hblm.data.dataset import open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
-from hblm.inference import export
-from hblm.inference.onnx import path_names
+from hblm.inference.exports import export
+from hblm.inference.exports.onnx import path_names
 from hblm.inference.predictor import open_members, open_predictor
 from hblm.runs.checkpoint import open_checkpoint
 from hblm.taxonomy import Node, Taxonomy

@@ -15,8 +15,8 @@ from hblm.data.raw.archives import Raw, RawFile, reading
 from hblm.data.raw.tables import Dialect, is_arrow_folder
 from hblm.data.raw.text import sound_and_bad_lines
 from hblm.errors import ConfigError, DataError, HblmError
-from hblm.inference.input_records import Records, records_of_file, records_of_lines, records_of_saved
-from hblm.inference.input_rows import InputRow, in_own_words, input_rows
+from hblm.inference.rows.input_records import Records, records_of_file, records_of_lines, records_of_saved
+from hblm.inference.rows.input_rows import InputRow, in_own_words, input_rows
 
 _LINES = ("txt", "jsonl", "csv", "tsv")  # formats that are read line by line
 _HEAD = 1 << 20  # bytes of a file that show its encoding and line ends

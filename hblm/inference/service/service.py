@@ -12,8 +12,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from hblm.config.serve import ServeConfig
 from hblm.errors import HblmError
-from hblm.inference.batching import Batcher, Scores
-from hblm.inference.http_messages import PredictRequest, RefusedError
+from hblm.inference.service.batching import Batcher, Scores
+from hblm.inference.service.http_messages import PredictRequest, RefusedError
 
 if TYPE_CHECKING:
     from hblm.inference.decision import Decision

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hblm.errors import DataError
-from hblm.inference.output_rows import Columns, OutputRow
+from hblm.inference.rows.output_rows import Columns, OutputRow
 
 _BYTES_AT_ONCE = 64 << 20  # of rows that wait, so that row groups are large
 _ROWS_AT_ONCE = 1 << 16

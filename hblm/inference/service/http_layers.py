@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hblm.console import log
-from hblm.inference.http_messages import RefusedError, error_response
+from hblm.inference.service.http_messages import RefusedError, error_response
 
 GONE = 499  # the client closed the connection before its answer; no code of HTTP, but usual in logs
 _JSON = "application/json"

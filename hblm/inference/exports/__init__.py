@@ -1,0 +1,1 @@
+"""Checkpoints for other programs: ONNX folders, and folders for a model hub."""
