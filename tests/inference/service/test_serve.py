@@ -260,7 +260,7 @@ def _ends(paths: Any) -> list[Any]:
 
 
 def test_the_image_has_what_setup_cfg_installs():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     image = (root / "Dockerfile").read_text(encoding="utf-8")
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
