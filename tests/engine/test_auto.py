@@ -274,6 +274,8 @@ sys.exit(bool({{"torch", "transformers"}} & set(sys.modules)))
 def test_the_processes_of_a_run_get_what_was_chosen(learnable, monkeypatch):
     launched, done = [], []
     monkeypatch.setattr(launch, "launch", lambda run, *_: launched.append(json.loads(json.dumps(run))))
+    monkeypatch.setattr(training, "_read", lambda *_: {})  # no process has written a result
+    monkeypatch.setattr(training, "show", lambda finished: None)
     made = compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", "trainer.processes=2")
     training.run(made)
     (one,) = launched
