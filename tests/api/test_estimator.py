@@ -181,7 +181,7 @@ def test_a_matrix_of_a_taxonomy_and_documents_without_labels(learnable):
     assert estimator.classes_.tolist() == ["a", "b", "a1", "a2", "b1", "a1x", "a1y"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tools_of_scikit_learn_around_it():
     lower = FunctionTransformer(lambda texts: [text.upper() for text in texts])
     pipeline = Pipeline([("upper", lower), ("model", HBLMClassifier(**QUICK))])

@@ -26,7 +26,7 @@ def test_a_run_that_is_done_is_returned_and_nothing_is_printed(trained, learnabl
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.precision
 def test_a_trained_run_is_that_of_the_program(learnable, trained, capfd):
     expected = json.loads(trained.read_text())

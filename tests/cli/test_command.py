@@ -102,7 +102,7 @@ def test_the_completion_of_hydra_is_refused_for_that_of_the_command(capsys):
     assert 'eval "$(hblm completion bash)"' in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_a_sub_command_starts_find_their_modules(learnable, tmp_path):
     """A sweep's worker, its cell and the cell's two ranks, started through the script that pip writes."""
     command_on_path(tmp_path)

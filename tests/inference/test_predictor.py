@@ -84,13 +84,13 @@ def test_an_early_checkpoint_takes_its_counts_from_the_dataset(kind, stored, one
         open_predictor(StoredModel(checkpoint=[str(stored[kind])]))
 
 
-def without_counts(folder: Path):
+def without_counts(folder: Path, **_: object):
     opened = open_checkpoint(folder)
     del opened.meta["training_counts"]
     return opened
 
 
-def without_dataset(folder: Path):
+def without_dataset(folder: Path, **_: object):
     opened = without_counts(folder)
     opened.meta["dataset"]["path"] = "nowhere"
     return opened

@@ -202,7 +202,7 @@ def test_an_ensemble_is_one_graph(pair, texts):
     np.testing.assert_allclose(scores(folder, texts), expected, atol=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_bits_change_little_and_the_loss_is_recorded(trained, texts):
     folder = exported(checkpoint_of(trained), "int8=true", "output=small")
     given, exact = scores(folder, texts), scores(checkpoint_of(trained), texts, precision="fp32")

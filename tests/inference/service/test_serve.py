@@ -192,7 +192,7 @@ def test_a_service_is_killed_restarted_and_stopped(serve):
     assert "Traceback" not in third.log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_it_after_the_answers_and_a_second_signal_at_once(serve):
     loading = serve("port=0").listening()
     loading.process.send_signal(signal.SIGINT)
@@ -208,7 +208,7 @@ def test_ctrl_c_ends_it_after_the_answers_and_a_second_signal_at_once(serve):
         assert isinstance(long.exception(PATIENCE), httpx.TransportError)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damaged_weights_end_it_with_a_message(trained, tmp_path, serve):
     copy = shutil.copytree(checkpoint_of(trained), tmp_path / "copy")
     weights = copy / "model.safetensors"
@@ -222,7 +222,7 @@ def test_damaged_weights_end_it_with_a_message(trained, tmp_path, serve):
     assert "Traceback" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_clients_for_a_while(serve, learnable):
     service = serve("port=0", "queue=64", "max_texts=16").ready()
     texts = [document.text for document in open_prepared(learnable).documents("test")]
