@@ -21,7 +21,7 @@ from hblm.nn.classifier import Classifier
 from hblm.runs.checkpoint import Checkpoint
 
 _MOST_TEXTS = 512
-_MOST_TOKENS_CPU = 2_048  # of a batch: little padding, and a layer's states fit the cache of a processor
+_MOST_TOKENS_CPU = 1_024  # of a batch: little padding, and a layer's states fit the cache of a processor
 # On a CPU a token of padding takes as long as one of text, and a batch more takes less than 32 of them: a few
 # texts of different lengths take less time in several batches.
 _MOST_PADDING_CPU = 32
