@@ -69,7 +69,8 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
       level;
     - a list of paths for each document: [("Arts", "Music"), ("Science", "Physics")];
     - an array of names, (documents, levels), with "" below the end of a path;
-    - a matrix of 0 and 1, (documents, labels): of the nodes of `taxonomy`, or of labels without a tree.
+    - a matrix of 0 and 1, (documents, labels): of the nodes of `taxonomy`, or of labels without a tree; a
+      DataFrame is one too, and its columns are found by name, else by position.
 
     A list of names is one path; with lists="labels", or with a separator or a taxonomy, it is several labels
     (paths, nodes). With a taxonomy, labels are ids of its nodes.

@@ -91,8 +91,11 @@ class Reader:
         """Return the path of each of `n` columns: by its name, or by its position.
 
         Raises:
-            DataError: the columns are not those of the taxonomy, or of training.
+            DataError: the columns are not those of the taxonomy, or of training, or a name is there twice.
         """
+        if header is not None and len({*header}) < n:
+            twice = next(name for at, name in enumerate(header) if name in header[:at])
+            raise DataError(f"y has the column {twice!r:.60} twice")
         if self.tree is None and not self.columns:
             return tuple((name,) for name in (range(n) if header is None else header))
         if self.tree is None:
@@ -105,11 +108,9 @@ class Reader:
         by_name = {path[-1]: path for path in expected}
         if header is not None and {*header} == by_name.keys():
             return tuple(by_name[name] for name in header)
-        if self.tree is None and all(
-            any(isinstance(name, str) for name in each or ()) for each in (by_name, header)
-        ):
-            others = ", ".join(str(name) for name in header or () if name not in by_name)
-            raise DataError(f"y has columns that training did not have: {others:.200}")
+        others = [name for name in header or () if isinstance(name, str) and name not in by_name]
+        if others and self.tree is None and any(isinstance(name, str) for name in by_name):
+            raise DataError(f"y has columns that training did not have: {', '.join(others):.200}")
         return expected
 
     def _levels(self, values: Array) -> Read:

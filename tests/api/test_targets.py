@@ -72,11 +72,12 @@ def test_predictions_that_are_right_are_what_was_given(form):
     scores = np.array([[float(at in chosen) for at in range(len(index))] for chosen in right])
     given_back = nodes.as_given(nodes.chosen(scores, scores > 0.5, 0.5))
     expected = GIVEN_BACK.get(form, y)
-    if isinstance(given_back, pd.DataFrame):
+    if isinstance(expected, pd.DataFrame):
         pd.testing.assert_frame_equal(given_back, y, check_dtype=False)
         return
     if isinstance(given_back, np.ndarray):
-        given_back, expected = given_back.tolist(), np.asarray(expected, given_back.dtype).tolist()
+        given_back = given_back.tolist()
+    expected = expected.tolist() if isinstance(expected, np.ndarray) else expected
     assert given_back == expected
 
 
@@ -168,6 +169,7 @@ FAULTS = [
         DataError,
         "y has 4 columns, and that of training 1; expected",
     ),
+    ({}, pd.DataFrame([[1, 0]], columns=["a", "a"]), DataError, "y has the column 'a' twice"),
     ({"columns": (("a",),)}, pd.DataFrame({"b": [1]}), DataError, "columns that training did not have: b"),
     ({}, pd.DataFrame({"a": [1, None]}, dtype="Int64"), DataError, "other values than 0 and 1"),
 ]
