@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import tempfile
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -50,8 +52,9 @@ _KEYS = {  # parameter -> key of a run
 }
 
 
-# the loaded models, apart from the estimators: predicting changes nothing of an estimator, nor of its pickle
-_LOADED: WeakKeyDictionary[HBLMClassifier, Predictor] = WeakKeyDictionary()
+# the loaded models and their devices, apart from the estimators: predicting changes nothing of an estimator,
+# nor of its pickle
+_LOADED: WeakKeyDictionary[HBLMClassifier, tuple[str, Predictor]] = WeakKeyDictionary()
 
 Part = tuple[list[str], Read, Sequence[int]]  # texts, their labels, and the positions of those to use
 
@@ -66,7 +69,8 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
       level;
     - a list of paths for each document: [("Arts", "Music"), ("Science", "Physics")];
     - an array of names, (documents, levels), with "" below the end of a path;
-    - a matrix of 0 and 1, (documents, labels): of the nodes of `taxonomy`, or of labels without a tree.
+    - a matrix of 0 and 1, (documents, labels): of the nodes of `taxonomy`, or of labels without a tree; a
+      DataFrame is one too, and its columns are found by name, else by position.
 
     A list of names is one path; with lists="labels", or with a separator or a taxonomy, it is several labels
     (paths, nodes). With a taxonomy, labels are ids of its nodes.
@@ -161,13 +165,14 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             DataError: a text or label with a fault, with its position; or numbers of both that differ.
         """
         reader = self._reader()
+        self._stored_model()
         texts, read = _documents(X, y, reader)
         if validation is None:
             chosen, held_out = self._split(len(texts))
             parts = [(texts, read, chosen), (texts, read, held_out)]
             nodes = nodes_of([read], reader)
         else:
-            others, other_read = _documents(*validation, reader)
+            others, other_read = _documents(*validation, replace(reader, columns=read.columns))
             if other_read.kind != read.kind:
                 raise DataError(f"y of the validation is {other_read.kind}, and of training {read.kind}")
             parts = [(texts, read, range(len(texts))), (others, other_read, range(len(others)))]
@@ -211,7 +216,7 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the micro-F1 over all nodes, ancestors included; of labels without a tree, over labels."""
         chosen = self._chosen(X)
-        texts, read = _documents(X, y, self._reader())
+        texts, read = _documents(X, y, replace(self._reader(), columns=self._nodes.columns))
         paths = self._nodes.paths
         weights = np.ones(len(texts)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         both = total = 0.0
@@ -222,34 +227,47 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return float(both / total) if total else 0.0
 
     def _chosen(self, X: Any) -> list[set[int]]:
-        decided = self._decided(X)
-        return self._nodes.chosen(decided.scores, decided.predicted, self.threshold)
+        decided, model = self._decided(X), self._stored_model()
+        threshold = self._open(model.device).threshold if model.threshold is None else model.threshold
+        return self._nodes.chosen(decided.scores, decided.predicted, threshold)
 
     def _decided(self, X: Any) -> Decided:
         check_is_fitted(self)
-        texts = texts_in(X)
-        predictor = self._open()
-        decision = predictor.decision(threshold=self.threshold, consistency=self.consistency)
+        texts, model = texts_in(X), self._stored_model()
+        predictor = self._open(model.device)
+        decision = predictor.decision(threshold=model.threshold, consistency=model.consistency)
         return decision.decide(predictor.scores(texts))
 
-    def _open(self) -> Predictor:
-        """Return the trained model, which the first call loads."""
+    def _stored_model(self) -> StoredModel:
+        """Return the parameters that act at prediction.
+
+        Raises:
+            ConfigError: all faults of these, a line each.
+        """
+        given = {"device": self.device, "threshold": self.threshold, "consistency": self.consistency}
+        return typed(given, StoredModel)
+
+    def _open(self, device: str) -> Predictor:
+        """Return the trained model, which the first call loads, and the first one on another device again."""
         with _OPENING:
-            if self not in _LOADED:
+            if self not in _LOADED or _LOADED[self][0] != device:
                 with tempfile.TemporaryDirectory(prefix="hblm-") as folder:
                     for name, content in self.checkpoint_.items():
                         path = Path(folder) / "model" / name
                         path.parent.mkdir(parents=True, exist_ok=True)
                         path.write_bytes(content)
-                    place = {"checkpoint": [str(Path(folder) / "model")], "device": self.device}
-                    _LOADED[self] = open_predictor(typed(place, StoredModel))
-            return _LOADED[self]
+                    place = StoredModel(checkpoint=[str(Path(folder) / "model")], device=device)
+                    _LOADED[self] = (device, open_predictor(place))
+            return _LOADED[self][1]
 
     def _reader(self) -> Reader:
         if self.lists not in ("path", "labels"):
             raise ConfigError(f"lists={self.lists!r:.60} is not one of path, labels")
-        if self.separator == "":
-            raise ConfigError("separator='' separates nothing; write None for labels that are names")
+        if self.separator is not None and (not isinstance(self.separator, str) or not self.separator):
+            raise ConfigError(
+                f"separator={self.separator!r:.60} is not a text between names; write None for labels that "
+                "are names"
+            )
         return Reader(self.separator, self.lists, taxonomy_of(self.taxonomy))
 
     def _settings(self) -> dict[str, Any]:
@@ -266,6 +284,8 @@ class HBLMClassifier(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         fraction = self.validation_fraction
         if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
             raise ConfigError(f"validation_fraction={fraction!r:.60} is not a number between 0 and 1")
+        if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r:.60} is not a whole number of at least 0")
         if n < 2:
             raise DataError(f"{n} documents; training needs two, one of which validates")
         order = np.random.default_rng(self.seed).permutation(n)

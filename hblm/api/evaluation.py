@@ -28,7 +28,8 @@ def evaluate(
     """Score a trained checkpoint, or an ensemble of two, on one split; write the result and return it.
 
     Args:
-        checkpoint: the folder of a model, or the result of `hblm.api.train`; two of them are an ensemble.
+        checkpoint: the folder of a model, "owner/name" of one on the hub, or the result of `hblm.api.train`;
+            two of them are an ensemble.
         overrides: "key=value" as on the command line of hblm.evaluate.
         config_dir: a folder of your own options.
         settings: keys, such as split="val" or threshold=0.4.

@@ -25,6 +25,7 @@ class Nodes:
         ends: whether each node ends a path of a training document; a leaf does.
         separator: as in Reader.
         n_levels: of LEVELS: the columns of `y`.
+        columns, header: of MATRIX: as in Read.
     """
 
     taxonomy: Taxonomy
@@ -34,6 +35,8 @@ class Nodes:
     ends: Array
     separator: str | None
     n_levels: int
+    columns: tuple[NamePath, ...]
+    header: tuple[Any, ...] | None
 
     @property
     def index(self) -> dict[NamePath, int]:
@@ -83,7 +86,7 @@ class Nodes:
             matrix = np.zeros((len(chosen), len(self.paths)), dtype=np.int64)
             for row, nodes in enumerate(chosen):
                 matrix[row, [*nodes]] = 1
-            return matrix
+            return self._with_header(matrix[:, [self.index[path] for path in self.columns]])
         parents = self.taxonomy.parents
         ends = [sorted(nodes - {parents[node] for node in nodes}) for nodes in chosen]
         if self.kind == LEVELS:
@@ -93,9 +96,19 @@ class Nodes:
             return levels
         if self.kind == ONE:
             given = [self._as_given(self.paths[end]) for (end,) in ends]
-            return np.array(given) if self.path in ("label", "str") else given
+            if self.path not in ("label", "str"):
+                return given
+            mixed = len({isinstance(path[-1], str) for path in self.paths}) > 1
+            return np.array(given, dtype=object if mixed else None)  # numpy makes texts of mixed labels
         shown = map(sorted, chosen) if self.path == "label" else ends
         return [[self._as_given(self.paths[at]) for at in each] for each in shown]
+
+    def _with_header(self, matrix: Array) -> Any:
+        if self.header is None:
+            return matrix
+        import pandas  # there where `y` was a DataFrame; others do not need it
+
+        return pandas.DataFrame(matrix, columns=[*self.header])
 
     def _as_given(self, path: NamePath) -> Any:
         return list(path) if self.path == "list" else self._as_class(path)
@@ -123,7 +136,11 @@ def nodes_of(reads: Sequence[Read], reader: Reader) -> Nodes:
         path=first.path,
         ends=ends,
         separator=reader.separator,
-        n_levels=max((len(path) for paths in first.documents for path in paths), default=0),
+        n_levels=max(
+            first.n_levels, *(len(path) for read in reads for paths in read.documents for path in paths), 0
+        ),
+        columns=first.columns,
+        header=first.header,
     )
 
 

@@ -29,12 +29,16 @@ class Read:
         path: what a path is: str, tuple, list, or label (a name by itself).
         documents: the paths of each document; a path may be the beginning of another one.
         columns: of a matrix: the path of each column.
+        header: of a matrix that is a DataFrame: the names of the columns as they are; None for others.
+        n_levels: of LEVELS: the number of columns.
     """
 
     kind: str
     path: str
     documents: list[list[NamePath]]
     columns: tuple[NamePath, ...] = ()
+    header: tuple[Any, ...] | None = None
+    n_levels: int = 0
 
     def closed(self) -> list[set[NamePath]]:
         """Return each document's nodes as paths from the root, ancestors included."""
@@ -49,11 +53,13 @@ class Reader:
         separator: between the names of a path that is a text; None: a text is a name.
         lists: what a list of names is, for a document: one path, or several labels.
         tree: the taxonomy whose nodes labels and columns are; None: the paths are the tree.
+        columns: those of the matrix of training, which another matrix has too; () for training itself.
     """
 
     separator: str | None = None
     lists: str = "path"
     tree: Taxonomy | None = None
+    columns: tuple[NamePath, ...] = ()
 
     def read(self, y: Any) -> Read:
         """Return `y`, read.
@@ -63,29 +69,49 @@ class Reader:
         """
         if hasattr(y, "toarray"):  # sparse
             y = y.toarray()
-        names = list(y.columns) if hasattr(y, "columns") else None
         values = y if isinstance(y, (list, tuple)) else np.asarray(y)
         if isinstance(values, np.ndarray) and values.ndim == 2:
-            is_matrix = values.dtype.kind in "biuf"
-            return self._matrix(values, names) if is_matrix else self._levels(values)
+            return self._matrix(values, y) if _is_matrix(values, y) else self._levels(values)
         if isinstance(values, np.ndarray) and values.ndim != 1:
             raise DataError(f"y has {values.ndim} dimensions; expected paths of each document, or a matrix")
         return self._documents(list(values))
 
-    def _matrix(self, values: Array, names: Sequence[Any] | None) -> Read:
+    def _matrix(self, values: Array, y: Any) -> Read:
+        if values.dtype == object:
+            cells = [np.nan if _is_missing(cell) else cell for cell in values.flat]
+            values = np.array(cells, dtype=float).reshape(values.shape)
         if not np.isin(values, (0, 1)).all():
             raise DataError("y is an array of two dimensions with other values than 0 and 1")
-        if self.tree is not None:
-            columns = tuple(path_of(self.tree, at) for at in range(len(self.tree)))
-        else:
-            columns = tuple((name,) for name in (range(values.shape[1]) if names is None else names))
-        if len(columns) != values.shape[1]:
-            raise DataError(
-                f"y has {values.shape[1]} columns, and the taxonomy {len(columns)} nodes; expected a column "
-                "for each node, in taxonomy order"
-            )
+        header = tuple(y.columns) if hasattr(y, "columns") else None
+        columns = self._columns(values.shape[1], header)
         documents = [[columns[at] for at in np.flatnonzero(row)] for row in values]
-        return Read(MATRIX, "label", documents, columns)
+        return Read(MATRIX, "label", documents, columns, header if hasattr(y, "iloc") else None)
+
+    def _columns(self, n: int, header: Sequence[Any] | None) -> tuple[NamePath, ...]:
+        """Return the path of each of `n` columns: by its name, or by its position.
+
+        Raises:
+            DataError: the columns are not those of the taxonomy, or of training, or a name is there twice.
+        """
+        if header is not None and len({*header}) < n:
+            twice = next(name for at, name in enumerate(header) if name in header[:at])
+            raise DataError(f"y has the column {twice!r:.60} twice")
+        if self.tree is None and not self.columns:
+            return tuple((name,) for name in (range(n) if header is None else header))
+        if self.tree is None:
+            expected, of = self.columns, f"that of training {len(self.columns)}"
+        else:
+            expected = tuple(path_of(self.tree, at) for at in range(len(self.tree)))
+            of = f"the taxonomy {len(expected)} nodes"
+        if n != len(expected):
+            raise DataError(f"y has {n} columns, and {of}; expected a column for each node, in its order")
+        by_name = {path[-1]: path for path in expected}
+        if header is not None and {*header} == by_name.keys():
+            return tuple(by_name[name] for name in header)
+        others = [name for name in header or () if isinstance(name, str) and name not in by_name]
+        if others and self.tree is None and any(isinstance(name, str) for name in by_name):
+            raise DataError(f"y has columns that training did not have: {', '.join(others):.200}")
+        return expected
 
     def _levels(self, values: Array) -> Read:
         documents = []
@@ -93,8 +119,8 @@ class Reader:
             names = [name for name in row if not _is_missing(name)]
             if names != row[: len(names)] or not names:
                 raise DataError(f"y[{at}] = {row!r:.100}: a name is missing above another one, or all are")
-            documents.append([tuple(names)])
-        return Read(LEVELS, "list", documents)
+            documents.append([self._path(names, f"y[{at}]")])
+        return Read(LEVELS, "list", documents, n_levels=values.shape[1])
 
     def _documents(self, values: Sequence[Any]) -> Read:
         documents, forms, several = [], set(), False
@@ -138,11 +164,10 @@ class Reader:
         """Return one path."""
         if isinstance(value, (list, tuple)):
             path: NamePath = tuple(_name(name, place) for name in value)
+            if path and self.tree is not None:
+                _require_path(self.tree, path, place)
         elif self.tree is not None:
-            if value not in self.tree.index:
-                known = self.tree.suggest(str(value))
-                raise DataError(f"{place}: {value!r:.60} is not a node of the taxonomy{known}")
-            return path_of(self.tree, self.tree.index[value])
+            return _path_to(self.tree, _name(value, place), place)
         elif self._is_text(value):
             path = tuple(_name(name.strip(), place) for name in value.split(self.separator))
         else:
@@ -156,6 +181,39 @@ def path_of(taxonomy: Taxonomy, at: int) -> NamePath:
     """Return the ids from the root to a node."""
     identity = taxonomy.nodes[at].id
     return (*reversed(taxonomy.ancestors(identity)), identity)
+
+
+def _path_to(taxonomy: Taxonomy, identity: Any, place: str) -> NamePath:
+    """Return the ids from the root to a node.
+
+    Raises:
+        DataError: the taxonomy has no such node.
+    """
+    if identity not in taxonomy.index:
+        known = taxonomy.suggest(str(identity))
+        raise DataError(f"{place}: {identity!r:.60} is not a node of the taxonomy{known}")
+    return path_of(taxonomy, taxonomy.index[identity])
+
+
+def _require_path(taxonomy: Taxonomy, path: NamePath, place: str) -> None:
+    """Refuse a path that is not the ids from a root to a node.
+
+    Raises:
+        DataError: a name is no node, or the path to the last one is another.
+    """
+    right = [_path_to(taxonomy, name, place) for name in path][-1]
+    if path != right:
+        raise DataError(f"{place}: {path!r:.100} is not a path of the taxonomy; that is {right!r:.100}")
+
+
+def _is_matrix(values: Array, y: Any) -> bool:
+    """Return whether an array of two dimensions holds numbers; a DataFrame may have several types of them."""
+    types = [*y.dtypes] if hasattr(y, "dtypes") else [values.dtype]
+    if types and all(getattr(each, "kind", "O") in "biuf" for each in types):
+        return True
+    if values.dtype != object or not values.size:
+        return False
+    return all(isinstance(cell, (int, float)) and cell in (0, 1) for cell in values.flat)
 
 
 def _name(value: Any, place: str) -> Hashable:

@@ -24,7 +24,7 @@ SHELLS = {
     "fish": "hblm completion fish | source",
 }
 
-_FILES = ("raw", "results", "input", "output", "calibrate")  # keys that name a file or folder
+_FILES = ("raw", "result", "results", "input", "output", "calibrate")  # keys that name a file or folder
 _FOLDERS = (
     *("checkpoint", "init_from", "encoder.model_name", "dataset.path"),
     *("output_dir", "data_dir", "cache_dir"),

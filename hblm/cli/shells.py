@@ -70,8 +70,8 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Print the script of a shell, or the candidates for a command line; exit code 2 for another shell."""
-    if arguments and arguments[0] == _WORDS:
+    """Print the script of a shell, or the candidates for a command line; exit code 2 for other arguments."""
+    if [*arguments[:1]] == [_WORDS] and len(arguments) in (2, 3):
         answer(*arguments[1:])
     elif len(arguments) == 1 and arguments[0] in _SCRIPTS:
         print(_SCRIPTS[arguments[0]].strip())

@@ -21,7 +21,10 @@ class EvaluateConfig:
     """One run of `python -m hblm.evaluate`; all other settings come from the checkpoint."""
 
     checkpoint: list[str] = key(
-        "???", "folder of a trained model; [A,B]: of a top-down and a bottom-up one, an ensemble", one=True
+        "???",
+        "folder of a trained model, or owner/name of one on the hub; [A,B]: of a top-down and a bottom-up "
+        "one, an ensemble",
+        one=True,
     )
     split: str = key("test", "which documents to score", choices=("train", "val", "test"))
     threshold: float | None = key(None, "null: the checkpoint's", low=0, high=1)

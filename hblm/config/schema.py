@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, get_type_hints
@@ -214,6 +215,8 @@ def read_leaf(leaf: Leaf, value: Any) -> tuple[Any, str]:
         return None, "is required"
     if leaf.rules["one"] and value is not None and not isinstance(value, (list, dict)):
         value = [value]
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):  # a number of numpy
+        value = value.item()
     (node, hints), name = _checker(leaf.owner), leaf.field.name
     kind = _kind(hints[name])
     if leaf.rules["one"]:

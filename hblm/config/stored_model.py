@@ -18,7 +18,8 @@ class StoredModel:
 
     checkpoint: list[str] = key(
         "???",
-        "folder of a trained model, or of an exported one; [A,B,...]: several, whose logits are averaged",
+        "folder of a trained or exported model, or owner/name of one on the hub; [A,B,...]: several, whose "
+        "logits are averaged",
         one=True,
     )
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda", "mps"))

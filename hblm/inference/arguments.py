@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hblm.config import identity
@@ -13,13 +12,14 @@ from hblm.config.groups import PRESETS, STAND_IN, OptionGroups
 from hblm.config.schema import Leaf, leaves, plain, read_leaf
 from hblm.config.train import TrainConfig
 from hblm.errors import CheckpointError
+from hblm.inference.exports.hub import local_folder
 from hblm.runs.checkpoint import open_checkpoint
 
 
 def without_stored(argv: list[str]) -> tuple[list[str], list[str]]:
     """Drop arguments that repeat the checkpoints' settings; return the others, and the contradictions."""
     try:
-        stored = [open_checkpoint(Path(place)).config for place in _places(argv)]
+        stored = [open_checkpoint(local_folder(place)).config for place in _places(argv)]
     except CheckpointError as error:
         return argv, [str(error)]
     if not stored:

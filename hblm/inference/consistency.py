@@ -27,11 +27,16 @@ def consistent(values: Array, taxonomy: Taxonomy, how: str) -> Array:
         values: (documents, nodes) in taxonomy order; they are not changed.
         taxonomy: the label forest.
         how: raise, cap or none.
+
+    Raises:
+        ValueError: `how` is another word.
     """
     if how == "none":
         return values
     if how == "raise":
         return raised(values, taxonomy)
+    if how != "cap":
+        raise ValueError(f"{how!r} is not one of raise, cap, none")
     values, parents = values.copy(), np.asarray(taxonomy.parents)
     for level in taxonomy.levels[1:]:
         own = values[:, level.start : level.stop]

@@ -12,6 +12,7 @@ from hblm.config.train import FUSE_KEYS, SINGLE_VIEW, TrainConfig
 from hblm.console import log
 from hblm.data.dataset import Prepared
 from hblm.errors import ConfigError
+from hblm.inference.exports.hub import local_folder
 from hblm.inference.pair import pair_of
 from hblm.runs.checkpoint import Checkpoint, open_checkpoint, open_data, open_other_data
 
@@ -79,7 +80,7 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
         ConfigError: a key does not apply to these checkpoints, or the weights to fuse by are all 0.
         DataError: the other data is damaged, or has another taxonomy.
     """
-    opened = [open_checkpoint(Path(place)) for place in config.checkpoint]
+    opened = [open_checkpoint(local_folder(place)) for place in config.checkpoint]
     _require_fit(config, opened)
     checkpoints = {"model": opened[0]} if len(opened) == 1 else pair_of(opened, config.threshold)
     first = next(iter(checkpoints.values()))

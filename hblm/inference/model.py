@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from hblm.inference.texts import texts_in
 from hblm.taxonomy import Taxonomy
 
 Place = str | os.PathLike[str]
+
+_OPTIONS = ("threshold", "consistency", "tune", "calibrated")  # that a call may give as well
+_DECISIONS = 32  # of the options of calls, kept: those of confidence= take a pass over its documents
 
 
 def load(
@@ -61,7 +66,8 @@ def load(
         CheckpointError: a checkpoint is missing or damaged, or several do not belong together.
         ConfigError: all faults of the options, a line each.
     """
-    places = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else [*checkpoint]
+    is_one = isinstance(checkpoint, (str, os.PathLike)) or not isinstance(checkpoint, Iterable)
+    places: list[Any] = [checkpoint] if is_one else [*checkpoint]  # type: ignore[misc]
     options: dict[str, Any] = {
         "device": device,
         "precision": precision,
@@ -74,17 +80,23 @@ def load(
         "ensemble_weight": ensemble_weight,
         **_fuse_weights(fuse or {}),
     }
-    folders = [str(_folder_of(os.fspath(place), revision)) for place in places]
+    folders = [str(_folder_of(place, revision)) for place in places]
     return Model(typed({"checkpoint": folders, **options}, StoredModel))
 
 
-def _folder_of(place: str, revision: str | None) -> Path:
+def _folder_of(given: Any, revision: str | None) -> Path:
     """Return the folder of a model, of the hub its local copy.
 
     Raises:
         CheckpointError: the hub has no such model, or cannot be reached.
-        ConfigError: a revision of a folder.
+        ConfigError: it is no name, or a revision of a folder.
     """
+    if not isinstance(given, (str, os.PathLike)):
+        raise ConfigError(
+            f"checkpoint={given!r:.60} is a {type(given).__name__}; expected a folder, a model of the hub, "
+            "or a list of these"
+        )
+    place: str = os.fspath(given)
     folder = local_folder(place, revision).expanduser()
     if revision is not None and str(folder) == place:
         raise ConfigError(f"revision={revision} is of a model of the hub, and {place} is a folder")
@@ -125,7 +137,7 @@ class Model:
         self.taxonomy: Taxonomy = self._predictor.taxonomy
         self.classes_ = np.array([node.id for node in self.taxonomy.nodes], dtype=object)
         self.threshold, self.name = self._predictor.threshold, self._predictor.name
-        self._decisions: dict[Any, Decision] = {}  # by the options of calls
+        self._decided = functools.lru_cache(_DECISIONS)(self._new_decision)
         self._decision({})  # faults of the model's own options, now
 
     def __reduce__(self) -> tuple[Callable[[StoredModel], Model], tuple[StoredModel]]:
@@ -268,23 +280,48 @@ class Model:
         Raises:
             ConfigError: an option that is out of range.
         """
-        folder = None if calibrate is None else str(Path(calibrate).expanduser())
-        key = (*given.values(), top_k, confidence, folder)
-        if key not in self._decisions:
-            if top_k is not None and (type(top_k) is not int or top_k < 1):
-                raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
-            if confidence is not None and not 0 < confidence < 1:
-                raise ConfigError(f"confidence={confidence!r:.60} is not a number between 0 and 1")
-            if folder is not None and confidence is None:
-                raise ConfigError(f"calibrate={folder} acts with confidence=")
-            changed = {name: value for name, value in given.items() if value is not None}
-            # a threshold of the call takes the place of the model's tuned ones, and these of its threshold
-            if "threshold" in changed and "tune" not in changed:
-                changed["tune"] = "none"
-            elif changed.get("tune", "none") != "none":
-                changed.setdefault("threshold", None)
-            config = typed({**dataclasses.asdict(self._config), **changed}, StoredModel)
-            self._decisions[key] = decision_for(
-                config, self._predictor, top_k=top_k, confidence=confidence, calibrate=folder
-            )
-        return self._decisions[key]
+        if top_k is not None and (not isinstance(top_k, numbers.Integral) or top_k < 1):
+            raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
+        if confidence is not None and not (isinstance(confidence, numbers.Real) and 0 < confidence < 1):
+            raise ConfigError(f"confidence={confidence!r:.60} is not a number between 0 and 1")
+        if calibrate is not None and not isinstance(calibrate, (str, os.PathLike)):
+            raise ConfigError(f"calibrate={calibrate!r:.60} is not a folder")
+        folder = None if calibrate is None else Path(calibrate).expanduser()
+        if folder is not None and confidence is None:
+            raise ConfigError(f"calibrate={folder} acts with confidence=")
+        changed = {name: value for name, value in given.items() if value is not None}
+        # a threshold of the call takes the place of the model's tuned ones, and these of its threshold
+        if "threshold" in changed and "tune" not in changed:
+            changed["tune"] = "none"
+        elif changed.get("tune", "none") != "none":
+            changed.setdefault("threshold", None)
+        config = self._config
+        if changed:  # only these keys are checked: that takes a millisecond, each call of one text
+            own = {name: getattr(config, name) for name in ("checkpoint", *_OPTIONS)}
+            config = typed({**own, **changed}, StoredModel)
+        options = tuple((name, getattr(config, name)) for name in _OPTIONS)
+        return self._decided(options, top_k, confidence, folder, _state_of(folder))
+
+    def _new_decision(
+        self,
+        options: tuple[tuple[str, Any], ...],
+        top_k: int | None,
+        confidence: float | None,
+        folder: Path | None,
+        _state: object,
+    ) -> Decision:
+        """Return the decision of checked options; the last argument is for the cache: see _state_of."""
+        config = dataclasses.replace(self._config, **dict(options))
+        return decision_for(
+            config,
+            self._predictor,
+            top_k=None if top_k is None else int(top_k),
+            confidence=confidence,
+            calibrate=None if folder is None else str(folder),
+        )
+
+
+def _state_of(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Return the names, sizes and times of a folder's files, which differ after a change; () for None."""
+    files = sorted(file for file in folder.iterdir() if file.is_file()) if folder and folder.is_dir() else []
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

@@ -28,7 +28,8 @@ def texts_in(given: Any, column: str | None = None) -> list[str]:
         raise DataError(
             f"text={column!r} names a column, and a {type(given).__name__} has none; leave it out"
         )
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    # a set has no order by which predictions could be returned
+    if isinstance(given, (str, bytes, Mapping, set, frozenset)) or not isinstance(given, Iterable):
         raise DataError(f"{given!r:.60} is a {type(given).__name__}; expected {_WANTED}")
     dimensions = getattr(given, "ndim", 1)
     if dimensions != 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -20,7 +21,11 @@ from sklearn.utils import estimator_checks
 
 import hblm
 from hblm.api.estimator import HBLMClassifier
+from hblm.api.label_nodes import nodes_of
+from hblm.api.targets import Reader
 from hblm.errors import ConfigError, DataError
+from hblm.inference.decision import Decision
+from hblm.taxonomy import Node, Taxonomy
 
 QUICK = {
     "experiment": None,
@@ -33,6 +38,7 @@ QUICK = {
 }
 LEARNING = {**QUICK, "epochs": 12, "batch_size": 10, "learning_rate": 1e-2, "head_learning_rate": 1e-2}
 PATHS = [("A", "B"), ("A", "C"), ("D", "E"), ("D",)] * 12
+TREE = Taxonomy([Node("t", "top", None), Node("l", "left", "t")])
 TEXTS = [f"{' '.join(path)} {'xyz'[at % 3]}" for at, path in enumerate(PATHS)]
 
 
@@ -181,6 +187,46 @@ def test_a_matrix_of_a_taxonomy_and_documents_without_labels(learnable):
     assert estimator.classes_.tolist() == ["a", "b", "a1", "a2", "b1", "a1x", "a1y"]
 
 
+def test_a_frame_and_its_array_score_alike(monkeypatch):
+    y = pd.DataFrame(np.eye(2, dtype=int), columns=["x", "y"])
+    estimator = HBLMClassifier()
+    estimator._nodes = nodes_of([Reader().read(y)], Reader())
+    monkeypatch.setattr(estimator, "_chosen", lambda X: [{0}, {1}])
+    assert estimator.score(["a", "b"], y) == estimator.score(["a", "b"], y.to_numpy()) == 1
+    pd.testing.assert_frame_equal(estimator.predict(["a", "b"]), y)
+
+
+class _Halves:
+    """A model whose scores are all one half; it records the device that it was opened on."""
+
+    threshold = 0.5
+
+    def __init__(self, config):
+        self.device = config.device
+
+    def decision(self, threshold, consistency):
+        return Decision(TREE, threshold, consistency=consistency)
+
+    def scores(self, texts):
+        return np.full((len(texts), len(TREE)), 0.5, np.float32)
+
+
+def test_parameters_that_are_set_after_training_act_and_are_checked(monkeypatch):
+    monkeypatch.setattr("hblm.api.estimator.open_predictor", _Halves)
+    reader = Reader(tree=TREE)
+    estimator = HBLMClassifier(device="cpu", consistency="cap")
+    estimator.checkpoint_, estimator._nodes = {}, nodes_of([reader.read([["t"]])], reader)
+    assert estimator.predict(["a"]) == [["t", "l"]]
+    assert estimator.set_params(threshold=np.float64(0.6)).predict(["a"]) == [[]]
+    assert estimator._open("cpu") is estimator._open("cpu")
+    assert estimator._open("cuda").device == "cuda"
+    for wrong in ({"consistency": "foo"}, {"threshold": 7}, {"device": "tpu"}):
+        before = estimator.get_params()
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            estimator.set_params(**wrong).predict(["a"])
+        estimator.set_params(**before)
+
+
 @pytest.mark.long
 def test_the_tools_of_scikit_learn_around_it():
     lower = FunctionTransformer(lambda texts: [text.upper() for text in texts])
@@ -202,9 +248,18 @@ def test_faults_of_parameters_and_labels():
         fit(["a"], None)
     with pytest.raises(DataError, match="1 documents; training needs two"):
         fit(["a"], ["x"])
+    with pytest.raises(DataError, match="y has 4 columns, and that of training 2"):
+        fit(["a", "b"], np.eye(2), validation=(["a"], np.zeros((1, 4))))
     for parameters, message in (
         ({"lists": "paths"}, "lists='paths' is not one of path, labels"),
-        ({"separator": ""}, "separator='' separates nothing"),
+        ({"separator": ""}, "separator='' is not a text between names"),
+        ({"separator": 3}, "separator=3 is not a text between names"),
+        ({"seed": "x"}, "seed='x' is not a whole number of at least 0"),
+        ({"seed": -1}, "seed=-1 is not a whole number of at least 0"),
+        (
+            {"threshold": 7, "consistency": "foo"},
+            "(?s)threshold=7 is out of range.*consistency=foo is not one",
+        ),
         ({"validation_fraction": 1}, "validation_fraction=1 is not a number between 0 and 1"),
         ({"film": "logt", "epochs": 0}, r"(?s)film=logt is not.*trainer.epochs=0 is out of range"),
         ({"overrides": ["foo=1"]}, "foo=1 is not a key"),

@@ -36,6 +36,17 @@ FORMS = {
     "floats": ({}, MATRIX.astype(float), [0, 1, 2]),
     "sparse": ({}, scipy.sparse.csr_matrix(MATRIX), [0, 1, 2]),
     "frame": ({}, pd.DataFrame(MATRIX, columns=["z", "y", "x"]), ["z", "y", "x"]),
+    "frame of bool and int": ({}, pd.DataFrame({"z": [True, False], "y": [0, 1]}), ["z", "y"]),
+    "frame of nullable numbers": (
+        {},
+        pd.DataFrame(MATRIX, columns=["z", "y", "x"]).astype("Int64"),
+        [*"zyx"],
+    ),
+    "frame of a tree": ({"tree": TREE}, pd.DataFrame(MATRIX, columns=["l", "o", "t"]), ["t", "o", "l"]),
+    "objects": ({}, MATRIX.astype(object), [0, 1, 2]),
+    "an empty level": ({}, np.array([["top", ""], ["other", ""]]), [("other",), ("top",)]),
+    "labels of two types": ({}, [1, "a", 1], [1, "a"]),
+    "paths of a tree": ({"tree": TREE}, [("t", "l"), ("o",)], [("t",), ("o",), ("t", "l")]),
     "matrix of a tree": ({"tree": TREE}, MATRIX, ["t", "o", "l"]),
     "ids of a tree": ({"tree": TREE}, [["t", "l"], ["o"]], ["t", "o", "l"]),
     "an id of a tree": ({"tree": TREE}, ["l", "o"], ["t", "o", "l"]),
@@ -43,7 +54,6 @@ FORMS = {
 GIVEN_BACK = {  # where it is not exactly what was given: an array
     "floats": MATRIX,
     "sparse": MATRIX,
-    "frame": MATRIX,
     "series": np.array(["a", "b"]),
     "frame of levels": np.array([["top", "left"], ["other", ""]]),
 }
@@ -62,8 +72,12 @@ def test_predictions_that_are_right_are_what_was_given(form):
     scores = np.array([[float(at in chosen) for at in range(len(index))] for chosen in right])
     given_back = nodes.as_given(nodes.chosen(scores, scores > 0.5, 0.5))
     expected = GIVEN_BACK.get(form, y)
+    if isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(given_back, y, check_dtype=False)
+        return
     if isinstance(given_back, np.ndarray):
-        given_back, expected = given_back.tolist(), np.asarray(expected).tolist()
+        given_back = given_back.tolist()
+    expected = expected.tolist() if isinstance(expected, np.ndarray) else expected
     assert given_back == expected
 
 
@@ -90,6 +104,25 @@ def test_one_path_goes_to_the_best_child_and_ends_where_training_paths_end():
     assert chosen(a=0.2, b=0.1, x=0.4) == ("a",)  # a training path ends there
     assert chosen(a=0.2, b=0.1, x=0.5) == ("a", "x")
     assert chosen(a=0.2, b=0.3, y=0.1, x=0.9, z=0.01) == ("b", "y")  # none ends at b
+
+
+def test_another_matrix_has_the_columns_of_training_by_name_or_position():
+    frame = pd.DataFrame(MATRIX, columns=["z", "y", "x"])
+    columns = Reader().read(frame).columns
+    reader = Reader(columns=columns)
+    expected = reader.read(frame)
+    assert reader.read(MATRIX).documents == expected.documents
+    assert reader.read(frame[["x", "z", "y"]]).closed() == expected.closed()
+    assert reader.read(pd.DataFrame(MATRIX)).documents == expected.documents
+    of_array = Reader(columns=Reader().read(MATRIX).columns).read(frame)
+    assert of_array.documents == [[(0,), (2,)], [(1,)]]
+
+
+def test_levels_are_as_many_as_the_deepest_labels_of_training_or_validation():
+    reader = Reader()
+    reads = [reader.read(np.array([["a", ""]])), reader.read(np.array([["a", "b", "c"]]))]
+    nodes = nodes_of(reads, reader)
+    assert nodes.as_given([{0, 1, 2}]).tolist() == [["a", "b", "c"]]
 
 
 LETTERS = st.sampled_from("abc")
@@ -121,6 +154,24 @@ FAULTS = [
     ({}, np.array([["a", ""], ["", "b"]]), DataError, r"y\[1\] = .*a name is missing above another"),
     ({"tree": TREE}, np.zeros((2, 5)), DataError, "y has 5 columns, and the taxonomy 3 nodes"),
     ({"tree": TREE}, ["t", "ll"], DataError, r"y\[1\]: 'll' is not a node of the taxonomy; did you mean l"),
+    ({"tree": TREE}, [("t", "zz")], DataError, r"y\[0\]: 'zz' is not a node of the taxonomy"),
+    (
+        {"tree": TREE},
+        [("o", "l")],
+        DataError,
+        r"\('o', 'l'\) is not a path of the taxonomy; that is \('t', 'l'\)",
+    ),
+    ({"tree": TREE}, np.array([["t", "zz"]]), DataError, r"y\[0\]: 'zz' is not a node of the taxonomy"),
+    ({"tree": TREE}, [{"a": 1}], DataError, r"y\[0\]: a name of a path is {'a': 1}, a dict"),
+    (
+        {"columns": (("a",),)},
+        np.zeros((2, 4)),
+        DataError,
+        "y has 4 columns, and that of training 1; expected",
+    ),
+    ({}, pd.DataFrame([[1, 0]], columns=["a", "a"]), DataError, "y has the column 'a' twice"),
+    ({"columns": (("a",),)}, pd.DataFrame({"b": [1]}), DataError, "columns that training did not have: b"),
+    ({}, pd.DataFrame({"a": [1, None]}, dtype="Int64"), DataError, "other values than 0 and 1"),
 ]
 
 

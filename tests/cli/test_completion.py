@@ -166,7 +166,8 @@ def test_a_name_that_would_control_the_terminal_is_left_out(capsys):
     Path("a\nb").touch()
     Path("a b").touch()
     answer("hblm prepare raw=")
-    assert capsys.readouterr().out == "raw=a b\n"
+    answer("hblm export result=")
+    assert capsys.readouterr().out == "raw=a b\nresult=a b\n"
 
 
 def test_a_completion_loads_neither_hydra_nor_torch():
@@ -187,6 +188,9 @@ def test_the_help_has_the_line_that_loads_each_script(capsys):
         run(["tcsh"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "hblm completion: 'tcsh' is not one of bash, zsh, fish\n"
+    with pytest.raises(SystemExit) as ended:
+        run(["words"])  # without a line
+    assert ended.value.code == 2
 
 
 def test_the_script_of_bash(tmp_path, capsys):

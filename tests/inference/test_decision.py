@@ -38,6 +38,8 @@ def test_consistent_scores_are_extremes_over_subtree_and_path(case):
         np.testing.assert_array_equal(raised[:, at], scores[:, [at, *descendants(taxonomy, at)]].max(1))
         np.testing.assert_array_equal(capped[:, at], scores[:, [at, *ancestors(taxonomy, at)]].min(1))
     np.testing.assert_array_equal(consistent(scores, taxonomy, "none"), scores)
+    with pytest.raises(ValueError, match="'rise' is not one of raise, cap, none"):
+        consistent(scores, taxonomy, "rise")
 
 
 @given(drawn(), st.sampled_from(["raise", "cap", "none"]))

@@ -124,6 +124,43 @@ def test_faults_are_all_named(folder, model, monkeypatch):
         model.predict("a", threshold=-1)
     with pytest.raises(ConfigError, match="top_k=0 is not a whole number of at least 1"):
         model.predict_paths("a", top_k=0)
+    for options, message in (
+        ({"threshold": [0.5]}, r"threshold=\[0.5\] is not a number"),
+        ({"confidence": "0.9"}, "confidence='0.9' is not a number between 0 and 1"),
+        ({"confidence": 0.9, "calibrate": 3}, "calibrate=3 is not a folder"),
+        ({"top_k": 1.5}, "top_k=1.5 is not a whole number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            model.predict("a", **options)
+    for place in (None, [folder, 3]):
+        with pytest.raises(ConfigError, match="expected a folder, a model of the hub, or a list"):
+            hblm.load(place)
+
+
+def test_numbers_of_numpy_are_options(model):
+    given = {"top_k": np.int64(2), "threshold": np.float64(0.25)}
+    assert model.predict("A a1 C F x", **given) == model.predict("A a1 C F x", top_k=2, threshold=0.25)
+
+
+def test_a_calibration_is_made_once_until_its_folder_changes(model, monkeypatch, tmp_path):
+    made = []
+
+    def count(*_, **options):
+        made.append(options)
+        return model._predictor.decision()
+
+    monkeypatch.setattr("hblm.inference.model.decision_for", count)
+    for expected in (1, 1, 2):
+        if expected == 2:
+            (tmp_path / "test.jsonl").write_text("{}")
+        model.predict("a", confidence=0.9, calibrate=tmp_path)
+        assert len(made) == expected
+
+
+def test_the_decisions_that_are_kept_are_few(model):
+    for step in range(100):
+        model.predict("a", threshold=step / 100)
+    assert model._decided.cache_info().currsize < 100
 
 
 def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts, model):
@@ -137,6 +174,8 @@ def test_a_model_of_the_hub_is_downloaded_and_opened(folder, monkeypatch, texts,
     loaded = hblm.load("someone/labels", revision="v1", device="cpu")
     assert requests == [("someone/labels", "v1")]
     assert loaded.predict(texts) == model.predict(texts)
+    with pytest.raises(ConfigError, match="give a revision each"):
+        hblm.load("someone/labels@v2", revision="v1")
     with pytest.raises(ConfigError, match="revision=v1 is of a model of the hub"):
         hblm.load(folder, revision="v1")
 

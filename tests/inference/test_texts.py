@@ -54,6 +54,7 @@ FAULTS = [
     (np.array([TEXTS]), None, "an array of 2 dimensions"),
     ("one", None, "'one' is a str; expected a list of texts"),
     ({"text": TEXTS}, None, "is a dict; expected a list of texts"),
+    ({"one"}, None, r"{'one'} is a set; expected a list of texts"),
     (7, None, "7 is a int; expected a list of texts"),
     (datasets.DatasetDict(test=datasets.Dataset.from_pandas(FRAME)), None, "a mapping of the splits test"),
 ]

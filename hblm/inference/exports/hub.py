@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hblm.errors import CheckpointError
+from hblm.errors import CheckpointError, ConfigError
 from hblm.files import sha256_file
 from hblm.inference.exports.model_card import model_card
 from hblm.json_files import SEAL, sealed
@@ -50,6 +50,7 @@ def local_folder(folder_or_id: str, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: the hub cannot be reached, or has no such model or revision.
+        ConfigError: the name has a revision, and another argument gives one too.
     """
     folder = Path(folder_or_id)
     is_path = not _HUB_ID.fullmatch(folder_or_id) or folder_or_id.startswith(".")
@@ -59,6 +60,10 @@ def local_folder(folder_or_id: str, revision: str | None = None) -> Path:
     import huggingface_hub.errors as hub
 
     name, _, inline = folder_or_id.partition("@")
+    if revision and inline:
+        raise ConfigError(
+            f"revision={revision} and checkpoint={folder_or_id} give a revision each; leave one of them out"
+        )
     wanted = revision or inline or None
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=wanted, allow_patterns=[*_FETCHED]))

@@ -11,11 +11,14 @@ import pytest
 import yaml
 from programs import checkpoint_of, compose
 
+from hblm.config.evaluate import EvaluateConfig
 from hblm.config.export import ExportConfig
 from hblm.config.stored_model import StoredModel
 from hblm.errors import CheckpointError
+from hblm.inference.arguments import without_stored
 from hblm.inference.exports import export
 from hblm.inference.exports.hub import local_folder, without_places
+from hblm.inference.inputs import open_inputs
 from hblm.inference.predictor import open_predictor
 from hblm.runs.checkpoint import open_checkpoint
 
@@ -110,6 +113,12 @@ def test_a_hub_id_is_a_folder_of_the_hubs_cache(cached):
     assert local_folder("ann/topics", revision="main") == cached
     predictor = open_predictor(StoredModel(checkpoint=["ann/topics"]))
     assert predictor.checkpoints[0].folder == cached
+
+
+def test_a_model_of_the_hub_is_evaluated(cached, learnable):
+    words = ["checkpoint=ann/topics", f"dataset.path={learnable}"]
+    assert without_stored([*words, "film=sigmoid"]) == (words, [])
+    assert open_inputs(compose("evaluate", EvaluateConfig, *words)).main.folder == cached
 
 
 def test_what_is_neither_a_folder_nor_on_the_hub_is_named(cached):
