@@ -36,7 +36,7 @@ def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
     def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         with _library(file.place), file.open() as stream:
             for batch in parquet_batches.batches(stream, wanted):
-                yield batch.select(wanted).to_pylist()
+                yield _records_of(batch.select(wanted))
 
     features = _inside(_inside(metadata, "info"), "features")
     return columns, _reader(columns, batches, features, f"{file.place}: row ")
@@ -73,9 +73,25 @@ def dataset_records(part: Any, place: str) -> Records:
         with _library(place.removesuffix(": row ")):
             plain = part.select_columns(wanted).with_format("arrow")  # no images or sounds decoded
             for table in plain.iter(batch_size=_ROWS):
-                yield table.to_pylist()
+                yield _records_of(table)
 
     return _reader(part.column_names, batches, part.features.to_dict(), place)
+
+
+def _records_of(table: Any) -> list[dict[str, Any]]:
+    """Return the records of a table or a batch."""
+    names, columns = table.schema.names, map(_values_of, table.columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values_of(column: Any) -> list[Any]:
+    """Return the values of a column; as texts if Python has no room for them: a date after 9999, say."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except OverflowError:
+        with contextlib.suppress(pyarrow.ArrowException):  # lists of dates
+            return column.cast(pyarrow.string()).to_pylist()  # type: ignore[no-any-return]
+        raise
 
 
 def _reader(
