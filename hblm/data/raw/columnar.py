@@ -85,13 +85,27 @@ def _records_of(table: Any) -> list[dict[str, Any]]:
 
 
 def _values_of(column: Any) -> list[Any]:
-    """Return the values of a column; as texts if Python has no room for them: a date after 9999, say."""
+    """Return the values of a column; dates that Python has no room for, those after 9999, as texts.
+
+    Raises:
+        OverflowError: there is no room for another value.
+    """
     try:
         return column.to_pylist()  # type: ignore[no-any-return]
     except OverflowError:
-        with contextlib.suppress(pyarrow.ArrowException):  # lists of dates
-            return column.cast(pyarrow.string()).to_pylist()  # type: ignore[no-any-return]
-        raise
+        return [*map(_value_of, column)]
+
+
+def _value_of(item: Any) -> Any:
+    try:
+        return item.as_py()
+    except OverflowError:
+        if not (pyarrow.types.is_date(item.type) or pyarrow.types.is_timestamp(item.type)):
+            raise
+        text = item.cast(pyarrow.string()).as_py()
+        if text.startswith("<"):  # <value out of range: 9>: Arrow cannot write it either
+            raise
+        return text
 
 
 def _reader(
