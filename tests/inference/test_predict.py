@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,22 @@ def test_a_signal_ends_it_while_the_reader_of_the_output_stalls(
         timer.join()
         signal.signal(signal.SIGINT, before)
     assert not stalled.is_set()
+
+
+def test_a_signal_ends_it_while_a_pipe_has_no_reader(words: Words) -> None:
+    os.mkfifo("pipe")
+    Path("in.txt").write_text("b\n")
+    ended = threading.Event()
+    reader = threading.Thread(target=lambda: ended.wait(5) or Path("pipe").read_bytes())
+    reader.start()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    assert exit_code("input=in.txt", "output=pipe", "output_format=jsonl") == 143
+    assert time.monotonic() - started < 4
+    ended.set()
+    timer.join()
+    reader.join()
 
 
 def test_a_reader_of_a_pipe_may_end_early(words: Words, stalled: threading.Event) -> None:

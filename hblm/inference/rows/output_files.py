@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +18,7 @@ from hblm.errors import ConfigError
 from hblm.files import new_file, remove_stale
 from hblm.inference.rows.output_rows import Columns, CsvRows, JsonRows, RowWriter
 
-_CHECK_EVERY = 0.5  # seconds between checks for signals while the reader of the output stalls
+_CHECK_EVERY = 0.2  # seconds between checks for signals while the reader of the output stalls
 
 
 class _Stream(io.FileIO):
@@ -27,6 +30,21 @@ class _Stream(io.FileIO):
         while not select.select([], [self], [], _CHECK_EVERY)[1]:
             signals.check()
         return super().write(memoryview(data)[: select.PIPE_BUF])  # as much as there is room for
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a pipe or a device; the wait for a pipe's reader ends with Stopped after a signal."""
+    while True:
+        try:
+            file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO or not Path(path).is_fifo():
+                raise
+            signals.check()
+            time.sleep(_CHECK_EVERY)
+        else:
+            os.set_blocking(file, True)
+            return file
 
 
 def is_stream(config: PredictConfig) -> bool:
@@ -66,7 +84,7 @@ def open_output(config: PredictConfig, columns: Columns) -> Iterator[RowWriter]:
         with io.BufferedWriter(_Stream(1, "wb", closefd=False)) as stream:
             yield _rows(config, stream, columns)
     elif is_stream(config):
-        with io.BufferedWriter(_Stream(path, "wb")) as stream:
+        with io.BufferedWriter(_Stream(path, "wb", opener=_opened)) as stream:
             yield _rows(config, stream, columns)
     else:
         with new_file(path) as temporary, _open_file(config, temporary, columns) as rows:
