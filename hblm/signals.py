@@ -63,6 +63,11 @@ def ignore(listening: bool, worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def note(name: str) -> None:
+    """Count a signal as received, so that `check` raises in the other threads as well."""
+    _received.append(name)
+
+
 def received() -> str | None:
     """Return the name of the first signal received; None for none."""
     return _received[0] if _received else None

@@ -19,7 +19,7 @@ from hblm.inference.decision import Decision
 from hblm.inference.predictor import Predictor, Scores, open_predictor
 from hblm.inference.rows.input_files import is_live, read_input
 from hblm.inference.rows.input_rows import InputRow
-from hblm.inference.rows.output_files import open_output, require_free
+from hblm.inference.rows.output_files import is_stream, open_output, require_free
 from hblm.inference.rows.output_rows import Columns, OutputRow, RowWriter
 from hblm.inference.rows.windows import Windows
 
@@ -73,7 +73,7 @@ def run(config: PredictConfig) -> None:
             print(f"stopped by {stopped}; {counts}")
             sys.exit(128 + signal.Signals[str(stopped)])
         except BrokenPipeError:
-            if config.writes_file:
+            if not is_stream(config):
                 raise
             return  # the reader of the output has read enough, as head does
         print(counts)
@@ -92,7 +92,9 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
         _progress(config) as start,
         open_output(config, columns) as output,
         Windows(rows, predictor.texts_at_once) as windows,
-        ThreadPoolExecutor(1, "writer") as pool,
+        _ending_writer(),
+        ThreadPoolExecutor(1, "writer") as pool,  # its end waits for the writer
+        _ending_writer(),
     ):
         advance = start("predicting", None)
         written: Future[None] | None = None
@@ -111,6 +113,16 @@ def _predict(config: PredictConfig, rows: Iterator[InputRow], counts: _Counts) -
                 raise _refusal(window[bad])
         if written:
             written.result()
+
+
+@contextlib.contextmanager
+def _ending_writer() -> Iterator[None]:
+    """Let Ctrl-C end the thread of the writer too, which may wait for the reader of the output."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        signals.note("SIGINT")
+        raise
 
 
 def _decision(config: PredictConfig, predictor: Predictor) -> Decision:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
+import signal
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +197,31 @@ def test_parquet_names_a_value_of_another_type(words: Words) -> None:
     with pytest.raises(DataError, match="row 61: id is 'x', and the first rows have int64; Parquet has one"):
         exit_code("input=in.jsonl", "keep=[id]", "output=out.parquet")
     assert left_over() == ["in.jsonl"]
+    Path("in.jsonl").write_text("\n".join([*lines, '{"id": 1.5, "text": "b"}']))
+    with pytest.raises(DataError, match=r"row 61: id is 1\.5, and the first rows have int64"):
+        exit_code("input=in.jsonl", "keep=[id]", "output=out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "stored"),
+    [
+        ({"a": 1}, {"b": 2}, ['{"a":1}', '{"b":2}']),
+        ({}, [{}], ["{}", "[{}]"]),
+        ([{"a": 1}], [], ['[{"a":1}]', "[]"]),
+        ([], ["x"], ["[]", '["x"]']),
+        ([1.5, None], [2], [[1.5, None], [2]]),
+        (2**63, 2**64 - 1, [2**63, 2**64 - 1]),
+        (2**70, "x", [str(2**70), "x"]),
+    ],
+)
+def test_parquet_keeps_every_value(words: Words, first: Any, later: Any, stored: Any) -> None:
+    rows = [first, *[None] * 60, later]
+    table = [json.dumps({"m": value, "text": "b"}) for value in rows]
+    Path("in.jsonl").write_text("\n".join(table))
+    assert exit_code("input=in.jsonl", "keep=[m]", "output=out.parquet") == 0
+    kept = pq.read_table("out.parquet")["m"].to_pylist()
+    assert kept[::61] == stored
+    assert kept[1:-1] == [None] * 60
 
 
 def test_values_keep_their_types(words: Words) -> None:
@@ -221,10 +250,73 @@ def test_a_file_is_replaced_by_request_alone(words: Words) -> None:
     assert Path("out.jsonl").read_text() == "kept"
     exit_code("input=in.txt", "output=out.jsonl", "force=true")
     assert json.loads(Path("out.jsonl").read_text()) == {"row": 1, "paths": [BODY]}
+    Path("link.jsonl").symlink_to("in.txt")
+    with pytest.raises(ConfigError, match=r"output=link.jsonl is the input, which would be replaced"):
+        exit_code("input=in.txt", "output=link.jsonl", "force=true")
+    with pytest.raises(ConfigError, match="output=/dev/null is a pipe or a device, and"):
+        exit_code("input=in.txt", "output=/dev/null", "output_format=parquet")
     with pytest.raises(ConfigError, match=r"output=. is a folder"):
         exit_code("input=in.txt", "output=.", "output_format=csv")
     assert exit_code("input=in.txt", "output=/dev/null", "output_format=csv") == 0
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.fixture
+def stalled() -> Iterator[threading.Event]:
+    """Make a pipe whose reader reads nothing; give the event that ends it, which is set after 8 seconds."""
+    os.mkfifo("pipe")
+    let_go = threading.Event()
+
+    def read() -> None:
+        with open("pipe", "rb") as stream:
+            if not let_go.wait(8):
+                let_go.set()
+                stream.read()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    yield let_go
+    let_go.set()
+    reader.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_the_reader_of_the_output_stalls(
+    words: Words, stalled: threading.Event, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("hblm.inference.rows.output_files._CHECK_EVERY", 0.05)
+    Path("in.txt").write_text("b\n" * 20_000)  # more than a pipe holds
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        assert exit_code("input=in.txt", "output=pipe", "output_format=jsonl") == 128 + number
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert not stalled.is_set()
+
+
+def test_a_signal_ends_it_while_a_pipe_has_no_reader(words: Words) -> None:
+    os.mkfifo("pipe")
+    Path("in.txt").write_text("b\n")
+    ended = threading.Event()
+    reader = threading.Thread(target=lambda: ended.wait(5) or Path("pipe").read_bytes())
+    reader.start()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    assert exit_code("input=in.txt", "output=pipe", "output_format=jsonl") == 143
+    assert time.monotonic() - started < 4
+    ended.set()
+    timer.join()
+    reader.join()
+
+
+def test_a_reader_of_a_pipe_may_end_early(words: Words, stalled: threading.Event) -> None:
+    Path("in.txt").write_text("b\n" * 20_000)
+    threading.Timer(0.3, stalled.set).start()
+    assert exit_code("input=in.txt", "output=pipe", "output_format=jsonl") == 0
 
 
 def test_what_a_killed_run_left_is_removed(words: Words) -> None:

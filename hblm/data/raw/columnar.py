@@ -36,7 +36,7 @@ def open_parquet(file: RawFile) -> tuple[Sequence[str], Records]:
     def batches(wanted: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         with _library(file.place), file.open() as stream:
             for batch in parquet_batches.batches(stream, wanted):
-                yield batch.select(wanted).to_pylist()
+                yield _records_of(batch.select(wanted))
 
     features = _inside(_inside(metadata, "info"), "features")
     return columns, _reader(columns, batches, features, f"{file.place}: row ")
@@ -73,9 +73,39 @@ def dataset_records(part: Any, place: str) -> Records:
         with _library(place.removesuffix(": row ")):
             plain = part.select_columns(wanted).with_format("arrow")  # no images or sounds decoded
             for table in plain.iter(batch_size=_ROWS):
-                yield table.to_pylist()
+                yield _records_of(table)
 
     return _reader(part.column_names, batches, part.features.to_dict(), place)
+
+
+def _records_of(table: Any) -> list[dict[str, Any]]:
+    """Return the records of a table or a batch."""
+    names, columns = table.schema.names, map(_values_of, table.columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values_of(column: Any) -> list[Any]:
+    """Return the values of a column; dates that Python has no room for, those after 9999, as texts.
+
+    Raises:
+        OverflowError: there is no room for another value.
+    """
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except OverflowError:
+        return [*map(_value_of, column)]
+
+
+def _value_of(item: Any) -> Any:
+    try:
+        return item.as_py()
+    except OverflowError:
+        if not (pyarrow.types.is_date(item.type) or pyarrow.types.is_timestamp(item.type)):
+            raise
+        text = item.cast(pyarrow.string()).as_py()
+        if text.startswith("<"):  # <value out of range: 9>: Arrow cannot write it either
+            raise
+        return text
 
 
 def _reader(

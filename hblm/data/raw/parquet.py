@@ -96,6 +96,9 @@ def _parts(batches: Iterable[Any]) -> Iterator[Any]:
 def _n_values(column: Any) -> int:
     if pyarrow.types.is_struct(column.type):
         return len(column) + sum(_n_values(part) for part in column.flatten())
+    if pyarrow.types.is_map(column.type):  # flatten has no kernel for it
+        entries = pyarrow.StructArray.from_arrays([column.keys, column.items], ["key", "value"])
+        return len(column) + _n_values(pyarrow.ListArray.from_arrays(column.offsets, entries).flatten())
     if pyarrow.types.is_nested(column.type) and hasattr(column, "flatten"):
         return len(column) + _n_values(column.flatten())
     return len(column)

@@ -13,13 +13,19 @@ from typing import IO
 from hblm.config.predict import INPUT_FORMATS, STREAM, PredictConfig, input_format
 from hblm.data.raw.archives import Raw, RawFile, reading
 from hblm.data.raw.tables import Dialect, is_arrow_folder
-from hblm.data.raw.text import sound_and_bad_lines
+from hblm.data.raw.text import require_encoding, sound_and_bad_lines
 from hblm.errors import ConfigError, DataError, HblmError
 from hblm.inference.rows.input_records import Records, records_of_file, records_of_lines, records_of_saved
 from hblm.inference.rows.input_rows import InputRow, in_own_words, input_rows
 
 _LINES = ("txt", "jsonl", "csv", "tsv")  # formats that are read line by line
 _HEAD = 1 << 20  # bytes of a file that show its encoding and line ends
+_ACTS_ON = {  # key -> the formats of the input on which it acts
+    "delimiter": ("csv", "tsv"),
+    "quote": ("csv", "tsv"),
+    "header": ("csv", "tsv", "xlsx", "ods"),
+    "encoding": ("txt", "jsonl", "json", "csv", "tsv"),
+}
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 
 
@@ -44,6 +50,7 @@ def read_input(config: PredictConfig) -> Iterator[InputRow]:
 
 
 def _open(config: PredictConfig, opened: ExitStack) -> Records:
+    require_encoding(config.encoding)
     dialect = Dialect(
         config.delimiter, None if config.quote == "none" else config.quote, config.encoding, config.header
     )
@@ -55,6 +62,7 @@ def _open(config: PredictConfig, opened: ExitStack) -> Records:
     if path.is_dir():
         if not is_arrow_folder(path):
             raise ConfigError(f"input={path} is a folder, and not one that save_to_disk wrote; give a file")
+        _require_acting(config, "saved by save_to_disk")
         return records_of_saved(path)
     raw = opened.enter_context(Raw(path))
     if len(raw.files) != 1:
@@ -65,7 +73,23 @@ def _open(config: PredictConfig, opened: ExitStack) -> Records:
             f"input={path}: the name does not end in a known format; write format=, one of "
             f"{', '.join(INPUT_FORMATS)}"
         )
+    _require_acting(config, format_name)
     return _open_file(raw.files[0], format_name, dialect, opened)
+
+
+def _require_acting(config: PredictConfig, format_name: str) -> None:
+    """Refuse keys that do not act on the format of the input.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    for key, formats in _ACTS_ON.items():
+        given = getattr(config, key)
+        if given != getattr(PredictConfig, key) and format_name not in formats:
+            raise ConfigError(
+                f"{key}={given} acts on {', '.join(formats)}, and input={config.input} is {format_name}; "
+                "leave it out, or write format="
+            )
 
 
 def _open_file(file: RawFile, format_name: str, dialect: Dialect, opened: ExitStack) -> Records:
@@ -93,6 +117,7 @@ def _open_stream(config: PredictConfig, dialect: Dialect, opened: ExitStack) -> 
     if head.startswith(_COMPRESSED):
         raise DataError(f"{place}: is compressed; write zcat FILE | (or bzcat, xzcat), or input=FILE")
     format_name = config.format
+    _require_acting(config, format_name or "jsonl or txt")
     if format_name is None or format_name in _LINES:
         lines = sound_and_bad_lines(stream, head, place, dialect.encoding, live=True)
         return records_of_lines(lines, format_name, place, dialect)

@@ -47,7 +47,7 @@ def input_rows(records: Records, text: Sequence[str] | None, keep: Sequence[str]
 
     Raises:
         ConfigError: a given column is not in the table, or none is the text's by its name. Where records name
-            their columns themselves (JSON), these are faults of rows.
+            their columns themselves (JSON), a column of the text that is not there is a fault of the row.
         DataError: the file is damaged.
     """
     wanted = records.columns and wanted_columns(records.columns, text, keep, records.place)
@@ -57,7 +57,8 @@ def input_rows(records: Records, text: Sequence[str] | None, keep: Sequence[str]
             if record.fault:
                 raise DataError(record.fault)
             if not wanted:
-                wanted = wanted_columns(list(record.values), text, keep, record.place)
+                columns = wanted_columns(list(record.values), text, (), record.place)
+                wanted = Wanted(columns.text, keep)
             yield _row(number, record, wanted)
         except (DataError, ConfigError) as error:
             yield InputRow(number, fault=in_own_words(str(error)))

@@ -91,7 +91,7 @@ class CsvRows:
         self._write_cells(map(self._cells, rows))
 
     def _cells(self, row: OutputRow) -> list[str]:
-        kept = [*map(_cell, row.kept)] or [""] * len(self._columns.kept)
+        kept = [*map(text_cell, row.kept)] or [""] * len(self._columns.kept)
         paths = "" if row.fault else _json([path.to_json() for path in row.paths]).decode()
         cells = [str(row.number), *kept, paths]
         if self._columns.nodes is not None:
@@ -115,7 +115,7 @@ def _by_node(columns: Columns, scores: npt.NDArray[np.float32]) -> dict[str, Any
     return dict(zip(columns.nodes, scores, strict=True))
 
 
-def _cell(value: Any) -> str:
+def text_cell(value: Any) -> str:
     """Return a kept value as a cell: a text as it is, null as "", anything else as JSON."""
     if value is None or isinstance(value, str):
         return value or ""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hblm.errors import DataError
-from hblm.inference.rows.output_rows import Columns, OutputRow
+from hblm.inference.rows.output_rows import Columns, OutputRow, text_cell
 
 _BYTES_AT_ONCE = 64 << 20  # of rows that wait, so that row groups are large
 _ROWS_AT_ONCE = 1 << 16
@@ -31,7 +31,8 @@ _SCORES = pa.map_(pa.string(), pa.float32())
 class ParquetRows:
     """Writes a file, as a context manager.
 
-    A kept column has the type of its values in the first window; text if these are all null.
+    A kept column has the type of its values in the first window. It is text, as in CSV, if these are all
+    null, have objects or several types, or are whole numbers of more than 64 bits.
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:
@@ -88,11 +89,7 @@ class ParquetRows:
         """Return the types of all columns; those of the kept ones by their first values."""
         fields = [("row", pa.int64())]
         for name, values in kept.items():
-            try:
-                found = pa.array(values).type
-            except pa.ArrowException:  # of several types; each row that does not fit is named
-                found = pa.string()
-            fields.append((name, pa.string() if pa.types.is_null(found) else found))
+            fields.append((name, _type_of(values)))
         fields.append(("paths", _PATHS))
         fields += [("scores", _SCORES)] * (self._columns.nodes is not None)
         fields += [("error", pa.string())] * self._columns.errors
@@ -104,21 +101,52 @@ class ParquetRows:
         Raises:
             DataError: a kept value is not of the column's type; the row is named.
         """
-        try:
+        if field.name not in self._columns.kept:
             return pa.array(values, field.type)
-        except (pa.ArrowException, OverflowError):
-            pass
+        if pa.types.is_string(field.type):
+            values = [None if value is None else text_cell(value) for value in values]
+        array = _exact(values, field.type)
+        if array is not None:
+            return array
         for row, value in zip(rows, values, strict=True):
-            try:
-                pa.array([value], field.type)
-            except (pa.ArrowException, OverflowError):
+            if _exact([value], field.type) is None:
                 raise DataError(
                     f"row {row.number}: {field.name} is {value!r:.60}, and the first rows have {field.type}; "
                     "Parquet has one type a column, write output_format=jsonl"
-                ) from None
+                )
         raise AssertionError(f"{field.name}: values of {field.type} that are none together")
 
     def _write_waiting(self) -> None:
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
             self._waiting = []
+
+
+def _type_of(values: Sequence[Any]) -> Any:
+    """Return a type that holds the values and those of other rows of their kind; text where none does."""
+    try:
+        kind = inner = pa.array(values).type
+    except pa.ArrowException:  # of several types
+        return pa.string()
+    except OverflowError:
+        return pa.string() if _exact(values, pa.uint64()) is None else pa.uint64()
+    while pa.types.is_list(inner):
+        inner = inner.value_type
+    # the keys of objects are not known from the first ones, and Arrow drops others
+    return pa.string() if pa.types.is_null(inner) or pa.types.is_nested(inner) else kind
+
+
+def _exact(values: Sequence[Any], kind: Any) -> Any:
+    """Return an array of a type that holds the values as they are; None if they do not fit."""
+    try:
+        array = pa.array(values, kind)
+    except (pa.ArrowException, OverflowError):
+        return None
+    # Arrow cuts fractions off where the type is of whole numbers
+    return array if all(map(_same, array.to_pylist(), values)) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other or (one != one and other != other))

@@ -12,11 +12,14 @@ import threading
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import openpyxl
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import datasets
@@ -229,7 +232,6 @@ def test_the_column_of_the_text_is_given_or_known_by_its_name() -> None:
     message = faults("a.jsonl", '{"a": 1, "b": 2}\n{"text": "x"}\n')
     assert message[1].startswith("which column has the text?")
     assert message.keys() == {1}
-    assert faults("a.jsonl", '{"text": "x"}\n', keep=["idd"])[1].startswith("keep=idd is no column")
 
 
 def test_a_record_without_a_kept_key_has_null_there() -> None:
@@ -238,6 +240,8 @@ def test_a_record_without_a_kept_key_has_null_there() -> None:
         [1, {"a": [1]}],
         [None, None],
     ]
+    content = '{"text": "x"}\n{"text": "y", "id": 1}\n{"text": "z"}\n'
+    assert [row.kept for row in rows("a.jsonl", content, keep=["id"])] == [[None], [1], [None]]
     content = '{"text": "x", "id": 1}\n{"text": "y", "id": "\\ud800"}\n'
     assert faults("a.jsonl", content, keep=["id"]) == {
         2: "a.jsonl:2: id holds a lone surrogate at character 1"
@@ -255,7 +259,39 @@ def test_csv_takes_the_keys_of_a_preparation() -> None:
         rows("a.csv", "5,a\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("a.jsonl", "delimiter", ","),
+        ("a.txt", "header", "none"),
+        ("a.json", "quote", "none"),
+        ("a.parquet", "encoding", "utf-8"),
+        ("a.xlsx", "delimiter", ";"),
+        ("-", "delimiter", ","),
+    ],
+)
+def test_keys_that_do_not_act_on_the_format_are_refused(name: str, key: str, value: str) -> None:
+    WRITERS.get(name, Path.touch)(Path(name)) if name != "-" else None
+    with pytest.raises(ConfigError, match=f"^{key}={value} acts on .*csv.*, and input={name} is "):
+        rows(name, **{key: value})
+
+
+def test_a_kept_column_may_hold_what_python_has_no_room_for() -> None:
+    table = {
+        "text": pa.array(["a", "b"]),
+        "map": pa.array([[("k", 1)], [("l", 2), ("m", 3)]], pa.map_(pa.string(), pa.int64())),
+        "day": pa.array([0, 10**7], pa.date32()),
+    }
+    pq.write_table(pa.table(table), "a.parquet")
+    assert [row.kept for row in rows("a.parquet", keep=["map", "day"])] == [
+        [[("k", 1)], date(1970, 1, 1)],
+        [[("l", 2), ("m", 3)], "29349-01-26"],
+    ]
+
+
 def test_what_is_no_input_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^encoding=foo is no encoding; write utf-8"):
+        rows("a.txt", "x", encoding="foo")
     for name, message in {
         "nothing.csv": "input=nothing.csv is not there",
         ".": "input=. is a folder, and not one that save_to_disk wrote",
