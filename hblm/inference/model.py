@@ -273,8 +273,8 @@ class Model:
         if key not in self._decisions:
             if top_k is not None and (type(top_k) is not int or top_k < 1):
                 raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
-            if confidence is not None and not 0 < confidence < 1:
-                raise ConfigError(f"confidence={confidence!r:.60} is not a number between 0 and 1")
+            if confidence is not None and not 0.01 <= confidence <= 0.999:
+                raise ConfigError(f"confidence={confidence!r:.60} is not a number from 0.01 to 0.999")
             if folder is not None and confidence is None:
                 raise ConfigError(f"calibrate={folder} acts with confidence=")
             changed = {name: value for name, value in given.items() if value is not None}
