@@ -56,13 +56,19 @@ def least_score(
 
 
 def critical_of(
-    predictor: Predictor, decision: Decision, calibrate: str | None, confidence: float | None = None
+    predictor: Predictor,
+    decision: Decision,
+    calibrate: str | None,
+    confidence: float | None = None,
+    *,
+    may_score: bool = True,
 ) -> Critical:
     """Return the critical scores of the calibration documents.
 
     Args:
         predictor, decision, calibrate: as for `least_score`.
         confidence: for which there must be enough of them; None: any number is enough.
+        may_score: whether the model may score the documents, which takes time, where that is not stored.
 
     Raises:
         CheckpointError, ConfigError, DataError: as for `least_score`.
@@ -84,6 +90,11 @@ def critical_of(
         stored = stored_critical(checkpoint, decision, predictor.view, predictor.precision)
         if stored is not None:
             return stored
+        if not may_score:
+            raise ConfigError(
+                f"{checkpoint.folder} has no critical scores stored for these thresholds and this precision; "
+                "start with confidence=, so that they are computed"
+            )
         documents, total = _kept(checkpoint)
     if confidence is not None:
         _require_enough(total, confidence, origin_of(checkpoint, calibrate))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from math import inf
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from hblm.config.train import TrainConfig
 from hblm.data.dataset import open_prepared
 from hblm.engine import risk, training, tuning
 from hblm.errors import CheckpointError, ConfigError
-from hblm.inference.confidence import least_score, stored_critical
+from hblm.inference.confidence import critical_of, least_score, stored_critical
 from hblm.inference.predictor import open_predictor
 from hblm.inference.stored_decisions import decision_for, stored_or_chosen
 from hblm.runs.checkpoint import open_checkpoint
@@ -198,6 +199,9 @@ def test_stored_critical_scores_hold_for_their_precision(kept):
     decision = decision_for(model(checkpoint.folder, tune="node"), open_predictor(model(checkpoint.folder)))
     stored = [stored_critical(checkpoint, decision, "single", each) for each in ("fp32", "bf16", "int8")]
     assert [each is None for each in stored] == [False, True, True]
+    predictor = SimpleNamespace(checkpoints=(checkpoint,), view="single", precision="bf16", as_trained=True)
+    with pytest.raises(ConfigError, match=r"stored for these thresholds and this precision; start with conf"):
+        critical_of(predictor, decision, None, may_score=False)
 
 
 def test_too_few_documents_are_refused_before_they_are_scored(trained, one_path, monkeypatch):

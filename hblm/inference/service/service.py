@@ -77,15 +77,18 @@ class Service:
         from hblm.inference.stored_decisions import decision_for
 
         config = self.config
-        self._decision = decision_for(config, predictor)
+        self._decision, share = decision_for(config, predictor), config.confidence
+        is_wanted = share is not None or config.calibrate is not None
         try:
-            self._critical = critical_of(predictor, self._decision, config.calibrate, config.confidence)
+            self._critical = critical_of(
+                predictor, self._decision, config.calibrate, share, may_score=is_wanted
+            )
         except HblmError as error:
-            if config.confidence is not None or config.calibrate is not None:
+            if is_wanted:
                 raise
             self._critical = error  # a request with confidence gets it
-        if config.confidence is not None:
-            self._cut_back(self._decision, predictor, config.confidence)
+        if share is not None:
+            self._cut_back(self._decision, predictor, share)
 
     def work(self) -> None:
         """Compute batches until the batcher is closed; run it in a thread of its own."""

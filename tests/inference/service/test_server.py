@@ -397,7 +397,7 @@ def test_a_confidence_that_the_model_cannot_give_is_refused_with_its_reason(make
 def test_calibration_documents_are_scored_once_whatever_confidence_is_wanted(make, monkeypatch):
     calls = []
 
-    def critical_of(*given: Any) -> np.ndarray:
+    def critical_of(*given: Any, may_score: bool) -> np.ndarray:
         calls.append(given)
         return np.linspace(0, 0.99, 100)
 
