@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hblm.config.stored_model import StoredModel
+from hblm.config.train import SINGLE_VIEW
 from hblm.console import log
 from hblm.engine.calibration import tempered
 from hblm.engine.decisions import DecisionCounter
@@ -115,8 +116,9 @@ def _computed(predictor: Predictor, checkpoint: Checkpoint, view: str) -> Decisi
         prepared = open_data(checkpoint, None)
     except CheckpointError as error:
         if checkpoint.is_onnx:
+            with_view = "" if view == SINGLE_VIEW else f" (with joint_eval_view={view})"
             raise CheckpointError(
-                f"{checkpoint.folder} has no {DECISIONS} with view {view}; {EXPORT_AGAIN}"
+                f"{checkpoint.folder} has no {DECISIONS} with view {view}; {EXPORT_AGAIN}{with_view}"
             ) from None
         raise CheckpointError(
             f"{checkpoint.folder} has no {DECISIONS} with view {view}; make it with the dataset: "

@@ -180,7 +180,7 @@ def test_an_exported_folder_uses_the_decisions_of_its_own_view(kept, tmp_path):
     assert decisions_of(predictor).everywhere == 0.125
     (tmp_path / "decisions.json").unlink()
     with pytest.raises(
-        CheckpointError, match=r"no decisions.json with view td; run hblm evaluate tune=node on"
+        CheckpointError, match=r"no decisions.json with view td; .* \(with joint_eval_view=td\)"
     ):
         decisions_of(replace_place(predictor))
     (tmp_path / "decisions.json").write_text("{}")
