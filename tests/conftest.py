@@ -138,6 +138,15 @@ def tri(train_once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kept(train_once) -> Path:
+    """Return the result of a run that tuned thresholds and kept ten documents; tests only read it."""
+    from programs import LEARNING
+
+    keys = ("trainer.epochs=4", "trainer.calibration_share=0.5", "tune=node")
+    return train_once("kept", (*LEARNING, *keys))[0]
+
+
+@pytest.fixture(scope="session")
 def pair(train_once) -> tuple[Path, Path]:
     """Return the checkpoints of a top-down and a bottom-up run, of two poolings; tests only read them."""
     from programs import LEARNING, checkpoint_of

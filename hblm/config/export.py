@@ -67,6 +67,8 @@ class ExportConfig:
             messages = self.models.conflicts()
             if self.result is not None:
                 messages.append(f"result={self.result} acts with to=hub_folder; leave it out")
+            if self.dataset.path is not None and not self.int8:
+                messages.append(f"dataset.path={self.dataset.path} acts with int8=true; leave it out")
             return messages
         if self.to != "hub_folder":
             return []

@@ -16,6 +16,7 @@ from hblm.config.train import TrainConfig
 from hblm.console import StartTask
 from hblm.engine import collectives
 from hblm.engine.calibration import CalibrationCounter, Reliability
+from hblm.engine.device import resolved_precision
 from hblm.engine.metrics import ScoreCounter
 from hblm.engine.risk import critical_scores
 from hblm.engine.scoring import Scores, Scoring
@@ -165,7 +166,13 @@ def after_training(
         critical = CriticalCounter(taxonomy, view, thresholds)
         session.score(session.calibration, start("calibrating", len(session.calibration)), critical)
         every = [each for part in collectives.gather(accelerator, critical.critical) for each in part]
-        settings = {"threshold": config.threshold, "tune": tune, "consistency": "raise", "calibrated": False}
+        settings = {
+            "threshold": config.threshold,
+            "tune": tune,
+            "consistency": "raise",
+            "calibrated": False,
+            "precision": resolved_precision(accelerator),
+        }
         decisions = dataclasses.replace(decisions, conformal=conformal(every, settings))
     return decisions, entry
 

@@ -26,6 +26,9 @@ from hblm.runs.paths import untaken
 _TIMEOUT = timedelta(days=1)  # of other ranks while rank 0 prepares data or waits for another run
 
 
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def accelerator(
     device: str,
     precision: str,
@@ -91,8 +94,12 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     Raises:
         ConfigError: fp16 without a GPU.
     """
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return names[_resolve(precision, device.type != "cpu", None, key="precision")]
+    return _TYPES[_resolve(precision, device.type != "cpu", None, key="precision")]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return fp32, bf16 or fp16 for a type of products."""
+    return next(name for name, each in _TYPES.items() if each == dtype)
 
 
 def _uses_gpu(device: str) -> bool:

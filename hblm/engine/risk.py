@@ -89,14 +89,6 @@ class RiskCounter:
             (returned * self._depths).max(1).sum(),
         ]
 
-    def counted(self) -> npt.NDArray[np.int64]:
-        """Return the sums, which another counter can add."""
-        return self._sums
-
-    def add(self, counted: npt.NDArray[np.int64]) -> None:
-        """Add the sums of another counter, of other documents."""
-        self._sums = self._sums + counted
-
     def compute(self) -> dict[str, Any]:
         """Return shares of documents and mean depths, in levels; an empty set has depth 0."""
         documents, *sums = self._sums.tolist()

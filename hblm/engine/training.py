@@ -57,13 +57,6 @@ def run(
     if not finished.is_new:
         print("done before; force=true runs it again")
     show(finished)
-    tune = finished.config.tune
-    if tune != "none" and (finished.content.get("tuned") or {}).get("tune") != tune:
-        checkpoint = overrides.argument("checkpoint", str(finished.run.checkpoint))
-        log.info(
-            "the result has no scores for tune=%s: python -m hblm.evaluate %s tune=%s",
-            *(tune, checkpoint, tune),
-        )
 
 
 def complete(

@@ -23,7 +23,7 @@ from hblm.engine import risk
 from hblm.errors import CheckpointError, ConfigError
 from hblm.inference.decision import Decision
 from hblm.inference.predictor import Predictor
-from hblm.runs.checkpoint import Checkpoint, open_data
+from hblm.runs.checkpoint import DECISIONS, Checkpoint, open_data
 from hblm.runs.decisions import Decisions, read_decisions
 
 Critical = npt.NDArray[np.float64]
@@ -36,7 +36,6 @@ def least_score(
     decision: Decision,
     confidence: float,
     calibrate: str | None = None,
-    view: str | None = None,
 ) -> float:
     """Return the least score of a returned node, so that few documents have a wrong one.
 
@@ -46,62 +45,90 @@ def least_score(
         confidence: the share of documents, above 0 and below 1, that shall have no wrong returned node.
         calibrate: a prepared folder whose test split has the calibration documents; None for the documents
             that trainer.calibration_share kept.
-        view: of a joint model; None for the one that the training monitored.
 
     Raises:
         CheckpointError: decisions.json is damaged, or the dataset of the kept documents is not at its place.
         ConfigError: there are no calibration documents, or too few, or training saw them.
         DataError: the folder that calibrate= names has a fault.
     """
+    critical = critical_of(predictor, decision, calibrate, confidence)
+    return least_of(critical, confidence, origin_of(predictor.checkpoints[0], calibrate))
+
+
+def critical_of(
+    predictor: Predictor,
+    decision: Decision,
+    calibrate: str | None,
+    confidence: float | None = None,
+    *,
+    may_score: bool = True,
+) -> Critical:
+    """Return the critical scores of the calibration documents.
+
+    Args:
+        predictor, decision, calibrate: as for `least_score`.
+        confidence: for which there must be enough of them; None: any number is enough.
+        may_score: whether the model may score the documents, which takes time, where that is not stored.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: as for `least_score`.
+    """
     if decision.consistency == "none":
         raise ConfigError(
             "confidence= returns nodes with all their ancestors; write consistency=raise or cap"
         )
+    checkpoint = predictor.checkpoints[0]
     if calibrate is not None:
-        documents = _of_folder(predictor, Path(calibrate))
-        return least_of(_critical(predictor, decision, *documents), confidence, f"calibrate={calibrate}")
-    checkpoint = require_share(predictor.checkpoints, confidence)
-    critical = stored_critical(checkpoint, decision, view or checkpoint.config.joint_variant.monitored)
-    if critical is None:
-        critical = _critical(predictor, decision, *_kept(checkpoint))
-    return least_of(critical, confidence, origin_of(checkpoint))
+        documents, total = _of_folder(predictor, Path(calibrate))
+    elif not predictor.as_trained:
+        raise ConfigError(
+            "confidence= of several models, or with tri_fuse_*, needs calibrate=FOLDER, a prepared folder "
+            "whose test split training never saw"
+        )
+    else:
+        require_share(checkpoint)
+        stored = stored_critical(checkpoint, decision, predictor.view, predictor.precision)
+        if stored is not None:
+            return stored
+        if not may_score:
+            raise ConfigError(
+                f"{checkpoint.folder} has no critical scores stored for these thresholds and this precision; "
+                "start with confidence=, so that they are computed"
+            )
+        documents, total = _kept(checkpoint)
+    if confidence is not None:
+        _require_enough(total, confidence, origin_of(checkpoint, calibrate))
+    return _critical(predictor, decision, documents, total)
 
 
-def require_share(checkpoints: tuple[Checkpoint, ...], confidence: float) -> Checkpoint:
-    """Return the one checkpoint, which kept documents for calibration.
+def require_share(first: Checkpoint) -> None:
+    """Refuse a checkpoint that kept no documents for calibration.
 
     Raises:
-        ConfigError: there are several, or it kept none.
+        ConfigError: with what to do.
     """
-    first, *others = checkpoints
-    if others:
-        raise ConfigError(
-            f"confidence={confidence} of several checkpoints needs calibrate=FOLDER, a prepared folder whose "
-            "test split training never saw"
-        )
     if not first.config.trainer.calibration_share:
         raise ConfigError(
-            f"confidence={confidence} needs labelled documents that training never saw, and {first.folder} "
+            f"confidence= needs labelled documents that training never saw, and {first.folder} "
             "kept none: train with trainer.calibration_share=0.5, or give calibrate=FOLDER, a prepared "
             "folder whose test split has such documents"
         )
-    return first
 
 
-def stored_critical(checkpoint: Checkpoint, decision: Decision, view: str) -> Critical | None:
-    """Return the critical scores of the kept documents; None unless they are stored for this decision.
+def stored_critical(checkpoint: Checkpoint, decision: Decision, view: str, precision: str) -> Critical | None:
+    """Return the critical scores of the kept documents; None unless they are stored for these scores.
 
     Raises:
         CheckpointError: decisions.json is damaged.
     """
     chosen = read_decisions(checkpoint).get(view)
-    if chosen is None or chosen.conformal is None or not _holds(chosen, decision):
+    if chosen is None or chosen.conformal is None or not _holds(chosen, decision, precision):
         return None
     finite = np.array(chosen.conformal.critical, np.float64)
     return np.concatenate([finite, np.full(chosen.conformal.documents - len(finite), -inf)])
 
 
-def _holds(chosen: Decisions, decision: Decision) -> bool:
+def _holds(chosen: Decisions, decision: Decision, precision: str) -> bool:
     """Return whether the stored critical scores hold for a decision: equal thresholds, equal scores."""
     assert chosen.conformal is not None
     settings, taxonomy = chosen.conformal.settings, decision.taxonomy
@@ -112,7 +139,8 @@ def _holds(chosen: Decisions, decision: Decision) -> bool:
         np.broadcast_to(np.asarray(each, np.float32), len(taxonomy))
         for each in (thresholds, decision.thresholds)
     )
-    same_scores = settings["consistency"] == decision.consistency and decision.temperatures is None
+    same_scores = (settings["consistency"], settings.get("precision")) == (decision.consistency, precision)
+    same_scores = same_scores and decision.temperatures is None
     return bool(same_scores and (stored == own).all())
 
 
@@ -122,17 +150,27 @@ def least_of(critical: Critical, confidence: float, origin: str) -> float:
     Raises:
         ConfigError: there are too few of them.
     """
-    needed = risk.documents_needed(confidence)
-    if len(critical) < needed:
-        raise ConfigError(
-            f"confidence={confidence} needs at least {needed} calibration documents; {origin} has "
-            f"{len(critical)}"
-        )
+    _require_enough(len(critical), confidence, origin)
     return risk.least_score(critical, confidence)
 
 
-def origin_of(checkpoint: Checkpoint) -> str:
-    """Return the words for the documents that a training kept."""
+def _require_enough(documents: int, confidence: float, origin: str) -> None:
+    """Refuse too few calibration documents.
+
+    Raises:
+        ConfigError: with how many are needed.
+    """
+    needed = risk.documents_needed(confidence)
+    if documents < needed:
+        raise ConfigError(
+            f"confidence={confidence} needs at least {needed} calibration documents; {origin} has {documents}"
+        )
+
+
+def origin_of(checkpoint: Checkpoint, calibrate: str | None = None) -> str:
+    """Return the words for the documents of a folder, or for those that a training kept."""
+    if calibrate is not None:
+        return f"calibrate={calibrate}"
     return f"trainer.calibration_share={checkpoint.config.trainer.calibration_share} of {checkpoint.folder}"
 
 
@@ -174,8 +212,19 @@ def _critical(
 
 
 def _kept(checkpoint: Checkpoint) -> tuple[Iterator[Document], int]:
-    """Return the documents that trainer.calibration_share kept, and how many there are."""
-    prepared = open_data(checkpoint, None)
+    """Return the documents that trainer.calibration_share kept, and how many there are.
+
+    Raises:
+        CheckpointError: the dataset of the training is not at its recorded path.
+    """
+    try:
+        prepared = open_data(checkpoint, None)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {DECISIONS} has no critical scores for these thresholds and this "
+            f"precision, and they cannot be computed ({error}); give calibrate=FOLDER, a prepared folder "
+            "whose test split training never saw"
+        ) from None
     _, kept = validation_positions(checkpoint, prepared.count("val"))
     return chosen_documents(prepared, "val", kept), len(kept)
 

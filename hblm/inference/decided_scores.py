@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from hblm.config.stored_model import StoredModel
 from hblm.console import StartTask, log
+from hblm.data.dataset import open_prepared
 from hblm.engine.calibration import CalibrationCounter, Reliability
 from hblm.engine.decisions import DecisionCounter, TunedCounter, arrays_of, errors_of, tuned_entry
+from hblm.engine.device import resolved_precision
 from hblm.engine.risk import RiskCounter
 from hblm.engine.session import Session
 from hblm.errors import CheckpointError, ConfigError
@@ -20,9 +23,9 @@ from hblm.inference.confidence import least_of, least_score, origin_of, require_
 from hblm.inference.decision import Decision
 from hblm.inference.inputs import EvaluationInputs
 from hblm.inference.predictor import open_predictor
-from hblm.inference.stored_decisions import keep, with_decisions
+from hblm.inference.stored_decisions import stored_or_chosen, with_decisions
 from hblm.runs.checkpoint import DECISIONS
-from hblm.runs.decisions import Decisions, read_decisions
+from hblm.runs.decisions import Decisions
 
 
 class DecidedScores:
@@ -43,7 +46,8 @@ class DecidedScores:
                 f"{len(checkpoint.taxonomy)}, or another order"
             )
         if config.confidence is not None and config.calibrate is None:
-            require_share((checkpoint,), config.confidence)  # before a pass over the validation split
+            require_share(checkpoint)  # before a pass over the validation split
+        _require_other_documents(inputs)
         joint = checkpoint.config.joint_variant
         self.config, self.taxonomy = config, checkpoint.taxonomy
         self.view = joint.monitored if inputs.view in ("all", "single") else inputs.view
@@ -59,7 +63,8 @@ class DecidedScores:
         self._whole = with_decisions(plain, self.chosen, config.tune, calibrated=config.calibrated)
         self._cut = None
         if config.confidence is not None:
-            self._cut = replace(self._whole, least=_least(inputs, self._whole, self.view))
+            precision = resolved_precision(loaded.accelerator)
+            self._cut = replace(self._whole, least=_least(inputs, self._whole, self.view, precision))
         self._risk = RiskCounter(self.taxonomy)
 
     def __call__(self, positions: np.ndarray, scores: Mapping[str, Tensor], targets: Tensor) -> None:
@@ -102,34 +107,52 @@ class DecidedScores:
 def _decisions(inputs: EvaluationInputs, loaded: Session, view: str, start: StartTask) -> Decisions:
     """Return the checkpoint's decisions for a view; without an entry, choose on val, and keep it."""
     checkpoint = inputs.main
-    stored = read_decisions(checkpoint)
-    if view in stored:
-        return stored[view]
-    if inputs.prepared.fingerprint != checkpoint.meta["dataset"]["fingerprint"]:
-        raise CheckpointError(
-            f"{checkpoint.folder} has no {DECISIONS} with view {view}, which is made with the dataset of its "
-            f"training: first hblm evaluate checkpoint={checkpoint.folder} tune=node"
+
+    def choose() -> Decisions:
+        if inputs.is_other_data:
+            raise CheckpointError(
+                f"{checkpoint.folder} has no {DECISIONS} with view {view}, which is made with the dataset of "
+                f"its training: first hblm evaluate checkpoint={checkpoint.folder} tune=node"
+            )
+        split = loaded.inputs(["val"], start)["val"]
+        counter = DecisionCounter(checkpoint.taxonomy, view, len(split))
+        loaded.score(split, start("choosing on val", len(split)), counter)
+        return counter.decisions(checkpoint.config.trainer.monitor)
+
+    return stored_or_chosen(checkpoint, view, choose)
+
+
+def _require_other_documents(inputs: EvaluationInputs) -> None:
+    """Refuse calibration documents that are those of the scored split: the measured risk would be too low.
+
+    Raises:
+        ConfigError: with the folder.
+        DataError: the folder that calibrate= names is not a prepared one.
+    """
+    config = inputs.config
+    if config.calibrate is None:
+        return
+    scored, own = inputs.prepared.files[f"{config.split}.jsonl"], open_prepared(Path(config.calibrate)).files
+    if own["test.jsonl"] == scored:
+        raise ConfigError(
+            f"calibrate={config.calibrate}: its test.jsonl is the split that is scored; give other documents"
         )
-    split = loaded.inputs(["val"], start)["val"]
-    counter = DecisionCounter(checkpoint.taxonomy, view, len(split))
-    loaded.score(split, start("choosing on val", len(split)), counter)
-    stored[view] = counter.decisions(checkpoint.config.trainer.monitor)
-    keep(checkpoint, stored)
-    return stored[view]
 
 
-def _least(inputs: EvaluationInputs, decision: Decision, view: str) -> float:
+def _least(inputs: EvaluationInputs, decision: Decision, view: str, precision: str) -> float:
     """Return the least score of a returned node."""
     config, checkpoint = inputs.config, inputs.main
     assert config.confidence is not None
-    if config.calibrate is None and (critical := stored_critical(checkpoint, decision, view)) is not None:
-        return least_of(critical, config.confidence, origin_of(checkpoint))
+    if config.calibrate is None:
+        critical = stored_critical(checkpoint, decision, view, precision)
+        if critical is not None:
+            return least_of(critical, config.confidence, origin_of(checkpoint))
     predictor = open_predictor(
         StoredModel(
             checkpoint=config.checkpoint,
             device=config.device,
-            precision=checkpoint.meta["precision"],
+            precision=precision,
             joint_eval_view=None if view == "single" else view,
         )
     )
-    return least_score(predictor, decision, config.confidence, config.calibrate, view)
+    return least_score(predictor, decision, config.confidence, config.calibrate)

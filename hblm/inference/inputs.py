@@ -85,7 +85,7 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
     checkpoints = {"model": opened[0]} if len(opened) == 1 else pair_of(opened, config.threshold)
     first = next(iter(checkpoints.values()))
     joint = first.config.joint_variant
-    output_dir = Path(config.output_dir) if config.output_dir else _home_of(first.folder)
+    output_dir = Path(config.output_dir) if config.output_dir else home_of(first.folder)
     if len(opened) == 1 and not joint.is_joint:
         view = SINGLE_VIEW
     else:
@@ -156,7 +156,7 @@ def with_fuse_weights(trained: TrainConfig, given: Mapping[str, Any]) -> TrainCo
     return changed
 
 
-def _home_of(folder: Path) -> Path:
+def home_of(folder: Path) -> Path:
     """Return the output folder of a checkpoint: OUT for OUT/checkpoints/NAME, else ./outputs."""
     parents = folder.resolve().parents
     return parents[1] if parents[0].name == "checkpoints" else Path("outputs")

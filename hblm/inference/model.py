@@ -282,8 +282,10 @@ class Model:
         """
         if top_k is not None and (not isinstance(top_k, numbers.Integral) or top_k < 1):
             raise ConfigError(f"top_k={top_k!r:.60} is not a whole number of at least 1, or None")
-        if confidence is not None and not (isinstance(confidence, numbers.Real) and 0 < confidence < 1):
-            raise ConfigError(f"confidence={confidence!r:.60} is not a number between 0 and 1")
+        if confidence is not None and not (
+            isinstance(confidence, numbers.Real) and 0.01 <= confidence <= 0.999
+        ):
+            raise ConfigError(f"confidence={confidence!r:.60} is not a number from 0.01 to 0.999")
         if calibrate is not None and not isinstance(calibrate, (str, os.PathLike)):
             raise ConfigError(f"calibrate={calibrate!r:.60} is not a folder")
         folder = None if calibrate is None else Path(calibrate).expanduser()

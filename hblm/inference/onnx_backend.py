@@ -74,7 +74,12 @@ class OnnxSession:
 
 
 class OnnxBackend:
-    """An exported folder's graph and tokenizer. Threads can share it."""
+    """An exported folder's graph and tokenizer. Threads can share it.
+
+    Attributes:
+        checkpoint: the exported folder.
+        precision: fp32 or int8.
+    """
 
     def __init__(self, checkpoint: Checkpoint, *, device_name: str) -> None:
         """Load the graph.
@@ -88,7 +93,7 @@ class OnnxBackend:
             expected = checkpoint.meta[SUMS].get(name)
             if expected is not None and sha256_once(folder / name) != expected:
                 raise CheckpointError(f"{folder / name}: not the file that was written; {COPY_AGAIN}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.precision = checkpoint, str(checkpoint.meta["export"]["precision"])
         self._session = OnnxSession(folder / ONNX, device_name)
         tokenizer = load_tokenizer(Pretrained(str(folder), None, folder))
         self._tokens: Callable[[Sequence[str]], list[list[int]]] = TextTokenizer(

@@ -27,7 +27,13 @@ Scores = npt.NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """One stored model that turns texts into logits. Threads can share it."""
+    """One stored model that turns texts into logits. Threads can share it.
+
+    Attributes:
+        precision: fp32, bf16, fp16 or int8.
+    """
+
+    precision: str
 
     def logits(self, texts: Sequence[str], advance: Advance) -> Scores:
         """Return logits, (texts, nodes) in taxonomy order; `advance` gets the texts of each batch."""
@@ -44,21 +50,25 @@ class Predictor:
         threshold: of the training, from which on a node is predicted.
         checkpoints: the models.
         name: of the models, for messages.
+        view: of the first model.
+        precision: of the first model: fp32, bf16, fp16 or int8.
+        as_trained: whether this is one model with its own weights of views, so that decisions.json holds.
         texts_at_once: how many texts `scores` should get at most, so that its result stays small.
     """
 
     def __init__(
         self,
-        checkpoints: Sequence[Checkpoint],
+        members: Sequence[Member],
         backends: Sequence[Backend],
-        weights: Sequence[float],
         threshold: float,
     ) -> None:
-        """Take the models, each with its backend and its weight in the mean, and the threshold."""
-        self.checkpoints, self._backends, self._weights = tuple(checkpoints), tuple(backends), tuple(weights)
-        self.threshold = threshold
-        self.taxonomy: Taxonomy = checkpoints[0].taxonomy
-        self.name = " and ".join(str(checkpoint.meta["name"]) for checkpoint in checkpoints)
+        """Take the models, each with its backend, and the threshold."""
+        self.checkpoints = tuple(member.checkpoint for member in members)
+        self._backends, self._weights = tuple(backends), tuple(member.weight for member in members)
+        self.view, self.precision = members[0].view, backends[0].precision
+        self.as_trained, self.threshold = is_as_trained(members), threshold
+        self.taxonomy: Taxonomy = self.checkpoints[0].taxonomy
+        self.name = " and ".join(str(checkpoint.meta["name"]) for checkpoint in self.checkpoints)
         self.texts_at_once = max(1, min(_MOST_TEXTS, _MOST_CELLS // len(self.taxonomy)))
 
     def scores(self, texts: Sequence[str], advance: Advance = no_progress) -> Scores:
@@ -117,6 +127,16 @@ class Member:
     weight: float
 
 
+def is_as_trained(members: Sequence[Member]) -> bool:
+    """Return whether this is one model whose views have the weights of its training."""
+    first, *others = members
+    own, weights = first.checkpoint.config.joint_variant, [first.config.joint_variant.fuse_weights]
+    if first.checkpoint.is_onnx:
+        entries = first.checkpoint.meta["export"]["members"]
+        weights = [tuple(entry["tri_fuse"] or own.fuse_weights) for entry in entries]
+    return not others and weights == [own.fuse_weights]
+
+
 def open_predictor(config: StoredModel) -> Predictor:
     """Open and load the models of a configuration.
 
@@ -135,6 +155,7 @@ def open_members(config: StoredModel) -> list[Member]:
         ConfigError: a key does not apply to these models.
     """
     checkpoints = [open_checkpoint(local_folder(place), or_exported=True) for place in config.checkpoint]
+    _require_a_view(checkpoints, config.joint_eval_view)
     _require_alike(checkpoints, config.threshold)
     weights = _weights(checkpoints, config.ensemble_weight)
     return [
@@ -156,9 +177,8 @@ def load_predictor(config: StoredModel, members: Sequence[Member]) -> Predictor:
         ConfigError: the backend does not run a model, or the device is not available.
     """
     return Predictor(
-        [member.checkpoint for member in members],
+        members,
         [_backend(config, member) for member in members],
-        [member.weight for member in members],
         _threshold(members[0].checkpoint) if config.threshold is None else config.threshold,
     )
 
@@ -176,7 +196,7 @@ def _backend(config: StoredModel, member: Member) -> Backend:
         way_out = (
             "leave backend= out"
             if checkpoint.is_onnx
-            else "export it: python -m hblm.export to=onnx checkpoint="
+            else f"export it: python -m hblm.export to=onnx checkpoint={checkpoint.folder}"
         )
         kind = "an exported folder" if checkpoint.is_onnx else "a checkpoint"
         raise ConfigError(f"backend={config.backend}: {checkpoint.folder} is {kind}; {way_out}")
@@ -229,11 +249,25 @@ def _require_alike(checkpoints: Sequence[Checkpoint], threshold: float | None) -
             faults.append(
                 f"{pair}: they were trained on different documents, which their loss={kinds[0]} depends on"
             )
-        if threshold is None and first.config.threshold != other.config.threshold:
-            values = f"threshold={first.config.threshold}, the other threshold={other.config.threshold}"
+        if threshold is None and _threshold(first) != _threshold(other):
+            values = f"threshold={_threshold(first)}, the other threshold={_threshold(other)}"
             faults.append(f"{pair}: one has {values}; give threshold=")
     if faults:
         raise CheckpointError("\n".join(faults))
+
+
+def _require_a_view(checkpoints: Sequence[Checkpoint], wanted: str | None) -> None:
+    """Refuse a view to choose where no model has several.
+
+    Raises:
+        ConfigError: with the models.
+    """
+    if wanted is not None and not any(each.config.joint_variant.is_joint for each in checkpoints):
+        folders, has = (
+            " and ".join(str(each.folder) for each in checkpoints),
+            "has" if len(checkpoints) == 1 else "have",
+        )
+        raise ConfigError(f"joint_eval_view={wanted}: {folders} {has} one view, {SINGLE_VIEW}; leave it out")
 
 
 def _weights(checkpoints: Sequence[Checkpoint], weight: float | None) -> list[float]:
@@ -245,18 +279,22 @@ def _weights(checkpoints: Sequence[Checkpoint], weight: float | None) -> list[fl
     if weight is None:
         return [1.0] * len(checkpoints)
     of_direction = {"top_down": weight, "bottom_up": 1 - weight}
-    directions = [
-        None
-        if each.config.joint_variant.is_joint or each.config.film.propagation_method == "none"
-        else each.config.direction.cascade_direction
-        for each in checkpoints
-    ]
+    directions = [_direction(each) for each in checkpoints]
     if sorted(map(str, directions)) != sorted(of_direction):
         have = " and ".join(str(direction or "no direction") for direction in directions)
         raise ConfigError(
             f"ensemble_weight={weight} acts between a top_down and a bottom_up model; these have {have}"
         )
     return [of_direction[str(direction)] for direction in directions]
+
+
+def _direction(checkpoint: Checkpoint) -> str | None:
+    """Return top_down or bottom_up; None for a model without one, and for several exported as one."""
+    config = checkpoint.config
+    several = checkpoint.is_onnx and len(checkpoint.meta["export"]["members"]) > 1
+    if several or config.joint_variant.is_joint or config.film.propagation_method == "none":
+        return None
+    return config.direction.cascade_direction
 
 
 def _given_fuse_weights(config: StoredModel, checkpoint: Checkpoint) -> Mapping[str, float]:
@@ -289,12 +327,7 @@ def _view(config: StoredModel, checkpoint: Checkpoint) -> str:
             raise ConfigError(_is_inside(checkpoint, "joint_eval_view"))
         return view
     if not joint.is_joint:
-        # an ensemble may have members of both kinds; each joint one has a view to choose
-        if wanted is not None and len(config.checkpoint) == 1:
-            raise ConfigError(
-                f"joint_eval_view={wanted}: {checkpoint.folder} has one view, {SINGLE_VIEW}; leave it out"
-            )
-        return SINGLE_VIEW
+        return SINGLE_VIEW  # an ensemble may have members of both kinds; each joint one has a view to choose
     if wanted is None:
         return joint.monitored
     if wanted not in joint.views:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from hblm.config.stored_model import StoredModel
+from hblm.config.train import SINGLE_VIEW
 from hblm.console import log
 from hblm.engine.calibration import tempered
 from hblm.engine.decisions import DecisionCounter
@@ -15,7 +17,7 @@ from hblm.inference.confidence import chosen_documents, labelled_scores, least_s
 from hblm.inference.decision import Decision
 from hblm.inference.predictor import Predictor
 from hblm.runs.checkpoint import DECISIONS, Checkpoint, open_data
-from hblm.runs.decisions import Decisions, read_decisions, write_decisions
+from hblm.runs.decisions import EXPORT_AGAIN, Decisions, read_decisions, write_decisions
 
 
 def decision_for(
@@ -29,7 +31,7 @@ def decision_for(
     """Return how scores become predicted paths, by a configuration.
 
     Args:
-        config: threshold, tune, consistency, calibrated, and the view.
+        config: threshold, tune, consistency and calibrated.
         predictor: its models.
         top_k: the most paths a document.
         confidence, calibrate: as for `least_score`.
@@ -40,19 +42,16 @@ def decision_for(
     decision = predictor.decision(threshold=config.threshold, consistency=config.consistency, top_k=top_k)
     keys = [f"tune={config.tune}"] if config.tune != "none" else []
     keys += ["calibrated=true"] if config.calibrated else []
-    view = config.joint_eval_view
     if keys:
-        if len(predictor.checkpoints) > 1 or config.given_fuse_weights:
+        if not predictor.as_trained:
             raise ConfigError(
                 f"{' '.join(keys)}: thresholds and temperatures are chosen for one checkpoint with its own "
                 "weights of views; leave it out"
             )
-        chosen = decisions_of(predictor, view)
+        chosen = decisions_of(predictor)
         decision = with_decisions(decision, chosen, config.tune, calibrated=config.calibrated)
     if confidence is not None:
-        if config.given_fuse_weights and calibrate is None:
-            raise ConfigError("confidence= with tri_fuse_* needs calibrate=FOLDER: the scores are other ones")
-        least = least_score(predictor, decision, confidence, calibrate, view)
+        least = least_score(predictor, decision, confidence, calibrate)
         decision = replace(decision, least=least, best=False)
     return decision
 
@@ -72,30 +71,41 @@ def with_decisions(decision: Decision, chosen: Decisions, tune: str, *, calibrat
     return replace(decision, thresholds=thresholds, temperatures=temperatures, best=False)
 
 
-def decisions_of(predictor: Predictor, view: str | None) -> Decisions:
-    """Return what decisions.json has for a view; what it lacks is chosen on the validation split and kept.
+def decisions_of(predictor: Predictor) -> Decisions:
+    """Return what decisions.json has for the view; what it lacks is chosen on the validation split and kept.
 
     Args:
         predictor: of one checkpoint.
-        view: of a joint model; None for the one that the training monitored.
 
     Raises:
         CheckpointError: the file is damaged, or it has no entry and the dataset is not at its recorded path.
         DataError: the validation documents have a fault.
     """
     (checkpoint,) = predictor.checkpoints
-    view = view or checkpoint.config.joint_variant.monitored
+    return stored_or_chosen(
+        checkpoint, predictor.view, lambda: _computed(predictor, checkpoint, predictor.view)
+    )
+
+
+def stored_or_chosen(checkpoint: Checkpoint, view: str, choose: Callable[[], Decisions]) -> Decisions:
+    """Return what decisions.json has for a view; without an entry, what `choose` returns, which is kept.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     stored = read_decisions(checkpoint)
     if view not in stored:
-        stored |= {view: _computed(predictor, checkpoint, view)}
-        keep(checkpoint, stored)
+        stored = {view: choose()}
+        _keep(checkpoint, stored)
     return stored[view]
 
 
-def keep(checkpoint: Checkpoint, decisions: dict[str, Decisions]) -> None:
-    """Write decisions.json, or log a warning where the folder may not be written."""
+def _keep(checkpoint: Checkpoint, chosen: dict[str, Decisions]) -> None:
+    """Add views to decisions.json, or log a warning where the folder may not be written."""
     try:
-        write_decisions(checkpoint.folder, checkpoint.meta["training"], decisions)
+        # read again: another process may have added a view in the minutes since
+        views = {**read_decisions(checkpoint), **chosen}
+        write_decisions(checkpoint.folder, checkpoint.meta["training"], views)
     except OSError as error:
         file = checkpoint.folder / DECISIONS
         log.warning("%s cannot be written (%s): it is made again each time", file, error.strerror)
@@ -105,6 +115,11 @@ def _computed(predictor: Predictor, checkpoint: Checkpoint, view: str) -> Decisi
     try:
         prepared = open_data(checkpoint, None)
     except CheckpointError as error:
+        if checkpoint.is_onnx:
+            with_view = "" if view == SINGLE_VIEW else f" (with joint_eval_view={view})"
+            raise CheckpointError(
+                f"{checkpoint.folder} has no {DECISIONS} with view {view}; {EXPORT_AGAIN}{with_view}"
+            ) from None
         raise CheckpointError(
             f"{checkpoint.folder} has no {DECISIONS} with view {view}; make it with the dataset: "
             f"hblm evaluate checkpoint={checkpoint.folder} tune=node dataset.path=DIR ({error})"

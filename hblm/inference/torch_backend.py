@@ -34,6 +34,7 @@ class TorchBackend:
     Attributes:
         checkpoint: the checkpoint.
         view: the view whose logits it returns.
+        precision: fp32, bf16 or fp16.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TorchBackend:
         self.checkpoint, self.view = checkpoint, view
         self._device = device.torch_device(device_name)
         self._dtype = device.dtype_of(precision, self._device)
+        self.precision = device.name_of(self._dtype)
         model, tokenizer = session.stored_model(checkpoint, config)
         self._loss = build.loss(config, checkpoint.taxonomy, training_counts(checkpoint))
         self._model = _prepared_for(model, self._dtype).to(self._device).eval()

@@ -78,7 +78,7 @@ class Checkpoint:
     @property
     def is_onnx(self) -> bool:
         """Whether this is an exported folder, with a graph in place of weights."""
-        return "export" in self.meta
+        return bool(self.meta.get("export", {}).get("to") == "onnx")
 
     @property
     def encoder(self) -> Path:

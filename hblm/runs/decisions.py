@@ -18,6 +18,7 @@ from hblm.runs.checkpoint import DECISIONS, Checkpoint
 from hblm.taxonomy import Taxonomy
 
 SCHEMA_VERSION = 1
+EXPORT_AGAIN = "run hblm evaluate tune=node on the checkpoint that it was made from, and export that again"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Conformal:
     Attributes:
         documents: how many there are.
         critical: those that are finite, the highest first.
-        settings: of prediction, for which they hold: threshold, tune, consistency, calibrated.
+        settings: of prediction, for which they hold: threshold, tune, consistency, calibrated, precision.
     """
 
     documents: int
@@ -121,4 +122,6 @@ def _decisions(entry: Mapping[str, Any]) -> Decisions:
 
 
 def _way_out(checkpoint: Checkpoint) -> str:
+    if checkpoint.is_onnx:
+        return EXPORT_AGAIN
     return f"delete it, and make it again: hblm evaluate checkpoint={checkpoint.folder} tune=global"

@@ -11,7 +11,7 @@ import numpy as np
 
 from hblm.console import Advance
 from hblm.inference import predict
-from hblm.inference.predictor import Predictor, Scores
+from hblm.inference.predictor import Member, Predictor, Scores
 from hblm.predict import main
 from hblm.taxonomy import Node, Taxonomy
 
@@ -21,6 +21,8 @@ TREE = Taxonomy(Node(*node) for node in NODES)
 
 class Words:
     """A model that gives 0.9 to each node whose id is a word of the text, 0.1 to others."""
+
+    precision = "fp32"
 
     def __init__(self) -> None:
         self.batches: deque[list[str]] = deque()
@@ -36,8 +38,9 @@ class Words:
 
 
 def predictor_of(model: Words) -> Predictor:
-    checkpoint: Any = SimpleNamespace(taxonomy=TREE, meta={"name": "words"})
-    return Predictor([checkpoint], [model], [1.0], 0.5)
+    config: Any = SimpleNamespace(joint_variant=SimpleNamespace(fuse_weights=(1.0, 1.0, 1.0)))
+    checkpoint: Any = SimpleNamespace(taxonomy=TREE, meta={"name": "words"}, config=config, is_onnx=False)
+    return Predictor([Member(checkpoint, config, "single", 1.0)], [model], 0.5)
 
 
 if __name__ == "__main__":

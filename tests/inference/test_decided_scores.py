@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from math import inf
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,19 +18,11 @@ from hblm.config.train import TrainConfig
 from hblm.data.dataset import open_prepared
 from hblm.engine import risk, training, tuning
 from hblm.errors import CheckpointError, ConfigError
-from hblm.inference.confidence import least_score
+from hblm.inference.confidence import critical_of, least_score, stored_critical
 from hblm.inference.predictor import open_predictor
-from hblm.inference.stored_decisions import decision_for
+from hblm.inference.stored_decisions import decision_for, stored_or_chosen
 from hblm.runs.checkpoint import open_checkpoint
-from hblm.runs.decisions import read_decisions
-
-KEPT = (*LEARNING, "trainer.epochs=4", "trainer.calibration_share=0.5", "tune=node")
-
-
-@pytest.fixture(scope="session")
-def kept(train_once):
-    """Return the result of a run that tuned thresholds and kept ten documents; tests only read it."""
-    return train_once("kept", KEPT)[0]
+from hblm.runs.decisions import read_decisions, write_decisions
 
 
 @pytest.fixture
@@ -58,6 +51,7 @@ def test_a_training_keeps_documents_and_writes_decisions(kept):
     chosen = read_decisions(checkpoint)["single"]
     assert (chosen.documents, chosen.conformal.documents) == (10, 10)
     settings = {"threshold": 0.5, "tune": "node", "consistency": "raise", "calibrated": False}
+    settings["precision"] = "fp32"
     assert chosen.conformal.settings == settings
     assert record["tuned"]["thresholds"]["global"] == chosen.everywhere
     overall = {split: record["tuned"][split]["single"]["overall"] for split in ("val", "test")}
@@ -200,6 +194,46 @@ def test_confidence_needs_documents_that_training_never_saw(trained, kept, learn
     assert decision.decide(predictor.scores(texts)).predicted.any()
 
 
+def test_stored_critical_scores_hold_for_their_precision(kept):
+    checkpoint = open_checkpoint(checkpoint_of(kept))
+    decision = decision_for(model(checkpoint.folder, tune="node"), open_predictor(model(checkpoint.folder)))
+    stored = [stored_critical(checkpoint, decision, "single", each) for each in ("fp32", "bf16", "int8")]
+    assert [each is None for each in stored] == [False, True, True]
+    predictor = SimpleNamespace(checkpoints=(checkpoint,), view="single", precision="bf16", as_trained=True)
+    with pytest.raises(ConfigError, match=r"stored for these thresholds and this precision; start with conf"):
+        critical_of(predictor, decision, None, may_score=False)
+
+
+def test_too_few_documents_are_refused_before_they_are_scored(trained, one_path, monkeypatch):
+    monkeypatch.setattr("hblm.inference.confidence._critical", None)
+    without = model(checkpoint_of(trained))
+    with pytest.raises(ConfigError, match=r"needs at least 99 calibration documents; calibrate=.* has \d"):
+        decision_for(without, open_predictor(without), confidence=0.99, calibrate=str(one_path))
+
+
+def test_the_scored_documents_do_not_calibrate(copied, learnable):
+    with pytest.raises(ConfigError, match=r"its test.jsonl is the split that is scored"):
+        evaluation(copied, "confidence=0.9", f"calibrate={learnable}")
+
+
+def test_a_confidence_has_the_precision_of_its_evaluation(copied, one_path):
+    edit(copied / "hblm.json", precision="fp16")
+    found = evaluation(copied, "confidence=0.9", f"calibrate={one_path}", "device=cpu")
+    assert found["confidence"]["documents"] == 23
+
+
+def test_a_view_that_another_process_chose_meanwhile_is_kept(kept, copied):
+    checkpoint = open_checkpoint(copied)
+    single = read_decisions(open_checkpoint(checkpoint_of(kept)))["single"]
+
+    def choose():
+        write_decisions(copied, checkpoint.meta["training"], {"bu": single})
+        return single
+
+    assert stored_or_chosen(checkpoint, "td", choose) == single
+    assert [*read_decisions(checkpoint)] == ["bu", "td"]
+
+
 def test_the_share_is_part_of_the_run_and_must_leave_documents(learnable, kept):
     assert open_checkpoint(checkpoint_of(kept)).config.trainer.calibration_share == 0.5
     with pytest.raises(ConfigError, match="keeps 0 of the 20 documents of val"):
@@ -233,7 +267,7 @@ def test_done_before_names_the_evaluation(learnable, caplog):
     run(learnable, *short)
     with caplog.at_level("INFO", logger="hblm"):
         training.run(compose("train", TrainConfig, *TINY, f"dataset.path={learnable}", *short, "tune=level"))
-    assert "no scores for tune=level: python -m hblm.evaluate checkpoint=" in caplog.text
+    assert caplog.text.count("no scores for tune=level: python -m hblm.evaluate checkpoint=") == 1
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from programs import LEARNING, checkpoint_of
+from programs import checkpoint_of
 
 import hblm
 from hblm.config.stored_model import StoredModel
@@ -122,6 +122,9 @@ def test_faults_are_all_named(folder, model, monkeypatch):
         hblm.load("/nowhere/at/all")
     with pytest.raises(ConfigError, match=r"threshold=-1.* out of range"):
         model.predict("a", threshold=-1)
+    for share in (1, 0.9999, 0.001):
+        with pytest.raises(ConfigError, match=rf"confidence={share} is not a number from 0\.01 to 0\.999"):
+            model.predict("a", confidence=share)
     with pytest.raises(ConfigError, match="top_k=0 is not a whole number of at least 1"):
         model.predict_paths("a", top_k=0)
     for options, message in (
@@ -195,17 +198,9 @@ def test_a_joint_model_predicts_with_the_view_that_is_given(tri, texts):
     np.testing.assert_allclose(alone.predict_proba(texts), scores[2], atol=1e-6)
 
 
-KEPT = (*LEARNING, "trainer.epochs=4", "trainer.calibration_share=0.5", "tune=node")
-
-
-@pytest.fixture(scope="module")
-def kept(train_once) -> Path:
-    """Return a checkpoint with decisions.json, whose training kept documents for calibration."""
-    return checkpoint_of(train_once("kept", KEPT)[0])
-
-
 @pytest.mark.slow
 def test_decisions_of_the_validation_split_by_options_of_the_model_or_a_call(kept, texts):
+    kept = checkpoint_of(kept)
     plain = hblm.load(kept, device="cpu")
     options = {"tune": "node", "calibrated": True}
     config = StoredModel(checkpoint=[str(kept)], device="cpu", **options)
@@ -226,15 +221,13 @@ def test_decisions_of_the_validation_split_by_options_of_the_model_or_a_call(kep
 
 @pytest.mark.slow
 def test_confidence_cuts_paths_back_and_is_refused_without_kept_documents(kept, model, texts):
-    loaded = hblm.load(kept, device="cpu", tune="node")
+    loaded = hblm.load(checkpoint_of(kept), device="cpu", tune="node")
     sure = loaded.predict(texts, confidence=0.9)
     for nodes, all_nodes in zip(sure, loaded.predict(texts), strict=True):
         assert set(nodes) <= set(all_nodes)
         assert loaded.taxonomy.close(nodes) == set(nodes)
     assert [len(paths) for paths in loaded.predict_paths(texts, confidence=0.9, top_k=1)]
-    with pytest.raises(ConfigError, match=r"confidence=0.9 needs labelled documents that training never saw"):
+    with pytest.raises(ConfigError, match=r"confidence= needs labelled documents that training never saw"):
         model.predict(texts, confidence=0.9)
-    with pytest.raises(ConfigError, match="confidence=1 is not a number between 0 and 1"):
-        loaded.predict(texts, confidence=1)
     with pytest.raises(ConfigError, match="calibrate=here acts with confidence="):
         loaded.predict(texts, calibrate="here")

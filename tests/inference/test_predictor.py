@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hblm.config.stored_model import StoredModel
 from hblm.data.dataset import open_prepared
 from hblm.errors import CheckpointError, ConfigError
 from hblm.evaluate import main as evaluate
+from hblm.inference import predictor
 from hblm.inference.predictor import open_predictor
 from hblm.runs.checkpoint import META, open_checkpoint
 
@@ -142,6 +144,7 @@ def test_two_directions_are_averaged_as_in_an_evaluation(pair, learnable):
     ("keys", "message"),
     [
         ({"joint_eval_view": "td"}, "has one view"),
+        ({"backend": "onnx"}, r"export it: python -m hblm\.export to=onnx checkpoint=.+"),
         ({"tri_fuse_td": 2.0}, "acts on tri_head_diffcat"),
         ({"precision": "fp16", "device": "cpu"}, "precision=fp16 needs a GPU"),
         ({"device": "mps"}, "device=mps is not available"),
@@ -158,6 +161,26 @@ def test_models_that_cannot_be_averaged_are_refused(stored):
     places = [str(stored["single"]), str(stored["dual"])]
     with pytest.raises(ConfigError, match="acts between a top_down and a bottom_up"):
         open_predictor(StoredModel(checkpoint=places, ensemble_weight=0.5))
+
+
+def test_no_view_is_chosen_where_no_model_has_several(stored):
+    place = str(stored["single"])
+    with pytest.raises(ConfigError, match="have one view, single"):
+        open_predictor(StoredModel(checkpoint=[place, place], joint_eval_view="td"))
+
+
+def test_exported_models_are_averaged_by_their_own_thresholds_and_as_one(stored):
+    plain = open_checkpoint(stored["single"])
+    record = {"to": "onnx", "threshold": 0.3, "members": [{}, {}]}
+    exported = replace(plain, meta={**plain.meta, "export": record})
+    for checkpoints in ([plain, exported], [exported, plain]):
+        with pytest.raises(CheckpointError, match=r"one has threshold=0\.[35].*give threshold="):
+            predictor._require_alike(checkpoints, None)
+        predictor._require_alike(checkpoints, 0.4)
+    other = replace(plain.config, direction=replace(plain.config.direction, cascade_direction="bottom_up"))
+    assert predictor._weights([plain, replace(plain, config=other)], 0.2) == [0.2, 0.8]
+    with pytest.raises(ConfigError, match="these have no direction and bottom_up"):
+        predictor._weights([exported, replace(plain, config=other)], 0.2)
 
 
 def test_a_checkpoint_has_the_counts_of_its_training(stored):

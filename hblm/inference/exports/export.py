@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from hblm.console import log
 from hblm.errors import CheckpointError, ConfigError, DataError
 from hblm.files import new_folder, remove_stale
 from hblm.inference.exports.hub import write_hub_folder
+from hblm.inference.inputs import home_of
 from hblm.json_files import read_object
 from hblm.runs import paths
 from hblm.runs.checkpoint import META, Checkpoint
@@ -37,7 +38,7 @@ def run(config: ExportConfig) -> None:
                 f"{member.checkpoint.folder} is an exported folder; give the checkpoint of it"
             )
     output = output_of(config, members)
-    _require_free(output, force=config.force)
+    _require_free(output, [member.checkpoint for member in members], force=config.force)
     paths.require_writable(output.parent)
     remove_stale(output.parent)
     if config.to == "hub_folder":
@@ -63,35 +64,46 @@ def output_of(config: ExportConfig, members: list[Member]) -> Path:
     if config.output is not None:
         return Path(config.output)
     first = members[0].checkpoint
-    parents = first.folder.resolve().parents
-    home = parents[1] if parents[0].name == "checkpoints" else Path("outputs")
     kind = {"onnx": "onnx-int8" if config.int8 else "onnx", "hub_folder": "hub"}[config.to]
     several = f"-and-{len(members) - 1}-more" if len(members) > 1 else ""
-    return home / "exports" / f"{first.meta['name']}{several}-{kind}"
+    return home_of(first.folder) / "exports" / f"{first.meta['name']}{several}-{kind}"
 
 
-def _require_free(output: Path, *, force: bool) -> None:
+def _require_free(output: Path, checkpoints: Sequence[Checkpoint], *, force: bool) -> None:
     """Refuse an output folder that is there, and even with `force` one that no export wrote.
 
     Raises:
         ConfigError: with what to write instead.
     """
+    for folder in (checkpoint.folder for checkpoint in checkpoints):
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"output={output} is the checkpoint {folder}, or lies in it; write another output=FOLDER"
+            )
     if not output.exists():
         return
     if not force:
         raise ConfigError(f"{output} exists; write force=true to replace it, or output=FOLDER")
-    if not (output / META).is_file() or (output / ".git").exists():
+    if not _is_exported(output) or (output / ".git").exists():
         raise ConfigError(f"{output} is not an exported folder, and is not replaced; write output=FOLDER")
+
+
+def _is_exported(folder: Path) -> bool:
+    """Return whether an export wrote a folder."""
+    try:
+        return "export" in read_object(folder / META)
+    except (OSError, ValueError):
+        return False
 
 
 def _result_of(checkpoint: Checkpoint, given: str | None) -> Mapping[str, Any] | None:
     """Return the result of a checkpoint's run; None, with a warning, where it is not beside the checkpoint.
 
     Raises:
-        DataError: the given file is missing, damaged, or of another training.
+        DataError: the given file is missing, damaged, of another training, or an evaluation's.
     """
     name = f"{checkpoint.meta['name']}.json"
-    file = Path(given) if given else checkpoint.folder.resolve().parents[1] / "results" / name
+    file = Path(given) if given else home_of(checkpoint.folder) / "results" / name
     try:
         content = read_object(file)
     except FileNotFoundError:
@@ -101,6 +113,8 @@ def _result_of(checkpoint: Checkpoint, given: str | None) -> Mapping[str, Any] |
         return None
     except ValueError as error:
         raise DataError(f"{file}: {error}") from None
+    if content.get("kind") in ("evaluation", "ensemble"):
+        raise DataError(f"{file} is the result of an evaluation; give that of the run: result=FILE")
     if content.get("training") != checkpoint.meta["training"]:
         raise DataError(
             f"{file} is not the result of the training that made {checkpoint.folder}; give result="

@@ -15,6 +15,7 @@ from hblm.inference.exports.model_card import model_card
 from hblm.json_files import SEAL, sealed
 from hblm.runs.checkpoint import (
     COPY_AGAIN,
+    DECISIONS,
     ENCODER,
     META,
     ONNX,
@@ -26,6 +27,7 @@ from hblm.runs.checkpoint import (
 )
 
 README = "README.md"
+_PLACES = ("path", "model_name", "init_from", "taxonomy", "label_names")  # keys of hblm.json; and each *_dir
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _FETCHED = (  # the files of a checkpoint and of an exported folder, and no other: no code, no pickle
     *(
@@ -35,7 +37,7 @@ _FETCHED = (  # the files of a checkpoint and of an exported folder, and no othe
         f"{ENCODER}/*.json",
         f"{ENCODER}/*.txt",
         f"{ENCODER}/*.model",
-        "decisions.json",
+        DECISIONS,
     ),
     *(ONNX, ONNX_DATA, "config.json", "tokenizer.json", "tokenizer_config.json"),
 )
@@ -104,10 +106,10 @@ def write_hub_folder(folder: Path, checkpoint: Checkpoint, result: Mapping[str, 
         shutil.copyfile(checkpoint.folder / name, target)
         if sha256_file(target) != expected:
             raise CheckpointError(f"{checkpoint.folder / name}: not the file that was written; {COPY_AGAIN}")
-    decisions = checkpoint.folder / "decisions.json"
+    decisions = checkpoint.folder / DECISIONS
     if decisions.is_file():
         shutil.copyfile(decisions, folder / decisions.name)
-    write_meta(folder, checkpoint.meta)
+    write_meta(folder, {**checkpoint.meta, "export": {"to": "hub_folder"}})
     (folder / README).write_text(model_card(checkpoint, result), encoding="utf-8")
 
 
@@ -118,12 +120,13 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     (folder / META).write_text(text + "\n", encoding="utf-8")
 
 
-def without_places(value: Any) -> Any:
-    """Return JSON values with each absolute path replaced by its last part."""
+def without_places(value: Any, key: str = "") -> Any:
+    """Return JSON values in which each absolute path of a key for places is replaced by its last part."""
     if isinstance(value, dict):
-        return {name: without_places(each) for name, each in value.items()}
+        return {name: without_places(each, name) for name, each in value.items()}
     if isinstance(value, list):
-        return [without_places(each) for each in value]
-    if isinstance(value, str) and (value.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", value)):
+        return [without_places(each, key) for each in value]
+    is_place = isinstance(value, str) and (key in _PLACES or key.endswith("_dir"))
+    if is_place and (value.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", value)):
         return re.split(r"[\\/]", value.rstrip("\\/"))[-1] or "."
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from hblm.inference.exports.hub import write_meta
 from hblm.inference.exports.onnx_graph import OPSET, Graph, write_graph
 from hblm.inference.exports.onnx_int8 import measured, quantise
 from hblm.inference.onnx_backend import OnnxSession
-from hblm.inference.predictor import Member
+from hblm.inference.predictor import Member, is_as_trained
 from hblm.inference.token_batches import padded
 from hblm.inference.torch_backend import training_counts
 from hblm.runs.checkpoint import ONNX, SUMS, TAXONOMY, Checkpoint
+from hblm.runs.decisions import read_decisions, write_decisions
 from hblm.taxonomy import Taxonomy
 
 _TOLERANCE = 1e-3  # in log-odds; what is measured is near 1e-5
@@ -42,22 +44,20 @@ def write_onnx_folder(folder: Path, config: ExportConfig, members: Sequence[Memb
     """
     graph, tokenizer = _graph_of(members)
     main = members[0].checkpoint
-    file = folder / ONNX
+    # under its own name: a graph holds the name of the file of its weights
+    file = folder / "fp32" / ONNX if config.int8 else folder / ONNX
+    file.parent.mkdir(exist_ok=True)
     write_graph(graph, file)
     difference = _require_equal(graph, file, tokenizer, main.taxonomy)
+    threshold = main.config.threshold if config.threshold is None else config.threshold
     loss = None
     if config.int8:
-        fp32 = folder / f"fp32-{ONNX}"
-        for each in [*folder.glob(f"{ONNX}*")]:
-            each.rename(folder / f"fp32-{each.name}")
-        quantise(fp32, file)
-        loss = measured(fp32, file, main, tokenizer, config.dataset.path)
-        for each in [*folder.glob("fp32-*")]:
-            each.unlink()
+        quantise(file, folder / ONNX)
+        loss = measured(file, folder / ONNX, main, tokenizer, config.dataset.path, threshold)
+        shutil.rmtree(file.parent)
     write_classifier_config(folder, graph.models[0].encoder, path_names(main.taxonomy))  # type: ignore[arg-type]
     write_plain_tokenizer(folder, tokenizer, graph.max_length)
     (folder / TAXONOMY).write_text(main.taxonomy.to_json(), encoding="utf-8")
-    threshold = main.config.threshold if config.threshold is None else config.threshold
     record = {
         "to": "onnx",
         "precision": "int8" if config.int8 else "fp32",
@@ -163,13 +163,18 @@ def _member_entry(member: Member) -> dict[str, Any]:
 def _write_record(
     folder: Path, main: Checkpoint, members: Sequence[Member], record: Mapping[str, Any]
 ) -> None:
-    """Write hblm.json, the checkpoint's with an entry `export`, and decisions.json where it has one."""
-    decisions = main.folder / "decisions.json"
+    """Write hblm.json, the checkpoint's with an entry `export`, and decisions.json where it holds.
+
+    It holds for one model with its own weights of views. Critical scores hold for the exact scores alone.
+    """
     sums = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     names = " and ".join(str(member.checkpoint.meta["name"]) for member in members)
     write_meta(folder, {**main.meta, "name": names, "export": record, SUMS: sums})
-    if decisions.is_file() and len(members) == 1:
-        shutil.copyfile(decisions, folder / decisions.name)
+    views = read_decisions(main) if is_as_trained(members) else {}
+    if record["precision"] == "int8":
+        views = {view: replace(each, conformal=None) for view, each in views.items()}
+    if views:
+        write_decisions(folder, main.meta["training"], views)
     if record["loss"] is not None:
         for name, values in record["loss"]["scores"].items():
             micro, macro = values["micro_f1"], values["macro_f1"]

@@ -23,6 +23,7 @@ from hblm.runs.checkpoint import Checkpoint, open_data
 
 _ENCODER = ".encoder"  # in the names of its modules: models.0.encoder.layer.0
 _AT_ONCE = 1_024
+_LARGEST = 2 << 30  # bytes of a graph with its weights that fit one file
 
 
 def quantise(file: Path, target: Path) -> None:
@@ -42,7 +43,8 @@ def quantise(file: Path, target: Path) -> None:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=file.stat().st_size > (2 << 30),
+            use_external_data_format=sum(each.stat().st_size for each in file.parent.glob(f"{file.name}*"))
+            > _LARGEST,
         )
     finally:
         logging.getLogger().setLevel(level)
@@ -66,15 +68,21 @@ def _is_of_encoder(node: Any) -> bool:
 
 
 def measured(
-    fp32: Path, int8: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, data: str | None
+    fp32: Path,
+    int8: Path,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    data: str | None,
+    threshold: float,
 ) -> dict[str, Any] | None:
     """Return micro- and macro-F1 of both graphs on the validation split; None where its data is missing.
 
     Args:
         fp32, int8: the graphs.
-        checkpoint: has the place of the data, the threshold and the taxonomy.
+        checkpoint: has the place of the data and the taxonomy.
         tokenizer: of the checkpoint.
         data: the dataset's folder; None for the one that the checkpoint names.
+        threshold: the score from which on a node is predicted.
 
     Raises:
         CheckpointError: the given folder is not the dataset of the training.
@@ -91,14 +99,14 @@ def measured(
     with progress() as start:
         for name, file in (("fp32", fp32), ("int8", int8)):
             session = OnnxSession(file)
-            counter = ScoreCounter(checkpoint.taxonomy, checkpoint.config.threshold, ranking=False)
+            counter = ScoreCounter(checkpoint.taxonomy, threshold, ranking=False)
             advance = start(f"scoring val in {name}", prepared.count("val"))
             for texts, targets in _portions(prepared, checkpoint):
                 logits = session.logits(tokens(texts), int(tokenizer.pad_token_id), targets.shape[1], advance)
                 counter.update(torch.from_numpy(expit(logits)), torch.from_numpy(targets))
             overall: Mapping[str, float] = counter.compute()["overall"]
             scores[name] = {key: overall[key] for key in ("micro_f1", "macro_f1")}
-    return {"split": "val", "threshold": checkpoint.config.threshold, "scores": scores}
+    return {"split": "val", "threshold": threshold, "scores": scores}
 
 
 def _portions(prepared: Any, checkpoint: Checkpoint) -> Any:

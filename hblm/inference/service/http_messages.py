@@ -73,7 +73,8 @@ class PredictRequest(BaseModel):
         ge=0.01,
         le=0.999,
         allow_inf_nan=False,
-        description="paths are cut back so that this share of texts has no wrong node",
+        description="paths are cut back so that this share of texts has no wrong node; `threshold` and "
+        "`consistency` are those of the service then",
     )
 
     @model_validator(mode="after")

@@ -78,7 +78,7 @@ class _Endpoints:
         service, config = self._service, self._config
         service.require_ready()
         texts = wanted.within(most_texts=config.max_texts, most_characters=config.max_characters)
-        decision = await asyncio.to_thread(service.decision, wanted)
+        decision = service.decision(wanted)
         documents = await self._answered(request, texts, decision, wanted.all_scores) if texts else []
         if documents is None:
             return Response(status_code=GONE)

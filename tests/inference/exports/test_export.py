@@ -6,20 +6,25 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from programs import checkpoint_of, compose, edit, run
+from programs import checkpoint_of, compose, edit, evaluation, run
 
 from hblm.config.export import ExportConfig
 from hblm.config.stored_model import StoredModel
 from hblm.data.dataset import open_prepared
 from hblm.errors import CheckpointError, ConfigError, DataError
-from hblm.inference.exports import export
+from hblm.inference.exports import export, onnx, onnx_int8
 from hblm.inference.exports.onnx import path_names
-from hblm.inference.predictor import open_members, open_predictor
-from hblm.runs.checkpoint import open_checkpoint
+from hblm.inference.inputs import with_fuse_weights
+from hblm.inference.predictor import Member, is_as_trained, open_members, open_predictor
+from hblm.inference.stored_decisions import decisions_of
+from hblm.runs.checkpoint import Checkpoint, open_checkpoint
+from hblm.runs.decisions import read_decisions, write_decisions
 from hblm.taxonomy import Node, Taxonomy
 
 
@@ -56,6 +61,7 @@ def test_labels_are_paths_of_names_and_each_is_unique():
         (["to=onnx", "result=x.json"], "result=x.json acts with to=hub_folder"),
         (["to=hub_folder", "int8=true"], "int8= acts with to=onnx"),
         (["to=hub_folder", "joint_eval_view=td"], "joint_eval_view= acts with to=onnx"),
+        (["to=onnx", "dataset.path=x"], "dataset.path=x acts with int8=true"),
         (["to=onnx", "ensemble_weight=0.5"], "acts between two checkpoints"),
         (["to=pickle"], "is not one of onnx, hub_folder"),
     ],
@@ -81,6 +87,20 @@ def test_an_output_that_is_there_is_kept(trained):
     assert not Path("new/LICENSE").exists()
 
 
+@pytest.mark.parametrize("place", ["", "hub"])
+def test_a_checkpoint_is_never_replaced(trained, tmp_path, place):
+    own, other = (shutil.copytree(checkpoint_of(trained), tmp_path / name) for name in ("own", "other"))
+    for force in ("false", "true"):
+        with pytest.raises(ConfigError, match=r"is the checkpoint .*, or lies in it"):
+            exported(own, f"output={own / place}", f"force={force}", to="hub_folder")
+    with pytest.raises(ConfigError, match="is not an exported folder"):
+        exported(own, f"output={other}", "force=true", to="hub_folder")
+    for folder in (own, other):
+        assert (
+            open_checkpoint(folder).meta["run_id"] == open_checkpoint(checkpoint_of(trained)).meta["run_id"]
+        )
+
+
 def test_a_missing_package_is_named(trained, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'hblm\[onnx\]'"):
@@ -93,6 +113,114 @@ def test_a_result_of_another_training_is_refused(trained):
     edit(other, training="another")
     with pytest.raises(DataError, match="not the result of the training"):
         exported(checkpoint_of(trained), "output=new", f"result={other}", to="hub_folder")
+    edit(other, kind="evaluation", training=json.loads(trained.read_text())["training"])
+    with pytest.raises(DataError, match="is the result of an evaluation"):
+        exported(checkpoint_of(trained), "output=new", f"result={other}", to="hub_folder")
+
+
+def test_a_checkpoint_at_the_root_of_the_file_system_has_no_result_beside_it():
+    at_root = SimpleNamespace(folder=Path("/model"), meta={"name": "x", "training": "y"})
+    assert export._result_of(at_root, None) is None
+
+
+FIXTURE = Path(__file__).parents[2] / "fixtures/0.2.0/outputs/checkpoints"
+
+
+def as_exported(checkpoint: Checkpoint, *weights: list[float] | None, **entries) -> Checkpoint:
+    """Return a checkpoint as its exported folder opens, with these weights of views of its members."""
+    record = {"to": "onnx", "view": "fused", "threshold": 0.5, **entries}
+    record["members"] = [{"tri_fuse": each} for each in weights or [None]]
+    return replace(checkpoint, meta={**checkpoint.meta, "export": record})
+
+
+def test_decisions_hold_for_one_model_with_its_own_weights_of_views():
+    (folder,) = FIXTURE.glob("*_tri_*")
+    checkpoint = open_checkpoint(folder)
+    own = Member(checkpoint, checkpoint.config, "fused", 1.0)
+    other = replace(own, config=with_fuse_weights(checkpoint.config, {"tri_fuse_td": 9.0}))
+    assert [is_as_trained(each) for each in ([own], [other], [own, own])] == [True, False, False]
+    for weights, expected in (
+        ([[1.0, 1.0, 1.0]], True),
+        ([None], True),
+        ([[9.0, 0.0, 0.0]], False),
+        ([None, None], False),
+    ):
+        member = Member(as_exported(checkpoint, *weights), checkpoint.config, "fused", 1.0)
+        assert is_as_trained([member]) == expected, weights
+
+
+def test_decisions_are_copied_where_they_hold(kept, tmp_path):
+    checkpoint = open_checkpoint(checkpoint_of(kept))
+    member = Member(checkpoint, checkpoint.config, "single", 1.0)
+    record = {"to": "onnx", "view": "single", "loss": None}
+    copies = {}
+    for name, precision, members in (
+        ("exact", "fp32", [member]),
+        ("small", "int8", [member]),
+        ("both", "fp32", [member, member]),
+    ):
+        (tmp_path / name).mkdir()
+        onnx._write_record(tmp_path / name, checkpoint, members, {**record, "precision": precision})
+        copies[name] = read_decisions(replace(checkpoint, folder=tmp_path / name))
+    original = read_decisions(checkpoint)["single"]
+    assert original.conformal is not None
+    assert copies == {
+        "exact": {"single": original},
+        "small": {"single": replace(original, conformal=None)},
+        "both": {},
+    }
+
+
+def test_an_exported_folder_uses_the_decisions_of_its_own_view(kept, tmp_path):
+    checkpoint = replace(as_exported(open_checkpoint(checkpoint_of(kept)), view="td"), folder=tmp_path)
+    single = read_decisions(open_checkpoint(checkpoint_of(kept)))["single"]
+    views = {"fused": single, "td": replace(single, everywhere=0.125)}
+    write_decisions(tmp_path, checkpoint.meta["training"], views)
+    predictor = SimpleNamespace(checkpoints=(checkpoint,), view="td")
+    assert decisions_of(predictor).everywhere == 0.125
+    (tmp_path / "decisions.json").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no decisions.json with view td; .* \(with joint_eval_view=td\)"
+    ):
+        decisions_of(replace_place(predictor))
+    (tmp_path / "decisions.json").write_text("{}")
+    with pytest.raises(
+        CheckpointError, match="run hblm evaluate tune=node on the checkpoint that it was made"
+    ):
+        read_decisions(checkpoint)
+
+
+def replace_place(predictor: SimpleNamespace) -> SimpleNamespace:
+    """Return a predictor whose dataset is not at its recorded place."""
+    (checkpoint,) = predictor.checkpoints
+    meta = {**checkpoint.meta, "dataset": {**checkpoint.meta["dataset"], "path": "/nowhere"}}
+    return SimpleNamespace(checkpoints=(replace(checkpoint, meta=meta),), view=predictor.view)
+
+
+def test_eight_bits_of_a_graph_whose_weights_lie_in_another_file(tmp_path, monkeypatch):
+    """As those above 2 GB do: a graph names the file of its weights, so that it keeps its name."""
+    import onnx as onnx_format
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    entry = node.metadata_props.add()
+    entry.key, entry.value = "pkg.torch.onnx.name_scopes", "['models.0.encoder.layer']"
+    places = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "g", places[:1], places[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    fp32, int8 = tmp_path / "fp32" / "model.onnx", tmp_path / "model.onnx"
+    fp32.parent.mkdir()
+    external = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+    onnx_format.save_model(model, fp32, **external)
+    monkeypatch.setattr(onnx_int8, "_LARGEST", fp32.stat().st_size)  # the graph alone fits
+    onnx_int8.quantise(fp32, int8)
+    shutil.rmtree(fp32.parent)
+    assert (tmp_path / "model.onnx.data").exists()
+    session = onnxruntime.InferenceSession(int8, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {"x": np.ones((1, 64), np.float32)})
+    np.testing.assert_allclose(given, 64, rtol=0.02)
 
 
 @pytest.fixture(scope="session")
@@ -150,8 +278,6 @@ def test_an_exported_folder_only_predicts_as_it_is(onnx_tri, tri, tmp_path):
             open_predictor(StoredModel(checkpoint=[str(onnx_tri)], **keys))
     with pytest.raises(CheckpointError, match="is an exported model, which predicts and nothing else"):
         open_checkpoint(onnx_tri)
-    with pytest.raises(ConfigError, match=r"is a checkpoint; export it: python -m hblm\.export"):
-        open_predictor(StoredModel(checkpoint=[str(checkpoint_of(tri))], backend="onnx"))
     copy = shutil.copytree(onnx_tri, tmp_path / "copy")
     with (copy / "model.onnx").open("ab") as file:
         file.write(b" ")
@@ -204,13 +330,14 @@ def test_an_ensemble_is_one_graph(pair, texts):
 
 @pytest.mark.long
 def test_eight_bits_change_little_and_the_loss_is_recorded(trained, texts):
-    folder = exported(checkpoint_of(trained), "int8=true", "output=small")
+    folder = exported(checkpoint_of(trained), "int8=true", "output=small", "threshold=0.55")
     given, exact = scores(folder, texts), scores(checkpoint_of(trained), texts, precision="fp32")
     assert 0 < np.abs(given - exact).max() < 0.2
     record = json.loads((folder / "hblm.json").read_text())["export"]
     assert record["precision"] == "int8"
     assert record["largest_difference"] < 1e-4  # of the graph before
-    of_run = json.loads(trained.read_text())["val"]["single"]["overall"]
+    assert (record["threshold"], record["loss"]["threshold"]) == (0.55, 0.55)
+    of_run = evaluation(checkpoint_of(trained), "split=val", "threshold=0.55")["val"]["single"]["overall"]
     fp32 = record["loss"]["scores"]["fp32"]
     assert fp32 == {key: pytest.approx(of_run[key]) for key in ("micro_f1", "macro_f1")}
     assert set(record["loss"]["scores"]["int8"]) == {"micro_f1", "macro_f1"}

@@ -50,14 +50,16 @@ def test_the_folder_is_a_checkpoint_that_names_no_place_of_this_machine(hub_fold
 
 def test_places_are_cut_to_their_last_part():
     value = {
-        "a": ["/home/ann/x", "~/y/", r"C:\data\z", "data/wos", "FacebookAI/roberta-base"],
+        "path": ["/home/ann/x", "~/y/", r"C:\data\z", "data/wos", "FacebookAI/roberta-base"],
         "b": 3,
-        "c": "/",
+        "cache_dir": "/",
+        "prepare": {"separator": "/", "label_separator": "~x"},
     }
     assert without_places(value) == {
-        "a": ["x", "y", "z", "data/wos", "FacebookAI/roberta-base"],
+        "path": ["x", "y", "z", "data/wos", "FacebookAI/roberta-base"],
         "b": 3,
-        "c": ".",
+        "cache_dir": ".",
+        "prepare": {"separator": "/", "label_separator": "~x"},
     }
 
 

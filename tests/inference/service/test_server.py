@@ -37,6 +37,7 @@ class Model:
 
     taxonomy = TAXONOMY
     checkpoints = (SimpleNamespace(meta={"run_id": "0123abcd"}),)
+    as_trained = False  # no calibration documents but those of calibrate=
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -387,7 +388,30 @@ def test_the_page_for_people_loads_nothing_from_elsewhere(make):
 
 def test_a_confidence_that_the_model_cannot_give_is_refused_with_its_reason(make):
     running = make().start()
-    message = error_of(running.post({"text": "a", "confidence": 0.9, "consistency": "none"}), 422)
-    assert message.startswith("confidence= returns nodes with all their ancestors")
+    message = error_of(running.post({"text": "a", "confidence": 0.9}), 422)
+    assert message.startswith("confidence= of several models, or with tri_fuse_*, needs calibrate=FOLDER")
     with pytest.raises(ConfigError, match="confidence= returns nodes with all their ancestors"):
         make(confidence=0.9, consistency="none").start()
+
+
+def test_calibration_documents_are_scored_once_whatever_confidence_is_wanted(make, monkeypatch):
+    calls = []
+
+    def critical_of(*given: Any, may_score: bool) -> np.ndarray:
+        calls.append(given)
+        return np.linspace(0, 0.99, 100)
+
+    monkeypatch.setattr("hblm.inference.confidence.critical_of", critical_of)
+    running = make(calibrate="folder", confidence=0.5).start()
+    ends = {}
+    for confidence in (None, 0.05, 0.95):
+        answer = running.post({"text": "a1 b", "confidence": confidence}).json()["documents"][0]
+        ends[confidence] = sorted(path["nodes"][-1] for path in answer["paths"])
+    assert ends == {None: ["a1", "b"], 0.05: ["a1", "b"], 0.95: []}
+    assert len(calls) == 1
+    for option in ({"threshold": 0.3}, {"consistency": "cap"}):
+        message = error_of(running.post({"text": "a", "confidence": 0.9, **option}), 422)
+        assert message == f"{next(iter(option))}: with confidence it is that of the service; leave it out"
+    assert len(calls) == 1
+    message = error_of(running.post({"text": "a", "confidence": 0.999}), 422)
+    assert "needs at least 999 calibration documents; calibrate=folder has 100" in message
