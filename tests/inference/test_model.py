@@ -129,7 +129,7 @@ def test_faults_are_all_named(folder, model, monkeypatch):
         model.predict_paths("a", top_k=0)
     for options, message in (
         ({"threshold": [0.5]}, r"threshold=\[0.5\] is not a number"),
-        ({"confidence": "0.9"}, "confidence='0.9' is not a number between 0 and 1"),
+        ({"confidence": "0.9"}, "confidence='0.9' is not a number from 0.01 to 0.999"),
         ({"confidence": 0.9, "calibrate": 3}, "calibrate=3 is not a folder"),
         ({"top_k": 1.5}, "top_k=1.5 is not a whole number"),
     ):
