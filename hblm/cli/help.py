@@ -37,7 +37,7 @@ def help_text(program: Program, argv: Sequence[str] = ()) -> str:
         "keys (KEY=VALUE; the values are those of the default options, and of options given beside --help)"
     )
     values = _values(program, chosen, option_groups)
-    for leaf in leaves(program.schema):
+    for leaf in sorted(leaves(program.schema), key=lambda leaf: leaf.default != "???"):  # required keys first
         if not leaf.rules["option_of"]:
             choices = f" [{', '.join(leaf.rules['choices'])}]" if leaf.rules["choices"] else ""
             shown = f"{leaf.name}={plain(values.get(leaf.name, leaf.default))}"

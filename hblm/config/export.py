@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hblm.config.evaluate import StoredDataset
 from hblm.config.schema import group, key
-from hblm.config.stored_model import PREDICTION_VIEWS, StoredModel
+from hblm.config.stored_model import StoredModel, Views
 from hblm.config.train import FUSE_KEYS
 
 FORMATS = ("onnx", "hub_folder")
@@ -14,7 +14,7 @@ _ONNX_ONLY = ("joint_eval_view", *FUSE_KEYS, "ensemble_weight", "threshold")
 
 
 @dataclass
-class ExportConfig:
+class ExportConfig(Views):
     """One run of `python -m hblm.export`; all other settings come from the checkpoint."""
 
     checkpoint: list[str] = key(
@@ -33,18 +33,6 @@ class ExportConfig:
     force: bool = key(False, "replace an output folder that is there")
     int8: bool = key(
         False, "to=onnx: the encoder's products in 8-bit integers; the loss is measured on validation"
-    )
-    joint_eval_view: str | None = key(
-        None, "to=onnx, joint models: the view; null: the checkpoint's", choices=PREDICTION_VIEWS
-    )
-    tri_fuse_td: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    tri_fuse_bu: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    tri_fuse_mix: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    ensemble_weight: float | None = key(
-        None,
-        "of a top-down and a bottom-up checkpoint: w in w z_td + (1 - w) z_bu; null: 0.5",
-        low=0,
-        high=1,
     )
     threshold: float | None = key(
         None, "to=onnx: the threshold in the folder's record; null: the checkpoint's", low=0, high=1

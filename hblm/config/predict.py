@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hblm.config.schema import key
-from hblm.config.stored_model import StoredModel
+from hblm.config.stored_model import Confidence, StoredModel
 
 STREAM = "-"  # standard input or output, in place of the name of a file
 INPUT_FORMATS = ("txt", "jsonl", "json", "csv", "tsv", "parquet", "xlsx", "ods")
@@ -25,7 +25,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz")
 
 
 @dataclass
-class PredictConfig(StoredModel):
+class PredictConfig(Confidence, StoredModel):
     """One run of `python -m hblm.predict`."""
 
     input: str = key("???", "the documents: a file, or - for standard input")
@@ -50,17 +50,6 @@ class PredictConfig(StoredModel):
         "the k paths from a root to a leaf whose last node scores best; with threshold=, the best k of the "
         "predicted ones",
         low=1,
-    )
-    confidence: float | None = key(
-        None,
-        "cut paths back so that at most 1 - confidence of the documents have a wrong node; see calibrate",
-        low=0.01,
-        high=0.999,
-    )
-    calibrate: str | None = key(
-        None,
-        "confidence= from the test split of this prepared folder, which training never saw; null: from the "
-        "documents that trainer.calibration_share kept",
     )
     all_scores: bool = key(False, "write the score of every node as well")
     on_error: str = key(

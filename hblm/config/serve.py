@@ -5,24 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hblm.config.schema import key
-from hblm.config.stored_model import StoredModel
+from hblm.config.stored_model import Confidence, StoredModel
 
 
 @dataclass
-class ServeConfig(StoredModel):
+class ServeConfig(Confidence, StoredModel):
     """One run of `python -m hblm.serve`: what a request gets by default, where it listens, and its limits."""
-
-    confidence: float | None = key(
-        None,
-        "paths are cut back so that this share of texts has no wrong node; see docs/calibration.md",
-        low=0.01,
-        high=0.999,
-    )
-    calibrate: str | None = key(
-        None,
-        "confidence: a prepared folder whose test split training never saw; null: the documents that "
-        "trainer.calibration_share kept",
-    )
 
     host: str = key("127.0.0.1", "address to listen at; 0.0.0.0: of all networks, without authentication")
     port: int = key(8000, "port to listen at; 0: a free one, which is printed", low=0, high=65_535)

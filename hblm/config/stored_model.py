@@ -13,7 +13,47 @@ PREDICTION_VIEWS = ("fused", "td", "bu", "mix")
 
 
 @dataclass
-class StoredModel:
+class Views:
+    """The view of a joint model, and the weights of views and models in a mean."""
+
+    joint_eval_view: str | None = key(
+        None, "joint models: the view; null: the checkpoint's", choices=PREDICTION_VIEWS
+    )
+    tri_fuse_td: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    tri_fuse_bu: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    tri_fuse_mix: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
+    ensemble_weight: float | None = key(
+        None,
+        "of a top-down and a bottom-up checkpoint: w in w z_td + (1 - w) z_bu; null: 0.5",
+        low=0,
+        high=1,
+    )
+
+    @property
+    def given_fuse_weights(self) -> dict[str, float]:
+        """The given weights that fuse the views of a model with a mix head."""
+        return {name: getattr(self, name) for name in FUSE_KEYS if getattr(self, name) is not None}
+
+
+@dataclass
+class Confidence:
+    """How sure the paths of a document are to have no wrong node."""
+
+    confidence: float | None = key(
+        None,
+        "cut paths back so that at most 1 - confidence of the documents have a wrong node; see calibrate",
+        low=0.01,
+        high=0.999,
+    )
+    calibrate: str | None = key(
+        None,
+        "confidence= from the test split of this prepared folder, which training never saw; null: from the "
+        "documents that trainer.calibration_share kept",
+    )
+
+
+@dataclass
+class StoredModel(Views):
     """One stored model, or several whose logits are averaged, and how scores become predicted paths."""
 
     checkpoint: list[str] = key(
@@ -29,18 +69,6 @@ class StoredModel:
         "torch runs checkpoints, onnx exported folders; auto: by what the folder is",
         choices=("auto", "torch", "onnx"),
     )
-    joint_eval_view: str | None = key(
-        None, "joint models: the view; null: the checkpoint's", choices=PREDICTION_VIEWS
-    )
-    tri_fuse_td: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    tri_fuse_bu: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    tri_fuse_mix: float | None = key(None, "tri_head_diffcat: another weight; null: the checkpoint's", low=0)
-    ensemble_weight: float | None = key(
-        None,
-        "of a top-down and a bottom-up checkpoint: w in w z_td + (1 - w) z_bu; null: 0.5",
-        low=0,
-        high=1,
-    )
     threshold: float | None = key(
         None, "the score from which on a node is predicted; null: the checkpoint's", low=0, high=1
     )
@@ -53,11 +81,6 @@ class StoredModel:
         choices=CONSISTENCIES,
     )
     calibrated: bool = key(False, "scores after the temperatures that were fitted on validation documents")
-
-    @property
-    def given_fuse_weights(self) -> dict[str, float]:
-        """The given weights that fuse the views of a model with a mix head."""
-        return {name: getattr(self, name) for name in FUSE_KEYS if getattr(self, name) is not None}
 
     def conflicts(self) -> list[str]:
         """Return a message for each combination of valid values that is invalid."""
