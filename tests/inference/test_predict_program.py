@@ -21,6 +21,7 @@ import words
 from programs import checkpoint_of
 
 from hblm.data.dataset import open_prepared
+from hblm.engine.device import has_fast_bf16
 from hblm.evaluate import main as evaluate
 from hblm.predict import main as predict
 from hblm.runs.checkpoint import open_checkpoint
@@ -182,7 +183,8 @@ def test_predictions_are_those_of_an_evaluation(trained: Path, learnable: Path) 
     given = {(row.document, row.node): row.score for row in expected.itertuples()}
     made = {(row.id, node): score for row in raw.itertuples() for node, score in row.scores}
     assert made.keys() == given.keys()
-    np.testing.assert_allclose([made[pair] for pair in given], [*given.values()], atol=2e-5)
+    rounding = 2e-3 if has_fast_bf16(gpu=False) else 2e-5  # of batches of other sizes
+    np.testing.assert_allclose([made[pair] for pair in given], [*given.values()], atol=rounding)
     closed = expected[expected["predicted"]].groupby("document")["node"].agg(set)
     for line in Path("paths.jsonl").read_text().splitlines():
         row = json.loads(line)
