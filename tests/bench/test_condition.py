@@ -237,7 +237,7 @@ def test_film_before_the_projection_is_film_of_the_tokens(fruit):
     torch.testing.assert_close(model(pooled=pooled).views["single"], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_csv_goes_on(learnable, tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs.csv"
     keys = ["--csv", str(path), "--data", f"fruit={learnable}", *KEYS, "trainer.epochs=1"]
@@ -276,7 +276,7 @@ def test_the_csv_goes_on(learnable, tmp_path, monkeypatch, capsys):
     assert shown.count("| independent |") == 4  # one is of the stage just run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_of_a_seed_start_alike(learnable, monkeypatch):
     """The first batch gives all variants the same logits, dropout included."""
     plain = ("trainer=small", "trainer.label_documents=false", "head.output_init=prior")
