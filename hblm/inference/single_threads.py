@@ -31,10 +31,16 @@ class SingleThreads:
     def _started(self) -> ThreadPoolExecutor:
         if self._pool is None or self._process != os.getpid():  # a forked process has no threads
             count = torch.get_num_threads()
-            self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+            self._pool = ThreadPoolExecutor(count, initializer=_use_one_core)
             self._process = os.getpid()
             all_started = threading.Barrier(count)
             for _ in self._pool.map(lambda _: all_started.wait(), range(count)):
                 pass
             torch.set_num_threads(count)  # other new threads have the number of the last call
         return self._pool
+
+
+def _use_one_core() -> None:
+    """Let this thread compute on one core."""
+    torch.get_num_threads()  # the first call in a thread takes over the number of the process
+    torch.set_num_threads(1)
